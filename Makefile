@@ -1,0 +1,45 @@
+# `make demo` and `make test` set everything up on a machine with Python 3.11 and make; a second call installs nothing.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+READY := $(VENV)/.ready
+
+.PHONY: demo ui test check lint types bench lock clean help
+
+help:            ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ /'
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	touch $@
+
+demo: $(READY)   ## sweep m, k, auxiliary kind and frozen budget on the built-in digits
+	$(BIN)/python -m jobs.sweep jobs/studies/demo.yaml
+
+ui: $(READY)     ## browse the sweeps in MLflow on http://127.0.0.1:5000
+	$(BIN)/python -m jobs.ui
+
+test: $(READY)   ## every test that needs no accelerator and no network
+	$(BIN)/python -m pytest
+
+lint: $(READY)   ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy orchestrator jobs tests benchmarks
+
+check: lint types test  ## what .ci/run calls
+
+bench: $(READY)  ## our inverter training beside a plain PyTorch loop
+	$(BIN)/python -m benchmarks.inverter
+
+lock:            ## resolve requirements.lock anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+
+clean:           ## forget the demo's results
+	rm -rf runs

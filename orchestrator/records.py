@@ -1,0 +1,90 @@
+"""What a sweep tells its tracker: plain records with fixed times, so that telling twice changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Scalar = str | int | float | bool
+Status = Literal["finished", "failed", "pruned"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over epochs."""
+
+    name: str  # `stage/name`, e.g. `inversion/validation_loss`
+    values: Sequence[tuple[int, float]]  # (step, value)
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A data set that a trial read."""
+
+    name: str
+    digest: str  # SHA-256 of its manifest
+    source: str  # a URI or `built-in`
+    context: str  # private, auxiliary or pretrain
+    num_images: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished, failed or pruned sweep point; everything in it comes from the store."""
+
+    key: str  # digest of the resolved spec
+    index: int  # position in the study
+    name: str  # sortable, e.g. `0007-m001-k05-same-heldout-full-s0`
+    params: Mapping[str, Scalar]  # flattened spec
+    axes: Mapping[str, Scalar]  # swept fields only, short names; None is written `all`
+    status: Status
+    stage_keys: Mapping[str, str] = field(default_factory=dict)  # stage -> key
+    metrics: Mapping[str, float] = field(default_factory=dict)  # `stage/name` -> value
+    costs: Mapping[str, float] = field(default_factory=dict)  # `cost/...` -> value, not in result tables
+    curves: Sequence[Curve] = ()
+    images: Mapping[str, bytes] = field(default_factory=dict)  # name -> PNG
+    datasets: Sequence[DatasetInput] = ()
+    failed_stage: str | None = None
+    error: str | None = None
+    started_ms: int = 0  # Unix milliseconds, from the manifests
+    ended_ms: int = 0
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep as it starts."""
+
+    key: str  # digest of the resolved study without its resources
+    study: str
+    about: str
+    study_yaml: str  # resolved
+    axes: Mapping[str, Sequence[Scalar]]
+    num_points: int
+    num_dropped: int
+    objective: str  # metric that tables and views sort by
+    maximize: bool
+    started_ms: int
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """A sweep as it ends."""
+
+    files: Mapping[str, bytes]  # path under `report/` -> content: results.csv, results.parquet, *.png
+    metrics: Mapping[str, float]  # e.g. trials_finished, trials_failed, stages_run, stages_reused
+    note: str  # Markdown: what was swept, the best point, where to look
+    num_failed: int
+    ended_ms: int
+
+
+class Tracker(Protocol):
+    """Keeps the comparison for people; never the truth (that is the store)."""
+
+    def start(self, sweep: SweepRecord) -> None:
+        """Open or find the sweep's parent run."""
+
+    def record(self, trial: TrialRecord) -> None:
+        """Take one ended trial; returns at once, telling the same trial again changes nothing."""
+
+    def finish(self, report: SweepReport) -> list[str]:
+        """Deliver what is left, close the parent run, return lines for people: links and where to look."""
