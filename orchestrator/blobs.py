@@ -1,10 +1,13 @@
 """Named byte objects under one root: the only thing the project asks of a directory or a bucket.
 
-Names are relative POSIX paths of `[A-Za-z0-9._=/-]`. Implementations: `DirectoryBlobs` below and
+Names are relative POSIX paths of `[A-Za-z0-9._=/-]`. Implementations: `directory.DirectoryBlobs` and
 `runtime.s3.S3Blobs`; one contract test holds both.
 """
 
+import re
 from typing import Protocol
+
+_NAME = re.compile(r"[A-Za-z0-9._=/-]{1,512}", re.ASCII)
 
 
 class Blobs(Protocol):
@@ -24,3 +27,14 @@ class Blobs(Protocol):
 
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""
+
+
+def checked_name(name: str) -> str:
+    """Return `name` if it may name an object; names never leave the root and never hide."""
+    parts = name.split("/")
+    if not _NAME.fullmatch(name) or any(not part or part.startswith(".") for part in parts):
+        raise ValueError(
+            f"blob name {name[:80]!r} must be 1..512 of A-Z a-z 0-9 . _ = / - without an empty part or one "
+            "that starts with a dot; rename it."
+        )
+    return name

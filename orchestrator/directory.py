@@ -1,0 +1,147 @@
+"""Byte objects in a directory, local or on a shared file system: one file per object.
+
+A file is written aside in the directory it belongs to, flushed, and then renamed (overwrite) or hard-linked
+(create once), so that a reader or a crash at any moment sees a whole object or none.
+"""
+
+import os
+import re
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.blobs import checked_name
+
+_ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_FOREIGN_SECONDS = 24 * 3600.0  # the pid of another host cannot be asked; no write takes a day
+
+
+class DirectoryBlobs:
+    """Implements `Blobs` on a directory, which the first write creates."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.uri = self.path.as_uri()
+
+    def get(self, name: str) -> bytes | None:
+        """Return the object, or None if there is none."""
+        try:
+            return self._file(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
+        """Store durably and atomically; without `overwrite` return False if the name is taken."""
+        final = self._file(name)
+        _make_durably(final.parent)
+        aside = final.parent / f".aside-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            _write(aside, data)
+            if overwrite:
+                os.replace(aside, final)
+            else:
+                os.link(aside, final)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+        _flush(final.parent)
+        return True
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the sorted names that start with `prefix`."""
+        start = self.path / prefix.rpartition("/")[0]
+        found = (file.relative_to(self.path).as_posix() for file in _files(start))
+        return sorted(name for name in found if name.startswith(prefix))
+
+    def remove(self, name: str) -> None:
+        """Delete the object; no error if there is none."""
+        file = self._file(name)
+        try:
+            file.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        _flush(file.parent)
+
+    def check(self) -> None:
+        """Raise ValueError if objects cannot be created once here; sweep what dead writers left."""
+        probe = f"probe-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            created = [self.put(probe, b"probe", overwrite=False) for _ in range(2)]
+            self.remove(probe)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ValueError(
+                f"store={self.path}: cannot write there ({reason}); name a writable directory with --store"
+            ) from error
+        if created != [True, False]:
+            raise ValueError(
+                f"store={self.path}: the file system does not create files once; name another with --store"
+            )
+        self.sweep()
+
+    def sweep(self, older_than_seconds: float = 3600.0) -> int:
+        """Remove old files of writers that died before their rename; return how many."""
+        leftover = [file for file in _files(self.path, aside=True) if _is_left(file, older_than_seconds)]
+        for file in leftover:
+            file.unlink(missing_ok=True)
+        return len(leftover)
+
+    def _file(self, name: str) -> Path:
+        return self.path / checked_name(name)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_durably(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    _make_durably(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _flush(directory.parent)
+
+
+def _files(start: Path, *, aside: bool = False) -> Iterator[Path]:
+    """Yield the objects below `start`, or the files that writers put aside there."""
+    for folder, _, files in os.walk(start):
+        yield from (Path(folder, file) for file in files if aside == bool(_ASIDE.fullmatch(file)))
+
+
+def _is_left(file: Path, older_than_seconds: float) -> bool:
+    match = _ASIDE.fullmatch(file.name)
+    assert match is not None
+    try:
+        age = time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return False  # its writer has just finished
+    if match["host"] != _HOST:
+        return age > max(older_than_seconds, _FOREIGN_SECONDS)
+    return age > older_than_seconds and not _is_alive(int(match["pid"]))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's process
+    return True

@@ -1,0 +1,1 @@
+"""The only home of infrastructure: Ray, Optuna, MLflow and S3."""
