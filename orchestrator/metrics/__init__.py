@@ -1,0 +1,24 @@
+"""Metrics by name: what a number means, for tables and plots."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Unit, and which way the number moves when more leaks; None where it measures utility."""
+
+    unit: str
+    leaks: Literal["up", "down"] | None
+
+
+METRICS: dict[str, Metric] = {
+    "mse": Metric("squared intensity, pixels in [0, 1]", "down"),
+    "psnr": Metric("dB", "up"),
+    "ssim": Metric("1, in [-1, 1]", "up"),
+    "accuracy_top1": Metric("share in [0, 1]", "up"),
+    "accuracy_top5": Metric("share in [0, 1]", "up"),
+    "accuracy": Metric("share in [0, 1]", None),
+}
+"""Last part of a metric's name, as in `inversion/mse` -> its meaning. `accuracy` is the target's on its own
+test images; `accuracy_top1` and `accuracy_top5` are the judge's on reconstructions."""

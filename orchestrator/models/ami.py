@@ -1,0 +1,79 @@
+"""AMI's classifiers F and inverters G for digits (32x32) and faces (64x64).
+
+Yang, Chang, Liang, "Adversarial Neural Network Inversion via Auxiliary Knowledge Alignment" (2019), appendix;
+where the printed layer lists contradict themselves the released code decides. Modules are registered in layer
+order, and their names do not depend on width, so released weights map one to one onto `state_dict()`.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from orchestrator.models.classifier import Classifier
+
+CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
+"""Output channels of each block by image side; every block halves the side until 4x4 remains."""
+
+INVERTER_CHANNELS = {32: (512, 256, 128), 64: (1024, 512, 256, 128)}
+"""Output channels of each block but the last, by image side; the first makes 4x4, the others double the
+side."""
+
+HIDDEN_PER_CLASS = 5  # released code: the linear bottleneck has 5k units, whatever the width
+
+
+class AmiClassifier(Classifier):
+    """F: images (N, C, S, S) in [0, 1] -> logits (N, k).
+
+    The log-softmax that the paper draws as the last layer belongs to the loss (cross-entropy) and the softmax
+    to the release (`threat.BlackBox`); neither has parameters.
+    """
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        counts = (channels, *_scaled(CLASSIFIER_CHANNELS[image_size], width))
+        hidden = HIDDEN_PER_CLASS * classes
+        self.blocks = nn.Sequential(*(_down(before, after) for before, after in pairwise(counts)))
+        self.cuts = {f"block{i + 1}": (f"blocks.{i}",) for i in range(len(self.blocks))}
+        # No activation between the two linear layers, as released.
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(counts[-1] * 4 * 4, hidden), nn.Dropout(0.5), nn.Linear(hidden, classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, k)."""
+        return self.head(self.blocks(images))
+
+
+class AmiInverter(nn.Module):
+    """G: encoded scores z (N, k) -> images (N, C, S, S) in [0, 1]."""
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        counts = _scaled(INVERTER_CHANNELS[image_size], width)
+        first = _up(nn.ConvTranspose2d(classes, counts[0], kernel_size=4))
+        doubling = [_up(_double(before, after)) for before, after in pairwise(counts)]
+        last = nn.Sequential(_double(counts[-1], channels), nn.Sigmoid())
+        self.blocks = nn.Sequential(first, *doubling, last)
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return images (N, C, S, S) in [0, 1]."""
+        return self.blocks(encoded[:, :, None, None])
+
+
+def _scaled(channels: Sequence[int], width: float) -> tuple[int, ...]:
+    return tuple(max(4, round(count * width)) for count in channels)
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the side: the pooling comes before the activation, as released."""
+    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU())
+
+
+def _double(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
+
+
+def _up(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.Tanh())

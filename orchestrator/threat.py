@@ -1,0 +1,74 @@
+"""What the adversary sees: scores as the victim releases them (AMI, sections 4.2 and 4.3), and a victim to
+query.
+
+Scores are float32 whatever precision the training used: in half precision a softmax over hundreds of classes
+leaves ties and exact zeros, and truncation would then depend on them.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator import spec
+
+
+def truncate(scores: Tensor, m: int) -> Tensor:
+    """Keep the m largest of each row at their positions, zero the others, do not renormalise.
+
+    scores (N, k) -> float32 (N, k). Of equal scores the lower class index is kept, on every device.
+    """
+    scores = scores.float()
+    return torch.where(largest(scores, m), scores, 0.0)
+
+
+def largest(scores: Tensor, m: int) -> Tensor:
+    """Mark the m largest entries of each row: (N, k) -> bool (N, k), ties to the lower class index."""
+    if not 1 <= m <= scores.shape[1]:
+        raise ValueError(f"truncation m={m} must lie in 1..k={scores.shape[1]}.")
+    if m == scores.shape[1]:
+        return torch.ones_like(scores, dtype=torch.bool)
+    # torch.topk promises nothing about which of several equal entries it returns; a stable sort does.
+    order = scores.detach().argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :m], True)
+
+
+def released(scores: Tensor, release: spec.Release) -> Tensor:
+    """Turn full scores (N, k) into what the victim publishes, float32 (N, k): truncated, rounded, or the
+    label alone."""
+    k = scores.shape[1]
+    if release.labels_only:
+        return largest(scores.float(), 1).float()
+    published = truncate(scores, release.truncation or k)
+    return published if release.decimals is None else published.round(decimals=release.decimals)
+
+
+def released_length(classes: int, release: spec.Release) -> int:
+    """Return m: how many entries of each row a release of `classes` scores publishes."""
+    return 1 if release.labels_only else release.truncation or classes
+
+
+@final
+class BlackBox:
+    """A victim that answers queries with released scores and shows nothing else."""
+
+    def __init__(self, network: nn.Module, release: spec.Release, batch_size: int = 512) -> None:
+        self._network = network
+        self._release = release
+        self._batch_size = batch_size
+        self.num_queries = 0
+
+    def query(self, images: Tensor) -> Tensor:
+        """Return released scores, float32 (N, k), of images (N, C, S, S) in [0, 1], on the images' device."""
+        self._network.eval()
+        self.num_queries += len(images)
+        with torch.inference_mode():
+            batches = [self._answer(batch) for batch in images.split(self._batch_size)]
+        # Joined outside, so that the answer is an ordinary tensor that an attack may train on.
+        return torch.cat(batches).to(images.device)
+
+    def _answer(self, images: Tensor) -> Tensor:
+        device = next(self._network.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            scores = self._network(images.to(device, torch.float32)).softmax(dim=1)
+        return released(scores, self._release)
