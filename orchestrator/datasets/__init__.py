@@ -1,0 +1,9 @@
+"""Data sets by name, their splits and what each party of an experiment may see of them.
+
+`selection` and `images` need torch and are imported from their own modules.
+"""
+
+from orchestrator.datasets.catalog import Dataset, Description, Location, describe, load, verify
+from orchestrator.datasets.splits import PARTS
+
+__all__ = ["PARTS", "Dataset", "Description", "Location", "describe", "load", "verify"]

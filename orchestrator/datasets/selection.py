@@ -1,0 +1,149 @@
+"""The images each stage may see: target, judge, pretraining and the adversary (AMI, section 4.2).
+
+What an auxiliary kind promises about overlap with the target is checked on the pixels, because every privacy
+claim rests on it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from orchestrator.datasets.catalog import Dataset
+from orchestrator.datasets.classes import (
+    auxiliary_dataset_name,
+    check_auxiliary,
+    check_data,
+    check_public,
+    class_order,
+    classes_map,
+    private_classes,
+    public_classes,
+)
+from orchestrator.datasets.images import prepare
+from orchestrator.datasets.splits import PARTS
+from orchestrator.spec import Auxiliary, Data
+
+__all__ = [
+    "ImageSet",
+    "auxiliary_dataset_name",
+    "auxiliary_images",
+    "class_order",
+    "classes_map",
+    "judge_images",
+    "private_classes",
+    "public_classes",
+    "public_images",
+    "target_images",
+    "whole",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images ready for a network, with labels 0..num_classes-1."""
+
+    images: torch.Tensor  # (N, C, S, S) uint8
+    labels: torch.Tensor  # (N,) int64
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def target_images(dataset: Dataset, data: Data, k: int, part: str) -> ImageSet:
+    """Return the private images of one part; label i is the i-th private class."""
+    return _pick(dataset, data, private_classes(dataset, data, k), (part,))
+
+
+def public_images(dataset: Dataset, data: Data) -> ImageSet:
+    """Return the public classes' images for pretraining; their evaluation part stays unseen."""
+    check_public(dataset.description, data, "public training on the private data set")
+    return _pick(dataset, data, public_classes(dataset, data), ("train", "auxiliary"))
+
+
+def judge_images(dataset: Dataset, data: Data, part: str) -> ImageSet:
+    """Return one part of every class under its original label."""
+    return _pick(dataset, data, range(dataset.description.num_classes), (part,))
+
+
+def whole(dataset: Dataset, data: Data) -> ImageSet:
+    """Return all images of a set, prepared like those of the private set."""
+    return _pick(dataset, data, range(dataset.description.num_classes), None)
+
+
+def auxiliary_images(
+    private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary
+) -> ImageSet:
+    """Return the adversary's images in seeded order, cut to `size`; smaller sets are nested in larger ones.
+
+    `other` is the set that `auxiliary_dataset_name` asks for. Labels are for reference only: private classes
+    come first, others are numbered after them.
+    """
+    everything = _of_kind(private, other, data, k, auxiliary)
+    available = len(everything)
+    size = available if auxiliary.size is None else auxiliary.size
+    if size > available:
+        raise ValueError(
+            f"auxiliary.size={size} must lie in 1..{available}, the images of kind {auxiliary.kind}; "
+            "lower auxiliary.size or use null for all."
+        )
+    order = torch.from_numpy(np.random.default_rng(auxiliary.seed).permutation(available)[:size])
+    return ImageSet(everything.images[order], everything.labels[order], everything.num_classes)
+
+
+def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> ImageSet:
+    check_auxiliary(private.description, data, auxiliary)
+    if auxiliary.kind == "same-train":
+        return target_images(private, data, k, "train")
+    if auxiliary.kind == "same-heldout":
+        unseen = target_images(private, data, k, "auxiliary")
+    else:
+        unseen = public_images(private, data) if other is None else whole(other, data)
+    _check_unseen(unseen, private, data, k, auxiliary)
+    if auxiliary.kind == "augmented":
+        return _join(target_images(private, data, k, "train"), unseen)
+    return unseen
+
+
+def _check_unseen(unseen: ImageSet, private: Dataset, data: Data, k: int, auxiliary: Auxiliary) -> None:
+    """Raise if an image that the target or its test knows is among those that must be new."""
+    for part in ("train", "evaluation"):
+        known = set(_contents(target_images(private, data, k, part).images))
+        shared = sum(content in known for content in _contents(unseen.images))
+        if shared:
+            raise ValueError(
+                f"auxiliary.kind={auxiliary.kind} promises images unknown to the target, but {shared} of "
+                f"{len(unseen)} equal one of its {part} images; choose another auxiliary.dataset or stage "
+                f"{private.description.name} again without duplicates."
+            )
+
+
+def _contents(images: torch.Tensor) -> list[bytes]:
+    return [hashlib.sha256(image).digest() for image in images.numpy()]
+
+
+def _join(first: ImageSet, second: ImageSet) -> ImageSet:
+    return ImageSet(
+        images=torch.cat([first.images, second.images]),
+        labels=torch.cat([first.labels, second.labels + first.num_classes]),
+        num_classes=first.num_classes + second.num_classes,
+    )
+
+
+def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str, ...] | None) -> ImageSet:
+    """Select by class and part, in stored order; labels are positions in `classes`, None takes every part."""
+    position = np.full(dataset.description.num_classes, -1, dtype=np.int64)
+    position[list(classes)] = np.arange(len(classes))
+    labels = position[dataset.labels]
+    chosen = labels >= 0
+    if parts is not None:
+        check_data(dataset.description, data, 1)
+        chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
+    return ImageSet(
+        images=prepare(dataset.images[chosen], data.image_size, data.channels),
+        labels=torch.from_numpy(labels[chosen]),
+        num_classes=len(classes),
+    )

@@ -1,0 +1,60 @@
+"""Split files: every image of a data set is in `train`, `auxiliary` or `evaluation`, stratified by class.
+
+Three parts, because an inverter trained on held-out images must not be tested on them again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PARTS = ("train", "auxiliary", "evaluation")
+"""The code of a part in a split file is its position here."""
+
+
+def make_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+    """Return one part code per image, (N,) uint8, dividing each class by `fractions` as exactly as it can be.
+
+    Every class has at least one image in each part whose fraction is not zero.
+    """
+    _check_fractions(fractions)
+    needed = sum(fraction > 0 for fraction in fractions)
+    sizes = np.bincount(labels)
+    small = np.flatnonzero(sizes < needed)
+    if small.size:
+        raise ValueError(
+            f"split fractions {_spell(fractions)} need {needed} images in every class, but {small.size} of "
+            f"{sizes.size} classes have fewer (class {small[0]} has {sizes[small[0]]}); leave small "
+            f"classes out with --min-images {needed} or use a split of one part such as default=1,0,0@0."
+        )
+    rng = np.random.default_rng(seed)
+    codes = np.empty(labels.shape, dtype=np.uint8)
+    for label in range(sizes.size):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        codes[members] = np.repeat(np.arange(len(PARTS)), _shares(members.size, fractions))
+    return codes
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    whole = abs(sum(fractions) - 1.0) < 1e-6
+    if len(fractions) != len(PARTS) or min(fractions, default=0.0) < 0 or not whole:
+        raise ValueError(
+            f"split fractions {_spell(fractions)} must be three numbers >= 0 that sum to 1, "
+            f"for {', '.join(PARTS)}; write for instance 0.5,0.25,0.25."
+        )
+
+
+def _shares(count: int, fractions: Sequence[float]) -> np.ndarray:
+    """Divide `count` by largest remainder, then lend empty parts one image of the largest part."""
+    exact = np.asarray(fractions, dtype=np.float64) * count
+    shares = np.floor(exact + 1e-9).astype(np.int64)
+    for part in np.argsort(shares - exact, kind="stable")[: count - shares.sum()]:
+        shares[part] += 1
+    for part, fraction in enumerate(fractions):
+        if fraction > 0 and shares[part] == 0:
+            shares[np.argmax(shares)] -= 1
+            shares[part] = 1
+    return shares
+
+
+def _spell(fractions: Sequence[float]) -> str:
+    return ",".join(f"{fraction:g}" for fraction in fractions)

@@ -1,0 +1,181 @@
+"""Write a source as uint8 shards, labels and split files; the manifest goes last and makes the set exist.
+
+One shard is about 64 MiB: reading whole shards is the fastest way from any store to memory, and one object
+per image the slowest.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orchestrator.blobs import Blobs
+from orchestrator.datasets.manifest import (
+    NAME,
+    File,
+    Manifest,
+    Options,
+    Split,
+    SplitRule,
+    dump,
+    parse,
+    sha256,
+)
+from orchestrator.datasets.source import BadImage, Source, check_labels
+from orchestrator.datasets.splits import PARTS, make_split
+
+SHARD_BYTES = 64 * 2**20
+NAMES_KEPT = 100  # dropped files listed by name
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass
+class _Tally:
+    """What happened to the images so far."""
+
+    kept: list[int] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, name: str) -> None:
+        self.dropped[reason] += 1
+        if len(self.names) < NAMES_KEPT:
+            self.names.append(name)
+
+
+def publish(
+    source: Source, options: Options, blobs: Blobs, name: str, progress: Progress = iter
+) -> tuple[Manifest, bool]:
+    """Stage `source` under `name`; return its manifest and whether anything had to be written."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"--name={name} must be lower-case letters, digits, dots, dashes and underscores, at most 64; "
+            "choose another --name."
+        )
+    staged = blobs.get(f"{name}/manifest.json")
+    if staged is not None:
+        return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
+    tally = _Tally()
+    for ignored in source.ignored:
+        tally.drop("outside a class folder", ignored)
+    shape, shards = _write_images(_images(source, options, tally, progress), blobs, name)
+    labels, class_names = _kept_classes(source, options, tally)
+    manifest = Manifest(
+        name=name,
+        source=source.kind,
+        source_sha256=source.fingerprint,
+        options=options,
+        seen=len(source.labels) + len(source.ignored),
+        kept=len(tally.kept),
+        dropped=dict(tally.dropped),
+        dropped_names=tuple(tally.names),
+        class_names=class_names,
+        image_shape=shape,
+        images=shards,
+        labels=_write(blobs, name, "labels", labels),
+        splits=_write_splits(source, options, labels, tally, blobs, name),
+    )
+    if not blobs.put(f"{name}/manifest.json", dump(manifest), overwrite=False):
+        other = parse(blobs.get(f"{name}/manifest.json") or b"", f"{name}/manifest.json")
+        return _same(other, source, options, blobs), False
+    return manifest, True
+
+
+def _same(staged: Manifest, source: Source, options: Options, blobs: Blobs) -> Manifest:
+    if (staged.source, staged.source_sha256, staged.options) == (source.kind, source.fingerprint, options):
+        return staged
+    raise ValueError(
+        f"{blobs.uri}/{staged.name} already holds another set ({staged.kept} images from {staged.source}, or "
+        "other options); choose another --name or remove that folder."
+    )
+
+
+def _images(source: Source, options: Options, tally: _Tally, progress: Progress) -> Iterator[np.ndarray]:
+    """Read the images that stay, noting their indices and what was left out."""
+    large = np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
+    seen: dict[str, int] = {}  # content digest -> label
+    for index in progress(range(len(source.labels))):
+        name, label = source.label_of(index), int(source.labels[index])
+        if not large[label]:
+            tally.drop("class too small", name)
+            continue
+        try:
+            image = source.read(index)
+        except BadImage as error:
+            if options.on_bad == "error":
+                raise
+            tally.drop(error.reason, name)
+            continue
+        content = sha256(image.tobytes())
+        if options.duplicates == "drop" and content in seen:
+            tally.drop("duplicate" if seen[content] == label else "duplicate of another class", name)
+            continue
+        seen[content] = label
+        tally.kept.append(index)
+        yield image
+
+
+def _kept_classes(source: Source, options: Options, tally: _Tally) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels without the classes that were too small, and the remaining names."""
+    large = np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
+    labels = (np.cumsum(large) - 1)[source.labels[tally.kept]].astype(np.int64)
+    names = tuple(name for name, stays in zip(source.class_names, large, strict=True) if stays)
+    check_labels(labels, names, source.kind)
+    return labels, names
+
+
+def _write_images(
+    images: Iterable[np.ndarray], blobs: Blobs, name: str
+) -> tuple[tuple[int, int, int], tuple[File, ...]]:
+    shards: list[File] = []
+    pending: list[np.ndarray] = []
+    shape: tuple[int, ...] = ()
+    for image in images:
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise ValueError(
+                f"images of {name} differ in size or channels ({_spell(shape)} and {_spell(image.shape)}); "
+                "pass --size and --channels."
+            )
+        pending.append(image)
+        if len(pending) * image.nbytes >= SHARD_BYTES:
+            shards.append(_write(blobs, name, f"images-{len(shards):05d}", np.stack(pending)))
+            pending = []
+    if pending:
+        shards.append(_write(blobs, name, f"images-{len(shards):05d}", np.stack(pending)))
+    if not shards:
+        raise ValueError(f"{name} would have no images; check the source, --on-bad and --min-images.")
+    height, width, channels = shape
+    return (height, width, channels), tuple(shards)
+
+
+def _write_splits(
+    source: Source, options: Options, labels: np.ndarray, tally: _Tally, blobs: Blobs, name: str
+) -> dict[str, Split]:
+    drawn: dict[str, tuple[np.ndarray, SplitRule | None]] = {
+        split: (make_split(labels, rule.fractions, rule.seed), rule) for split, rule in options.splits.items()
+    }
+    given = {split: (codes[tally.kept].astype(np.uint8), None) for split, codes in source.splits.items()}
+    entries = {}
+    for split, (codes, rule) in {**given, **drawn}.items():
+        train, auxiliary, evaluation = np.bincount(codes, minlength=len(PARTS)).tolist()
+        file = _write(blobs, name, f"splits/{split}", codes)
+        entries[split] = Split(file=file, rule=rule, counts=(train, auxiliary, evaluation))
+    return entries
+
+
+def _write(blobs: Blobs, name: str, stem: str, array: np.ndarray) -> File:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    data = buffer.getvalue()
+    digest = sha256(data)
+    file = File(name=f"{stem}-{digest[:12]}.npy", size=len(data), sha256=digest)
+    blobs.put(f"{name}/{file.name}", data)
+    return file
+
+
+def _spell(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
