@@ -1,8 +1,8 @@
 """The artifact store: results of stages by key, whole or absent, verified on every read, over any `Blobs`.
 
-Layout: `artifacts/<key[:2]>/<key>/<sha12>-<file>` holds the bytes, `manifest.json` beside them is published last
-and makes the artifact exist. `conflicts/` keeps the manifests of stages that gave other bytes under the same key,
-`quarantine/` those whose bytes were damaged.
+Layout: `artifacts/<key[:2]>/<key>/<sha12>-<file>` holds the bytes, `manifest.json` beside them is published
+last and makes the artifact exist. `conflicts/` keeps the manifests of stages that gave other bytes under the
+same key, `quarantine/` those whose bytes were damaged.
 """
 
 import hashlib

@@ -10,9 +10,10 @@ import random
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
-import botocore.exceptions
+import botocore.exceptions as boto
 import urllib3
 from botocore.config import Config
 
@@ -27,17 +28,22 @@ _CONFIG = Config(
     response_checksum_validation="when_supported",
     max_pool_connections=32,
 )
-_GET_SECONDS = 600.0  # one object, all attempts together
-_GET_ATTEMPTS = 5
-_CONFLICT_ATTEMPTS = 10
+_PREFLIGHT = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=10))
+_ATTEMPTS = 5  # to read one answer whole, and to get past a 409
+_GET_SECONDS = 900.0  # one object, all attempts together
+_SLOW_SECONDS = 30.0  # an answer slower than the next line after this time is given up
+_SLOW_BYTES_PER_SECOND = 16 * 1024
+_FIRST_BYTES, _CHUNK_BYTES = 16, 1 << 18
 _OPENING = threading.Lock()  # boto3's session is not thread-safe, its clients are
 
-# What a broken body raises: boto3 retries requests, not the reading of an answer.
+_TAKEN = ("PreconditionFailed", "412")
+_RACED = ("ConditionalRequestConflict", "OperationAborted", "409")
+# What a broken body raises: boto3 repeats requests, but not the reading of an answer.
 _BROKEN = (
-    botocore.exceptions.IncompleteReadError,
-    botocore.exceptions.ResponseStreamingError,
-    botocore.exceptions.ReadTimeoutError,
-    botocore.exceptions.FlexibleChecksumError,
+    boto.IncompleteReadError,
+    boto.ResponseStreamingError,
+    boto.ReadTimeoutError,
+    boto.FlexibleChecksumError,
     urllib3.exceptions.HTTPError,
     ConnectionError,
     TimeoutError,
@@ -62,41 +68,39 @@ class S3Blobs:
         """Return the object, or None if there is none; an answer cut short is asked for again."""
         key = self._key(name)
         deadline = time.monotonic() + _GET_SECONDS
-        for attempt in range(1, _GET_ATTEMPTS + 1):
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
                 answer = self._client().get_object(Bucket=self.bucket, Key=key)
                 return _body(answer, deadline)
-            except botocore.exceptions.ClientError as error:
+            except boto.ClientError as error:
                 if _code(error) in ("NoSuchKey", "404"):
                     return None
                 raise
             except _BROKEN as error:
-                kind = type(error).__name__
-                if attempt == _GET_ATTEMPTS or time.monotonic() > deadline:
+                if attempt == _ATTEMPTS or time.monotonic() > deadline:
                     raise
+                kind = type(error).__name__
                 _LOG.warning(
                     "event=get_again uri=%s name=%s attempt=%d error=%s", self.uri, name, attempt, kind
                 )
-                _sleep(attempt)
+                _back_off(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
         """Store the object; without `overwrite` return False if the name is taken by other bytes."""
         key = self._key(name)
-        if overwrite:
-            self._client().put_object(Bucket=self.bucket, Key=key, Body=data)
-            return True
-        for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
+        condition = {} if overwrite else {"IfNoneMatch": "*"}
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._client().put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+                self._client().put_object(Bucket=self.bucket, Key=key, Body=data, **condition)
                 return True
-            except botocore.exceptions.ClientError as error:
-                if _code(error) in ("PreconditionFailed", "412"):
+            except boto.ClientError as error:
+                if _code(error) in _TAKEN:
                     # boto3 may have sent twice because the first answer was lost: then the bytes are ours.
                     return self.get(name) == data
-                if _code(error) not in ("ConditionalRequestConflict", "409") or attempt == _CONFLICT_ATTEMPTS:
+                if _code(error) not in _RACED or attempt == _ATTEMPTS:
                     raise
-                _sleep(attempt)
+                _back_off(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     def names(self, prefix: str) -> list[str]:
@@ -112,28 +116,106 @@ class S3Blobs:
         self._client().delete_object(Bucket=self.bucket, Key=self._key(name))
 
     def check(self) -> None:
-        """Raise ValueError if the bucket cannot be listed with the credentials at hand."""
-        self.names("probe")
+        """Raise ValueError if the bucket cannot be written, or does not create objects once."""
+        try:
+            client = _open(_PREFLIGHT)
+            # The probe stays: where it lies already, the first answer proves what the second one would.
+            created = [_creates(client, self.bucket, self._key("probe")) for _ in range(2)]
+        except (boto.BotoCoreError, boto.ClientError, ValueError) as error:
+            raise ValueError(f"store={self.uri}: {_diagnosis(error, self.bucket)}") from None
+        if created[1]:
+            raise ValueError(
+                f"store={self.uri}: {_endpoint()} ignores If-None-Match, so writers could overwrite each "
+                "other; use a server that honours it, or a directory with --store"
+            )
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{checked_name(name)}" if self.prefix else checked_name(name)
 
     def _client(self) -> Any:
         if self._opened is None or self._opened[0] != os.getpid():
-            with _OPENING:
-                self._opened = (os.getpid(), boto3.session.Session().client("s3", config=_CONFIG))
+            self._opened = (os.getpid(), _open(_CONFIG))
         return self._opened[1]
 
 
 def _body(answer: dict[str, Any], deadline: float) -> bytes:
     """Read an answer's body, all of it or an error; `deadline` is on the monotonic clock."""
+    started = time.monotonic()
+    data = bytearray()
+    size = _FIRST_BYTES  # read(n) blocks until n bytes are there, so n follows the speed
     with answer["Body"] as body:
-        return body.read()
+        while chunk := body.read(size):
+            data += chunk
+            now = time.monotonic()
+            seconds = now - started
+            too_slow = seconds > _SLOW_SECONDS and len(data) < seconds * _SLOW_BYTES_PER_SECOND
+            if too_slow or now > deadline:
+                raise TimeoutError(f"{len(data)} bytes in {seconds:.0f} s")
+            size = min(2 * size, _CHUNK_BYTES) if seconds < 1 or len(data) > seconds * size else _FIRST_BYTES
+    return bytes(data)
 
 
-def _code(error: botocore.exceptions.ClientError) -> str:
+def _back_off(attempt: int) -> None:
+    time.sleep(random.uniform(0.0, min(5.0, 0.05 * 2**attempt)))  # full jitter
+
+
+def _open(config: Config) -> Any:
+    if _named_endpoint():  # often a plain host, where bucket.host does not resolve
+        config = config.merge(Config(s3={"addressing_style": "path"}))
+    with _OPENING:
+        return boto3.session.Session().client("s3", config=config)
+
+
+def _creates(client: Any, bucket: str, key: str) -> bool:
+    """Put an empty object conditionally; False if the server says that the name is taken."""
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
+    except boto.ClientError as error:
+        if _code(error) in _TAKEN + _RACED:
+            return False
+        raise
+    return True
+
+
+def _code(error: boto.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _sleep(attempt: int) -> None:
-    time.sleep(random.uniform(0.0, min(5.0, 0.05 * 2**attempt)))  # full jitter
+def _diagnosis(error: Exception, bucket: str) -> str:
+    """Say in one line, without secrets, what is wrong with the store and what to do."""
+    what = _code(error) if isinstance(error, boto.ClientError) else type(error).__name__
+    where = _endpoint()
+    if what == "NoSuchBucket":
+        return f"bucket {bucket} does not exist at {where}; create it or name another with --store"
+    if what == "RequestTimeTooSkewed":
+        return f"{where} says that this machine's clock is wrong ({what}); set the clock"
+    if what in ("AccessDenied", "AllAccessDisabled", "403"):
+        return (
+            f"{where} does not let these credentials write there ({what}); grant s3:PutObject or use others"
+        )
+    if what in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure"):
+        return (
+            f"{where} refuses the credentials ({what}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if what in (
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "CredentialRetrievalError",
+    ):
+        return (
+            f"no usable credentials ({what}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+        )
+    if isinstance(error, boto.HTTPClientError | boto.ConnectionError):
+        return f"no answer from {where} ({what}); start the server or correct AWS_ENDPOINT_URL"
+    return f"{where} does not take an object ({what}); see the settings that start with AWS_"
+
+
+def _named_endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _endpoint() -> str:
+    """Return the endpoint for people: without a user name or password."""
+    named = _named_endpoint()
+    return f"{urlsplit(named).scheme}://{named.rpartition('@')[2].rpartition('//')[2]}" if named else "AWS"
