@@ -1,0 +1,41 @@
+"""Top-k accuracy by hand, and where it is undefined."""
+
+import pytest
+import torch
+
+from orchestrator.metrics import METRICS
+from orchestrator.metrics.classification import topk_accuracy
+
+LOGITS = torch.tensor([[3.0, 2, 1, 0, -1, -2, -3], [0, 0, 0, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "k", "expected"),
+    [
+        ([0, 0], 1, 1.0),
+        ([1, 1], 1, 0.0),
+        ([1, 1], 2, 1.0),  # equal logits rank by class index
+        ([4, 4], 5, 1.0),
+        ([5, 4], 5, 0.5),
+        ([6, 6], 5, 0.0),
+    ],
+)
+def test_topk_accuracy(labels: list[int], k: int, expected: float) -> None:
+    assert topk_accuracy(LOGITS, torch.tensor(labels), k) == expected
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_top5_of_at_most_five_classes_is_undefined(classes: int) -> None:
+    assert topk_accuracy(torch.rand(4, classes), torch.zeros(4, dtype=torch.long), 5) is None
+
+
+def test_every_metric_names_its_unit_and_direction() -> None:
+    assert {name: metric.leaks for name, metric in METRICS.items()} == {
+        "mse": "down",
+        "psnr": "up",
+        "ssim": "up",
+        "accuracy_top1": "up",
+        "accuracy_top5": "up",
+        "accuracy": None,
+    }
+    assert all(metric.unit for metric in METRICS.values())

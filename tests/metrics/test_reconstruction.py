@@ -1,0 +1,53 @@
+"""Reconstruction metrics against values computed by hand."""
+
+import pytest
+import torch
+
+from orchestrator.metrics.reconstruction import mse, psnr, ssim
+
+
+def noise(seed: int, shape: tuple[int, ...] = (3, 1, 32, 32)) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_mse_is_the_mean_over_pixels_and_images() -> None:
+    black = torch.zeros(2, 1, 16, 16)
+    other = torch.stack([torch.full((1, 16, 16), 0.5), torch.zeros(1, 16, 16)])
+    assert mse(black, other) == pytest.approx(0.125)  # (0.25 + 0) / 2
+
+
+def test_psnr_is_averaged_over_images_not_over_errors() -> None:
+    black = torch.zeros(2, 1, 16, 16)
+    other = torch.stack([torch.full((1, 16, 16), 0.1), torch.full((1, 16, 16), 1.0)])
+    assert psnr(black, other) == pytest.approx(10.0)  # (20 dB + 0 dB) / 2; of the mean error it would be 2.97
+
+
+def test_a_perfect_reconstruction_has_a_finite_psnr() -> None:
+    images = noise(0)
+    assert (mse(images, images), psnr(images, images)) == (0.0, 100.0)
+    assert ssim(images, images) == pytest.approx(1.0)
+
+
+def test_ssim_of_two_flat_images_is_the_luminance_term() -> None:
+    dark, bright = torch.full((1, 1, 32, 32), 0.2), torch.full((1, 1, 32, 32), 0.8)
+    expected = (2 * 0.2 * 0.8 + 0.01**2) / (0.2**2 + 0.8**2 + 0.01**2)
+    assert ssim(dark, bright) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_is_the_mean_over_images() -> None:
+    images, others = noise(1), noise(2)
+    each = [ssim(images[i : i + 1], others[i : i + 1]) for i in range(3)]
+    assert ssim(images, others) == pytest.approx(sum(each) / 3, abs=1e-6)
+
+
+def test_less_noise_scores_better_on_all_three() -> None:
+    images = noise(1, (4, 3, 64, 64))
+    near, far = (images + 0.1 * noise(3, (4, 3, 64, 64))), noise(2, (4, 3, 64, 64))
+    assert mse(images, near) < mse(images, far)
+    assert psnr(images, near) > psnr(images, far)
+    assert ssim(images, near) > ssim(images, far)
+
+
+def test_shapes_must_match() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 1, 32, 32\) must match images of shape \(3, 1, 32, 32\)"):
+        mse(noise(1), noise(1)[:1])

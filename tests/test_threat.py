@@ -1,0 +1,108 @@
+"""What a victim gives away: exact truncation, rounding, labels, and queries that are counted."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from orchestrator import spec
+from orchestrator.threat import BlackBox, released, released_length, truncate
+
+PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
+
+
+@pytest.mark.parametrize(
+    ("m", "expected"),
+    [
+        (1, [0.6, 0, 0, 0, 0]),
+        (2, [0.6, 0, 0, 0.2, 0]),  # the paper's own example
+        (4, [0.6, 0, 0.06, 0.2, 0.09]),
+        (5, [0.6, 0.05, 0.06, 0.2, 0.09]),
+    ],
+)
+def test_truncation_keeps_the_largest_in_place_without_renormalising(m: int, expected: list[float]) -> None:
+    assert torch.equal(truncate(PAPER, m), torch.tensor([expected]))
+
+
+def test_ties_go_to_the_lower_class() -> None:
+    equal = torch.full((2, 600), 1 / 600)
+    assert truncate(equal, 50)[:, :50].gt(0).all()
+    assert truncate(equal, 50)[:, 50:].eq(0).all()
+
+
+def test_truncating_twice_is_truncating_once() -> None:
+    scores = torch.rand(64, 30, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    assert torch.equal(truncate(truncate(scores, 7), 7), truncate(scores, 7))
+
+
+def test_truncation_returns_float32() -> None:
+    assert truncate(PAPER.double(), 5).dtype == torch.float32
+
+
+@pytest.mark.parametrize("m", [0, 6])
+def test_truncation_outside_the_classes_is_refused(m: int) -> None:
+    with pytest.raises(ValueError, match=rf"m={m} must lie in 1\.\.k=5"):
+        truncate(PAPER, m)
+
+
+@pytest.mark.parametrize(
+    ("release", "length", "expected"),
+    [
+        (spec.Release(), 5, [0.6, 0.05, 0.06, 0.2, 0.09]),
+        (spec.Release(truncation=3), 3, [0.6, 0, 0, 0.2, 0.09]),
+        (spec.Release(truncation=3, decimals=1), 3, [0.6, 0, 0, 0.2, 0.1]),
+        (spec.Release(labels_only=True), 1, [1.0, 0, 0, 0, 0]),
+        (spec.Release(labels_only=True, truncation=4), 1, [1.0, 0, 0, 0, 0]),
+    ],
+)
+def test_releases(release: spec.Release, length: int, expected: list[float]) -> None:
+    assert torch.equal(released(PAPER, release), torch.tensor([expected]))
+    assert released_length(5, release) == length
+
+
+class Brightness(nn.Module):
+    """Two classes; dropout would show a victim left in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = self.dropout(images.mean(dim=(1, 2, 3)))
+        return torch.stack([self.scale * mean, -mean], dim=1)
+
+
+def test_black_box_answers_with_released_scores_and_counts() -> None:
+    network = Brightness().train()
+    box = BlackBox(network, spec.Release(truncation=1), batch_size=3)
+    images = torch.rand(7, 1, 4, 4)
+    answer = box.query(images)
+    mean = images.mean(dim=(1, 2, 3))
+    expected = torch.softmax(torch.stack([4 * mean, -mean], dim=1), dim=1)[:, 0]
+    torch.testing.assert_close(answer, torch.stack([expected, torch.zeros(7)], dim=1))
+    assert box.num_queries == 7
+    box.query(images[:2])
+    assert box.num_queries == 9
+
+
+def test_black_box_stays_in_float32_under_autocast() -> None:
+    box = BlackBox(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), spec.Release())
+    images = torch.rand(3, 1, 4, 4)
+    outside = box.query(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = box.query(images)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)
+
+
+def test_black_box_answers_can_be_trained_on() -> None:
+    answer = BlackBox(Brightness(), spec.Release()).query(torch.rand(2, 1, 4, 4))
+    weights = torch.ones(2, requires_grad=True)
+    (answer @ weights).sum().backward()  # fails on a tensor of inference mode
+    assert not answer.requires_grad
+    assert weights.grad is not None
+
+
+def test_black_box_shows_no_parameters() -> None:
+    public = [name for name in dir(BlackBox(Brightness(), spec.Release())) if not name.startswith("_")]
+    assert public == ["num_queries", "query"]
