@@ -1,0 +1,77 @@
+"""A tracker without a server: one JSON line per trial in a folder; the last line of a trial counts.
+
+Files: `sweep.json`, `trials.jsonl`, `report.json`, the report's files under `report/`. No pictures.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.records import SweepRecord, SweepReport, TrialRecord
+
+
+class JsonTracker:
+    """Keeps one sweep in `folder/<study>-<sweep key>`; telling it the same trial again writes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder
+        self._told: dict[str, str] = {}  # trial key -> its last line
+
+    @property
+    def folder(self) -> Path:
+        """Where the started sweep is written."""
+        return self._root
+
+    def start(self, sweep: SweepRecord) -> None:
+        """Write `sweep.json` and read what an earlier start left; a line cut off by a crash is dropped."""
+        self._root = self._root / f"{sweep.study}-{sweep.key[:12]}"
+        self._root.mkdir(parents=True, exist_ok=True)
+        (self._root / "sweep.json").write_text(_line(asdict(sweep)) + "\n", encoding="utf-8")
+        self._told = {key: _line(trial) for key, trial in read_trials(self._root).items()}
+        kept = "".join(f"{line}\n" for line in self._told.values())
+        aside = self._root / "trials.jsonl.new"
+        aside.write_text(kept, encoding="utf-8")
+        aside.replace(self._root / "trials.jsonl")
+
+    def record(self, trial: TrialRecord) -> None:
+        """Append the trial's line unless it is what was told last."""
+        line = _line(asdict(trial) | {"images": sorted(trial.images)})
+        if self._told.get(trial.key) == line:
+            return
+        with (self._root / "trials.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._told[trial.key] = line
+
+    def finish(self, report: SweepReport) -> list[str]:
+        """Write `report.json` and the report's files; return where they are."""
+        for name, content in report.files.items():
+            path = self._root / "report" / PurePosixPath(name.removeprefix("report/"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        told = asdict(report) | {"files": sorted(report.files)}
+        (self._root / "report.json").write_text(_line(told) + "\n", encoding="utf-8")
+        return [f"Trials as JSON lines: {self._root / 'trials.jsonl'}"]
+
+    def interrupted(self) -> None:
+        """Nothing to close: every line is already on disk."""
+
+
+def read_trials(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the last whole line of every trial in `folder/trials.jsonl`, by trial key."""
+    path = folder / "trials.jsonl"
+    if not path.exists():
+        return {}
+    trials: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            trial = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut off by a crash; the trial is told again
+        trials[trial["key"]] = trial
+    return trials
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True)

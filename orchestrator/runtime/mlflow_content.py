@@ -1,0 +1,149 @@
+"""Records in MLflow's words: params, metric points, tags, dataset inputs and files, without MLflow."""
+
+import hashlib
+import io
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from PIL import Image
+
+from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport, TrialRecord
+
+MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
+PREVIEW_PIXELS = 256  # longer side of the copy that the picture grid shows
+
+Point = tuple[str, float, int, int]  # name, value, timestamp in ms, step
+Run = tuple[str, str]  # run id, trial key
+
+
+def digest(trial: TrialRecord) -> str:
+    """Return the SHA-256 of everything in the record."""
+    pictures = {name: hashlib.sha256(png).hexdigest() for name, png in trial.images.items()}
+    return _sha256(asdict(trial) | {"images": pictures})
+
+
+def report_digest(report: SweepReport, trials: Sequence[TrialRecord]) -> str:
+    """Return the SHA-256 of what the parent run shows, except for when it ended."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in report.files.items()}
+    told = asdict(report) | {"files": files, "ended_ms": 0, "trials": [digest(trial) for trial in trials]}
+    return _sha256(told)
+
+
+def params(trial: TrialRecord) -> dict[str, str]:
+    """Return the flattened spec and the axes under their short names."""
+    return {key(name): str(value)[:MAX_PARAM] for name, value in {**trial.params, **trial.axes}.items()}
+
+
+def points(trial: TrialRecord, base_ms: int) -> list[Point]:
+    """Return every metric point at fixed times; MLflow keeps equal points once."""
+    curves = [
+        (key(curve.name), float(value), base_ms + step, step)
+        for curve in trial.curves
+        for step, value in curve.values
+    ]
+    return [*_finals(trial, base_ms), *curves]
+
+
+def _finals(trial: TrialRecord, base_ms: int) -> list[Point]:
+    """Return metrics and costs; one that is named like a curve would be a point of it, so it is renamed."""
+    curves = {curve.name for curve in trial.curves}
+    values = {**trial.metrics, **trial.costs}
+    return [
+        (key(f"{name}.final" if name in curves else name), float(value), base_ms, 0)
+        for name, value in values.items()
+    ]
+
+
+def latest(trial: TrialRecord, base_ms: int) -> dict[str, float]:
+    """Return the value per metric that MLflow shows: the one of the last step."""
+    ordered = sorted(points(trial, base_ms), key=lambda point: (point[3], point[2]))
+    return {name: value for name, value, _, _ in ordered}
+
+
+def tags(trial: TrialRecord) -> dict[str, str]:
+    """Return what is not compared: status, stage keys, error."""
+    found = {f"inversion.stage.{name}": stage for name, stage in trial.stage_keys.items()}
+    found |= {"inversion.status": trial.status, "inversion.index": str(trial.index)}
+    if trial.failed_stage is not None:
+        found["failed_stage"] = trial.failed_stage
+    if trial.error is not None:
+        found["error"] = trial.error
+    if trial.images:
+        found["mlflow.loggedImages"] = "True"  # makes the pages look for pictures
+    return {key(name): value[:MAX_TAG] for name, value in found.items()}
+
+
+def dataset_fields(data: DatasetInput) -> dict[str, str]:
+    """Return the fields of MLflow's dataset entity."""
+    is_s3 = data.source.startswith("s3://")
+    return {
+        "name": data.name[:500],
+        "digest": data.digest[:36],  # MLflow's column is that wide
+        "source_type": "s3" if is_s3 else "local",
+        "source": json.dumps({"uri": data.source}),
+        "schema": "",
+        "profile": json.dumps({"num_rows": data.num_images, "num_classes": data.num_classes}),
+    }
+
+
+def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, bytes]:
+    """Return path -> bytes, named as by `MlflowClient.log_image`, but with the same names every time.
+
+    `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
+    """
+    files = {}
+    for name, png in trial.images.items():
+        fixed = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}")
+        stem = f"images/{key(name).replace('/', '~').replace(':', '-')}+step+0+timestamp+{base_ms}+{fixed}"
+        files[f"{stem}.png"] = png
+        files[f"{stem}+compressed.webp"] = _preview(png)
+    return files
+
+
+def _preview(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+        factor = PREVIEW_PIXELS / max(picture.size)
+        width, height = (max(1, round(side * factor)) for side in picture.size)
+        way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BILINEAR
+        small = picture.convert("RGB").resize((width, height), way)
+    file = io.BytesIO()
+    small.save(file, format="WEBP")
+    return file.getvalue()
+
+
+def report_files(sweep: SweepRecord, report: SweepReport, trials: Sequence[TrialRecord]) -> dict[str, bytes]:
+    """Return path -> bytes of the parent run: study, report, table of trials."""
+    files = {f"report/{name.removeprefix('report/')}": content for name, content in report.files.items()}
+    files["study.yaml"] = sweep.study_yaml.encode()
+    files["tables/trials.json"] = trials_table(sweep, trials)
+    return files
+
+
+def trials_table(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> bytes:
+    """Return the table page's JSON; its first column must be the name, the page groups by it."""
+    ordered = sorted(trials, key=lambda trial: trial.index)
+    metrics = sorted({name for trial in ordered for name in trial.metrics})
+    columns = ["trial", "status", *sweep.axes, *metrics]
+    rows: list[list[Scalar | None]] = [
+        [trial.name, trial.status, *(trial.axes.get(axis) for axis in sweep.axes)]
+        + [_finite(trial.metrics, name) for name in metrics]
+        for trial in ordered
+    ]
+    return json.dumps({"columns": columns, "data": rows}).encode()
+
+
+def _finite(values: Mapping[str, float], name: str) -> float | None:
+    value = values.get(name)
+    return value if value is not None and abs(value) < float("inf") else None  # JSON has no NaN
+
+
+def key(name: str) -> str:
+    """Return the name in the characters that MLflow takes."""
+    return re.sub(r"[^\w\-./ :]", "_", name, flags=re.ASCII)[:MAX_KEY]
+
+
+def _sha256(value: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,292 @@
+"""The calls that bring a sweep to MLflow: one parent run, one child run per trial.
+
+Every call may be repeated after a crash at any moment and then changes nothing: runs are found by their tags
+before they are made, times are fixed, files have fixed names. A run's `inversion.digest` is written last and
+says that the run holds everything. Importing this module takes seconds, because MLflow does.
+"""
+
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.version import VERSION
+
+from orchestrator.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.runtime import mlflow_content as content
+from orchestrator.runtime import mlflow_views as pages
+
+logger = logging.getLogger(__name__)
+
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
+DIGEST, KIND, SWEEP, TRIAL, LINKS = (
+    f"inversion.{name}" for name in ("digest", "kind", "sweep", "trial", "links")
+)
+PARENT = "mlflow.parentRunId"
+PAGE = 1000  # runs per search
+
+
+def is_permanent(error: Exception) -> bool:
+    """Say whether MLflow understood the call and refuses it, so that repeating it is no use."""
+    if not isinstance(error, MlflowException):
+        return not isinstance(error, OSError)  # requests' errors are OSErrors
+    return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (408, 429)
+
+
+class OpenSweep:
+    """A sweep's parent run and what is known of its children; made anew after every failed call."""
+
+    def __init__(self, tracking_uri: str, artifact_root: Path | None, sweep: SweepRecord) -> None:
+        _quieten()
+        self.client = MlflowClient(tracking_uri=tracking_uri)
+        self.sweep = sweep
+        self.experiment_id = _experiment(self.client, sweep.study, artifact_root)
+        self.parent = self._open_parent()
+        self.children = self._list_children()
+
+    def ship(self, trial: TrialRecord) -> None:
+        """Bring one trial; one that is there already costs no call."""
+        told = content.digest(trial)
+        child = self.children.get(trial.key)
+        if child is not None and _is_complete(child, told):
+            return
+        child = self._child(trial)
+        self._fill(child, trial)
+        self.client.set_terminated(child.info.run_id, STATUS[trial.status], trial.ended_ms or None)
+        self.client.set_tag(child.info.run_id, DIGEST, told)
+        self.children[trial.key] = self.client.get_run(child.info.run_id)
+
+    def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
+        """Bring the report, write the saved views, close the parent run."""
+        run_id = self.parent.info.run_id
+        told = content.report_digest(report, trials)
+        if self.parent.data.tags.get(DIGEST) != told:
+            known = self.parent.data.metrics
+            news = {
+                name: value
+                for name, value in _sweep_metrics(self.sweep, report).items()
+                if known.get(name) != value
+            }
+            metrics = [Metric(content.key(name), value, report.ended_ms, 0) for name, value in news.items()]
+            self._upload(run_id, content.report_files(self.sweep, report, trials))
+            table = json.dumps([{"path": "tables/trials.json", "type": "table"}])
+            tags = {"mlflow.note.content": report.note, "mlflow.loggedArtifacts": table} | self._views(trials)
+            self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
+        self.client.set_terminated(
+            run_id, "FAILED" if report.num_failed else "FINISHED", report.ended_ms or None
+        )
+        self.client.set_tag(run_id, DIGEST, told)
+        self.parent = self.client.get_run(run_id)
+
+    def kill(self) -> None:
+        """Mark the sweep as stopped by its user."""
+        self.client.set_terminated(self.parent.info.run_id, "KILLED")
+
+    def links(self) -> dict[str, str]:
+        """Return label -> the part of an address after the server."""
+        links: dict[str, str] = json.loads(self.parent.data.tags.get(LINKS, "{}"))
+        return links
+
+    def _views(self, trials: Sequence[TrialRecord]) -> dict[str, str]:
+        """Write the saved views, which MLflow may refuse; return the tag with the links."""
+        shown = pages.Shown(
+            metrics=sorted({content.key(name) for trial in trials for name in trial.metrics}),
+            curves=sorted({content.key(curve.name) for trial in trials for curve in trial.curves}),
+            images=sorted({content.key(name) for trial in trials for name in trial.images}),
+        )
+        views = pages.views(self.sweep, shown)
+        if not VERSION.startswith(pages.KNOWN_VERSIONS):
+            logger.warning(
+                "saved views were made for MLflow %s, this is %s", pages.KNOWN_VERSIONS[-1], VERSION
+            )
+        try:
+            for view in views:
+                self.client.set_experiment_tag(self.experiment_id, *view.tag(self.sweep.started_ms))
+        except MlflowException as error:
+            logger.warning("saved views were not written: %s", str(error).splitlines()[0])
+        return {
+            LINKS: json.dumps(pages.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, views))
+        }
+
+    def _open_parent(self) -> Run:
+        tags = {SWEEP: self.sweep.key, KIND: "sweep"}
+        parent = self._find_or_create(
+            tags, self.sweep.study, self.sweep.started_ms, extra=self._parent_tags()
+        )
+        if parent.info.status != "RUNNING":
+            self.client.update_run(parent.info.run_id, status="RUNNING")
+        return parent
+
+    def _parent_tags(self) -> dict[str, str]:
+        axes = json.dumps({axis: list(values) for axis, values in self.sweep.axes.items()})
+        objective = {"inversion.objective": self.sweep.objective}
+        return objective | {
+            "mlflow.note.content": self.sweep.about,
+            "inversion.axes": axes[: content.MAX_TAG],
+        }
+
+    def _list_children(self) -> dict[str, Run]:
+        """Return trial key -> its one child run; ghosts are deleted, strays of an earlier parent adopted."""
+        found: dict[str, list[Run]] = {}
+        for run in self._search({SWEEP: self.sweep.key, KIND: "trial"}):
+            found.setdefault(run.data.tags.get(TRIAL, ""), []).append(run)
+        children = {key: self._keep_first(runs) for key, runs in found.items()}
+        for run in children.values():
+            if run.data.tags.get(PARENT) != self.parent.info.run_id:
+                self.client.set_tag(run.info.run_id, PARENT, self.parent.info.run_id)
+        return children
+
+    def _child(self, trial: TrialRecord) -> Run:
+        """Return the trial's run, made or found; one that holds other numbers is replaced."""
+        tags = {SWEEP: self.sweep.key, KIND: "trial", TRIAL: trial.key}
+        child = self.children.get(trial.key)
+        if child is not None and not _agrees(child, trial):
+            self.client.delete_run(child.info.run_id)
+            child = None
+        if child is None:
+            parent = {PARENT: self.parent.info.run_id}
+            child = self._find_or_create(tags, trial.name, trial.started_ms, extra=parent)
+        return child
+
+    def _fill(self, child: Run, trial: TrialRecord) -> None:
+        run_id, base_ms = child.info.run_id, child.info.start_time
+        if child.info.run_name != trial.name:
+            self.client.update_run(run_id, name=trial.name)
+        for name in {"error", "failed_stage"} & child.data.tags.keys() - content.tags(trial).keys():
+            self.client.delete_tag(run_id, name)
+        params = [Param(name, value) for name, value in content.params(trial).items()]
+        metrics = [Metric(*point) for point in content.points(trial, base_ms)]
+        for entries in _batches(params, 100):
+            self.client.log_batch(run_id, params=entries)
+        for points in _batches(metrics, 1000):
+            self.client.log_batch(run_id, metrics=points)
+        for marks in _batches(_run_tags(content.tags(trial)), 100):
+            self.client.log_batch(run_id, tags=marks)
+        if trial.datasets:
+            self.client.log_inputs(
+                run_id,
+                datasets=[
+                    _dataset_input(data.context, content.dataset_fields(data)) for data in trial.datasets
+                ],
+            )
+        self._upload(run_id, content.picture_files(trial, run_id, base_ms))
+
+    def _upload(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            self.client.log_artifacts(run_id, folder)
+
+    def _find_or_create(
+        self, tags: Mapping[str, str], name: str, started_ms: int, *, extra: Mapping[str, str]
+    ) -> Run:
+        """Find, create, find again: an answer that was lost on the way may have left a second run."""
+        if not (found := self._search(tags)):
+            self.client.create_run(
+                self.experiment_id, start_time=started_ms or None, tags={**tags, **extra}, run_name=name
+            )
+            found = self._search(tags)
+        return self._keep_first(found)
+
+    def _keep_first(self, runs: Iterable[Run]) -> Run:
+        """Return the oldest run and delete its ghosts, which carry the same tags of ours."""
+        first, *ghosts = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        for ghost in ghosts:
+            logger.info("tracking ghost=%s kept=%s", ghost.info.run_id, first.info.run_id)
+            self.client.delete_run(ghost.info.run_id)
+        return first
+
+    def _search(self, tags: Mapping[str, str]) -> list[Run]:
+        text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], text, ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+
+def _experiment(client: MlflowClient, study: str, artifact_root: Path | None) -> str:
+    """Return the id of the study's experiment, made or found."""
+    found = client.get_experiment_by_name(study)
+    if found is None:
+        folder = None if artifact_root is None else (artifact_root.absolute() / content.key(study)).as_uri()
+        try:
+            return str(client.create_experiment(study, artifact_location=folder))
+        except MlflowException:
+            found = client.get_experiment_by_name(study)
+            if found is None:
+                raise
+    if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        logger.warning("tracking experiment=%s was deleted in MLflow and is restored", study)
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _is_complete(child: Run, told: str) -> bool:
+    return child.info.status in TERMINAL and child.data.tags.get(DIGEST) == told
+
+
+def _agrees(child: Run, trial: TrialRecord) -> bool:
+    """Say whether what the child shows is part of the record, for MLflow cannot take a number back."""
+    params, metrics = content.params(trial), content.latest(trial, child.info.start_time)
+    return all(params.get(name) == value for name, value in child.data.params.items()) and all(
+        _same(metrics.get(name), value) for name, value in child.data.metrics.items()
+    )
+
+
+def _same(ours: float | None, theirs: float) -> bool:
+    if ours is None:
+        return False
+    if math.isinf(ours):
+        return (
+            math.copysign(1.0, ours) == math.copysign(1.0, theirs) and abs(theirs) > 1e308
+        )  # how SQL stores it
+    return ours == theirs or (math.isnan(ours) and math.isnan(theirs))
+
+
+def _sweep_metrics(sweep: SweepRecord, report: SweepReport) -> dict[str, float]:
+    counts = {"points": float(sweep.num_points), "dropped": float(sweep.num_dropped), **report.metrics}
+    return {f"sweep/{name.removeprefix('sweep/')}": float(value) for name, value in counts.items()}
+
+
+def _dataset_input(context: str, fields: Mapping[str, str]) -> DatasetInput:
+    return DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, value[: content.MAX_TAG]) for name, value in tags.items()]
+
+
+def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _quieten() -> None:
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.git_utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)

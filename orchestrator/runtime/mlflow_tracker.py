@@ -1,0 +1,194 @@
+"""Shows a sweep in MLflow without ever making it wait: records are queued and one thread ships them.
+
+MLflow is a view on the store. An outage is sat out; what is still waiting when the sweep ends is shipped by
+running the same command again: every record is told again, and what MLflow already holds is skipped.
+"""
+
+import importlib
+import logging
+import random
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from orchestrator.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.runtime.mlflow_check import check_tracking, redact, set_environment, sqlite_path
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.mlflow_shipping import OpenSweep
+
+__all__ = ["MlflowTracker", "check_tracking"]
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0  # how long `finish` waits without a single record arriving
+MAX_PAUSE_SECONDS = 30.0  # between two tries while the sweep runs; 2 once it has ended
+MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
+CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on telling MLflow
+LOCAL_UI = "http://127.0.0.1:5000"
+
+
+class MlflowTracker:
+    """Ships one sweep to `tracking_uri`; `artifact_root` is where a store without a server keeps files."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        *,
+        artifact_root: Path | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._uri = tracking_uri
+        self._artifact_root = artifact_root
+        self._patience = patience_seconds
+        self._waiting: deque[TrialRecord | SweepReport] = deque()
+        self._trials: dict[str, TrialRecord] = {}  # in the order they were first told
+        self._changed = threading.Condition()
+        self._ending = threading.Event()  # cuts pauses short
+        self._stopped = False
+        self._refused: list[str] = []
+        self._sweep: SweepRecord | None = None
+        self._open: OpenSweep | None = None
+
+    def start(self, sweep: SweepRecord) -> None:
+        """Begin shipping in the background; the parent run appears as soon as MLflow answers."""
+        set_environment()
+        self._sweep = sweep
+        threading.Thread(target=self._ship_all, name="mlflow-shipper", daemon=True).start()
+
+    def record(self, trial: TrialRecord) -> None:
+        """Queue one ended trial."""
+        with self._changed:
+            self._trials[trial.key] = trial
+            self._waiting.append(trial)
+            self._changed.notify_all()
+
+    def finish(self, report: SweepReport) -> list[str]:
+        """Wait while records arrive, close the parent run, return links or what is still waiting."""
+        with self._changed:
+            self._waiting.append(report)
+            self._ending.set()
+            self._changed.notify_all()
+            self._wait_until_shipped()
+            waiting, self._stopped = len(self._waiting), True
+            self._changed.notify_all()
+        lines = [f"MLflow refused {text}" for text in self._refused]
+        if waiting:
+            return [
+                *lines,
+                f"MLflow at {redact(self._uri)} did not take {waiting} of {len(self._trials) + 1} records; "
+                "running the same command again sends them.",
+            ]
+        return lines + self._where_to_look()
+
+    def interrupted(self) -> None:
+        """Mark the parent run as killed if MLflow answers at once; the rest is sent by the next start."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._ending.set()
+        if self._open is not None:
+            closing = threading.Thread(target=self._kill, name="mlflow-close", daemon=True)
+            closing.start()
+            closing.join(CLOSE_SECONDS)
+
+    def _kill(self) -> None:
+        try:
+            if self._open is not None:
+                self._open.kill()
+        except Exception as error:
+            logger.warning("tracking close failed reason=%s", _first_line(error))
+
+    def _wait_until_shipped(self) -> None:
+        """Return once nothing waits, or nothing has moved for as long as we are patient."""
+        last, since = len(self._waiting), time.monotonic()
+        while self._waiting:
+            self._changed.wait(timeout=1.0)
+            now = time.monotonic()
+            if len(self._waiting) != last:
+                last, since = len(self._waiting), now
+            elif now - since > self._patience:
+                return
+            if int(now - since) % 10 == 5:
+                logger.info("tracking waiting=%d uri=%s", last, redact(self._uri))
+
+    def _ship_all(self) -> None:
+        shipping = importlib.import_module(
+            "orchestrator.runtime.mlflow_shipping"
+        )  # seconds: off the main thread
+        self._try(shipping, None)
+        while True:
+            with self._changed:
+                while not self._waiting and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+                item = self._waiting[0]
+            self._try(shipping, item)
+            with self._changed:
+                if not self._stopped:
+                    self._waiting.popleft()
+                self._changed.notify_all()
+
+    def _try(self, shipping: ModuleType, item: TrialRecord | SweepReport | None) -> None:
+        """Deliver one record, however often it takes; None only opens the sweep."""
+        refusals, pause = 0, 0.5
+        while not self._stopped:
+            try:
+                self._deliver(shipping, item)
+                return
+            except (
+                Exception
+            ) as error:  # the shipper outlives whatever MLflow throws; the trial's numbers are safe
+                self._open = None
+                refusals += int(shipping.is_permanent(error))
+                if refusals >= MAX_REFUSALS and item is not None:
+                    self._leave_out(item, error)
+                    return
+                logger.warning("tracking retry_seconds=%.1f reason=%s", pause, _first_line(error))
+            limit = 2.0 if self._ending.is_set() else MAX_PAUSE_SECONDS
+            self._pause(min(pause, limit) * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    def _deliver(self, shipping: ModuleType, item: TrialRecord | SweepReport | None) -> None:
+        if self._open is None:
+            self._open = shipping.OpenSweep(self._uri, self._artifact_root, self._sweep)
+        if isinstance(item, TrialRecord):
+            self._open.ship(item)
+        elif isinstance(item, SweepReport):
+            self._open.finish(item, list(self._trials.values()))
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep; the end of the sweep wakes it."""
+        if self._ending.is_set():
+            time.sleep(min(seconds, 2.0))
+        else:
+            self._ending.wait(seconds)
+
+    def _leave_out(self, item: TrialRecord | SweepReport, error: Exception) -> None:
+        name = item.name if isinstance(item, TrialRecord) else "the report"
+        self._refused.append(f"{name}: {_first_line(error)}")
+        logger.error("tracking refused record=%s reason=%s", name, _first_line(error))
+
+    def _where_to_look(self) -> list[str]:
+        if self._open is None:
+            return []
+        is_local = self._uri.startswith("sqlite:")
+        base = LOCAL_UI if is_local else redact(self._uri).rstrip("/")
+        lines = [f"MLflow: start it with `{self._ui_command()}`, then open"] if is_local else ["MLflow:"]
+        return lines + [f"  {label:9} {base}{link}" for label, link in self._open.links().items()]
+
+    def _ui_command(self) -> str:
+        path = sqlite_path(self._uri)
+        if path == Path("runs/mlflow.db"):
+            return "make ui"
+        if path.name == "mlflow.db":
+            return f"python -m jobs.ui --runs {path.parent}"
+        return f"python -m jobs.ui --tracking-uri {self._uri}"
+
+
+def _first_line(error: Exception) -> str:
+    return redact((str(error).splitlines() or [type(error).__name__])[0])[:300]

@@ -1,0 +1,203 @@
+"""Saved views and links for MLflow's pages: plain JSON, so that nothing here needs a server.
+
+A saved view is the experiment tag `mlflow.sharedViewState.<id>`, an internal format of MLflow's pages as of
+version 3.17. It is best effort: a page that does not know it shows its usual charts.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from orchestrator.records import SweepRecord
+
+TAG_PREFIX = "mlflow.sharedViewState."
+KNOWN_VERSIONS = ("3.17",)  # releases whose pages were looked at with these views
+MAX_TAG = 20_000  # characters MLflow keeps in an experiment tag
+MAX_CHARTS = 12  # of one kind in a view; the pages add charts of other metrics by themselves
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the trials of a sweep have to show."""
+
+    metrics: Sequence[str]  # final values
+    curves: Sequence[str]  # values over epochs
+    images: Sequence[str]  # keys of picture grids
+
+
+@dataclass(frozen=True)
+class View:
+    """One saved view."""
+
+    key: str
+    name: str
+    state: Mapping[str, Any]
+
+    def tag(self, created_ms: int) -> tuple[str, str]:
+        """Return the experiment tag's name and value; fixed times make a second writing change nothing."""
+        state = json.dumps(self.state, separators=(",", ":"))
+        envelope = {"name": self.name, "createdAt": created_ms, "updatedAt": created_ms, "state": state}
+        return TAG_PREFIX + self.key, json.dumps(envelope, separators=(",", ":"))
+
+
+def sweep_filter(sweep: SweepRecord) -> str:
+    """Return the search that matches the trials of one sweep."""
+    return f"tags.`inversion.sweep` = \"{sweep.key}\" and tags.`inversion.kind` = 'trial'"
+
+
+def order_key(sweep: SweepRecord) -> str:
+    """Return the column of the objective; pages sorted by it list trials flat, not under their parent."""
+    return f"metrics.`{sweep.objective}`"
+
+
+def views(sweep: SweepRecord, shown: Shown) -> list[View]:
+    """Return the sweep's views: one of every trial, one that averages over seeds where seeds are swept."""
+    found = [View(_key(sweep, "trials"), f"{sweep.study}: trials", _state(sweep, shown, None))]
+    others = [axis for axis in swept(sweep) if axis != "seed"]
+    if "seed" in swept(sweep) and others:
+        grouping = {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": axis} for axis in others],
+        }
+        found.append(View(_key(sweep, "means"), f"{sweep.study}: means", _state(sweep, shown, grouping)))
+    return [view for view in found if len(view.tag(sweep.started_ms)[1]) <= MAX_TAG]
+
+
+def swept(sweep: SweepRecord) -> list[str]:
+    """Return the axes with more than one value."""
+    return [axis for axis, values in sweep.axes.items() if len(values) > 1]
+
+
+def fragments(
+    sweep: SweepRecord, experiment_id: str, parent_id: str, found: Sequence[View]
+) -> dict[str, str]:
+    """Return label -> the part of an address after the server: saved views, table, the sweep's own page."""
+    query = {
+        "workflowType": "machine_learning",
+        "searchFilter": sweep_filter(sweep),
+        "orderByKey": order_key(sweep),
+        "orderByAsc": str(not sweep.maximize).lower(),
+    }
+    page = f"/#/experiments/{experiment_id}/runs?"
+    links = {
+        view.name.removeprefix(f"{sweep.study}: "): page
+        + _query(query | {"compareRunsMode": "CHART", "viewStateShareKey": view.key})
+        for view in found
+    }
+    links["pictures"] = page + _query(query | {"compareRunsMode": "ARTIFACT"})
+    links["table"] = page + _query(query)
+    links["report"] = f"/#/experiments/{experiment_id}/runs/{parent_id}?workflowType=machine_learning"
+    return links
+
+
+def _query(values: Mapping[str, str]) -> str:
+    return urlencode(values, quote_via=quote)
+
+
+def _key(sweep: SweepRecord, kind: str) -> str:
+    return hashlib.sha256(f"{sweep.key}/{kind}".encode()).hexdigest()[:32]
+
+
+def _state(sweep: SweepRecord, shown: Shown, grouping: Mapping[str, Any] | None) -> dict[str, Any]:
+    charts, sections = _charts(sweep, shown, grouped=grouping is not None)
+    columns = [f"params.`{axis}`" for axis in sweep.axes] + [f"metrics.`{name}`" for name in shown.metrics]
+    return {
+        "searchFilter": sweep_filter(sweep),
+        "orderByKey": order_key(sweep),
+        "orderByAsc": not sweep.maximize,
+        "selectedColumns": columns[:40],
+        "runsHiddenMode": "SHOW_ALL",  # the pages' default hides every run after the tenth
+        "groupBy": grouping,
+        "compareRunCharts": charts,
+        "compareRunSections": sections,
+    }
+
+
+def _charts(
+    sweep: SweepRecord, shown: Shown, *, grouped: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return chart cards and the sections that hold them, in reading order."""
+    overview = [_parallel(sweep)] + [_bar(name) for name in _first(sweep.objective, shown.metrics)]
+    parts: list[tuple[str, list[dict[str, Any]]]] = [("Sweep", overview)]
+    if shown.images and not grouped:
+        parts.append(("Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]]))
+    if shown.curves:
+        parts.append(("Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
+    charts, sections = [], []
+    for title, cards in parts:
+        section = _uuid(sweep, title)
+        sections.append({"uuid": section, "name": title, "display": True, "isReordered": False})
+        charts += [
+            card
+            | {
+                "uuid": _uuid(sweep, f"{title}/{place}"),
+                "metricSectionId": section,
+                "deleted": False,
+                "isGenerated": False,
+            }
+            for place, card in enumerate(cards)
+        ]
+    return charts, sections
+
+
+def _first(objective: str, metrics: Sequence[str]) -> list[str]:
+    return [objective, *(name for name in metrics if name != objective)][:MAX_CHARTS]
+
+
+def _parallel(sweep: SweepRecord) -> dict[str, Any]:
+    axes = swept(sweep) or list(sweep.axes)
+    return {
+        "type": "PARALLEL",
+        "selectedParams": axes,
+        "selectedMetrics": [sweep.objective],
+        "showAllRuns": True,
+        "runsCountToCompare": 1000,
+    }
+
+
+def _bar(metric: str) -> dict[str, Any]:
+    return {
+        "type": "BAR",
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "displayName": metric,
+        "runsCountToCompare": 100,
+    }
+
+
+def _line(metric: str) -> dict[str, Any]:
+    return {
+        "type": "LINE",
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "displayName": metric,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "yAxisKey": "metric",
+        "lineSmoothness": 0,
+        "range": {},
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+        "runsCountToCompare": 100,
+    }
+
+
+def _images(key: str) -> dict[str, Any]:
+    return {
+        "type": "IMAGE",
+        "imageKeys": [key],
+        "step": 0,
+        "showRunParams": True,
+        "displayName": key,
+        "runsCountToCompare": 100,
+    }
+
+
+def _uuid(sweep: SweepRecord, name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{sweep.key}/{name}"))
