@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import boto3
 import pytest
 
+from orchestrator.blobs import Blobs
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.runtime.stores import open_blobs
 from tests import s3
 
 
@@ -36,6 +37,12 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def s3_uri(s3_endpoint: str) -> str:
     """Return a store in a fresh bucket."""
-    bucket = f"bucket-{uuid4().hex[:12]}"
-    boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/store"
+    return f"s3://{s3.new_bucket(s3_endpoint)}/store"
+
+
+@pytest.fixture(params=["directory", "s3"])
+def blobs(request: pytest.FixtureRequest) -> Blobs:
+    """Return an empty store of each kind."""
+    if request.param == "directory":
+        return DirectoryBlobs(request.getfixturevalue("tmp_path") / "store")
+    return open_blobs(request.getfixturevalue("s3_uri"))

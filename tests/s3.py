@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
@@ -55,11 +57,19 @@ def server(**env: str) -> Iterator[str]:
         process.wait(30)
 
 
+def new_bucket(endpoint: str) -> str:
+    """Create a bucket and return its name."""
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    with urlopen(Request(f"{endpoint}/{bucket}", method="PUT"), timeout=30):
+        return bucket
+
+
 class Proxy:
     """Forwards to an endpoint; each entry of `faults` (method, fault) is spent on the next such request.
 
     lost: forwarded, but the answer never comes back; cut: half of the body; flip: one bit of it is turned;
-    drip: the body comes a byte at a time; 503, 409: answered here, not forwarded.
+    drip: the body comes a byte at a time; blunt: forwarded without its condition; 503, 409: answered here,
+    not forwarded.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -88,13 +98,13 @@ class Proxy:
             return self.faults.pop(0)[1]
         return ""
 
-    def forward(self, request: BaseHTTPRequestHandler) -> Answer:
-        """Ask the server behind; return status, headers and body."""
+    def forward(self, request: BaseHTTPRequestHandler, *, skipped: str = "Expect") -> Answer:
+        """Ask the server behind, without one header."""
         length = int(request.headers.get("Content-Length") or 0)
         connection = http.client.HTTPConnection(self._upstream, timeout=30)
         try:
             body = request.rfile.read(length)
-            headers = {name: value for name, value in request.headers.items() if name.lower() != "expect"}
+            headers = {name: value for name, value in request.headers.items() if name != skipped}
             connection.request(request.command, request.path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
@@ -121,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self._send(_refusal(int(fault)), fault)
             return
-        answer = self.proxy.forward(self)
+        answer = self.proxy.forward(self, skipped="If-None-Match" if fault == "blunt" else "Expect")
         if fault == "lost":
             self.close_connection = True
             return
