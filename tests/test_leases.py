@@ -1,0 +1,141 @@
+"""The contract of leases: one owner per key, renewal, take-over. Another implementation is one more row."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestrator.leases import Leases, LocalLeases, held
+
+
+@pytest.fixture
+def local_leases() -> Leases:
+    return LocalLeases()
+
+
+@pytest.fixture(params=["local_leases"])
+def leases(request: pytest.FixtureRequest) -> Leases:
+    """Return a fresh keeper of leases of each kind, by the name of its fixture."""
+    keeper: Leases = request.getfixturevalue(request.param)
+    return keeper
+
+
+def never() -> bool:
+    return False
+
+
+def test_a_lease_has_one_owner(leases: Leases) -> None:
+    assert leases.acquire("key", "a", 60.0)
+    assert not leases.acquire("key", "b", 60.0)
+    assert leases.acquire("other", "b", 60.0)
+    assert leases.acquire("key", "a", 60.0)
+
+
+def test_only_the_owner_gives_a_lease_back(leases: Leases) -> None:
+    assert leases.acquire("key", "a", 60.0)
+    leases.release("key", "b")
+    leases.release("unknown", "b")
+    assert not leases.acquire("key", "b", 60.0)
+    leases.release("key", "a")
+    leases.release("key", "a")
+    assert leases.acquire("key", "b", 60.0)
+
+
+def test_the_lease_of_a_dead_owner_is_taken_over(leases: Leases) -> None:
+    assert leases.acquire("key", "dead", 0.3)
+    assert not leases.acquire("key", "b", 60.0)
+    time.sleep(0.4)
+    assert leases.acquire("key", "b", 60.0)
+    assert not leases.acquire("key", "dead", 60.0)
+    leases.release("key", "dead")
+    assert not leases.acquire("key", "c", 60.0)
+
+
+def test_renewing_moves_the_end(leases: Leases) -> None:
+    assert leases.acquire("key", "a", 0.2)
+    assert leases.acquire("key", "a", 60.0)
+    time.sleep(0.3)
+    assert not leases.acquire("key", "b", 60.0)
+
+
+def test_sixteen_threads_have_one_winner(leases: Leases) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        for key in range(20):
+            won = list(threads.map(lambda n, key=key: leases.acquire(f"k{key}", f"o{n}", 60.0), range(16)))
+            assert won.count(True) == 1
+
+
+def test_held_outlives_its_seconds_and_is_given_back(leases: Leases) -> None:
+    with held(leases, "key", "a", is_done=never, seconds=0.6) as must_build:
+        assert must_build
+        time.sleep(0.9)
+        assert not leases.acquire("key", "b", 60.0)
+    assert leases.acquire("key", "b", 60.0)
+
+
+def test_held_is_given_back_after_an_error(leases: Leases) -> None:
+    with pytest.raises(RuntimeError, match="stage failed"), held(leases, "key", "a", is_done=never):
+        raise RuntimeError("stage failed")
+    assert leases.acquire("key", "b", 60.0)
+
+
+def test_a_stage_is_built_once_by_eight_waiters(leases: Leases) -> None:
+    published = threading.Event()
+    built: list[int] = []
+
+    def want(waiter: int) -> bool:
+        with held(leases, "key", f"w{waiter}", is_done=published.is_set, poll_seconds=0.02) as must_build:
+            if must_build:
+                built.append(waiter)
+                time.sleep(0.1)
+                published.set()
+            return must_build
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(want, range(8)))
+    assert len(built) == 1
+    assert answers.count(True) == 1
+
+
+def test_a_waiter_takes_over_from_a_dead_owner(leases: Leases) -> None:
+    assert leases.acquire("key", "dead", 0.3)
+    started = time.monotonic()
+    with held(leases, "key", "b", is_done=never, poll_seconds=0.02) as must_build:
+        assert must_build
+    assert time.monotonic() - started > 0.1
+
+
+def test_a_lost_lease_is_a_warning_and_the_build_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    leases = LocalLeases(clock=lambda: now[0])
+    with held(leases, "key", "a", is_done=never, seconds=0.06) as must_build:
+        assert must_build
+        now[0] = 100.0
+        assert leases.acquire("key", "b", 60.0)
+        time.sleep(0.2)
+    assert caplog.messages == ["event=lease_lost key=key owner=a"]
+    assert not leases.acquire("key", "c", 60.0)
+
+
+class Unsteady(LocalLeases):
+    """A keeper that goes away after the first answer."""
+
+    num_asked = 0
+
+    def acquire(self, key: str, owner: str, seconds: float) -> bool:
+        self.num_asked += 1
+        if self.num_asked > 1:
+            raise ConnectionError("keeper is away")
+        return super().acquire(key, owner, seconds)
+
+    def release(self, key: str, owner: str) -> None:
+        raise ConnectionError("keeper is away")
+
+
+def test_a_keeper_that_goes_away_does_not_stop_the_build(caplog: pytest.LogCaptureFixture) -> None:
+    with held(Unsteady(), "key", "a", is_done=never, seconds=0.06) as must_build:
+        assert must_build
+        time.sleep(0.1)
+    assert "event=lease_not_renewed key=key error=ConnectionError" in caplog.messages
+    assert caplog.messages[-1] == "event=lease_not_released key=key error=ConnectionError"
