@@ -2,8 +2,8 @@
 
 `digits`: 8x8 images with values 0..16 (UCI optical recognition of handwritten digits, test part, CC BY 4.0),
 scaled to 0..255 and enlarged bilinearly to 32x32. `photo-patches`: 2000 patches of 32x32 RGB from china.jpg
-and flower.jpg (CC BY), the unrelated images of the distinct auxiliary set. Both go through the same staging as
-any other set, into memory, so their digests mean the same.
+and flower.jpg (CC BY), the unrelated images of the distinct auxiliary set. Both go through the same staging
+as any other set, into memory, so their digests mean the same.
 """
 
 import functools

@@ -26,7 +26,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     if len(data) > MAX_BYTES:
         raise BadImage(
             "too large",
-            f"{name} has {len(data)} bytes, more than {MAX_BYTES}; shrink it or pass --on-bad skip.",
+            f"{name} has more than {MAX_BYTES} bytes; shrink it or pass --on-bad skip.",
         )
     try:
         with warnings.catch_warnings():

@@ -142,6 +142,11 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
     if parts is not None:
         check_data(dataset.description, data, 1)
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
+        if not chosen.any():
+            raise ValueError(
+                f"data.split={data.split} of {dataset.description.name} has no {' or '.join(parts)} images of the "
+                "chosen classes; use another data.split."
+            )
     return ImageSet(
         images=prepare(dataset.images[chosen], data.image_size, data.channels),
         labels=torch.from_numpy(labels[chosen]),

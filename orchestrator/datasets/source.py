@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,14 @@ class Source:
     fingerprint: str  # SHA-256 over names and bytes of the source's files
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)  # part codes that the source itself fixes
     ignored: tuple[str, ...] = ()  # files that belong to no class
+
+    def renamed(self, name: str) -> "Source":
+        """Return the same images under another default name."""
+        return replace(self, name=name)
+
+    def converted(self, convert: Callable[[np.ndarray], np.ndarray]) -> "Source":
+        """Return the same source with every image passed through `convert`."""
+        return replace(self, read=lambda index: convert(self.read(index)))
 
 
 def array_source(
@@ -62,6 +70,8 @@ def fingerprint_of(parts: Iterable[tuple[str, bytes]]) -> str:
 def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:
     """Raise unless the labels are exactly 0..K-1 for K class names, K >= 2."""
     num_classes = len(class_names)
+    if labels.size == 0:
+        raise ValueError(f"{where} has no images; check the source.")
     if num_classes < 2:
         raise ValueError(
             f"{where} has {num_classes} class(es), but a classifier needs at least 2; add classes."

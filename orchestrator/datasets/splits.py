@@ -28,9 +28,8 @@ def make_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.
         )
     rng = np.random.default_rng(seed)
     codes = np.empty(labels.shape, dtype=np.uint8)
-    for label in range(sizes.size):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        codes[members] = np.repeat(np.arange(len(PARTS)), _shares(members.size, fractions))
+    for members in np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1]):
+        codes[rng.permutation(members)] = np.repeat(np.arange(len(PARTS)), _shares(members.size, fractions))
     return codes
 
 

@@ -58,6 +58,7 @@ def publish(
     staged = blobs.get(f"{name}/manifest.json")
     if staged is not None:
         return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
+    check_labels(source.labels, source.class_names, source.kind)
     tally = _Tally()
     for ignored in source.ignored:
         tally.drop("outside a class folder", ignored)

@@ -1,0 +1,122 @@
+"""Stage a data set once, for every sweep: `python -m jobs.stage_data SOURCE DEST`.
+
+SOURCE: digits, photo-patches, mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR (torchvision's layout,
+already on disk), an image folder with one directory per identity, a .zip of one, or a .npz with images and
+labels. DEST: a directory or s3://bucket/prefix. Calling it again with the same input does nothing.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import track
+
+from orchestrator.datasets.builtin import BUILTINS
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, sha256
+from orchestrator.datasets.source import Source
+from orchestrator.datasets.sources import converted, open_source
+from orchestrator.datasets.staging import publish
+from orchestrator.runtime.stores import check, open_blobs
+
+app = typer.Typer(add_completion=False)
+SPLIT = re.compile(r"(?P<name>[a-z0-9._-]{1,64})=(?P<fractions>[0-9.]+(,[0-9.]+){2})(@(?P<seed>\d+))?")
+
+
+@app.command()
+def main(  # noqa: PLR0913 - one parameter per flag
+    source: Annotated[
+        str, typer.Argument(help="What to stage: NAME:DIR, an image folder, a .zip or a .npz.")
+    ],
+    dest: Annotated[str, typer.Argument(help="Where to: a directory or s3://bucket/prefix.")],
+    name: Annotated[str, typer.Option(help="Name of the set; default: after the source.")] = "",
+    size: Annotated[int, typer.Option(help="Side in pixels to resize to; 0 keeps the size.")] = 0,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; 0 keeps what there is.")] = 0,
+    split: Annotated[
+        list[str] | None, typer.Option(help="NAME=TRAIN,AUXILIARY,EVALUATION@SEED; may be repeated.")
+    ] = None,
+    on_bad: Annotated[str, typer.Option(help="error or skip: files that are no acceptable image.")] = "error",
+    duplicates: Annotated[str, typer.Option(help="drop or keep images equal to an earlier one.")] = "drop",
+    min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 1,
+) -> None:
+    """Write shards, labels, splits and a manifest, or say in one line why not (exit code 2)."""
+    try:
+        options = _options(
+            splits=_splits(split or ["default=0.5,0.25,0.25@0"]),
+            size=size or None,
+            channels=channels or None,
+            on_bad=on_bad,
+            duplicates=duplicates,
+            min_images=min_images,
+        )
+        _stage(source, dest, name, options)
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _options(**values: object) -> Options:
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + ".".join(map(str, first["loc"])).replace("_", "-").replace("splits", "split")
+        raise ValueError(f"{flag}={first['input']}: {first['msg']}; see --help.") from None
+
+
+def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
+    rules = {}
+    for text in texts:
+        match = SPLIT.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"--split={text} must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED; "
+                "write default=0.5,0.25,0.25@0."
+            )
+        train, auxiliary, evaluation = (float(part) for part in match["fractions"].split(","))
+        rules[match["name"]] = SplitRule(
+            fractions=(train, auxiliary, evaluation), seed=int(match["seed"] or 0)
+        )
+    return rules
+
+
+def _stage(text: str, dest: str, name: str, options: Options) -> None:
+    blobs = open_blobs(dest)
+    source = open_source(text)
+    name = name or source.name
+    _check_name(name, source)
+    check(blobs)
+    manifest, is_new = publish(converted(source, options), options, blobs, name, _progress)
+    _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
+
+
+def _check_name(name: str, source: Source) -> None:
+    if name in BUILTINS and source.kind != name:
+        raise ValueError(f"--name={name} belongs to the built-in set; choose another --name.")
+
+
+def _progress(indices: Iterable[int]) -> Iterable[int]:
+    """Show a bar on a terminal, nothing in a log."""
+    console = Console(stderr=True)
+    return track(indices, "staging", console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print(manifest: Manifest, is_new: bool, where: str) -> None:
+    height, width, channels = manifest.image_shape
+    typer.echo(f"{'staged' if is_new else 'already staged, nothing written:'} {where}")
+    typer.echo(
+        f"images: {manifest.seen} seen, {manifest.kept} kept, {manifest.seen - manifest.kept} dropped; "
+        f"{len(manifest.class_names)} classes, {height}x{width}x{channels}"
+    )
+    for reason, count in manifest.dropped.items():
+        typer.echo(f"dropped: {count} {reason}")
+    for split, entry in manifest.splits.items():
+        train, auxiliary, evaluation = entry.counts
+        typer.echo(f"split {split}: {train} train, {auxiliary} auxiliary, {evaluation} evaluation")
+    typer.echo(f"digest: {sha256(dump(manifest))}")
+
+
+if __name__ == "__main__":
+    app()

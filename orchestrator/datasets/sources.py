@@ -1,0 +1,61 @@
+"""What can be staged: named sets on disk, image folders, zips of them, arrays and the built-in sets."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.datasets import torchvision_raw
+from orchestrator.datasets.arrays import npz
+from orchestrator.datasets.builtin import BUILTINS
+from orchestrator.datasets.folders import image_folder, image_zip
+from orchestrator.datasets.images import convert
+from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.source import Source
+
+READERS: dict[str, Callable[[Path], Source]] = {
+    "mnist": torchvision_raw.mnist,
+    "fashion-mnist": torchvision_raw.fashion_mnist,
+    "emnist": torchvision_raw.emnist,
+    **{
+        f"emnist-{variant}": partial(torchvision_raw.emnist, variant=variant)
+        for variant in torchvision_raw.EMNIST_CLASSES
+    },
+    "cifar10": torchvision_raw.cifar10,
+}
+
+
+def open_source(text: str) -> Source:
+    """Return the source that `NAME:DIR`, a folder, a .zip, a .npz or a built-in name stands for."""
+    kind, colon, folder = text.partition(":")
+    if text in BUILTINS:
+        return BUILTINS[text]()
+    if kind in READERS:
+        if not colon or not Path(folder).is_dir():
+            raise ValueError(
+                f"SOURCE={text} needs an existing folder after {kind}:, such as {kind}:/data; "
+                "correct the path."
+            )
+        return READERS[kind](Path(folder))
+    path = Path(text)
+    if path.is_dir():
+        return image_folder(path)
+    if path.is_file() and path.suffix in (".zip", ".npz"):
+        return image_zip(path) if path.suffix == ".zip" else npz(path)
+    what = "is neither a folder, a .zip nor a .npz" if path.exists() else "is unknown and no such path exists"
+    raise ValueError(
+        f"SOURCE={text} {what}; known are {', '.join(sorted(BUILTINS))}, "
+        f"{', '.join(f'{reader}:DIR' for reader in READERS)}, an image folder, a .zip of one and a .npz."
+    )
+
+
+def converted(source: Source, options: Options) -> Source:
+    """Resize and recolour each image as it is read."""
+    if options.size is None and options.channels is None:
+        return source
+
+    def change(image: np.ndarray) -> np.ndarray:
+        return convert(image, options.size, options.channels)
+
+    return source.converted(change)
