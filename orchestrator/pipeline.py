@@ -123,7 +123,7 @@ def ensure(stage: Stage, edges: Edges, report: Report) -> bool:
         return False
     stored: Callable[[], bool] = lambda: edges.store.find(stage.key) is not None  # noqa: E731
     with held(edges.leases, stage.key, edges.owner, is_done=stored) as is_mine:
-        if is_mine and not stored():
+        if is_mine:
             built = edges.launcher.build(stage, report)
     return built
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.spec import Release, Spec, TrialSpec
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
@@ -21,7 +22,6 @@ VERSIONS = {
     "inversion": 1,
     "evaluation": 1,
 }
-PHOTO_PATCHES = "photo-patches"
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,11 @@ def digest(value: object) -> str:
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
     """Return the data sets that a trial reads: role (private, auxiliary, pretrain) -> name."""
     names = {"private": spec.data.dataset}
-    if other := auxiliary_dataset(spec):
+    if other := auxiliary_dataset_name(spec.auxiliary, spec.data):
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
         names["pretrain"] = spec.target.pretrain.dataset
     return names
-
-
-def auxiliary_dataset(spec: TrialSpec) -> str | None:
-    """Return the other data set that the auxiliary images come from, if any."""
-    auxiliary = spec.auxiliary
-    if auxiliary.kind == "distinct":
-        return auxiliary.dataset or PHOTO_PATCHES
-    return auxiliary.dataset if auxiliary.kind in ("generic", "augmented") else None
 
 
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:

@@ -88,3 +88,6 @@ class Tracker(Protocol):
 
     def finish(self, report: SweepReport) -> list[str]:
         """Deliver what is left, close the parent run, return lines for people: links and where to look."""
+
+    def interrupted(self) -> None:
+        """Say within a second that the sweep was stopped; the next start goes on."""

@@ -239,8 +239,10 @@ class AtTruncation(nn.Module):
 
 
 def _classifier(model: Model, classes: int, data: Data, seed: int) -> Any:
-    shapes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
-    return seeded(lambda: build_classifier(model, **shapes), seed)
+    channels, image_size = data.channels, data.image_size
+    return seeded(
+        lambda: build_classifier(model, classes=classes, channels=channels, image_size=image_size), seed
+    )
 
 
 def _inverter(attack: Attack, data: Data, target: Target) -> Any:

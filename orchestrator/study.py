@@ -105,6 +105,22 @@ class Resources(Spec):
     """An unfinished training leaves a checkpoint at the first epoch's end after this time."""
 
 
+class Report(Spec):
+    """What the sweep's report shows beside the objectives."""
+
+    metrics: tuple[str, ...] = ("inversion/mse_test", "inversion/ssim_test", "attack/accuracy_top1_test")
+    """Columns of the summary over seeds."""
+
+    rows: tuple[str, ...] = ()
+    """Axes (short names) whose values are the rows of the study's picture; none draws no picture."""
+
+    where: dict[str, str | int | float | bool] = {}
+    """Values of the other axes in that picture; an axis left out takes its first value."""
+
+    columns: PositiveInt = 10
+    """Images in each row."""
+
+
 class Study(Spec):
     """The whole file."""
 
@@ -116,12 +132,11 @@ class Study(Spec):
 
     search: Search = Search()
     resources: Resources = Resources()
-    figure: dict[str, Any] = {}
-    """Reserved for reports: {row: axis, column: axis} of the study's picture."""
+    report: Report = Report()
 
     @field_validator("sweep", mode="before")
     @classmethod
-    def _one_grid_is_a_list_of_one(cls, value: Any) -> Any:
+    def _one_grid_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
@@ -142,7 +157,7 @@ class Study(Spec):
     @property
     def key(self) -> str:
         """Digest of what the study computes: resources and words do not count."""
-        return digest(self.model_dump(mode="json", exclude={"resources", "about", "figure"}))
+        return digest(self.model_dump(mode="json", exclude={"resources", "about", "report"}))
 
     @property
     def objective(self) -> tuple[str, bool]:
@@ -243,6 +258,7 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     axes = {short_name(axis): shown(value) for axis, value in values.items()}
     try:
         spec = TrialSpec.model_validate(raw)
+        axes = _all_axes(study, values, spec)
     except ValidationError as error:
         if all(fault["type"] == "value_error" and not fault["loc"] for fault in error.errors()):
             return Dropped(axes, _reason(error))
@@ -250,6 +266,22 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     if spec.release.truncation == spec.target.classes:  # releasing k of k scores is releasing all of them
         spec = spec.model_copy(update={"release": spec.release.model_copy(update={"truncation": None})})
     return Point(index, axes, spec)
+
+
+def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
+    """Return the value of every swept axis; one that this grid does not sweep has the base's value."""
+    plain = spec.model_dump(mode="json")
+    axes: dict[str, Scalar] = {}
+    for axis in (axis for grid in study.sweep for axis in grid):
+        value = values[axis] if axis in values else _lookup(plain, SHORTHANDS.get(axis, (axis,))[0])
+        axes[short_name(axis)] = shown(value)
+    return axes
+
+
+def _lookup(plain: Any, path: str) -> Any:
+    for part in path.split("."):
+        plain = plain[part] if isinstance(plain, Mapping) else None
+    return plain
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

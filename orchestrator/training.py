@@ -170,7 +170,8 @@ def fit(
         raise ValueError(
             f"{len(pairs)} training images are too few for {world.size} workers; give at least {4 * world.size}."
         )
-    model.to(world.device, memory_format=torch.channels_last)
+    model.to(world.device)
+    model.to(memory_format=torch.channels_last)
     run = _Run(model, world.wrap(model), recipe, seed, world)
     run.restore()
     last_save = time.monotonic()

@@ -22,3 +22,13 @@ METRICS: dict[str, Metric] = {
 }
 """Last part of a metric's name, as in `inversion/mse` -> its meaning. `accuracy` is the target's on its own
 test images; `accuracy_top1` and `accuracy_top5` are the judge's on reconstructions."""
+
+
+def describe(metric: str) -> str:
+    """Return unit and direction of a `stage/name` or `stage/name_part` metric, for titles."""
+    name = metric.rsplit("/", 1)[-1].removesuffix("_test").removesuffix("_train")
+    if name not in METRICS:
+        return "no unit"
+    known = METRICS[name]
+    direction = {"up": "higher leaks more", "down": "lower leaks more", None: "utility"}[known.leaks]
+    return f"{known.unit}; {direction}"

@@ -1,9 +1,12 @@
 """Byte stores by URI: `/dir`, `file:///dir` or `s3://bucket/prefix`. Opened in the process that uses them."""
 
 import re
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.artifacts import Artifacts
 from orchestrator.blobs import Blobs
+from orchestrator.datasets import Location
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.s3 import S3Blobs
 
@@ -48,3 +51,13 @@ def _bucket(uri: str) -> S3Blobs:
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"store={uri[:200]}: {bucket!r} is no bucket name; {_KNOWN}.")
     return S3Blobs(bucket, prefix)
+
+
+def open_artifacts(uri: str) -> Artifacts:
+    """Return the artifact store at `uri`."""
+    return Artifacts(open_blobs(uri))
+
+
+def open_location(uri: str | None, cache: str | None) -> Location:
+    """Return where staged data sets are; without a URI only the built-in ones exist."""
+    return Location(open_blobs(uri) if uri else None, Path(cache) if cache else None)

@@ -1,0 +1,186 @@
+"""What a person sees of a sweep: the plan, a live line on a terminal, the table at the end."""
+
+import math
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orchestrator.artifacts import Artifacts
+from orchestrator.pipeline import Source, Task
+from orchestrator.records import TrialRecord
+from orchestrator.report import summary_table
+from orchestrator.study import Dropped, Study
+
+
+class SweepProgress:
+    """Implements `Watcher`: stages and trials done, trials running, best so far, time left."""
+
+    def __init__(self, console: Console, objective: str, is_maximized: bool) -> None:
+        self._console, self._objective, self._is_maximized = console, objective, is_maximized
+        self._lock = threading.Lock()
+        self._missing = self._built = self._running = self._ended = self._trials = 0
+        self._best: tuple[float, str] | None = None
+        self._started = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._bar: TaskID = self._progress.add_task("stages", total=None, words="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def planned(self, tasks: Sequence[Task], missing: int) -> None:
+        """A batch is known."""
+        with self._lock:
+            self._trials += len(tasks)
+            self._missing += missing
+            self._show()
+
+    def started(self, task: Task) -> None:
+        """A trial runs."""
+        with self._lock:
+            self._running += 1
+            self._show()
+
+    def ended(self, record: TrialRecord, built: Sequence[str]) -> None:
+        """A trial was adopted or ended; a failure is said at once."""
+        with self._lock:
+            self._ended += 1
+            self._running = max(0, self._running - 1)
+            self._built += len(built)
+            value = record.metrics.get(self._objective)
+            if record.status == "finished" and value is not None and self._is_better(value):
+                self._best = (value, record.name)
+            self._show()
+        if record.status == "failed":
+            self._console.print(
+                f"trial {record.name} failed in stage {record.failed_stage}: {record.error}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def _is_better(self, value: float) -> bool:
+        if self._best is None:
+            return True
+        return value > self._best[0] if self._is_maximized else value < self._best[0]
+
+    def _show(self) -> None:
+        words = [f"{self._built}/{self._missing} stages", f"{self._ended}/{self._trials} trials"]
+        words.append(f"{self._running} running")
+        if self._best is not None:
+            words.append(f"best {self._objective} {self._best[0]:.4g}")
+        if 0 < self._built < self._missing:
+            spent = time.monotonic() - self._started
+            words.append(f"about {_duration(spent / self._built * (self._missing - self._built))} left")
+        self._progress.update(
+            self._bar, total=self._missing or None, completed=self._built, words=", ".join(words)
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    )
+
+
+def print_plan(
+    console: Console, study: Study, tasks: Sequence[Task], dropped: Sequence[Dropped], store: Artifacts
+) -> None:
+    """Print points, what was dropped and why, distinct stages and what they will cost."""
+    console.print(f"study {study.study}: {len(tasks)} points")
+    for task in tasks:
+        console.print(f"  {task.point.name}", markup=False)
+    print_dropped(console, dropped)
+    stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
+    stored = {key: artifact for key in stages if (artifact := store.find(key)) is not None}
+    typical = _typical_costs(store)
+    table = Table(
+        "stage", "distinct", "stored", "to run", "CPU seconds", title="stages", title_justify="left"
+    )
+    total = 0.0
+    for name in dict.fromkeys(stage.name for stage in stages.values()):
+        keys = [key for key, stage in stages.items() if stage.name == name]
+        missing = sum(key not in stored for key in keys)
+        cost = typical.get(name)
+        total += missing * (cost or 0.0)
+        words = "0" if not missing else "unknown" if cost is None else f"about {missing * cost:.0f}"
+        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), words)
+    console.print(table)
+    console.print(
+        f"forecast: about {total:.0f} CPU seconds, from the medians of this store"
+        if typical
+        else "forecast: unknown, nothing of this kind is in the store yet"
+    )
+
+
+def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
+    """Print how many combinations were dropped for which reason."""
+    for reason, count in Counter(one.reason for one in dropped).items():
+        console.print(f"dropped {count} combinations: {reason}", markup=False, soft_wrap=True)
+
+
+def print_end(console: Console, study: Study, source: Source, folder: Path, links: Sequence[str]) -> None:
+    """Print the table over seeds, the counts and where to look."""
+    metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
+    console.print(_rich_table(summary_table(source.records, metrics), metrics))
+    counts = Counter(record.status for record in source.records)
+    console.print(
+        f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"
+    )
+    stages = source.stage_counts()
+    run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
+    each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
+    console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
+    console.print(f"report: {folder}/results.csv, summary.csv, figure.png, heatmap-*.png", soft_wrap=True)
+    for line in links:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    axes = [name for name in summary.columns if not any(name.startswith(metric) for metric in metrics)]
+    table = Table(*axes, *metrics, title="mean over seeds, +- half a 95 % interval", title_justify="left")
+    for row in summary.to_dict("records"):
+        cells = [_cell(row[axis]) for axis in axes]
+        for metric in metrics:
+            value, interval = row.get(metric, float("nan")), row.get(f"{metric} +-", float("nan"))
+            cells.append(f"{value:.4f}" + ("" if math.isnan(interval) else f" +- {interval:.4f}"))
+        table.add_row(*cells)
+    return table
+
+
+def _cell(value: object) -> str:
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
+
+
+def _typical_costs(store: Artifacts) -> dict[str, float]:
+    """Return the median CPU seconds of the stored artifacts of each stage."""
+    costs: dict[str, list[float]] = {}
+    for key in store.keys():  # noqa: SIM118 - a store is no dict
+        artifact = store.find(key)
+        if artifact is not None:
+            costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
+    return {stage: statistics.median(values) for stage, values in costs.items()}

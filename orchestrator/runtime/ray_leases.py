@@ -1,0 +1,30 @@
+"""Leases of a whole Ray cluster: one detached actor for each store, so that sweeps do not repeat each other."""
+
+import hashlib
+from typing import Any
+
+import ray
+
+from orchestrator.leases import LocalLeases
+
+NAMESPACE = "inversion-orchestrator"
+
+
+class RayLeases:
+    """Implements `Leases` by asking the cluster's actor for this store."""
+
+    def __init__(self, store_uri: str) -> None:
+        name = f"leases-{hashlib.sha256(store_uri.encode()).hexdigest()[:16]}"
+        self._actor: Any = (
+            ray.remote(LocalLeases)
+            .options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0)
+            .remote()
+        )
+
+    def acquire(self, key: str, owner: str, seconds: float) -> bool:
+        """Take or renew the lease for `seconds` from now; False while another owner holds it."""
+        return ray.get(self._actor.acquire.remote(key, owner, seconds))
+
+    def release(self, key: str, owner: str) -> None:
+        """Give the lease back if `owner` holds it."""
+        ray.get(self._actor.release.remote(key, owner))

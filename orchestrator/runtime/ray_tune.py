@@ -1,0 +1,213 @@
+"""Ray Tune runs trials as light drivers: a driver asks the broker for stages and waits. It imports no torch."""
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.pipeline import Edges, Outcome, Report, Source, StageFailed, Task, run_trial
+from orchestrator.plan import Stage
+from orchestrator.runtime.ray_broker import Broker
+from orchestrator.runtime.ray_leases import RayLeases
+from orchestrator.runtime.stores import open_artifacts
+from orchestrator.study import Asha
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 20.0
+RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
+DRIVERS_BEYOND_GROUPS = 2  # drivers mostly wait: a few more than groups keep every group busy
+
+
+@dataclass(frozen=True)
+class BrokerLauncher:
+    """Has stages built by the sweep's worker groups."""
+
+    broker: Any
+    priorities: Mapping[str, int]
+
+    def build(self, stage: Stage, report: Report) -> bool:
+        """Queue the stage, pass on its progress, return once it is published."""
+        key = stage.key
+        is_first = ray.get(self.broker.submit.remote(_plain(stage), key, self.priorities.get(key, 0)))
+        since, is_unwanted = 0, True
+        try:
+            while True:
+                news = ray.get(self.broker.follow.remote(key, since, FOLLOW_SECONDS))
+                since += len(news["progress"])
+                for progress in news["progress"]:
+                    report(progress if stage.name == "inversion" else {})
+                if news["done"]:
+                    is_unwanted = False
+                    break
+        finally:
+            ray.get(self.broker.leave.remote(key, is_unwanted))
+        if news["error"] is not None:
+            raise StageFailed(stage.name, news["error"]["message"], news["error"]["kind"])
+        return is_first and news["ran"]
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Runs a source's tasks as Tune trials over worker groups that are started when the first task comes."""
+
+    store_uri: str
+    owner: str
+    broker: Any
+    groups: Any  # WorkerGroups
+    num_groups: int
+    scheduler: Asha | None
+    max_epochs: int
+
+    def run(self, source: Source) -> None:
+        """Run every task the source hands out."""
+        searcher = TaskSearcher(source)
+        if not searcher.prefetch():
+            return
+        self.groups.start(min(self.num_groups, searcher.num_missing))
+        drive = tune.with_resources(_drive, {"CPU": 0})
+        config = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
+        is_asha = self.scheduler is not None
+        with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
+            tuner = Tuner(
+                tune.with_parameters(drive, shared=config),
+                tune_config=TuneConfig(
+                    search_alg=searcher,
+                    scheduler=self._asha() if is_asha else None,
+                    num_samples=-1,
+                    max_concurrent_trials=None,
+                    reuse_actors=True,
+                ),
+                run_config=RunConfig(
+                    name=f"sweep-{uuid.uuid4().hex[:8]}",
+                    storage_path=scratch,
+                    failure_config=FailureConfig(max_failures=2),
+                    verbose=0,
+                    callbacks=[],
+                ),
+            )
+            tuner.fit()
+
+    def _asha(self) -> ASHAScheduler:
+        assert self.scheduler is not None
+        return ASHAScheduler(
+            time_attr="epoch",
+            metric=RUNG_METRIC,
+            mode="min",
+            max_t=self.max_epochs,
+            grace_period=min(self.scheduler.grace_epochs, self.max_epochs),
+            reduction_factor=self.scheduler.reduction_factor,
+        )
+
+
+class TaskSearcher(Searcher):
+    """Lets Tune draw our tasks in order; a batch is closed before the next one is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(metric="done", mode="max")
+        self._source = source
+        self._waiting: list[Task] = []
+        self._running: dict[str, Task] = {}
+        self._priorities: dict[str, int] = {}
+        self.max_concurrent = 1
+        self.num_missing = 0
+
+    def prefetch(self) -> bool:
+        """Ask for the first batch; return whether there is anything to run."""
+        self._waiting = self._source.ask()
+        keys = [stage.key for task in self._waiting for stage in task.stages.values()]
+        self._priorities = {key: keys.count(key) for key in set(keys)}
+        self.num_missing = sum(not self._source.collector.is_stored(key) for key in self._priorities)
+        return bool(self._waiting)
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next task as plain data, None to be asked again later, or the end."""
+        if not self._waiting:
+            if self._running:
+                return None
+            if not self.prefetch():
+                return Searcher.FINISHED
+        task = self._waiting.pop(0)
+        self._running[trial_id] = task
+        self._source.started(task)
+        stages = [_plain(stage) for stage in task.stages.values()]
+        priorities = {stage.key: self._priorities[stage.key] for stage in task.stages.values()}
+        return {"name": task.point.name, "stages": stages, "priorities": priorities}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the source how a task ended."""
+        task = self._running.pop(trial_id)
+        result = result or {}
+        if "outcome" in result:
+            outcome = Outcome(**result["outcome"])
+        elif error:
+            outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
+        else:  # stopped by the scheduler between two reports
+            outcome = Outcome("pruned", failed_stage="inversion", error="stopped early")
+        self._source.tell(task, outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: a sweep starts again from the store, never from Tune's files."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing, see `save`."""
+
+
+def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Run one trial: the trainable. Everything heavy happens in the worker groups."""
+    edges = Edges(
+        store=open_artifacts(shared["store"]),
+        leases=RayLeases(shared["store"]),
+        launcher=BrokerLauncher(shared["broker"], config["priorities"]),
+        owner=shared["owner"],
+    )
+
+    def report(progress: Mapping[str, float]) -> bool:
+        if RUNG_METRIC in progress:  # the inverter's: what a scheduler may compare
+            tune.report({"epoch": progress["epoch"], RUNG_METRIC: progress[RUNG_METRIC]})
+        return True
+
+    outcome = run_trial([Stage(**plain) for plain in config["stages"]], edges, report)
+    tune.report(
+        {
+            "outcome": {
+                "status": outcome.status,
+                "built": list(outcome.built),
+                "failed_stage": outcome.failed_stage,
+                "error": outcome.error,
+            },
+            "done": True,
+        }
+    )
+
+
+def start_broker() -> Any:
+    """Start this sweep's broker on the driver's node; it ends with the driver."""
+    return ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote()
+
+
+def scratch_folder() -> Path:
+    """Return a folder for Ray's own files of this run; nothing of ours is kept there."""
+    return Path(tempfile.mkdtemp(prefix="train-"))
+
+
+def _plain(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "version": stage.version,
+        "specs": stage.specs,
+        "datasets": stage.datasets,
+        "needs": stage.needs,
+        "profile": stage.profile,
+    }
