@@ -67,8 +67,13 @@ class DirectoryBlobs:
             return
         _flush(file.parent)
 
-    def check(self) -> None:
+    def check(self, option: str = "--store", *, writes: bool = True) -> None:
         """Raise ValueError if objects cannot be created once here; sweep what dead writers left."""
+        what = f"{option.lstrip('-')}={self.path}"
+        if not writes:
+            if not self.path.is_dir():
+                raise ValueError(f"{what}: there is no such directory; name another with {option}")
+            return
         probe = f"probe-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
         try:
             created = [self.put(probe, b"probe", overwrite=False) for _ in range(2)]
@@ -76,11 +81,11 @@ class DirectoryBlobs:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ValueError(
-                f"store={self.path}: cannot write there ({reason}); name a writable directory with --store"
+                f"{what}: cannot write there ({reason}); name a writable directory with {option}"
             ) from error
         if created != [True, False]:
             raise ValueError(
-                f"store={self.path}: the file system does not create files once; name another with --store"
+                f"{what}: the file system does not create files once; name another with {option}"
             )
         self.sweep()
 

@@ -251,6 +251,21 @@ def test_a_missing_bucket_fails_the_check(s3_endpoint: str) -> None:
         check(S3Blobs("no-such-bucket", "p"))
 
 
+def test_a_place_to_read_from_need_not_be_writable(blobs: Blobs) -> None:
+    blobs.put("a", b"x")
+    check(blobs, option="--data", writes=False)
+    assert blobs.names("") == ["a"]
+
+
+def test_a_missing_place_to_read_from_names_its_option(s3_endpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data=s3://no-such-bucket: bucket .* name another with --data$"):
+        check(S3Blobs("no-such-bucket", ""), option="--data", writes=False)
+    with pytest.raises(
+        ValueError, match=r"^data=/.*/none: there is no such directory; name another with --d"
+    ):
+        check(DirectoryBlobs(tmp_path / "none"), option="--data", writes=False)
+
+
 def test_a_server_that_is_away_fails_the_check(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

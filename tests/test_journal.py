@@ -82,12 +82,15 @@ def test_eight_threads_lose_nothing_and_long_journals_have_parts(
             journal.append("step", writer=writer, number=number)
 
     with Journal(blobs, "s1", flush_seconds=0.001) as journal:
+        journal.append("planned", about="x" * 2_000)
+        journal.flush()
         threads = [threading.Thread(target=write, args=(writer,)) for writer in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        events = journal.events()
+        planned, *events = journal.events()
+        assert planned["event"] == "planned"
         assert len(blobs.names(FOLDER)) > 1
         assert len(events) == 800
         for writer in range(8):

@@ -119,18 +119,22 @@ class S3Blobs:
         """Delete the object; no error if there is none."""
         self._client().delete_object(Bucket=self.bucket, Key=self._key(name))
 
-    def check(self) -> None:
+    def check(self, option: str = "--store", *, writes: bool = True) -> None:
         """Raise ValueError if the bucket cannot be written, or does not create objects once."""
+        what = f"{option.lstrip('-')}={self.uri}"
         try:
             client = _open(_PREFLIGHT)
+            if not writes:
+                client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+                return
             # The probe stays: where it lies already, the first answer proves what the second one would.
             created = [_creates(client, self.bucket, self._key("probe")) for _ in range(2)]
         except (boto.BotoCoreError, boto.ClientError, ValueError) as error:
-            raise ValueError(f"store={self.uri}: {_diagnosis(error, self.bucket)}") from None
+            raise ValueError(f"{what}: {_diagnosis(error, self.bucket, option)}") from None
         if created[1]:
             raise ValueError(
-                f"store={self.uri}: {_endpoint()} ignores If-None-Match, so writers could overwrite each "
-                "other; use a server that honours it, or a directory with --store"
+                f"{what}: {_endpoint()} ignores If-None-Match, so writers could overwrite each other; use a "
+                f"server that honours it, or a directory with {option}"
             )
 
     def _key(self, name: str) -> str:
@@ -189,18 +193,16 @@ def _code(error: boto.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _diagnosis(error: Exception, bucket: str) -> str:
+def _diagnosis(error: Exception, bucket: str, option: str) -> str:
     """Say in one line, without secrets, what is wrong with the store and what to do."""
     what = _code(error) if isinstance(error, boto.ClientError) else type(error).__name__
     where = _endpoint()
     if what == "NoSuchBucket":
-        return f"bucket {bucket} does not exist at {where}; create it or name another with --store"
+        return f"bucket {bucket} does not exist at {where}; create it or name another with {option}"
     if what == "RequestTimeTooSkewed":
         return f"{where} says that this machine's clock is wrong ({what}); set the clock"
     if what in ("AccessDenied", "AllAccessDisabled", "403"):
-        return (
-            f"{where} does not let these credentials write there ({what}); grant s3:PutObject or use others"
-        )
+        return f"{where} forbids it ({what}); grant s3:ListBucket, s3:GetObject and s3:PutObject"
     if what in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure"):
         return (
             f"{where} refuses the credentials ({what}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -216,7 +218,7 @@ def _diagnosis(error: Exception, bucket: str) -> str:
         )
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError):
         return f"no answer from {where} ({what}); start the server or correct AWS_ENDPOINT_URL"
-    return f"{where} does not take an object ({what}); see the settings that start with AWS_"
+    return f"{where} cannot be used ({what}); see the settings that start with AWS_"
 
 
 def _named_endpoint() -> str:

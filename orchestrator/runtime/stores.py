@@ -33,10 +33,13 @@ def open_blobs(uri: str) -> Blobs:
     raise ValueError(f"store={uri[:200]}: unknown scheme {scheme!r}; {_KNOWN}.")
 
 
-def check(blobs: Blobs) -> None:
-    """Raise ValueError in one line if the store cannot be used: before anything else starts."""
+def check(blobs: Blobs, *, option: str = "--store", writes: bool = True) -> None:
+    """Raise ValueError in one line if the store cannot be used: before anything else starts.
+
+    `option` is what the user named the store with; without `writes` it need only be readable.
+    """
     if isinstance(blobs, DirectoryBlobs | S3Blobs):
-        blobs.check()
+        blobs.check(option, writes=writes)
 
 
 def _directory(uri: str) -> DirectoryBlobs:
