@@ -144,8 +144,8 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
         if not chosen.any():
             raise ValueError(
-                f"data.split={data.split} of {dataset.description.name} has no {' or '.join(parts)} images of the "
-                "chosen classes; use another data.split."
+                f"data.split={data.split} of {dataset.description.name} has no {' or '.join(parts)} images "
+                "of the chosen classes; use another data.split."
             )
     return ImageSet(
         images=prepare(dataset.images[chosen], data.image_size, data.channels),

@@ -71,7 +71,7 @@ def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -
     """Raise unless the labels are exactly 0..K-1 for K class names, K >= 2."""
     num_classes = len(class_names)
     if labels.size == 0:
-        raise ValueError(f"{where} has no images; check the source.")
+        raise ValueError(f"{where} has no images; check the source and --min-images.")
     if num_classes < 2:
         raise ValueError(
             f"{where} has {num_classes} class(es), but a classifier needs at least 2; add classes."

@@ -58,12 +58,12 @@ def publish(
     staged = blobs.get(f"{name}/manifest.json")
     if staged is not None:
         return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
-    check_labels(source.labels, source.class_names, source.kind)
+    _check_early(source, options)
     tally = _Tally()
     for ignored in source.ignored:
         tally.drop("outside a class folder", ignored)
     shape, shards = _write_images(_images(source, options, tally, progress), blobs, name)
-    labels, class_names = _kept_classes(source, options, tally)
+    labels, class_names = _kept_classes(source, options, np.array(tally.kept))
     manifest = Manifest(
         name=name,
         source=source.kind,
@@ -94,9 +94,23 @@ def _same(staged: Manifest, source: Source, options: Options, blobs: Blobs) -> M
     )
 
 
+def _check_early(source: Source, options: Options) -> None:
+    """Find what would fail after all images are decoded: labels and classes too small for a split."""
+    check_labels(source.labels, source.class_names, source.kind)
+    kept = np.flatnonzero(_large(source, options)[source.labels])
+    labels, _ = _kept_classes(source, options, kept)
+    for rule in options.splits.values():
+        make_split(labels, rule.fractions, rule.seed)
+
+
+def _large(source: Source, options: Options) -> np.ndarray:
+    """Return for each class whether it has enough images."""
+    return np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
+
+
 def _images(source: Source, options: Options, tally: _Tally, progress: Progress) -> Iterator[np.ndarray]:
     """Read the images that stay, noting their indices and what was left out."""
-    large = np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
+    large = _large(source, options)
     seen: dict[str, int] = {}  # content digest -> label
     for index in progress(range(len(source.labels))):
         name, label = source.label_of(index), int(source.labels[index])
@@ -119,10 +133,10 @@ def _images(source: Source, options: Options, tally: _Tally, progress: Progress)
         yield image
 
 
-def _kept_classes(source: Source, options: Options, tally: _Tally) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels without the classes that were too small, and the remaining names."""
-    large = np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
-    labels = (np.cumsum(large) - 1)[source.labels[tally.kept]].astype(np.int64)
+def _kept_classes(source: Source, options: Options, kept: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the labels of the kept images, renumbered without the small classes, and the classes' names."""
+    large = _large(source, options)
+    labels = (np.cumsum(large) - 1)[source.labels[kept]].astype(np.int64)
     names = tuple(name for name, stays in zip(source.class_names, large, strict=True) if stays)
     check_labels(labels, names, source.kind)
     return labels, names

@@ -1,0 +1,183 @@
+"""Built-in and staged sets by name; a turned bit is always found."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from orchestrator.datasets import Dataset, Location, describe, load, verify
+from orchestrator.datasets.builtin import BUILTINS, MemoryBlobs, digits
+from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.staging import publish
+from orchestrator.directory import DirectoryBlobs
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> DirectoryBlobs:
+    """A store that holds the digits as a set of another name."""
+    there = DirectoryBlobs(tmp_path / "store")
+    publish(digits(), Options(), there, "numbers")
+    return there
+
+
+def shard(blobs: DirectoryBlobs) -> Path:
+    (name,) = blobs.names("numbers/images-")
+    return blobs.path / name
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_digits_are_scikit_learns_enlarged_and_scaled() -> None:
+    dataset, original = load("digits", Location()), sklearn.datasets.load_digits()
+    assert dataset.images.shape == (1797, 32, 32, 1)
+    assert dataset.images.dtype == np.uint8
+    assert dataset.images.max() == 255
+    assert dataset.labels.tolist() == original.target.tolist()
+    # The mean of each 4x4 block of an enlarged image follows the pixel it came from.
+    blocks = dataset.images.reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4))
+    assert np.corrcoef(blocks.ravel(), original.images.ravel())[0, 1] > 0.97
+
+
+def test_patches_are_cut_from_the_two_photographs() -> None:
+    dataset = load("photo-patches", Location())
+    assert dataset.images.shape == (2000, 32, 32, 3)
+    assert np.bincount(dataset.labels).tolist() == [1000, 1000]
+    photo = sklearn.datasets.load_sample_image("flower.jpg")
+    patch = dataset.images[1500]
+    corners = np.argwhere((photo[:-31, :-31] == patch[0, 0]).all(axis=2))
+    assert any(np.array_equal(photo[row : row + 32, column : column + 32], patch) for row, column in corners)
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_built_in_sets_are_described_without_a_location(name: str) -> None:
+    about = describe(name, Location())
+    assert about.source == "built-in"
+    assert about == verify(name, Location()) == load(name, Location()).description
+    assert about.splits == ("default",)
+
+
+def test_a_built_in_set_and_its_staged_copy_have_one_digest(tmp_path: Path) -> None:
+    manifest, _ = publish(digits(), Options(), DirectoryBlobs(tmp_path), "digits")
+    assert manifest.kept == 1797
+    there = Location(DirectoryBlobs(tmp_path))
+    assert describe("digits", there).digest == describe("digits", Location()).digest
+
+
+def test_a_staged_set_is_the_set_that_was_staged(blobs: DirectoryBlobs) -> None:
+    dataset, original = load("numbers", Location(blobs)), load("digits", Location())
+    assert np.array_equal(dataset.images, original.images)
+    assert np.array_equal(dataset.splits["default"], original.splits["default"])
+    assert dataset.class_names == original.class_names
+    assert dataset.description.source == f"{blobs.uri}/numbers"
+
+
+def test_one_process_loads_a_set_once_and_nobody_can_write_into_it(blobs: DirectoryBlobs) -> None:
+    first = load("numbers", Location(blobs))
+    assert load("numbers", Location(DirectoryBlobs(blobs.path))) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first.images[0] = 0
+
+
+def test_an_unknown_name_lists_the_known_ones(blobs: DirectoryBlobs) -> None:
+    with pytest.raises(
+        ValueError, match=r"dataset=mnits is unknown; built in are digits, photo-patches, staged at"
+    ):
+        describe("mnits", Location(blobs))
+    with pytest.raises(ValueError, match="are numbers; correct the name or stage"):
+        describe("../numbers", Location(blobs))
+    with pytest.raises(ValueError, match="others need a data location"):
+        describe("mnist", Location())
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_turned_bit_in_a_shard_is_found(blobs: DirectoryBlobs, tmp_path: Path, cached: bool) -> None:
+    location = Location(blobs, tmp_path / "cache" if cached else None)
+    flip(shard(blobs))
+    digest = "[0-9a-f]{64}"
+    text = rf"numbers/images-00000-\w{{12}}\.npy does not match .* want SHA-256 {digest}, got {digest}; "
+    with pytest.raises(ValueError, match=text + "remove the set's folder and stage it again"):
+        verify("numbers", location)
+    with pytest.raises(ValueError, match=text):
+        load("numbers", location)
+
+
+def test_a_missing_file_is_found(blobs: DirectoryBlobs) -> None:
+    shard(blobs).unlink()
+    with pytest.raises(ValueError, match="got no such file"):
+        verify("numbers", Location(blobs))
+
+
+def test_a_broken_manifest_is_one_line(blobs: DirectoryBlobs) -> None:
+    blobs.put("numbers/manifest.json", b"{}")
+    with pytest.raises(
+        ValueError, match=r"numbers/manifest.json is no manifest of format 1 \(name: Field required"
+    ):
+        describe("numbers", Location(blobs))
+
+
+def test_a_manifest_cannot_name_files_elsewhere(blobs: DirectoryBlobs) -> None:
+    data = blobs.get("numbers/manifest.json")
+    assert data is not None
+    blobs.put("numbers/manifest.json", data.replace(b"labels-", b"../labels-"))
+    with pytest.raises(ValueError, match=r"labels\.name: String should match pattern"):
+        describe("numbers", Location(blobs))
+
+
+class Counting(MemoryBlobs):
+    """Counts what is read."""
+
+    reads = 0
+
+    def get(self, name: str) -> bytes | None:
+        if name.endswith(".npy"):
+            self.reads += 1
+        return super().get(name)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    there = Counting("memory")
+    publish(digits(), Options(), there, "numbers")
+    there.reads = 0
+    return there
+
+
+def test_a_node_downloads_each_file_once(counting: Counting, tmp_path: Path) -> None:
+    location = Location(counting, tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: verify("numbers", location), range(8)))
+    assert counting.reads == 3  # one shard, labels, one split
+    names = sorted(path.name for path in tmp_path.iterdir() if not path.suffix)
+    assert all(len(name) == 64 for name in names)
+    assert len(names) == 3
+
+
+def test_a_turned_bit_in_the_cache_is_downloaded_again(counting: Counting, tmp_path: Path) -> None:
+    location = Location(counting, tmp_path)
+    verify("numbers", location)
+    largest = max((path for path in tmp_path.iterdir()), key=lambda path: path.stat().st_size)
+    flip(largest)
+    verify("numbers", location)
+    assert counting.reads == 4
+    verify("numbers", location)
+    assert counting.reads == 4
+
+
+def test_the_cache_stays_below_its_limit(counting: Counting, tmp_path: Path) -> None:
+    dataset: Dataset = load("numbers", Location(counting, tmp_path, cache_bytes=20_000))
+    assert dataset.images.nbytes > 20_000
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
+
+
+def test_a_plan_needs_no_torch() -> None:
+    code = "import sys, orchestrator.datasets, orchestrator.datasets.classes; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

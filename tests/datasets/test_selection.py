@@ -1,0 +1,240 @@
+"""What each party sees: exact classes, exact parts, and no overlap where none is promised."""
+
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.datasets import PARTS, Dataset, Location, load
+from orchestrator.datasets.selection import (
+    ImageSet,
+    auxiliary_dataset_name,
+    auxiliary_images,
+    class_order,
+    classes_map,
+    judge_images,
+    private_classes,
+    public_classes,
+    public_images,
+    target_images,
+    whole,
+)
+from orchestrator.spec import Auxiliary, Data
+
+DATA = Data(dataset="digits", class_pool=6)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", Location())
+
+
+def contents(images: ImageSet) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.images}
+
+
+def stored(dataset: Dataset, classes: tuple[int, ...], *parts: str) -> set[bytes]:
+    """Take images of some classes and parts straight from the arrays; digits are 32x32 grey already."""
+    codes = [PARTS.index(part) for part in parts]
+    chosen = np.isin(dataset.labels, classes) & np.isin(dataset.splits["default"], codes)
+    return {image.transpose(2, 0, 1).tobytes() for image in dataset.images[chosen]}
+
+
+def test_the_class_order_is_one_seeded_permutation() -> None:
+    assert sorted(class_order(10, 0)) == list(range(10))
+    assert class_order(10, 0).tolist() == class_order(10, 0).tolist()
+    assert class_order(10, 0).tolist() != class_order(10, 1).tolist()
+
+
+def test_smaller_targets_are_nested_in_larger_ones(digits: Dataset) -> None:
+    draws = [private_classes(digits, DATA, k) for k in range(1, 7)]
+    assert all(large[: len(small)] == small for small, large in pairwise(draws))
+    assert len(set(draws[-1])) == 6
+
+
+def test_private_and_public_classes_are_all_classes_once(digits: Dataset) -> None:
+    pool, public = private_classes(digits, DATA, 6), public_classes(digits, DATA)
+    assert sorted(pool + public) == list(range(10))
+    assert public_classes(digits, Data(dataset="digits")) == ()
+
+
+def test_a_description_is_enough_to_draw_classes(digits: Dataset) -> None:
+    assert private_classes(digits.description, DATA, 3) == private_classes(digits, DATA, 3)
+
+
+def test_the_map_names_each_label(digits: Dataset) -> None:
+    first = private_classes(digits, DATA, 2)
+    assert classes_map(digits, DATA, 2) == [
+        {"label": 0, "class": first[0], "name": str(first[0])},
+        {"label": 1, "class": first[1], "name": str(first[1])},
+    ]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_target_images_are_one_part_relabelled_in_class_order(digits: Dataset, part: str) -> None:
+    private = private_classes(digits, DATA, 3)
+    images = target_images(digits, DATA, 3, part)
+    assert contents(images) == stored(digits, private, part)
+    for label, original in enumerate(private):
+        mine = {image.numpy().tobytes() for image in images.images[images.labels == label]}
+        assert mine == stored(digits, (original,), part)
+    assert images.num_classes == 3
+    assert images.images.dtype == torch.uint8
+    assert images.labels.dtype == torch.int64
+
+
+def test_parts_are_disjoint_and_complete(digits: Dataset) -> None:
+    parts = [contents(judge_images(digits, DATA, part)) for part in PARTS]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
+
+
+def test_the_judge_keeps_the_original_labels(digits: Dataset) -> None:
+    images = judge_images(digits, DATA, "evaluation")
+    assert images.num_classes == 10
+    for label in range(10):
+        mine = {image.numpy().tobytes() for image in images.images[images.labels == label]}
+        assert mine == stored(digits, (label,), "evaluation")
+
+
+def test_public_images_leave_the_evaluation_part_alone(digits: Dataset) -> None:
+    images = public_images(digits, DATA)
+    assert contents(images) == stored(digits, public_classes(digits, DATA), "train", "auxiliary")
+    assert images.labels.unique().tolist() == [0, 1, 2, 3]
+
+
+def test_whole_is_every_image_prepared(digits: Dataset) -> None:
+    images = whole(digits, Data(dataset="digits", image_size=16, channels=3))
+    assert images.images.shape == (1797, 3, 16, 16)
+    assert images.labels.tolist() == digits.labels.tolist()
+
+
+KINDS = {
+    "same-train": (("private",), ("train",)),
+    "same-heldout": (("private",), ("auxiliary",)),
+    "generic": (("public",), ("train", "auxiliary")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_exactly_the_promised_images(digits: Dataset, kind: str) -> None:
+    auxiliary = Auxiliary.model_validate({"kind": kind})
+    (whose,), parts = KINDS[kind]
+    classes = private_classes(digits, DATA, 4) if whose == "private" else public_classes(digits, DATA)
+    assert auxiliary_dataset_name(auxiliary, DATA) is None
+    assert contents(auxiliary_images(digits, None, DATA, 4, auxiliary)) == stored(digits, classes, *parts)
+
+
+def test_augmented_is_the_training_images_and_the_generic_ones(digits: Dataset) -> None:
+    images = auxiliary_images(digits, None, DATA, 4, Auxiliary(kind="augmented"))
+    train = stored(digits, private_classes(digits, DATA, 4), "train")
+    generic = stored(digits, public_classes(digits, DATA), "train", "auxiliary")
+    assert contents(images) == train | generic
+    assert len(images) == len(train) + len(generic)
+    assert {image.numpy().tobytes() for image in images.images[images.labels < 4]} == train
+    assert images.num_classes == 8
+
+
+def test_distinct_is_the_photograph_patches_in_grey(digits: Dataset) -> None:
+    auxiliary = Auxiliary(kind="distinct")
+    name = auxiliary_dataset_name(auxiliary, DATA)
+    assert name == "photo-patches"
+    images = auxiliary_images(digits, load(name, Location()), DATA, 4, auxiliary)
+    assert images.images.shape == (2000, 1, 32, 32)
+    every = stored(digits, tuple(range(10)), *PARTS)
+    assert not contents(images) & every
+
+
+def test_a_named_source_is_loaded_unless_it_is_the_private_set() -> None:
+    assert auxiliary_dataset_name(Auxiliary(kind="generic", dataset="omniglot"), DATA) == "omniglot"
+    assert auxiliary_dataset_name(Auxiliary(kind="generic", dataset="digits"), DATA) is None
+    assert auxiliary_dataset_name(Auxiliary(kind="same-train", dataset="omniglot"), DATA) is None
+
+
+def test_smaller_auxiliary_sets_are_nested_and_seeded(digits: Dataset) -> None:
+    def images(size: int | None, seed: int = 0) -> torch.Tensor:
+        return auxiliary_images(digits, None, DATA, 4, Auxiliary(size=size, seed=seed)).images
+
+    everything = images(None)
+    assert torch.equal(images(10), everything[:10])
+    assert torch.equal(images(50), everything[:50])
+    assert not torch.equal(images(10, seed=1), everything[:10])
+
+
+def test_a_set_larger_than_there_is_is_an_error(digits: Dataset) -> None:
+    with pytest.raises(
+        ValueError, match=r"auxiliary.size=5000 must lie in 1\.\.\d+, the images of kind same-held"
+    ):
+        auxiliary_images(digits, None, DATA, 4, Auxiliary(size=5000))
+
+
+def with_leak(dataset: Dataset, part: str) -> Dataset:
+    """Copy one private training image over one image of `part` of the same class."""
+    private = private_classes(dataset, DATA, 1)[0]
+    images = dataset.images.copy()
+    mine, codes = dataset.labels == private, dataset.splits["default"]
+    source = np.flatnonzero(mine & (codes == 0))[0]
+    images[np.flatnonzero(mine & (codes == PARTS.index(part)))[0]] = images[source]
+    return dataclasses.replace(dataset, images=images)
+
+
+def test_one_training_image_among_the_held_out_ones_is_found(digits: Dataset) -> None:
+    with pytest.raises(
+        ValueError, match=r"same-heldout promises .* but 1 of \d+ equal one of its train images"
+    ):
+        auxiliary_images(with_leak(digits, "auxiliary"), None, DATA, 2, Auxiliary())
+
+
+@pytest.mark.parametrize("kind", ["generic", "distinct", "augmented"])
+def test_a_source_that_contains_the_private_images_is_found(digits: Dataset, kind: str) -> None:
+    auxiliary = Auxiliary.model_validate({"kind": kind, "dataset": "copy"})
+    with pytest.raises(ValueError, match=rf"auxiliary.kind={kind} promises .* but \d+ of 1797 equal"):
+        auxiliary_images(digits, digits, DATA, 2, auxiliary)
+
+
+@pytest.mark.parametrize(
+    ("data", "k", "text"),
+    [
+        (
+            Data(dataset="digits"),
+            12,
+            r"target.classes=12 must lie in 1..10, the classes of digits; lower target",
+        ),
+        (DATA, 7, r"target.classes=7 must lie in 1..6, the size of data.class_pool; lower target.classes"),
+        (
+            Data(dataset="digits", class_pool=11),
+            2,
+            r"data.class_pool=11 must lie in 1..10, the classes of digits",
+        ),
+        (
+            Data(dataset="digits", split="half"),
+            2,
+            r"data.split=half is not a split of digits; it has default",
+        ),
+    ],
+)
+def test_impossible_requests_name_the_way_out(digits: Dataset, data: Data, k: int, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        target_images(digits, data, k, "train")
+
+
+def test_no_public_classes_is_an_error_that_names_the_pool(digits: Dataset) -> None:
+    everything = Data(dataset="digits")
+    with pytest.raises(ValueError, match=r"data\.class_pool=null leaves no public class of the 10 of digits"):
+        public_images(digits, everything)
+    with pytest.raises(
+        ValueError, match=r"data\.class_pool=null leaves no public class .* auxiliary.kind=generic"
+    ):
+        auxiliary_images(digits, None, everything, 4, Auxiliary(kind="generic"))
+
+
+def test_distinct_must_be_another_set(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"auxiliary\.dataset=digits is the private data set"):
+        auxiliary_images(digits, None, DATA, 4, Auxiliary(kind="distinct", dataset="digits"))
+
+
+def test_an_empty_part_is_an_error(digits: Dataset) -> None:
+    only_train = dataclasses.replace(digits, splits={"default": np.zeros(1797, dtype=np.uint8)})
+    with pytest.raises(ValueError, match=r"data\.split=default of digits has no auxiliary images"):
+        auxiliary_images(only_train, None, DATA, 4, Auxiliary())

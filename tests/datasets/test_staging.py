@@ -1,0 +1,166 @@
+"""What is kept, what is dropped and counted, and what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.datasets import Location, load, staging
+from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule
+from orchestrator.datasets.source import BadImage, Source, array_source
+from orchestrator.datasets.staging import publish
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+LABELS = np.repeat(np.arange(3), 10)
+
+
+def small(images: np.ndarray = IMAGES, labels: np.ndarray = LABELS, names: str = "abc") -> Source:
+    return array_source("npz", images, labels, names, "0" * 64)
+
+
+def staged(source: Source, **options: Any) -> tuple[Manifest, MemoryBlobs]:
+    blobs = MemoryBlobs("memory")
+    manifest, is_new = publish(source, Options(**options), blobs, "set")
+    assert is_new
+    return manifest, blobs
+
+
+def test_many_shards_are_one_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "SHARD_BYTES", 7 * 64)
+    manifest, blobs = staged(small())
+    assert len(manifest.images) == 5
+    assert np.array_equal(load("set", Location(blobs)).images, IMAGES)
+
+
+def test_the_manifest_is_written_last() -> None:
+    order: list[str] = []
+
+    class Watching(MemoryBlobs):
+        def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
+            order.append(name)
+            return super().put(name, data, overwrite=overwrite)
+
+    publish(small(), Options(), Watching("memory"), "set")
+    assert order[-1] == "set/manifest.json"
+    assert len(order) == 4
+
+
+def test_staging_again_writes_nothing() -> None:
+    first, blobs = staged(small())
+    before = {name: blobs.get(name) for name in blobs.names("")}
+    again, is_new = publish(small(), Options(), blobs, "set")
+    assert not is_new
+    assert again == first
+    assert {name: blobs.get(name) for name in blobs.names("")} == before
+
+
+def test_another_set_under_a_taken_name_is_refused() -> None:
+    _, blobs = staged(small())
+    with pytest.raises(ValueError, match=r"memory/set already holds another set .*choose another --name"):
+        publish(small(), Options(min_images=2), blobs, "set")
+
+
+def test_exact_duplicates_are_dropped_and_counted_by_class() -> None:
+    images = IMAGES.copy()
+    images[3] = images[1]  # same class
+    images[25] = images[1]  # another class
+    manifest, blobs = staged(small(images))
+    assert manifest.dropped == {"duplicate": 1, "duplicate of another class": 1}
+    assert manifest.dropped_names == ("image 3", "image 25")
+    assert (manifest.seen, manifest.kept) == (30, 28)
+    assert np.array_equal(load("set", Location(blobs)).images, np.delete(images, [3, 25], axis=0))
+    assert staged(small(images), duplicates="keep")[0].kept == 30
+
+
+def test_small_classes_are_left_out_and_the_rest_renumbered() -> None:
+    labels = np.array([0] * 2 + [1] * 14 + [2] * 14)
+    manifest, blobs = staged(small(labels=labels), min_images=3)
+    assert manifest.class_names == ("b", "c")
+    assert manifest.dropped == {"class too small": 2}
+    assert load("set", Location(blobs)).labels.tolist() == [0] * 14 + [1] * 14
+
+
+def test_splits_of_the_source_follow_the_images_that_stay() -> None:
+    images = IMAGES.copy()
+    images[1] = images[0]
+    codes = np.arange(30, dtype=np.uint8) % 3
+    source = array_source("npz", images, LABELS, "abc", "0" * 64, {"original": codes})
+    manifest, blobs = staged(source, splits={"halves": SplitRule(fractions=(0.5, 0.0, 0.5), seed=1)})
+    dataset = load("set", Location(blobs))
+    assert dataset.splits["original"].tolist() == np.delete(codes, 1).tolist()
+    assert dataset.description.splits == ("halves", "original")
+    assert manifest.splits["original"].rule is None
+    assert manifest.splits["halves"].counts[1] == 0
+
+
+def bad_at(index: int) -> Source:
+    source = small()
+
+    def read(one: int) -> np.ndarray:
+        if one == index:
+            raise BadImage("damaged", "image 4 is damaged")
+        return IMAGES[one]
+
+    return Source(source.kind, "set", source.class_names, LABELS, read, source.label_of, source.fingerprint)
+
+
+def test_a_bad_image_ends_the_staging_or_is_counted() -> None:
+    blobs = MemoryBlobs("memory")
+    with pytest.raises(BadImage, match="image 4 is damaged"):
+        publish(bad_at(4), Options(), blobs, "set")
+    assert blobs.get("set/manifest.json") is None
+    manifest, _ = staged(bad_at(4), on_bad="skip")
+    assert manifest.dropped == {"damaged": 1}
+    assert manifest.dropped_names == ("image 4",)
+
+
+REFUSED: dict[str, tuple[Callable[[], Source], str]] = {
+    "gap": (
+        lambda: small(labels=LABELS // 2 * 2),
+        r"no image of class 1 \(b\), and 1 of 3 classes are empty",
+    ),
+    "negative": (lambda: small(labels=LABELS - 1), r"label -1, but labels must lie in 0\.\.2"),
+    "too high": (lambda: small(names="ab"), r"label 2, but labels must lie in 0\.\.1"),
+    "one class": (
+        lambda: small(labels=LABELS * 0, names="a"),
+        r"1 class\(es\), but a classifier needs at least 2",
+    ),
+    "nothing": (lambda: small(IMAGES[:0], LABELS[:0]), "has no images"),
+    "duplicates only": (
+        lambda: small(np.repeat(IMAGES[:1], 30, axis=0)),
+        r"no image of class 1 \(b\), and 2 of 3 classes are empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_labels_are_checked(case: str) -> None:
+    build, text = REFUSED[case]
+    blobs = MemoryBlobs("memory")
+    with pytest.raises(ValueError, match=text):
+        publish(build(), Options(), blobs, "set")
+    assert blobs.get("set/manifest.json") is None
+
+
+def test_images_of_different_sizes_need_a_size() -> None:
+    pictures = [*IMAGES[:29], IMAGES[29][:4]]
+    source = Source("image-folder", "set", tuple("abc"), LABELS, pictures.__getitem__, str, "0" * 64)
+    with pytest.raises(ValueError, match=r"differ in size or channels \(8x8x1 and 4x8x1\); pass --size"):
+        publish(source, Options(), MemoryBlobs("memory"), "set")
+
+
+def test_classes_too_small_for_the_split_are_found_before_any_image_is_read() -> None:
+    def never(index: int) -> np.ndarray:
+        raise AssertionError(f"image {index} was read")
+
+    source = Source("npz", "set", ("a", "b"), np.array([0, 0, 0, 1]), never, str, "0" * 64)
+    with pytest.raises(ValueError, match=r"1 of 2 classes have fewer \(class 1 has 1\)"):
+        publish(source, Options(), MemoryBlobs("memory"), "set")
+
+
+@pytest.mark.parametrize("name", ["../up", "UP", "a/b", "", "x" * 65])
+def test_names_are_plain(name: str) -> None:
+    with pytest.raises(ValueError, match="must be lower-case letters"):
+        publish(small(), Options(), MemoryBlobs("memory"), name)

@@ -1,0 +1,144 @@
+"""The command as people call it, on the real image sets where they are at hand."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from jobs.stage_data import app
+from orchestrator.datasets import Location, describe, load, verify
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.runtime.stores import open_blobs
+from tests import s3
+
+
+def stage(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def staged(*arguments: object) -> str:
+    result = stage(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def raw(path: Path, header: int) -> np.ndarray:
+    return np.frombuffer(gzip.decompress(path.read_bytes())[header:], dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_idx_sets(shared_data: Path, tmp_path: Path, name: str, layout: str) -> None:
+    output = staged(f"{name}:{shared_data}", tmp_path)
+    dataset = load(name, Location(DirectoryBlobs(tmp_path)))
+    assert dataset.images.shape == (70000, 28, 28, 1)
+    test_part = dataset.images[dataset.splits["original"] == 2]
+    folder = shared_data / layout / "raw"
+    assert np.array_equal(test_part.ravel(), raw(folder / "t10k-images-idx3-ubyte.gz", 16))
+    assert np.array_equal(dataset.labels[60000:], raw(folder / "t10k-labels-idx1-ubyte.gz", 8))
+    assert "images: 70000 seen, 70000 kept, 0 dropped; 10 classes, 28x28x1" in output
+    assert f"digest: {dataset.description.digest}" in output
+
+
+def test_npz_resized_in_grey_with_two_splits(shared_data: Path, tmp_path: Path) -> None:
+    splits = ("--split", "half=0.5,0,0.5@3", "--split", "default=0.8,0.1,0.1@0")
+    source = shared_data / "cifar10_test2k.npz"
+    staged(source, tmp_path, "--name", "cifar", "--size", 16, "--channels", 1, *splits)
+    about = verify("cifar", Location(DirectoryBlobs(tmp_path), tmp_path / "cache"))
+    assert (about.image_shape, about.num_images, about.num_classes) == ((16, 16, 1), 2000, 10)
+    assert about.splits == ("default", "half")
+
+
+def test_faces_in_a_zip_without_their_duplicates(shared_data: Path, tmp_path: Path) -> None:
+    output = staged(shared_data / "cfp64.zip", tmp_path)
+    assert "images: 5001 seen, 4972 kept, 29 dropped; 500 classes, 64x64x3" in output
+    assert "dropped: 1 outside a class folder" in output
+    assert "dropped: 28 duplicate" in output
+    assert "split default: 2498 train, 1474 auxiliary, 1000 evaluation" in output
+
+
+def test_a_second_call_does_nothing(tmp_path: Path) -> None:
+    first = staged("digits", tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = staged("digits", tmp_path)
+    assert "already staged, nothing written" in again
+    assert first.splitlines()[-1] == again.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
+
+
+def test_a_bucket_holds_the_same_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(variable, value)
+    with s3.server(**s3.CREDENTIALS) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        uri = f"s3://{s3.new_bucket(endpoint)}/data"
+        staged("photo-patches", uri)
+        there = Location(open_blobs(uri), tmp_path)
+        assert describe("photo-patches", there).digest == describe("photo-patches", Location()).digest
+        missing = stage("digits", "s3://no-such-bucket/data")
+    assert missing.exit_code == 2
+    assert "bucket no-such-bucket does not exist" in missing.output
+    assert "name another with DEST" in missing.output
+
+
+def test_nothing_but_text_without_a_terminal(tmp_path: Path) -> None:
+    result = stage("digits", tmp_path)
+    assert "\x1b" not in result.output
+    assert "staging" not in result.output
+
+
+def people(folder: Path) -> Path:
+    for person in ("ann", "bob"):
+        (folder / person).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((10, 8), 50 * number + len(person) + ord(person[0]) % 7, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / person / f"{number}.png")
+    return folder
+
+
+def broken(folder: Path) -> Path:
+    (people(folder) / "ann" / "list.txt").write_text("not an image")
+    return folder
+
+
+def bomb(folder: Path) -> Path:
+    header = b"P5 9000 9000 255\n" + struct.pack("B", 0) * 100
+    (people(folder) / "bob" / "bomb.pgm").write_bytes(header)
+    return folder
+
+
+def test_an_image_folder_and_skipping_what_is_no_image(tmp_path: Path) -> None:
+    output = staged(broken(tmp_path / "people"), tmp_path / "out", "--on-bad", "skip", "--size", 16)
+    assert "images: 9 seen, 8 kept, 1 dropped; 2 classes, 16x16x1" in output
+    assert "dropped: 1 not an image" in output
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    folder, out = people(tmp_path / "people"), tmp_path / "out"
+    staged(folder, out)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((broken(tmp_path / "a"), out), "list.txt is no PNG, JPEG, WEBP or PGM image; remove it"),
+        ((bomb(tmp_path / "b"), out), "bomb.pgm has more than 25 million pixels"),
+        ((tmp_path / "absent", out), "absent is unknown and no such path exists; known are digits"),
+        (("imagenet", out), "SOURCE=imagenet is unknown"),
+        (("mnist:/no/such", out), "SOURCE=mnist:/no/such needs an existing folder"),
+        ((folder, "ftp://host/x"), "unknown scheme"),
+        ((folder, out, "--channels", 2), "--channels=2: Input should be 1 or 3"),
+        ((folder, out, "--on-bad", "ignore"), "--on-bad=ignore: Input should be 'error' or 'skip'"),
+        ((folder, out, "--split", "half"), "--split=half must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED"),
+        ((folder, out, "--name", "n", "--split", "s=0.5,0.1,0.1"), "sum to 1"),
+        ((folder, out, "--name", "digits"), "--name=digits belongs to the built-in set"),
+        ((folder, out, "--name", "No"), "--name=No must be lower-case letters"),
+        ((folder, out, "--size", 8), "already holds another set"),
+        ((folder, out, "--name", "n", "--min-images", 5), "has no images; check the source and --min-images"),
+    ]
+    for arguments, text in cases:
+        result = stage(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert text in line
+        assert result.stdout == ""
