@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from orchestrator.blobs import Blobs
 from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, sha256
 from orchestrator.datasets.source import Source
@@ -88,16 +87,9 @@ def _stage(text: str, dest: str, name: str, options: Options) -> None:
     source = open_source(text)
     name = name or source.name
     _check_name(name, source)
-    _check_dest(blobs)
+    check(blobs, option="DEST")
     manifest, is_new = publish(converted(source, options), options, blobs, name, _progress)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
-
-
-def _check_dest(blobs: Blobs) -> None:
-    try:
-        check(blobs)
-    except ValueError as error:  # it names the flag of other commands
-        raise ValueError(str(error).replace("--store", "DEST")) from None
 
 
 def _check_name(name: str, source: Source) -> None:
