@@ -11,6 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.transposed import Doubling, Seed, ToPixels
 
 CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
 """Output channels of each block by image side; every block halves the side until 4x4 remains."""
@@ -51,9 +52,9 @@ class AmiInverter(nn.Module):
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
         counts = _scaled(INVERTER_CHANNELS[image_size], width)
-        first = _up(nn.ConvTranspose2d(classes, counts[0], kernel_size=4))
-        doubling = [_up(_double(before, after)) for before, after in pairwise(counts)]
-        last = nn.Sequential(_double(counts[-1], channels), nn.Sigmoid())
+        first = _up(Seed(classes, counts[0]))
+        doubling = [_up(Doubling(before, after)) for before, after in pairwise(counts)]
+        last = nn.Sequential(ToPixels(counts[-1], channels), nn.Sigmoid())
         self.blocks = nn.Sequential(first, *doubling, last)
 
     def forward(self, encoded: Tensor) -> Tensor:
@@ -69,10 +70,6 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
     """Halve the side: the pooling comes before the activation, as released."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU())
-
-
-def _double(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
 
 
 def _up(layer: nn.ConvTranspose2d) -> nn.Sequential:
