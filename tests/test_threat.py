@@ -23,8 +23,11 @@ def test_truncation_keeps_the_largest_in_place_without_renormalising(m: int, exp
     assert torch.equal(truncate(PAPER, m), torch.tensor([expected]))
 
 
-def test_ties_go_to_the_lower_class() -> None:
-    equal = torch.full((2, 600), 1 / 600)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_ties_go_to_the_lower_class(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs an accelerator")
+    equal = torch.full((2, 600), 1 / 600, device=device)
     assert truncate(equal, 50)[:, :50].gt(0).all()
     assert truncate(equal, 50)[:, 50:].eq(0).all()
 
