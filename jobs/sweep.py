@@ -140,6 +140,8 @@ class _Run:
                 os._exit(143)  # worker processes end with us; nothing is half-written
 
     def _run(self, source: Source) -> None:
+        if not source.has_work():
+            return  # everything is stored: Ray is not even started
         if self.local:
             session.local_executor(self.study, self.store, self.location).run(source)
             return

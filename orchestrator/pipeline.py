@@ -1,7 +1,7 @@
 """From points to records: adopt what the store has, run the rest, tell everybody. Imports no torch.
 
-`run_trial` is the one way a trial runs, in this process, in a Tune driver or on a cluster; only its `Edges` differ.
-Starting again is resuming: nothing here looks at anything but the store and the sweep's journal.
+`run_trial` is the one way a trial runs, in this process, in a Tune driver or on a cluster; only its `Edges`
+differ. Starting again is resuming: nothing here looks at anything but the store and the sweep's journal.
 """
 
 import json
@@ -117,7 +117,7 @@ def run_trial(stages: Iterable[Stage], edges: Edges, report: Report) -> Outcome:
 
 
 def ensure(stage: Stage, edges: Edges, report: Report) -> bool:
-    """Return whether this call ran the stage; one that is stored or being built elsewhere is not run again."""
+    """Return whether this call ran the stage; one that is stored or built elsewhere is not run again."""
     built = False
     if edges.store.find(stage.key) is not None:
         return False
@@ -217,10 +217,19 @@ class Source:
     )  # stage key -> stage name, of all points asked so far
     _batch: list[Point] = field(default_factory=list)
     _waiting: set[str] = field(default_factory=set)
+    _ready: list[Task] = field(default_factory=list)
     _pruned: set[str] | None = None
 
+    def has_work(self) -> bool:
+        """Adopt what is stored; return whether anything is left to run (before anything expensive is started)."""
+        self._ready = self.ask()
+        return bool(self._ready)
+
     def ask(self) -> list[Task]:
-        """Return the tasks of the next batch that need running; empty when the search is over or still waits."""
+        """Return the tasks of the next batch that need running; empty when the search is over or waits."""
+        if self._ready:
+            ready, self._ready = self._ready, []
+            return ready
         while not self._waiting:
             self._batch = self.search.ask()
             if not self._batch:
@@ -237,10 +246,6 @@ class Source:
                 return todo
             self._close_batch()
         return []
-
-    def is_over(self) -> bool:
-        """Return whether nothing is out; `ask` has then returned its last task."""
-        return not self._waiting
 
     def started(self, task: Task) -> None:
         """Note that a task runs."""

@@ -1,7 +1,7 @@
-"""From a resolved spec to the stages that compute it, with their keys. Imports no torch: trial drivers live here.
+"""From a resolved spec to the stages that compute it, with their keys. No torch: trial drivers live here.
 
-A stage's key is SHA-256 over its name, its version, the whole sub-specs it reads, the digests of the data sets it
-reads, the keys of its inputs and the numeric profile. Same key, same artifact.
+A stage's key is SHA-256 over its name, its version, the whole sub-specs it reads, the digests of the data sets
+it reads, the keys of its inputs and the numeric profile. Same key, same artifact.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
-    """Return the stages of one trial in the order they run; `digests` maps data set names to manifest digests."""
+    """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest."""
     stages: dict[str, Stage] = {}
     names = dataset_names(spec)
 

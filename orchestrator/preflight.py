@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from orchestrator.attacks import build_attack
-from orchestrator.datasets import Description, Location, verify
-from orchestrator.datasets.classes import check_auxiliary, check_data, check_public
+from orchestrator.datasets import PARTS, Description, Location, load, verify
+from orchestrator.datasets.classes import (
+    auxiliary_dataset_name,
+    check_auxiliary,
+    check_data,
+    check_public,
+    private_classes,
+    public_classes,
+)
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.plan import dataset_names
@@ -58,6 +67,31 @@ class Preflight:
         check_auxiliary(about, spec.data, spec.auxiliary)
         if spec.target.pretrain and spec.target.pretrain.dataset is None:
             check_public(about, spec.data, "target.pretrain.dataset")
+        size, kind = spec.auxiliary.size, spec.auxiliary.kind
+        if size is not None and size > (available := self._count_auxiliary(spec)):
+            raise ValueError(
+                f"auxiliary.size={size} must lie in 1..{available}, the images of kind {kind} at "
+                f"target.classes={spec.target.classes}; lower auxiliary.size or use null for all."
+            )
+
+    def _count_auxiliary(self, spec: TrialSpec) -> int:
+        """Return how many images the adversary could have; reads labels and splits only."""
+        data, kind = spec.data, spec.auxiliary.kind
+        private = load(data.dataset, self._location)
+        parts = private.splits[data.split]
+        is_private = np.isin(private.labels, private_classes(private, data, spec.target.classes))
+        in_train = is_private & (parts == PARTS.index("train"))
+        if kind == "same-train":
+            return int(in_train.sum())
+        if kind == "same-heldout":
+            return int((is_private & (parts == PARTS.index("auxiliary"))).sum())
+        other = auxiliary_dataset_name(spec.auxiliary, data)
+        if other is not None:
+            unseen = self.descriptions[other].num_images
+        else:
+            is_public = np.isin(private.labels, public_classes(private, data))
+            unseen = int((is_public & (parts != PARTS.index("evaluation"))).sum())
+        return unseen + (int(in_train.sum()) if kind == "augmented" else 0)
 
     def _check_networks(self, spec: TrialSpec) -> None:
         """Build each distinct network once, to have its own error before anything runs."""

@@ -15,9 +15,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Spec(BaseModel):
     """A frozen record that refuses unknown fields; its canonical JSON enters stage keys."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Model(Spec):

@@ -1,8 +1,8 @@
 """The experiment in the order it runs: pretrain, target, judge, predictions, victims, inversion, evaluation.
 
-A stage is a function of the sub-specs it reads and of its inputs' files; it returns files and metrics and knows
-neither store nor cluster. `run` calls the one that a planned stage names. All ranks of a worker group enter a
-training stage; only rank 0's result counts.
+A stage is a function of the sub-specs it reads and of its inputs' files; it returns files and metrics and
+knows neither store nor cluster. `run` calls the one that a planned stage names. All ranks of a worker group
+enter a stage; only rank 0's result counts.
 """
 
 import io
@@ -136,14 +136,14 @@ def judge(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
 
 
 def predictions(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Outputs:
-    """Query the victim once with every auxiliary image; full scores are stored, truncation happens on reading."""
+    """Query the victim once with every auxiliary image; full scores are stored, truncated on reading."""
     images = _auxiliary(inputs, data, target, auxiliary)
     scores = _scores(inputs, data, target, images)
     return Outputs({"scores.npy": _npy(scores)}, {"predictions/images": float(len(images))}, len(images))
 
 
 def victims(inputs: Inputs, data: Data, target: Target, evaluation: Evaluation) -> Outputs:
-    """Record the victim's full scores for its own training and test images: what the adversary will be shown."""
+    """Record the victim's full scores for its own training and test images: what will be released."""
     files, seen = {}, 0
     for part, (images, _) in _victim_images(inputs, data, target, evaluation).items():
         files[f"scores_{part}.npy"] = _npy(_scores(inputs, data, target, images))
@@ -176,7 +176,7 @@ def evaluation(
     judge: Judge,
     evaluation: Evaluation,
 ) -> Outputs:
-    """Reconstruct the victim's training and test images from their released scores; measure and judge them."""
+    """Reconstruct the victim's training and test images from released scores; measure and judge them."""
     private = inputs.datasets(data.dataset)
     inverter = _inverter(attack, data, target)
     inverter.load_state_dict(load_tensors(inputs.read("inversion", "model.safetensors")))
@@ -314,7 +314,7 @@ def _likeness(part: str, truth: Tensor, guesses: Tensor) -> dict[str, float]:
 
 
 def _recognition(part: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Share of reconstructions that the judge gives to the victim's class, among all classes of the data set."""
+    """Share of reconstructions that the judge gives to the victim's class, among all of the data set's."""
     found = {k: topk_accuracy(logits, labels, k) for k in (1, 5)}
     return {f"attack/accuracy_top{k}_{part}": value for k, value in found.items() if value is not None}
 

@@ -73,11 +73,11 @@ class Search(Spec):
     """Optuna points asked at once; told in index order, so the search repeats whatever finishes first."""
 
     seed: int = 0
-    objectives: dict[str, Literal["minimize", "maximize"]] = {"inversion/mse_test": "minimize"}
+    objectives: dict[str, Literal["minimize", "maximize"]] = Field({"inversion/mse_test": "minimize"})
     """Metric -> direction; the first one sorts tables and views."""
 
     scheduler: Asha | None = None
-    """ASHA compares trials in the order they run: its choices are not reproducible. None runs every point to its end."""
+    """ASHA compares trials in the order they run: its choices are not reproducible. None stops nothing."""
 
     @field_validator("objectives")
     @classmethod
@@ -88,7 +88,7 @@ class Search(Spec):
 
 
 class Resources(Spec):
-    """Where and how wide; never part of what is swept. Workers, threads and precision form the numeric profile."""
+    """Where and how wide; never swept. Workers, threads and precision form the numeric profile."""
 
     workers: PositiveInt = 1
     """Data-parallel workers that train one network together."""
@@ -114,7 +114,7 @@ class Report(Spec):
     rows: tuple[str, ...] = ()
     """Axes (short names) whose values are the rows of the study's picture; none draws no picture."""
 
-    where: dict[str, str | int | float | bool] = {}
+    where: dict[str, str | int | float | bool] = Field({})
     """Values of the other axes in that picture; an axis left out takes its first value."""
 
     columns: PositiveInt = 10
@@ -146,7 +146,8 @@ class Study(Spec):
                 raise ValueError(f"sweep.{axis}=[] has no value; give at least one or drop the axis.")
             if isinstance(values, Range) and self.search.algorithm == "grid":
                 raise ValueError(
-                    f"sweep.{axis} is a range, and a grid takes lists; set search.algorithm to random or optuna."
+                    f"sweep.{axis} is a range, but a grid takes lists; "
+                    "set search.algorithm to random or optuna."
                 )
         if self.search.algorithm != "grid" and len(self.sweep) != 1:
             raise ValueError(
@@ -250,7 +251,7 @@ def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
 
 
 def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | Dropped:
-    """Put axis values over the base; a combination that cannot exist is dropped, a wrong value raises `StudyError`."""
+    """Put axis values over the base; what cannot exist is dropped, a wrong value raises `StudyError`."""
     raw = copy.deepcopy(study.base)
     for axis, value in values.items():
         for path in SHORTHANDS.get(axis, (axis,)):

@@ -1,8 +1,8 @@
 """One epoch loop for every network of the project: targets, pretraining, judges and inverters.
 
-`fit` takes a `World` and works the same in one process and on N data-parallel workers; it knows nothing of Ray.
-The data order and the dropout masks depend on (seed, epoch, rank) only, so a fit that resumes from a checkpoint
-ends with the same bytes as one that was never interrupted (same numeric profile).
+`fit` takes a `World` and works the same in one process and on N data-parallel workers; it knows nothing of
+Ray. The data order and the dropout masks depend on (seed, epoch, rank) only, so a fit that resumes from a
+checkpoint ends with the same bytes as one that was never interrupted (same numeric profile).
 """
 
 import hashlib
@@ -164,7 +164,7 @@ def predict(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
 def fit(
     model: nn.Module, pairs: Pairs, objective: Objective, recipe: Recipe, seed: int, world: World
 ) -> Fitted:
-    """Train for `recipe.epochs`, keep the best held-out epoch in `model`; raise `Cancelled` when told to stop."""
+    """Train for `recipe.epochs`, leave the best held-out epoch in `model`; `Cancelled` when told to stop."""
     training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
     if len(training) < 2 * world.size:
         raise ValueError(

@@ -17,9 +17,12 @@ from PIL import Image
 
 from orchestrator.blobs import Blobs
 from orchestrator.datasets.decoding import decode
-from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.manifest import Options, SplitRule
 from orchestrator.datasets.source import Source, array_source, fingerprint_of
 from orchestrator.datasets.staging import publish
+
+OPTIONS = Options(splits={"default": SplitRule(), "even": SplitRule(fractions=(0.4, 0.4, 0.2))})
+"""`even` gives the adversary as many images as the victim: with few images in all, a quarter is too few."""
 
 PHOTOS = ("china", "flower")
 SIDE = 32
@@ -80,7 +83,7 @@ BUILTINS: dict[str, Callable[[], Source]] = {"digits": digits, "photo-patches": 
 def staged(name: str) -> Blobs:
     """Return the built-in set `name`, staged in memory."""
     blobs = MemoryBlobs("built-in")
-    publish(BUILTINS[name](), Options(), blobs, name)
+    publish(BUILTINS[name](), OPTIONS, blobs, name)
     return blobs
 
 

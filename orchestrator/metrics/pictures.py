@@ -12,7 +12,7 @@ MIN_SIDE = 320  # pixels; browsers blur a 32-pixel picture
 
 
 def pair_grid(victims: Tensor, reconstructions: Tensor) -> np.ndarray:
-    """Return a near-square uint8 grid (H, W, 3): rows come in pairs, the victims above, what was rebuilt below.
+    """Return a near-square uint8 grid (H, W, 3): the victims' row above the row of what was rebuilt.
 
     Both (N, C, S, S) uint8.
     """

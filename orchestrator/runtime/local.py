@@ -1,13 +1,13 @@
-"""Everything in this process, one trial after the other: `--local`, and the reference that clusters must equal."""
+"""Everything in this process, one trial after the other: `--local`, and what clusters must equal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
-from orchestrator.pipeline import Edges, Report, Source, run_trial
+from orchestrator.pipeline import Edges, Report, Source, StageFailed, run_trial
 from orchestrator.plan import Profile, Stage
 from orchestrator.training import World
 
@@ -20,9 +20,12 @@ class LocalLauncher:
     location: Location
     profile: Profile
     checkpoint_seconds: float
+    failures: dict[str, StageFailed] = field(default_factory=dict)  # errors that would only repeat
 
     def build(self, stage: Stage, report: Report) -> bool:
-        """Run and publish the stage."""
+        """Run and publish the stage; an error is remembered for the next trial that asks."""
+        if stage.key in self.failures:
+            raise self.failures[stage.key]
         use_profile(self.profile.threads)
         world = World(
             device=torch.device(self.profile.device),
@@ -30,7 +33,12 @@ class LocalLauncher:
             report=report,
             checkpoint_seconds=self.checkpoint_seconds,
         )
-        build(stage, world, self.store, self.location)
+        try:
+            build(stage, world, self.store, self.location)
+        except StageFailed as failure:
+            if failure.kind == "error":
+                self.failures[stage.key] = failure
+            raise
         return True
 
 

@@ -1,7 +1,7 @@
-"""The queue between trial drivers, which ask for stages, and worker groups, which build them. One actor a sweep.
+"""The queue between trial drivers, which ask for stages, and worker groups, which build them.
 
-The broker holds no results: a stage is done when it is published. It knows who builds what now, so that a stage
-is never built twice at once and the one in flight goes back to the queue when its group dies.
+One actor a sweep. It holds no results: a stage is done when it is published. It knows who builds what now, so
+that a stage is never built twice at once and the one in flight goes back to the queue when its group dies.
 """
 
 import asyncio
@@ -27,6 +27,10 @@ class _Job:
     ran: bool = False  # False when the group found it published already
     attempts: int = 0
 
+    def may_run_again(self) -> bool:
+        """Return whether asking once more makes sense: it left the store, or was cancelled."""
+        return self.error is None or self.error["kind"] != "error"
+
 
 @dataclass
 class _Group:
@@ -49,9 +53,9 @@ class Broker:
         self._num_built = 0
 
     async def submit(self, stage: dict[str, Any], key: str, priority: int) -> bool:
-        """Queue a stage unless it is queued or being built; return whether this call queued it."""
+        """Queue a stage unless it is queued, being built, or failed with an error that would only repeat."""
         job = self._jobs.get(key)
-        if job is not None and not job.done.is_set():
+        if job is not None and not (job.done.is_set() and job.may_run_again()):
             job.waiting += 1
             return False
         job = _Job(stage, key, priority, waiting=1)

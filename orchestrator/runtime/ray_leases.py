@@ -1,4 +1,4 @@
-"""Leases of a whole Ray cluster: one detached actor for each store, so that sweeps do not repeat each other."""
+"""Leases of a whole Ray cluster: one detached actor for each store, so sweeps do not repeat each other."""
 
 import hashlib
 from typing import Any

@@ -1,13 +1,13 @@
-"""Ray Train runs every stage: a few long-lived worker groups take stages from the broker until it stops them.
+"""Ray Train runs every stage: few long-lived worker groups take stages from the broker until it stops them.
 
-A group costs 20 to 45 CPU seconds to start, so there are never more than the cluster has slots for. A worker that
-dies restarts its group; the stage it was in goes back to the queue and resumes from its checkpoint.
+A group costs 20 to 45 CPU seconds to start, so there are never more than the cluster has slots for. A worker
+that dies restarts its group; the stage it was in goes back to the queue and resumes from its checkpoint.
 """
 
 import logging
 import threading
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.build import build, use_profile
-from orchestrator.datasets import Location
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Profile, Stage
 from orchestrator.runtime.stores import open_artifacts, open_location
@@ -143,11 +142,3 @@ def _world(rank: int, size: int, service: Service, broker: Any, key: str) -> Wor
         report=lambda metrics: ray.get(broker.report.remote(key, dict(metrics))),
         checkpoint_seconds=service.checkpoint_seconds,
     )
-
-
-def plain(stage: Stage) -> dict[str, Any]:
-    """Return a stage as plain data; `Stage(**plain(stage))` is the same stage."""
-    return asdict(stage)
-
-
-__all__ = ["Location", "Service", "WorkerGroups", "plain", "serve"]

@@ -1,10 +1,11 @@
-"""Ray Tune runs trials as light drivers: a driver asks the broker for stages and waits. It imports no torch."""
+"""Ray Tune runs trials as light drivers: a driver asks the broker for stages and waits. No torch here."""
 
+import json
 import logging
 import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 20.0
 RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
+OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
+DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
 DRIVERS_BEYOND_GROUPS = 2  # drivers mostly wait: a few more than groups keep every group busy
 
 
@@ -38,7 +41,7 @@ class BrokerLauncher:
     def build(self, stage: Stage, report: Report) -> bool:
         """Queue the stage, pass on its progress, return once it is published."""
         key = stage.key
-        is_first = ray.get(self.broker.submit.remote(_plain(stage), key, self.priorities.get(key, 0)))
+        is_first = ray.get(self.broker.submit.remote(asdict(stage), key, self.priorities.get(key, 0)))
         since, is_unwanted = 0, True
         try:
             while True:
@@ -70,12 +73,13 @@ class RayExecutor:
 
     def run(self, source: Source) -> None:
         """Run every task the source hands out."""
-        searcher = TaskSearcher(source)
+        searcher = TaskSearcher(source, self.num_groups + DRIVERS_BEYOND_GROUPS)
         if not searcher.prefetch():
             return
         self.groups.start(min(self.num_groups, searcher.num_missing))
-        drive = tune.with_resources(_drive, {"CPU": 0})
-        config = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
+        # No CPU: the groups may take them all, and a driver that waited for one would never ask for a stage.
+        drive = tune.with_resources(_drive, tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}]))
+        config: dict[str, Any] = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
         is_asha = self.scheduler is not None
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = Tuner(
@@ -84,7 +88,7 @@ class RayExecutor:
                     search_alg=searcher,
                     scheduler=self._asha() if is_asha else None,
                     num_samples=-1,
-                    max_concurrent_trials=None,
+                    max_concurrent_trials=None,  # the searcher limits itself
                     reuse_actors=True,
                 ),
                 run_config=RunConfig(
@@ -112,13 +116,12 @@ class RayExecutor:
 class TaskSearcher(Searcher):
     """Lets Tune draw our tasks in order; a batch is closed before the next one is asked for."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, max_running: int) -> None:
         super().__init__(metric="done", mode="max")
-        self._source = source
+        self._source, self._max_running = source, max_running
         self._waiting: list[Task] = []
         self._running: dict[str, Task] = {}
         self._priorities: dict[str, int] = {}
-        self.max_concurrent = 1
         self.num_missing = 0
 
     def prefetch(self) -> bool:
@@ -131,6 +134,8 @@ class TaskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next task as plain data, None to be asked again later, or the end."""
+        if len(self._running) >= self._max_running:
+            return None
         if not self._waiting:
             if self._running:
                 return None
@@ -139,7 +144,7 @@ class TaskSearcher(Searcher):
         task = self._waiting.pop(0)
         self._running[trial_id] = task
         self._source.started(task)
-        stages = [_plain(stage) for stage in task.stages.values()]
+        stages = [asdict(stage) for stage in task.stages.values()]
         priorities = {stage.key: self._priorities[stage.key] for stage in task.stages.values()}
         return {"name": task.point.name, "stages": stages, "priorities": priorities}
 
@@ -149,19 +154,23 @@ class TaskSearcher(Searcher):
         """Tell the source how a task ended."""
         task = self._running.pop(trial_id)
         result = result or {}
-        if "outcome" in result:
-            outcome = Outcome(**result["outcome"])
+        if OUTCOME in result:
+            outcome = Outcome(**json.loads(result[OUTCOME]))
         elif error:
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
             outcome = Outcome("pruned", failed_stage="inversion", error="stopped early")
         self._source.tell(task, outcome)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing in Tune's own files: a sweep starts again from the store, never from them."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: a sweep starts again from the store, never from Tune's files."""
+        """Keep nothing, as above."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Do nothing, see `save`."""
+        """Restore nothing."""
 
 
 def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
@@ -179,17 +188,7 @@ def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
         return True
 
     outcome = run_trial([Stage(**plain) for plain in config["stages"]], edges, report)
-    tune.report(
-        {
-            "outcome": {
-                "status": outcome.status,
-                "built": list(outcome.built),
-                "failed_stage": outcome.failed_stage,
-                "error": outcome.error,
-            },
-            "done": True,
-        }
-    )
+    tune.report({OUTCOME: json.dumps(asdict(outcome)), "done": True})
 
 
 def start_broker() -> Any:
@@ -200,14 +199,3 @@ def start_broker() -> Any:
 def scratch_folder() -> Path:
     """Return a folder for Ray's own files of this run; nothing of ours is kept there."""
     return Path(tempfile.mkdtemp(prefix="train-"))
-
-
-def _plain(stage: Stage) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "version": stage.version,
-        "specs": stage.specs,
-        "datasets": stage.datasets,
-        "needs": stage.needs,
-        "profile": stage.profile,
-    }

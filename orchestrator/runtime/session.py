@@ -20,6 +20,14 @@ from orchestrator.study import Study, StudyError
 
 logger = logging.getLogger(__name__)
 
+# Ray's own progress tables, loggers and colours would drown ours.
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+}
 RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
 
@@ -59,12 +67,12 @@ def local_executor(study: Study, store: Artifacts, location: Location) -> Execut
 @contextmanager
 def ray_executor(study: Study, places: Places) -> Iterator[Executor]:
     """Join or start Ray, yield an executor with as many worker groups as there are slots, and end what was started."""
+    is_ours = start_ray()
     import ray
 
     from orchestrator.runtime.ray_train import Service, WorkerGroups
     from orchestrator.runtime.ray_tune import RayExecutor, scratch_folder, start_broker
 
-    is_ours = start_ray()
     scratch = scratch_folder()
     resources, profile = study.resources, profile_of(study)
     service = Service(
@@ -111,14 +119,18 @@ def slots(study: Study, resources: dict[str, Any]) -> int:
 
 def start_ray() -> bool:
     """Connect to RAY_ADDRESS, else start Ray on this machine; return whether it was started here."""
-    import ray
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray  # seconds: only a sweep that has something to run pays them
 
     if ray.is_initialized():
         return False
+    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {
         "log_to_driver": False,
-        "logging_level": logging.WARNING,
+        "logging_level": logging.ERROR,
         "configure_logging": True,
     }
     if address is None:

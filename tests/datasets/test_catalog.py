@@ -10,7 +10,7 @@ import pytest
 import sklearn.datasets
 
 from orchestrator.datasets import Dataset, Location, describe, load, verify
-from orchestrator.datasets.builtin import BUILTINS, MemoryBlobs, digits
+from orchestrator.datasets.builtin import BUILTINS, OPTIONS, MemoryBlobs, digits
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.staging import publish
 from orchestrator.directory import DirectoryBlobs
@@ -61,11 +61,11 @@ def test_built_in_sets_are_described_without_a_location(name: str) -> None:
     about = describe(name, Location())
     assert about.source == "built-in"
     assert about == verify(name, Location()) == load(name, Location()).description
-    assert about.splits == ("default",)
+    assert about.splits == ("default", "even")
 
 
 def test_a_built_in_set_and_its_staged_copy_have_one_digest(tmp_path: Path) -> None:
-    manifest, _ = publish(digits(), Options(), DirectoryBlobs(tmp_path), "digits")
+    manifest, _ = publish(digits(), OPTIONS, DirectoryBlobs(tmp_path), "digits")
     assert manifest.kept == 1797
     there = Location(DirectoryBlobs(tmp_path))
     assert describe("digits", there).digest == describe("digits", Location()).digest

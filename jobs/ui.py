@@ -1,0 +1,163 @@
+"""Browse sweeps in MLflow on this machine: `python -m jobs.ui` (or `make ui`) until Ctrl-C.
+
+Starts MLflow's server on the loopback interface only, with one worker and without its job runners (two processes
+instead of ten), on the store that local sweeps write.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.runtime.mlflow_check import ENVIRONMENT, check_tracking, sqlite_path
+
+HOST = "127.0.0.1"
+START_SECONDS = 120.0
+SERVER_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def main(
+    runs: Annotated[Path, typer.Option(help="Folder that sweeps write to.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    tracking_uri: Annotated[str | None, typer.Option(help="Store to show instead of RUNS/mlflow.db.")] = None,
+) -> None:
+    """Serve MLflow's pages on the finished and running sweeps."""
+    uri = tracking_uri or f"sqlite:///{runs / 'mlflow.db'}"
+    try:
+        check_store(uri)
+        check_port(port)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    signal.signal(signal.SIGTERM, _interrupt)  # a polite kill ends the server too
+    try:
+        with server(uri, runs / "mlartifacts", port):
+            print(f"MLflow shows {uri} on http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
+            print(*latest_links(f"http://{HOST}:{port}"), sep="\n", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        print("MLflow's server is stopped.")
+    except ServerEndedError as error:
+        raise SystemExit(str(error)) from None
+
+
+def check_store(uri: str) -> None:
+    """Raise ValueError if there is nothing to show."""
+    check_tracking(uri)
+    if not uri.startswith("sqlite:"):
+        raise ValueError(f"tracking_uri={uri} is a server already; open it in a browser.")
+    if not sqlite_path(uri).exists():
+        raise ValueError(
+            f"{sqlite_path(uri)} does not exist; run `make demo` first, or name a folder with --runs."
+        )
+
+
+def check_port(port: int) -> None:
+    """Raise ValueError if the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise ValueError(
+                f"--port={port} is taken on {HOST}; choose another, such as {port + 1}."
+            ) from None
+
+
+@contextmanager
+def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
+    """Run MLflow's server in its own process group until it answers and after; end the whole group at the end."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
+    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(artifacts.absolute())]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | ENVIRONMENT | SERVER_ENVIRONMENT,
+            start_new_session=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait_until_it_answers(process, port)
+            yield
+        except ServerEndedError:
+            log.seek(0)
+            print(log.read().decode(errors="replace")[-2000:], file=sys.stderr)
+            raise
+        finally:
+            _end_group(process)
+
+
+class ServerEndedError(RuntimeError):
+    """MLflow's server ended or never answered; its last words are printed."""
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerEndedError(f"MLflow's server ended with code {process.returncode} while starting.")
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise ServerEndedError(f"MLflow's server did not answer within {START_SECONDS:.0f} s.")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server and its children to end, and after five seconds make them."""
+    for wish in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, wish)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def latest_links(base: str) -> list[str]:
+    """Return lines with the saved views of the sweep that started last."""
+    experiments = _post(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1000})["experiments"]
+    wanted = {
+        "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
+        "filter": "tags.`inversion.kind` = 'sweep'",
+        "order_by": ["attributes.start_time DESC"],
+        "max_results": 1,
+    }
+    runs = _post(f"{base}/api/2.0/mlflow/runs/search", wanted).get("runs", [])
+    if not runs:
+        return ["No sweep in it yet."]
+    tags = {tag["key"]: tag["value"] for tag in runs[0]["data"]["tags"]}
+    links = json.loads(tags.get("inversion.links", "{}"))
+    head = f"Latest sweep: {runs[0]['info']['run_name']} ({runs[0]['info']['status'].lower()})"
+    return [head, *(f"  {label:9} {base}{link}" for label, link in links.items())]
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(main)
