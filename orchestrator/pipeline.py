@@ -221,7 +221,7 @@ class Source:
     _pruned: set[str] | None = None
 
     def has_work(self) -> bool:
-        """Adopt what is stored; return whether anything is left to run (before anything expensive is started)."""
+        """Adopt what is stored; return whether anything is left to run, before anything expensive starts."""
         self._ready = self.ask()
         return bool(self._ready)
 

@@ -1,7 +1,7 @@
 """From a resolved spec to the stages that compute it, with their keys. No torch: trial drivers live here.
 
-A stage's key is SHA-256 over its name, its version, the whole sub-specs it reads, the digests of the data sets
-it reads, the keys of its inputs and the numeric profile. Same key, same artifact.
+A stage's key is SHA-256 over its name, its version, the whole sub-specs it reads, the digests of the data
+sets it reads, the keys of its inputs and the numeric profile. Same key, same artifact.
 """
 
 import hashlib

@@ -110,8 +110,8 @@ class Preflight:
         data, target = spec.data, spec.target
         if target.budget != "full" and target.pretrain is None:
             raise ValueError(
-                f"target.budget={target.budget} freezes layers at public weights, but target.pretrain is null; "
-                "add target.pretrain or use the budget full."
+                f"target.budget={target.budget} freezes layers at public weights, but target.pretrain is "
+                "null; add target.pretrain or use the budget full."
             )
         known = f"{target.model} {target.budget} {target.classes} {data.channels} {data.image_size}"
         if known not in self._budgets:

@@ -1,7 +1,7 @@
-"""From records to what people read: the results table, its summary over seeds, heat maps and the study's picture.
+"""From records to what people read: results table, summary over seeds, heat maps and the study's picture.
 
-Everything is a function of the records, so the same sweep gives the same bytes. Costs and times are left out of the
-results table on purpose: they differ from run to run.
+Everything is a function of the records, so the same sweep gives the same bytes. Costs and times are left out
+of the results table on purpose: they differ from run to run.
 """
 
 import io
@@ -56,7 +56,7 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 
 def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return mean and half-width of the 95 % t-interval over seeds for each other setting; one seed has no interval."""
+    """Return mean and half-width of the 95 % t-interval over seeds; one seed has no interval."""
     finished = [record for record in records if record.status == "finished"]
     groups: dict[tuple[tuple[str, Scalar], ...], list[TrialRecord]] = {}
     for record in sorted(finished, key=lambda one: one.index):
@@ -133,7 +133,7 @@ def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
 
 
 def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes:
-    """Return the papers' kind of figure: the victim's test images on top, one row of reconstructions per setting."""
+    """Return the papers' figure: the victim's test images on top, a row of reconstructions per setting."""
     rows = _picture_rows(study, records)
     loaded = [(label, *_pictures(record, store)) for label, record in rows]
     columns = min(study.report.columns, *(len(images) for _, _, images in loaded))
@@ -150,7 +150,7 @@ def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> b
 
 
 def _picture_rows(study: Study, records: Sequence[TrialRecord]) -> list[tuple[str, TrialRecord]]:
-    """Pick, for each combination of the row axes, the first finished trial where the other axes are as asked."""
+    """Pick the first finished trial of each combination of row axes where other axes are as asked."""
     wanted = study.report.where
     rows: dict[str, TrialRecord] = {}
     for record in sorted(records, key=lambda one: one.index):

@@ -63,7 +63,7 @@ class Data(Spec):
     """Split file of the data set: every image is in `train`, `auxiliary` or `evaluation`."""
 
     class_pool: PositiveInt | None = None
-    """Classes that may be private. The rest are public: pretraining and the generic auxiliary set use them. None: all."""
+    """Classes that may be private; pretraining and the generic auxiliary set use the others. None: all."""
 
     class_seed: Seed = 0
     """Orders the classes once; a target of k classes takes the first k, so smaller k are nested in larger."""
@@ -91,8 +91,8 @@ class Target(Spec):
     """None trains from random weights."""
 
     budget: str | Annotated[float, Field(gt=0.0)] = "full"
-    """Frozen-layer budget: `full` trains everything, a cut point's name freezes up to and including it, a number is
-    |theta_C| in millions and picks the nearest cut point (TL-DMI, Table 8)."""
+    """Frozen-layer budget: `full` trains everything, a cut point's name freezes up to and including it, a
+    number is |theta_C| in millions and picks the nearest cut point (TL-DMI, Table 8)."""
 
     freeze: Literal["weights", "weights+statistics"] = "weights"
     """Whether frozen batch norms go on absorbing private data (as released) or are fixed too."""
@@ -118,12 +118,12 @@ class Auxiliary(Spec):
     """The adversary's own images (AMI, section 4.2)."""
 
     kind: Literal["same-train", "same-heldout", "generic", "distinct", "augmented"] = "same-heldout"
-    """same-train: F's training images; same-heldout: other images of the same classes; generic: same kind of object,
-    disjoint classes; distinct: unrelated images; augmented: same-train and generic together."""
+    """same-train: F's training images; same-heldout: other images of the same classes; generic: same kind of
+    object, disjoint classes; distinct: unrelated images; augmented: same-train and generic together."""
 
     dataset: str | None = None
-    """Source of generic, distinct or augmented images. None: the public classes of the private data set (generic,
-    augmented) or the built-in photograph patches (distinct)."""
+    """Source of generic, distinct or augmented images. None: the public classes of the private data set
+    (generic, augmented) or the built-in photograph patches (distinct)."""
 
     size: PositiveInt | None = None
     """Images in the set; smaller sets are nested in larger ones. None takes all there are."""
@@ -141,7 +141,7 @@ class Attack(Spec):
     model: Model
 
     align: bool = True
-    """Train on scores truncated as released (AMI, section 4.3); False is the TB baseline, trained on full scores."""
+    """Train on scores truncated as released (AMI, section 4.3); False is the TB baseline, on full scores."""
 
     offset: Annotated[float, Field(ge=0.0)] = 50.0
     """c in z = log F(x) + c: its value, or its start when learnable."""
@@ -157,7 +157,7 @@ class Attack(Spec):
 
 
 class Judge(Spec):
-    """The evaluation classifier: trained on every class of the private data set, never shown to the attack."""
+    """The evaluation classifier: trained on every class of the private set, never shown to the attack."""
 
     model: Model
     recipe: Recipe = Recipe()
@@ -198,6 +198,7 @@ class TrialSpec(Spec):
         pool = self.data.class_pool
         if pool is not None and k > pool:
             raise ValueError(
-                f"target.classes={k} must lie in 1..data.class_pool={pool}; enlarge the pool or lower target.classes."
+                f"target.classes={k} must lie in 1..data.class_pool={pool}; "
+                "enlarge the pool or lower target.classes."
             )
         return self

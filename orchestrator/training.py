@@ -168,7 +168,8 @@ def fit(
     training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
     if len(training) < 2 * world.size:
         raise ValueError(
-            f"{len(pairs)} training images are too few for {world.size} workers; give at least {4 * world.size}."
+            f"{len(pairs)} training images are too few for {world.size} workers; "
+            f"give at least {4 * world.size}."
         )
     model.to(world.device)
     model.to(memory_format=torch.channels_last)

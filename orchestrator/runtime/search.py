@@ -1,7 +1,7 @@
 """How points are chosen: grid and random at once, Optuna in synchronous batches told in index order.
 
-Whatever finishes first, the same study asks for the same points; a point that is stored is told at once, so a search
-resumes by starting again.
+Whatever finishes first, the same study asks for the same points; a point that is stored is told at once, so
+a search resumes by starting again.
 """
 
 from collections import Counter
