@@ -1,0 +1,85 @@
+"""The smallest study that goes through every stage: bundled digits, the narrowest networks, one epoch."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.artifacts import Artifacts
+from orchestrator.build import build, use_profile
+from orchestrator.datasets import Location, verify
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.plan import Profile, Stage, dataset_names, plan
+from orchestrator.spec import TrialSpec
+from orchestrator.study import Study
+from orchestrator.training import World
+
+DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer
+RECIPE = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}
+BASE: dict[str, Any] = {
+    "data": {"dataset": "digits", "class_pool": 5},
+    "target": {
+        "classes": 3,
+        "model": DIGIT,
+        "pretrain": {"recipe": RECIPE},
+        "budget": "block1",
+        "recipe": RECIPE,
+    },
+    "release": {"truncation": 1},
+    "auxiliary": {"kind": "same-heldout", "size": 64},
+    "attack": {"model": DIGIT, "recipe": RECIPE},
+    "judge": {"model": DIGIT, "recipe": RECIPE},
+    "evaluation": {"images": 16, "grid": 4},
+}
+PROFILE = Profile()
+
+
+def base(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the base spec with dotted paths changed."""
+    raw = copy.deepcopy(BASE)
+    for path, value in (changes or {}).items():
+        *parents, last = path.split(".")
+        part = raw
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    return raw
+
+
+def spec(changes: dict[str, Any] | None = None) -> TrialSpec:
+    """Return the tiny trial with dotted paths changed."""
+    return TrialSpec.model_validate(base(changes))
+
+
+def study(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) -> Study:
+    """Return a study over the tiny base."""
+    return Study.model_validate({"study": "tiny", "base": base(changes), "sweep": sweep, **sections})
+
+
+def write(path: Path, sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) -> Path:
+    """Write a study over the tiny base as YAML and return its path."""
+    path.write_text(
+        yaml.safe_dump({"study": "tiny", "base": base(changes), "sweep": sweep, **sections}), encoding="utf-8"
+    )
+    return path
+
+
+def stages(trial: TrialSpec) -> dict[str, Stage]:
+    """Return the planned stages of a trial over built-in data sets."""
+    digests = {name: verify(name, Location()).digest for name in dataset_names(trial).values()}
+    return plan(trial, digests, PROFILE)
+
+
+def run(trial: TrialSpec, folder: Path) -> dict[str, float]:
+    """Build every stage that is not stored in `folder` yet; return all metrics of the trial."""
+    use_profile(PROFILE.threads)
+    store = Artifacts(DirectoryBlobs(folder))
+    metrics: dict[str, float] = {}
+    for stage in stages(trial).values():
+        if store.find(stage.key) is None:
+            build(stage, World(), store, Location())
+        artifact = store.find(stage.key)
+        assert artifact is not None
+        metrics |= artifact.metrics
+    return metrics
