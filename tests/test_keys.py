@@ -1,0 +1,194 @@
+"""Golden stage keys and what may and may not change them.
+
+A key that changes here throws away every stored artifact of that stage: do it on purpose, by raising the
+stage's version in `plan.VERSIONS`, and say so in the commit.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.plan import VERSIONS, Profile, Stage, canonical, dataset_names, plan
+from orchestrator.spec import TrialSpec
+from orchestrator.study import Point, expand
+from tests import tiny
+
+DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}
+FIXED = TrialSpec.model_validate(
+    {
+        "data": {"dataset": "digits", "class_pool": 5},
+        "target": {"classes": 5, "model": {"name": "ami-digit"}, "pretrain": {}, "budget": "block2"},
+        "release": {"truncation": 3},
+        "auxiliary": {"kind": "distinct"},
+        "attack": {"model": {"name": "ami-digit"}},
+        "judge": {"model": {"name": "ami-digit"}},
+    }
+)
+GOLDEN = {
+    "pretrain": "c150fdf45def14b8aaec66702cfa1e6e28d01e8772d319c3bc7ad0bd5ca6e3ab",
+    "target": "694da3650acf224e8c2cbf1bb930445338870475abb8bb3092593a46c8c5f165",
+    "judge": "9f76d2e025880b19a133ccab5d72ae952d4924e4ab74899eb7083695a8d9291e",
+    "predictions": "137b8006cf5ef507089435e7f9de0f85a915edc47b34971287f4eb815cbbffcf",
+    "victims": "e3341ec736f9070d5d93fdac1d69492b862715c618462f6364742e1d7b767001",
+    "inversion": "245f28314c523a22b2e3bed3825c6e93aecbc1d5de6da6c146c32eb6a15eda4c",
+    "evaluation": "34002ac6db0dc82838ce45da43f8119bccc6dcca40b2ec5a7044b5658395ba72",
+}
+
+
+def planned(changes: dict[str, Any] | None = None) -> dict[str, Stage]:
+    """Return the stages of the tiny trial with dotted paths changed."""
+    return plan(tiny.spec(changes), DIGESTS, Profile())
+
+
+def changed(changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
+    """Return the stages whose keys differ from those of the tiny trial (`start` applied to both)."""
+    before, after = planned(start), planned({**(start or {}), **changes})
+    return {
+        name
+        for name in {*before, *after}
+        if name not in before or name not in after or before[name].key != after[name].key
+    }
+
+
+def test_golden_keys() -> None:
+    assert {name: stage.key for name, stage in plan(FIXED, DIGESTS, Profile()).items()} == GOLDEN
+
+
+def test_stages_come_in_the_order_they_need_each_other() -> None:
+    seen: set[str] = set()
+    for stage in planned().values():
+        assert set(stage.needs.values()) <= seen, stage.name
+        seen.add(stage.key)
+    assert list(planned()) == list(VERSIONS)
+
+
+ATTACKED = {"inversion", "evaluation"}
+QUERIED = {"predictions", "victims", *ATTACKED}
+TRAINED = {"target", *QUERIED}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"release.truncation": 2}, ATTACKED),
+        ({"release.truncation": None}, ATTACKED),
+        ({"release.decimals": 3}, ATTACKED),
+        ({"target.seed": 1}, TRAINED),
+        ({"target.classes": 2}, TRAINED),
+        ({"target.budget": "block2"}, TRAINED),
+        ({"target.freeze": "weights+statistics"}, TRAINED),
+        ({"target.recipe": {"epochs": 2}}, TRAINED),
+        ({"target.pretrain": {"seed": 3}}, {"pretrain", *TRAINED}),
+        ({"target.pretrain": {"dataset": "faces"}}, {"pretrain", *TRAINED}),
+        ({"target.pretrain": None}, {"pretrain", *TRAINED}),
+        ({"auxiliary.kind": "same-train"}, {"predictions", *ATTACKED}),
+        ({"auxiliary.kind": "distinct"}, {"predictions", *ATTACKED}),
+        ({"auxiliary.size": 32}, {"predictions", *ATTACKED}),
+        ({"attack.seed": 1}, ATTACKED),
+        ({"attack.align": False}, ATTACKED),
+        ({"attack.offset_learnable": True}, ATTACKED),
+        ({"judge.seed": 4}, {"judge", "evaluation"}),
+        ({"evaluation.images": 8}, {"victims", "evaluation"}),
+        ({"data.class_seed": 1}, set(VERSIONS)),
+        ({"data.split": "even"}, set(VERSIONS)),
+    ],
+    ids=str,
+)
+def test_a_setting_changes_the_stages_that_read_it_and_those_after(
+    changes: dict[str, Any], stages: set[str]
+) -> None:
+    assert changed(changes) == stages
+
+
+def test_unaligned_inverters_share_one_training_over_m() -> None:
+    unaligned = {"attack.align": False}
+    assert changed({"release.truncation": 2}, unaligned) == {"evaluation"}
+    assert changed({"release.truncation": None}, unaligned) == {"evaluation"}
+    keys = {planned({"attack.align": False, "release.truncation": m})["inversion"].key for m in (1, 2, None)}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile(device="cuda"),
+        Profile(precision="bfloat16"),
+        Profile(workers=2),
+        Profile(threads=2),
+    ],
+    ids=str,
+)
+def test_what_changes_bits_changes_every_key(profile: Profile) -> None:
+    other = plan(tiny.spec(), DIGESTS, profile)
+    assert all(other[name].key != stage.key for name, stage in planned().items())
+
+
+def test_other_bytes_of_a_data_set_change_what_reads_it_and_what_follows() -> None:
+    trial = tiny.spec({"auxiliary.kind": "distinct"})
+    before = plan(trial, DIGESTS, Profile())
+    after = plan(trial, {**DIGESTS, "photo-patches": "q" * 64}, Profile())
+    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
+    every = plan(trial, {**DIGESTS, "digits": "e" * 64}, Profile())
+    assert all(before[name].key != every[name].key for name in before)
+
+
+def test_a_new_version_of_a_stage_changes_its_key_and_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = planned()
+    monkeypatch.setitem(VERSIONS, "predictions", VERSIONS["predictions"] + 1)
+    after = planned()
+    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
+
+
+def test_every_part_of_a_stage_enters_its_key() -> None:
+    stage = planned()["evaluation"]
+    others = [
+        replace(stage, name="other"),
+        replace(stage, version=2),
+        replace(stage, specs={}),
+        replace(stage, datasets={}),
+        replace(stage, needs={}),
+        replace(stage, profile={}),
+    ]
+    assert len({stage.key, *(other.key for other in others)}) == 7
+
+
+def test_resources_never_enter_a_key() -> None:
+    plain = tiny.study({"seed": [0, 1]})
+    wide = tiny.study(
+        {"seed": [0, 1]}, resources={"groups": 7, "checkpoint_seconds": 1.0, "gpus_per_worker": 1}
+    )
+
+    def points(study: tiny.Study) -> list[Point]:
+        return expand(study)[0]
+
+    assert [point.key for point in points(plain)] == [point.key for point in points(wide)]
+    assert plain.key == wide.key
+    words = "groups", "checkpoint_seconds", "gpus_per_worker", "resources"
+    text = "".join(canonical(dict(stage.specs)) for stage in planned().values())
+    assert not [word for word in words if word in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, {"private": "digits"}),
+        ({"auxiliary.kind": "distinct"}, {"private": "digits", "auxiliary": "photo-patches"}),
+        (
+            {"auxiliary": {"kind": "distinct", "dataset": "faces"}},
+            {"private": "digits", "auxiliary": "faces"},
+        ),
+        ({"auxiliary": {"kind": "generic", "dataset": "faces"}}, {"private": "digits", "auxiliary": "faces"}),
+        ({"auxiliary.kind": "augmented"}, {"private": "digits"}),
+        ({"target.pretrain": {"dataset": "faces"}}, {"private": "digits", "pretrain": "faces"}),
+    ],
+    ids=str,
+)
+def test_data_sets_that_a_trial_reads(changes: dict[str, Any], names: dict[str, str]) -> None:
+    assert dataset_names(tiny.spec(changes)) == names
+
+
+def test_canonical_json_is_sorted_without_spaces_and_refuses_nan() -> None:
+    assert canonical({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    with pytest.raises(ValueError, match="Out of range float values"):
+        canonical({"a": float("nan")})
