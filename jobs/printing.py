@@ -143,8 +143,8 @@ def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
         console.print(f"dropped {count} combinations: {reason}", markup=False, soft_wrap=True)
 
 
-def print_end(console: Console, study: Study, source: Source, folder: Path, links: Sequence[str]) -> None:
-    """Print the table over seeds, the counts and where to look."""
+def print_end(console: Console, study: Study, source: Source, folder: Path, files: Sequence[str]) -> None:
+    """Print the table over seeds, the counts and where the report is."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
     console.print(_rich_table(summary_table(source.records, metrics), metrics))
     counts = Counter(record.status for record in source.records)
@@ -155,9 +155,7 @@ def print_end(console: Console, study: Study, source: Source, folder: Path, link
     run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
     each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
     console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
-    console.print(f"report: {folder}/results.csv, summary.csv, figure.png, heatmap-*.png", soft_wrap=True)
-    for line in links:
-        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"report: {folder}: {', '.join(files)}", soft_wrap=True)
 
 
 def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:

@@ -162,11 +162,13 @@ class _Run:
         }
         metrics["sweep/stages"] = float(len(source.needed))
         journal.append("finish", **{status: counts[status] for status in counts}, stages=stages)
+        print_end(self.console, self.study, source, folder, sorted(files))
         ended = max((record.ended_ms for record in source.records), default=0)
         links = tracker.finish(
             SweepReport(files, metrics, note(self.study, source.records), counts["failed"], ended_ms=ended)
         )
-        print_end(self.console, self.study, source, folder, links)
+        for line in links:
+            self.console.print(line, markup=False, soft_wrap=True)
         return 0 if counts["finished"] + counts["pruned"] == len(source.records) else 1
 
     def _sweep_record(self, journal: Journal) -> SweepRecord:

@@ -5,22 +5,18 @@ of the results table on purpose: they differ from run to run.
 """
 
 import io
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from orchestrator.artifacts import Artifacts
-from orchestrator.metrics import describe
+from orchestrator.figures import SEED, heat_maps, picture
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.study import Study
 
-SEED = "seed"
 CONFIDENCE = 0.95
 DIGITS = 6  # significant digits of the CSV
 
@@ -111,100 +107,6 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) 
     return [record for record in finished if not is_beaten(record)]
 
 
-def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
-    """Return one PNG for each pair of swept axes: the metric's mean over everything else."""
-    rows = [
-        {**r.axes, "value": r.metrics[metric]}
-        for r in records
-        if r.status == "finished" and metric in r.metrics
-    ]
-    if not rows:
-        return {}
-    table = pd.DataFrame(rows)
-    axes = [
-        name
-        for name in table.columns
-        if name not in ("value", SEED) and table[name].nunique(dropna=False) > 1
-    ]
-    return {
-        f"heatmap-{_plain(one)}-{_plain(other)}.png": _heat_map(table, one, other, metric)
-        for one, other in itertools.combinations(axes, 2)
-    }
-
-
-def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes:
-    """Return the papers' figure: the victim's test images on top, a row of reconstructions per setting."""
-    rows = _picture_rows(study, records)
-    loaded = [(label, *_pictures(record, store)) for label, record in rows]
-    columns = min(study.report.columns, *(len(images) for _, _, images in loaded))
-    figure = Figure(figsize=(0.62 * columns + 3.0, 0.66 * (len(rows) + 1)), dpi=120, layout="constrained")
-    grid = figure.subplots(len(rows) + 1, columns, squeeze=False)
-    lines = [("victim", loaded[0][1])] + [(label, images) for label, _, images in loaded]
-    for axes, (label, images) in zip(grid, lines, strict=True):
-        for column, axis in enumerate(axes):
-            image = images[column].transpose(1, 2, 0)
-            axis.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
-            axis.set_axis_off()
-        axes[0].text(-0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=9)
-    return _png(figure)
-
-
-def _picture_rows(study: Study, records: Sequence[TrialRecord]) -> list[tuple[str, TrialRecord]]:
-    """Pick the first finished trial of each combination of row axes where other axes are as asked."""
-    wanted = study.report.where
-    rows: dict[str, TrialRecord] = {}
-    for record in sorted(records, key=lambda one: one.index):
-        fits = all(
-            str(record.axes.get(axis)) == str(value) for axis, value in wanted.items() if axis in record.axes
-        )
-        if record.status == "finished" and fits:
-            label = ", ".join(
-                _words(axis, record.axes[axis]) for axis in study.report.rows if axis in record.axes
-            )
-            rows.setdefault(label, record)
-    if not rows:
-        raise ValueError(
-            f"report.where={dict(wanted)} fits no finished trial; name swept axes and their values."
-        )
-    return list(rows.items())
-
-
-def _pictures(record: TrialRecord, store: Artifacts) -> tuple[np.ndarray, np.ndarray]:
-    """Return the victim's and the rebuilt test images, each (n, C, S, S) uint8."""
-    artifact = store.find(record.stage_keys["evaluation"])
-    if artifact is None:
-        raise ValueError(f"trial {record.name}: its evaluation left the store; run the sweep again.")
-    names = ("victims_test.npy", "reconstructions_test.npy")
-    first, second = (np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False) for name in names)
-    return first, second
-
-
-def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
-    """Draw means with the number in each cell; combinations that were not run stay empty."""
-    means = table.pivot_table(index=one, columns=other, values="value", aggfunc="mean", sort=False)
-    means = means.reindex(index=list(dict.fromkeys(table[one])), columns=list(dict.fromkeys(table[other])))
-    values = means.to_numpy(dtype=float)
-    figure = Figure(
-        figsize=(1.3 * values.shape[1] + 2.6, 0.7 * values.shape[0] + 1.6), dpi=120, layout="constrained"
-    )
-    axis = figure.subplots()
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    image = axis.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
-    axis.set_xticks(range(values.shape[1]), [str(name) for name in means.columns])
-    axis.set_yticks(range(values.shape[0]), [str(name) for name in means.index])
-    axis.set_xlabel(other)
-    axis.set_ylabel(one)
-    axis.set_title(f"{metric} ({describe(metric)})", fontsize=9)
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            is_light = value > low + 0.6 * (high - low)
-            axis.text(
-                column, row, f"{value:.4g}", ha="center", va="center", color="black" if is_light else "white"
-            )
-    figure.colorbar(image)
-    return _png(figure)
-
-
 def _mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return float("nan"), float("nan")
@@ -213,23 +115,6 @@ def _mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
         return mean, float("nan")
     error = float(stats.sem(values))
     return mean, error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-
-
-def _words(axis: str, value: Scalar) -> str:
-    if axis == "align":
-        return "aligned" if value else "not aligned"
-    return str(value) if isinstance(value, str) and axis in ("auxiliary", "budget") else f"{axis}={value}"
-
-
-def _plain(name: str) -> str:
-    return name.replace(".", "-").replace("_", "-")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "fixed"}):
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def note(study: Study, records: Sequence[TrialRecord]) -> str:

@@ -9,12 +9,20 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from orchestrator.plan import digest
 from orchestrator.records import Scalar
@@ -51,7 +59,10 @@ class Range(Spec):
         return self
 
 
-AxisValues = list[Any] | Range
+AxisValues = Annotated[
+    Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
+]
 Axes = dict[str, AxisValues]
 
 
@@ -127,7 +138,7 @@ class Study(Spec):
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
     about: str = ""
     base: dict[str, Any]
-    sweep: list[Axes]
+    sweep: list[Axes] = Field(min_length=1)
     """Grids whose points are joined; a single mapping is one grid."""
 
     search: Search = Search()
@@ -214,6 +225,8 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
     raw = _load(path)
     scales = raw.pop("scales", None) or {}
     if scale is not None:
+        if not isinstance(scales, Mapping) or not isinstance(scales.get(scale, {}), Mapping):
+            raise StudyError(f"scales in {path.name} must read scales: {{{scale}: {{path: value}}}}.")
         if scale not in scales:
             raise StudyError(f"--scale {scale} is not in {path.name}; it knows {_listing(scales)}.")
         for name, value in scales[scale].items():
@@ -223,11 +236,20 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
         if not separator:
             raise StudyError(f"--set {override} must read path=value, for example target.seed=3.")
         root = name.split(".", 1)[0]
-        _assign(raw, name if root in Study.model_fields else f"base.{name}", yaml.safe_load(text))
+        _assign(raw, name if root in Study.model_fields else f"base.{name}", _value(override, text))
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         raise StudyError(explain(error, path.name)) from None
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise StudyError(
+            f"--set {override} must give a YAML value, for example 3, [1, 2] or {{low: 1, high: 9}}."
+        ) from None
 
 
 def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
@@ -311,8 +333,19 @@ def shown(value: Any) -> Scalar:
 
 
 def explain(error: ValidationError, where: str) -> str:
-    """Return one line for each fault: field path, value, rule, way out."""
-    return "\n".join(_explain_one(dict(fault), where) for fault in error.errors())
+    """Return one line for each faulty field: path, value, rule, way out."""
+    faults: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for found in error.errors():
+        loc = tuple(part for part in found["loc"] if not _is_branch(part))
+        # A field that takes several types has a fault for each.
+        message = f"{faults[loc]['msg']}; or {found['msg']}" if loc in faults else found["msg"]
+        faults[loc] = {**found, "loc": loc, "msg": message}
+    return "\n".join(_explain_one(fault, where) for fault in faults.values())
+
+
+def _is_branch(part: int | str) -> bool:
+    """Return whether a part of a fault's place is pydantic's name of a type instead of a field."""
+    return part in ("list", "range", "str", "int", "float", "bool", "constrained-float")
 
 
 def _explain_one(fault: dict[str, Any], where: str) -> str:
@@ -331,6 +364,8 @@ def _explain_one(fault: dict[str, Any], where: str) -> str:
 
 def _siblings(loc: Sequence[Any], model: Any) -> list[str]:
     """Return the field names beside the one at `loc`."""
+    if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only a range has fields there
+        return list(Range.model_fields)
     for part in loc[:-1]:
         annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
         options = getattr(annotation, "__args__", ()) if not isinstance(annotation, type) else (annotation,)
@@ -347,7 +382,7 @@ def _load(path: Path) -> dict[str, Any]:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError:
         raise StudyError(f"study={path} does not exist; the shipped ones are in jobs/studies.") from None
-    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise StudyError(
             f"study={path} is not a readable YAML study: {' '.join(str(error).split())}"
         ) from None

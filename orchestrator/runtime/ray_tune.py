@@ -100,6 +100,8 @@ class RayExecutor:
                 ),
             )
             tuner.fit()
+        starts = ray.get(self.broker.state.remote())["starts"]
+        source.journal.append("groups", slots=self.num_groups, starts=starts)
 
     def _asha(self) -> ASHAScheduler:
         assert self.scheduler is not None
