@@ -55,12 +55,14 @@ start() {
   mkdir -p "$STATE"
   "$BIN/python" -c "import secrets; print(secrets.token_hex(32), end='')" >"$STATE/ray_token"
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray_token" RAY_USAGE_STATS_ENABLED=0
-  unset RAY_ADDRESS RAY_API_SERVER_ADDRESS
+  unset RAY_AUTH_TOKEN RAY_ADDRESS RAY_API_SERVER_ADDRESS
   export PATH="$BIN:$PATH"  # a job's `python` is the head's
   start_s3
   MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false launch mlflow "$BIN/python" -m mlflow server --host 127.0.0.1 \
     --port "$MLFLOW_PORT" --workers 1 --backend-store-uri "sqlite:///$STATE/mlflow.db" \
     --artifacts-destination "$STATE/mlartifacts"
+  # Jobs have the head's environment, not that of whoever submits them.
+  export INVERSION_STORE="$STORE" MLFLOW_TRACKING_URI="http://127.0.0.1:$MLFLOW_PORT"
   # A short folder: Ray keeps sockets in it, and their paths may have 107 bytes.
   mktemp -d /tmp/one-host-ray.XXXXXX >"$STATE/ray.tmp"
   launch ray "$BIN/ray" start --head --block --node-ip-address 127.0.0.1 --port "$RAY_PORT" \
@@ -85,9 +87,10 @@ start_s3() {
 
 explain() {
   {
+    echo "unset RAY_AUTH_TOKEN"
     echo "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH='$STATE/ray_token'"
     echo "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD_PORT PATH='$BIN':\$PATH"
-    echo "export INVERSION_STORE='$STORE' MLFLOW_TRACKING_URI=http://127.0.0.1:$MLFLOW_PORT"
+    echo "export INVERSION_STORE='$STORE' MLFLOW_TRACKING_URI=$MLFLOW_TRACKING_URI"
     echo "export AWS_ENDPOINT_URL='$AWS_ENDPOINT_URL'"
     if is_running s3; then
       echo "export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing AWS_DEFAULT_REGION=us-east-1"
@@ -97,8 +100,8 @@ explain() {
   echo "  source '$STATE/env.sh'"
   echo "Then, for example:"
   echo "  ray job submit --working-dir . -- python -m jobs.sweep jobs/studies/demo.yaml \\"
-  echo "    --store '$STORE' --tracking-uri http://127.0.0.1:$MLFLOW_PORT"
-  echo "Pages: MLflow http://127.0.0.1:$MLFLOW_PORT, Ray http://127.0.0.1:$DASHBOARD_PORT (asks for the token in $STATE/ray_token)"
+  echo "    --store '$STORE' --tracking-uri $MLFLOW_TRACKING_URI"
+  echo "Pages: MLflow $MLFLOW_TRACKING_URI, Ray http://127.0.0.1:$DASHBOARD_PORT (asks for the token in $STATE/ray_token)"
   if is_running s3; then echo "The S3 server is a test server: what it holds is lost after cluster/one-host.sh stop."; fi
 }
 

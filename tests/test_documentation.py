@@ -1,0 +1,319 @@
+"""The README and docs/ say what is there: links, commands, targets and every field of a study.
+
+`python -m tests.test_documentation` writes the field tables of docs/studies.md anew.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ray.dashboard.modules.job.cli import submit
+
+from jobs import stage_data, sweep, ui
+from orchestrator import spec, study
+from orchestrator.datasets.sources import READERS
+from orchestrator.metrics import METRICS
+from orchestrator.models import CLASSIFIERS
+from orchestrator.models.freezing import cut_points
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STUDIES = ROOT / "docs" / "studies.md"
+BEGIN, END = "<!-- fields: written by tests/test_documentation.py -->", "<!-- end of fields -->"
+SECTIONS: dict[str, type[spec.Spec]] = {
+    "The file": study.Study,
+    "`search`": study.Search,
+    "`search.scheduler`": study.Asha,
+    "`resources`": study.Resources,
+    "`report`": study.Report,
+    "A range in `sweep`": study.Range,
+    "`base`": spec.TrialSpec,
+    "`base.data`": spec.Data,
+    "`base.target`": spec.Target,
+    "`base.target.pretrain`": spec.Pretrain,
+    "`base.release`": spec.Release,
+    "`base.auxiliary`": spec.Auxiliary,
+    "`base.attack`": spec.Attack,
+    "`base.judge`": spec.Judge,
+    "`base.evaluation`": spec.Evaluation,
+    "Every `recipe`": spec.Recipe,
+    "Every `model`": spec.Model,
+}
+# Command of the README, comments left out -> the test that runs it or, where that takes minutes, checks it.
+HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
+RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
+ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
+SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set sweep.seed=[0]"
+FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
+README_COMMANDS = {
+    "make demo": f"{HERE}_targets_run_the_documented_commands",
+    "make ui": f"{HERE}_targets_run_the_documented_commands",
+    "python -m jobs.sweep demo --plan": f"{HERE}_plan_prints_the_points_and_stops",
+    "python -m jobs.sweep jobs/studies/demo.yaml": f"{HERE}_commands_parse",
+    "python -m jobs.sweep demo --local": RAY,
+    "python -m jobs.sweep demo --scale smoke": f"{HERE}_plan_prints_the_points_and_stops",
+    SETTING: f"{HERE}_overrides_are_applied",
+    "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=~/.inversion/ray_token": f"{HERE}_commands_parse",
+    "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": f"{HERE}_commands_parse",
+    "ray job submit --working-dir . -- python -m jobs.sweep STUDY.yaml --store s3://BUCKET/store "
+    "--data s3://BUCKET/datasets --tracking-uri http://MLFLOW:5000": RAY,
+    "cluster/one-host.sh start": ONE_HOST,
+    "cluster/one-host.sh stop": ONE_HOST,
+    "python -m jobs.stage_data mnist:DIR s3://BUCKET/datasets": f"{STAGE}_idx_sets",
+    FOLDER: f"{STAGE}_an_image_folder_and_skipping_what_is_no_image",
+    "python -m jobs.sweep STUDY.yaml --data DATASETS/": f"{HERE}_commands_parse",
+}
+
+
+def commands(page: Path) -> list[str]:
+    """Return the lines of the page's shell blocks: continuations joined, comments left out."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="ascii"), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(re.sub(r"(^|\s)#\s.*", "", line).split()) for line in lines if line.strip()]
+
+
+def parse(command: str) -> None:
+    """Raise unless the command is one that exists, with options that exist."""
+    words = shlex.split(command)
+    if words[:2] == ["python", "-m"]:
+        _parse_job(words[2], words[3:])
+    elif words[:3] == ["ray", "job", "submit"]:
+        context = submit.make_context("submit", words[3:])
+        entrypoint = list(context.params["entrypoint"])
+        assert (ROOT / context.params["working_dir"] / "jobs").is_dir()
+        assert entrypoint[:2] == ["python", "-m"]
+        _parse_job(entrypoint[2], entrypoint[3:])
+    elif words[0] == "make":
+        assert words[1:]
+        assert set(words[1:]) <= targets()
+    elif words[0].startswith("cluster/"):
+        script = (ROOT / words[0]).read_text(encoding="ascii")
+        assert f"\n{words[1]}() {{" in script
+    else:
+        assert words[0] in ("export", "source") or words == ["ray", "job", "list"], command
+
+
+def _parse_job(module: str, arguments: list[str]) -> None:
+    browse = typer.Typer()
+    browse.command()(ui.main)
+    apps = {"jobs.sweep": sweep.app, "jobs.stage_data": stage_data.app, "jobs.ui": browse}
+    context = typer.main.get_command(apps[module]).make_context(module, arguments)
+    name = str(context.params.get("study"))
+    if module == "jobs.sweep" and name != "STUDY.yaml":
+        chosen = study.read_study(
+            sweep._find(str(ROOT / name) if "/" in name else name),
+            overrides=context.params["overrides"],
+            scale=context.params["scale"],
+        )
+        assert chosen.study
+    if module == "jobs.stage_data" and ":" in context.params["source"]:
+        assert context.params["source"].partition(":")[0] in READERS
+
+
+def targets() -> set[str]:
+    """Return the Makefile's targets."""
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="ascii"), re.MULTILINE))
+
+
+def field_tables() -> str:
+    """Return one table for each part of a study, from the models that validate it."""
+    parts = []
+    for title, model in SECTIONS.items():
+        rows = [f"### {title}", "", "| field | value | default | meaning |", "| --- | --- | --- | --- |"]
+        schema = model.model_json_schema()
+        required = schema.get("required", [])
+        for name, part in schema["properties"].items():
+            is_own = "$ref" in part  # its defaults are in its own table
+            default = "required" if name in required else "its own" if is_own else _default(part["default"])
+            meaning = " ".join(part.get("description", "").split())
+            rows.append(f"| `{name}` | {_kind(part)} | {default} | {meaning} |".replace("|  |", "| |"))
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _default(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {part}" for name, part in value.items()) or "none"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value).lower()
+
+
+def _kind(part: dict[str, Any]) -> str:
+    if "$ref" in part:
+        return f"a mapping ({part['$ref'].rsplit('/', 1)[-1]})"
+    if "anyOf" in part:
+        return " or ".join(_kind(one) for one in part["anyOf"])
+    if "enum" in part:
+        return " or ".join(f"`{value}`" for value in part["enum"])
+    if part.get("type") == "array":
+        return f"a list of {_kind(part['items'])}" if part.get("items") else "a list"
+    if part.get("type") == "object":
+        values = part.get("additionalProperties")
+        return f"a mapping of {_kind(values)}" if isinstance(values, dict) and values else "a mapping"
+    words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    names = {"boolean": "`true` or `false`", "null": "null", "string": "text", None: "anything"}
+    name = names.get(part.get("type"), part.get("type"))
+    return " ".join([str(name), *(f"{sign} {part[key]:g}" for key, sign in words.items() if key in part)])
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="ascii"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    """Yield every relative link of every page."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="ascii")):
+            if "://" not in target:
+                yield page, target
+
+
+@pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: getattr(value, "name", value))
+def test_links_lead_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    found = (page.parent / path).resolve() if path else page
+    assert found.exists(), f"{page.name} links to {target}, which does not exist"
+    assert not anchor or anchor in anchors(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page: Path) -> None:
+    for command in commands(page):
+        parse(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("python -m jobs.sweep demo --cheap", "No such option"),
+        ("python -m jobs.sweep", "Missing parameter: study"),
+        ("ray job submit --workdir . -- python -m jobs.sweep demo", "No such option"),
+        ("python -m jobs.sweep demo --scale tiny", "--scale tiny is not in"),
+    ],
+)
+def test_a_wrong_command_is_noticed(command: str, reason: str) -> None:
+    with pytest.raises(Exception, match=reason):  # typer and Ray have a UsageError each
+        parse(command)
+
+
+def test_every_readme_command_has_a_test() -> None:
+    assert set(commands(PAGES[0])) == set(README_COMMANDS)
+    for where in README_COMMANDS.values():
+        file, _, test = where.partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="ascii"), where
+
+
+def test_targets_run_the_documented_commands() -> None:
+    for target, wanted in (("demo", "-m jobs.sweep jobs/studies/demo.yaml"), ("ui", "-m jobs.ui")):
+        printed = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        assert printed.splitlines()[-1].endswith(wanted)
+    named = set(re.findall(r"`make ([a-z]+)`", PAGES[0].read_text(encoding="ascii")))
+    assert {"demo", "test", "check"} <= named <= targets()
+
+
+def test_plan_prints_the_points_and_stops(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.sweep",
+        "demo",
+        "--scale",
+        "smoke",
+        "--plan",
+        "--out",
+        str(tmp_path),
+    ]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "study demo: 12 points" in ran.stdout
+    assert not list(tmp_path.rglob("manifest.json"))
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_overrides_are_applied() -> None:
+    chosen = study.read_study(
+        sweep._find("demo"), overrides=["target.recipe.epochs=5", "sweep.seed=[0]"], scale=None
+    )
+    assert chosen.base["target"]["recipe"]["epochs"] == 5
+    assert chosen.axes()["seed"] == [0]
+
+
+def test_readme_is_short_and_starts_with_the_two_commands() -> None:
+    lines = PAGES[0].read_text(encoding="ascii").splitlines()
+    assert len(lines) <= 200
+    for command in ("make demo", "make ui"):
+        assert any(line.startswith(command) for line in lines[:29])
+
+
+def test_readme_says_how_many_points_the_demo_has() -> None:
+    points, _ = study.expand(study.read_study(sweep._find("demo")))
+    assert f"The demo has {len(points)} points" in PAGES[0].read_text(encoding="ascii")
+
+
+def test_readme_names_every_study_metric_and_file() -> None:
+    text = PAGES[0].read_text(encoding="ascii")
+    for path in (ROOT / "jobs" / "studies").glob("*.yaml"):
+        if path.name.startswith("test-"):  # a test that submits jobs puts its study there for a moment
+            continue
+        assert f"(jobs/studies/{path.name})" in text
+    for metric in METRICS:
+        assert f"/{metric}" in text
+    tree = text.partition("## Files")[2].partition("```")[2].partition("```")[0]
+    named = set(re.findall(r"([a-z_]+)(?:\.py|/)", tree))
+    modules = {path.stem for path in (ROOT / "orchestrator").glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
+    assert modules | packages | {"jobs", "cluster", "tests", "benchmarks", "docs"} <= named
+
+
+def test_every_field_of_a_study_is_documented() -> None:
+    written = STUDIES.read_text(encoding="ascii").partition(BEGIN)[2].partition(END)[0].strip()
+    assert written == field_tables(), "run python -m tests.test_documentation and look at what changed"
+
+
+def test_every_part_of_a_study_has_a_table() -> None:
+    models = {
+        model
+        for module in (spec, study)
+        for model in vars(module).values()
+        if isinstance(model, type) and issubclass(model, spec.Spec) and model is not spec.Spec
+    }
+    assert models == set(SECTIONS.values())
+
+
+def test_the_example_is_a_study(tmp_path: Path) -> None:
+    example = re.findall(
+        r"^```yaml\n(.*?)^```$", STUDIES.read_text(encoding="ascii"), re.MULTILINE | re.DOTALL
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(example[0], encoding="ascii")
+    points, dropped = study.expand(study.read_study(file))
+    assert (len(points), dropped) == (18, [])
+    assert len(study.expand(study.read_study(file, scale="smoke"))[0]) == 6
+
+
+def test_studies_page_knows_the_names() -> None:
+    text = STUDIES.read_text(encoding="ascii")
+    for name in (*CLASSIFIERS, *study.SHORT_NAMES.values(), *study.SHORTHANDS, *cut_points("ami-face")):
+        assert f"`{name}`" in text, name
+
+
+def main() -> None:
+    """Write the field tables anew."""
+    head, _, rest = STUDIES.read_text(encoding="ascii").partition(BEGIN)
+    STUDIES.write_text(
+        f"{head}{BEGIN}\n\n{field_tables()}\n\n{END}{rest.partition(END)[2]}", encoding="ascii"
+    )
+
+
+if __name__ == "__main__":
+    main()
