@@ -1,0 +1,345 @@
+"""The one training loop: the same bytes however often it is interrupted, best epochs, workers."""
+
+import contextlib
+import itertools
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from orchestrator.models import build_classifier
+from orchestrator.models.freezing import freeze
+from orchestrator.spec import Model, Recipe
+from orchestrator.training import (
+    Cancelled,
+    Fitted,
+    Objective,
+    Pairs,
+    World,
+    as_unit,
+    classification,
+    derive_seed,
+    fit,
+    hold_out,
+    predict,
+    reconstruction,
+    seeded,
+)
+
+RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, validation_fraction=0.2)
+
+
+class Memory:
+    """A checkpoint that counts."""
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+        self.saves = 0
+
+    def load(self) -> bytes | None:
+        """Return what was saved last."""
+        return self.data
+
+    def save(self, data: bytes) -> None:
+        """Replace it."""
+        self.data, self.saves = data, self.saves + 1
+
+
+def pairs(number: int = 60) -> Pairs:
+    """Return images of two classes that differ in brightness, (number, 1, 32, 32) uint8."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(number) % 2
+    noise = torch.randint(0, 120, (number, 1, 32, 32), generator=generator)
+    return Pairs((noise + 100 * labels[:, None, None, None]).to(torch.uint8), labels)
+
+
+def network() -> Any:
+    """Return an untrained classifier with dropout and batch norms."""
+    model = Model(name="ami-digit", width=0.01)
+    return seeded(lambda: build_classifier(model, classes=2, channels=1, image_size=32), 3)
+
+
+def trained(world: World, model: Any = None, recipe: Recipe = RECIPE) -> tuple[dict[str, Tensor], Fitted]:
+    """Fit a network and return its weights and the fit."""
+    torch.set_num_threads(1)
+    model = network() if model is None else model
+    fitted = fit(model, pairs(), classification(), recipe, 7, world)
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}, fitted
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two networks have the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stopping_after(epoch: int) -> Callable[[Mapping[str, float]], bool]:
+    """Ask to stop once an epoch is reported; the checkpoint of that epoch is not written any more."""
+    return lambda metrics: metrics["epoch"] < epoch
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_interrupted_at_any_epoch_it_ends_with_the_same_bytes(epoch: int) -> None:
+    undisturbed, whole = trained(World())
+    memory = Memory()
+
+    def killed(metrics: Mapping[str, float]) -> bool:
+        if metrics["epoch"] == epoch + 1:
+            raise KeyboardInterrupt  # after the checkpoint of `epoch`, in the middle of what follows
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=killed))
+    assert memory.saves == epoch
+    epochs: list[float] = []
+    world = World(checkpoint=memory, report=lambda metrics: epochs.append(metrics["epoch"]) or True)
+    resumed, rest = trained(world)
+    assert epochs == list(range(epoch + 1, 5))
+    assert same(resumed, undisturbed)
+    assert rest == whole
+
+
+def test_interrupted_again_and_again_it_ends_with_the_same_bytes() -> None:
+    undisturbed, whole = trained(World())
+    memory = Memory()
+    for epoch in (2, 3, 4):
+        with pytest.raises(Cancelled, match=f"stopped after epoch {epoch} of 4"):
+            trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(epoch)))
+        # the epoch that asked to stop has been saved as well, unless it is the last one
+        assert memory.saves == min(epoch, 3)
+    resumed, rest = trained(World(checkpoint=memory))
+    assert same(resumed, undisturbed)
+    assert rest == whole
+
+
+def test_frozen_networks_resume_bit_for_bit_too() -> None:
+    def frozen() -> Any:
+        model = network()
+        freeze(model, "block1", "weights+statistics")
+        return model
+
+    undisturbed, _ = trained(World(), frozen())
+    memory = Memory()
+    with pytest.raises(Cancelled):
+        trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(2)), frozen())
+    assert same(trained(World(checkpoint=memory), frozen())[0], undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "text", "empty"])
+def test_a_damaged_checkpoint_is_reported_and_ignored(damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory()
+    with pytest.raises(Cancelled):
+        trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(2)))
+    assert memory.data is not None
+    data = memory.data
+    middle = len(data) - 100
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    memory.data = {"flip": flipped, "cut": data[: len(data) // 2], "text": b"not a checkpoint", "empty": b""}[
+        damage
+    ]
+    epochs: list[float] = []
+    with caplog.at_level(logging.WARNING):
+        weights, _ = trained(
+            World(checkpoint=memory, report=lambda metrics: epochs.append(metrics["epoch"]) or True)
+        )
+    assert epochs == [1, 2, 3, 4]
+    assert "event=checkpoint_damaged" in caplog.text
+    assert "action=start_over" in caplog.text
+    assert same(weights, trained(World())[0])
+
+
+def test_checkpoints_are_written_when_their_time_has_come_and_not_at_the_end() -> None:
+    often, seldom = Memory(), Memory()
+    trained(World(checkpoint=often, checkpoint_seconds=0.0))
+    trained(World(checkpoint=seldom, checkpoint_seconds=1000.0))
+    assert (often.saves, seldom.saves) == (3, 0)
+
+
+def test_cancelled_says_where_it_stopped() -> None:
+    with pytest.raises(Cancelled, match="stopped after epoch 2 of 4"):
+        trained(World(report=stopping_after(2)))
+
+
+def test_the_best_epoch_is_kept_not_the_last() -> None:
+    seen: list[dict[str, Tensor]] = []
+    model = network()
+    losses = iter([3.0, 1.0, 2.0, 1.0])  # of two equal epochs the earlier one is kept
+    objective = Objective(
+        nn.functional.cross_entropy,
+        lambda outputs, wanted: {"loss": next(losses)},
+        reconstruction().badness,
+    )
+
+    def keep(metrics: Mapping[str, float]) -> bool:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return True
+
+    fitted = fit(model, pairs(), objective, RECIPE, 7, World(report=keep))
+    assert fitted.best_epoch == 2
+    assert same(model.state_dict(), seen[1])
+    assert not same(seen[1], seen[3])
+
+
+def test_classification_prefers_accuracy_then_loss_and_reconstruction_the_loss() -> None:
+    badness = classification().badness
+    assert badness({"accuracy": 0.9, "loss": 5.0}) < badness({"accuracy": 0.8, "loss": 0.1})
+    assert badness({"accuracy": 0.9, "loss": 0.1}) < badness({"accuracy": 0.9, "loss": 0.2})
+    assert reconstruction().badness({"loss": 0.1}) < reconstruction().badness({"loss": 0.2})
+
+
+def test_sums_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]]).log_softmax(1)
+    sums = classification().sums(logits, torch.tensor([0, 1]))
+    assert sums["loss"] == pytest.approx(2 * 0.6931472)
+    assert sums["accuracy"] == 1  # argmax takes the first of two equal logits
+    wrong = torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]])
+    assert reconstruction().sums(wrong, torch.zeros_like(wrong)) == {"loss": pytest.approx(0.625)}
+
+
+def test_frozen_parameters_never_change_and_fixed_statistics_neither() -> None:
+    for mode, keeps_statistics in (("weights", False), ("weights+statistics", True)):
+        model = network()
+        freeze(model, "block2", mode)  # type: ignore[arg-type]
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        after, _ = trained(World(), model)
+        for name in before:
+            is_frozen = name.startswith(("blocks.0.", "blocks.1."))
+            is_statistic = "running" in name or "tracked" in name
+            keeps = is_frozen and (keeps_statistics or not is_statistic)
+            assert torch.equal(before[name], after[name]) is keeps, (mode, name)
+
+
+def test_the_order_of_the_data_depends_on_seed_and_epoch_only() -> None:
+    def orders(seed: int, memory: Memory, stop: int = 9) -> list[Tensor]:
+        batches: list[Tensor] = []
+
+        def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+            batches.append(wanted.clone())
+            return nn.functional.mse_loss(outputs, wanted)
+
+        number = torch.arange(40, dtype=torch.float32)[:, None]
+        objective = Objective(loss, reconstruction().sums, reconstruction().badness)
+        recipe = Recipe(epochs=3, batch_size=8)
+        world = World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(stop))
+        try:
+            fit(nn.Linear(1, 1), Pairs(number, number), objective, recipe, seed, world)
+        except Cancelled:
+            return batches
+        return batches
+
+    whole = orders(1, Memory())
+    memory = Memory()
+    parts = orders(1, memory, stop=2) + orders(1, memory)
+    assert len(whole) == len(parts) == 3 * 5  # 36 training numbers make 4 full batches and one of 4
+    assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
+    first, second = torch.cat(whole[:5]), torch.cat(whole[5:10])
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
+    assert not torch.equal(first, torch.cat(orders(2, Memory())[:5]))
+
+
+def test_nothing_reads_or_moves_the_global_generator() -> None:
+    torch.manual_seed(1)
+    first = trained(World())[0]
+    after = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))
+    torch.manual_seed(2)
+    assert same(first, trained(World())[0])
+
+
+def test_held_out_pairs_are_seeded_disjoint_and_never_none() -> None:
+    numbers = Pairs(torch.arange(10), torch.arange(10))
+    kept, held = hold_out(numbers, 0.3, 4)
+    assert (len(kept), len(held)) == (7, 3)
+    assert sorted([*kept.inputs.tolist(), *held.inputs.tolist()]) == list(range(10))
+    assert torch.equal(hold_out(numbers, 0.3, 4)[1].inputs, held.inputs)
+    assert not torch.equal(hold_out(numbers, 0.3, 5)[1].inputs, held.inputs)
+    assert len(hold_out(numbers, 0.001, 4)[1]) == 1
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 training images are too few for 1 workers; give at least 4"):
+        fit(network(), pairs(2), classification(), RECIPE, 0, World())
+
+
+def test_seeds_and_units() -> None:
+    assert derive_seed("a", 1) == derive_seed("a", "1") != derive_seed("a1")
+    assert 0 <= derive_seed("x") < 2**63
+    assert torch.equal(as_unit(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([0.0, 1.0]))
+    assert same(network().state_dict(), network().state_dict())
+    assert predict(network(), pairs(3).inputs, torch.device("cpu")).shape == (3, 2)
+
+
+@dataclass
+class Shared:
+    """A checkpoint that the ranks of one group share."""
+
+    path: Path
+
+    def load(self) -> bytes | None:
+        """Return what was saved last."""
+        return self.path.read_bytes() if self.path.exists() else None
+
+    def save(self, data: bytes) -> None:
+        """Replace it."""
+        self.path.write_bytes(data)
+
+
+def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+    """Train as one of several processes, undisturbed and interrupted; leave both weights and the losses."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
+    losses: list[float] = []
+
+    def go(checkpoint: Shared | None, stop: int) -> dict[str, Tensor]:
+        def report(metrics: Mapping[str, float]) -> bool:
+            losses.append(metrics["train_loss"])
+            return metrics["epoch"] < stop
+
+        # Each epoch counts as better than the last, so that rank 0 ends with the last one like the rest.
+        order = itertools.count()
+        objective = Objective(
+            nn.functional.cross_entropy, classification().sums, lambda means: (next(order),)
+        )
+        world = World(rank=rank, size=size, checkpoint=checkpoint, checkpoint_seconds=0.0, report=report)
+        model = network()
+        with contextlib.suppress(Cancelled):
+            fit(model, pairs(), objective, RECIPE, 7, world)
+        return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
+
+    whole = go(None, 99)
+    shared = Shared(Path(folder) / "checkpoint")
+    parts = [go(shared, 2), go(shared, 99)][1]
+    tensors = {f"whole.{name}": tensor for name, tensor in whole.items()}
+    tensors |= {f"parts.{name}": tensor for name, tensor in parts.items()}
+    save_file({**tensors, "losses": torch.tensor(losses)}, f"{folder}/rank{rank}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_train_one_network_and_resume_it(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(as_rank, args=(2, port, str(tmp_path)), nprocs=2)
+    one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    losses = one.pop("losses").tolist()
+    assert other.pop("losses").tolist() == []  # rank 0 speaks for the group
+    assert losses[3] < 0.8 * losses[0]
+    assert losses[4:] == [losses[0], losses[1], losses[2], losses[3]]
+    assert same(one, other)
+    for name in (name for name in one if name.startswith("whole.")):
+        assert torch.equal(one[name], one[name.replace("whole.", "parts.")]), name
+
+
+def test_too_few_images_for_the_workers_are_refused_on_every_rank() -> None:
+    with pytest.raises(ValueError, match="6 training images are too few for 3 workers; give at least 12"):
+        fit(network(), pairs(6), classification(), RECIPE, 0, World(rank=2, size=3))
