@@ -1,0 +1,178 @@
+"""What is refused before anything starts, and how a budget becomes a cut point."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.datasets import Location, describe, load
+from orchestrator.datasets.builtin import staged
+from orchestrator.datasets.selection import auxiliary_images
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.preflight import Preflight
+from orchestrator.study import Point, StudyError, expand
+from tests import tiny
+
+DIGITS = {"dataset": "digits"}  # every class may be private
+UNFROZEN = {"target.pretrain": None, "target.budget": "full"}
+
+
+def point(changes: dict[str, Any] | None = None) -> Point:
+    """Return the only point of the tiny study with dotted paths changed."""
+    return expand(tiny.study({"seed": [0]}, changes))[0][0]
+
+
+def refusal(changes: dict[str, Any]) -> str:
+    """Return why the tiny trial with dotted paths changed cannot run."""
+    with pytest.raises(StudyError) as caught:
+        Preflight(Location()).resolve(point(changes))
+    return str(caught.value)
+
+
+UNKNOWN = "built in are digits, photo-patches; others need a data location with staged sets."
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"data.dataset": "imagenet"}, f"dataset=imagenet is unknown; {UNKNOWN}"),
+        ({"auxiliary": {"kind": "distinct", "dataset": "cats"}}, f"dataset=cats is unknown; {UNKNOWN}"),
+        ({"target.pretrain": {"dataset": "cats"}}, f"dataset=cats is unknown; {UNKNOWN}"),
+        (
+            {"attack.name": "gan"},
+            "attack.name=gan is unknown; choose one of inverter.",
+        ),
+        (
+            {"target.model": {"name": "vgg"}},
+            "target.model.name=vgg is unknown; choose one of ami-digit, ami-face.",
+        ),
+        (
+            {"judge.model": {"name": "vgg"}},
+            "judge.model.name=vgg is unknown; choose one of ami-digit, ami-face.",
+        ),
+        (
+            {"attack.model": {"name": "vgg"}},
+            "attack.model.name=vgg is unknown; choose one of ami-digit, ami-face.",
+        ),
+        (
+            {"data": DIGITS, "target.classes": 11},
+            "target.classes=11 must lie in 1..10, the classes of digits; lower target.classes.",
+        ),
+        (
+            {"data.class_pool": 11, **UNFROZEN},
+            "data.class_pool=11 must lie in 1..10, the classes of digits; lower data.class_pool.",
+        ),
+        (
+            {"data": DIGITS},
+            "data.class_pool=null leaves no public class of the 10 of digits, but target.pretrain.dataset "
+            "needs some; lower data.class_pool or name another dataset there.",
+        ),
+        (
+            {"data": DIGITS, **UNFROZEN, "auxiliary.kind": "generic"},
+            "data.class_pool=null leaves no public class of the 10 of digits, but auxiliary.kind=generic "
+            "needs some; lower data.class_pool or name another dataset there.",
+        ),
+        (
+            {"data.split": "odd"},
+            "data.split=odd is not a split of digits; it has default, even.",
+        ),
+        (
+            {"data.image_size": 64},
+            "data.image_size=64 must be 32 for target.model.name=ami-digit; change the size or choose a "
+            "network made for 64 (ami-face).",
+        ),
+        (
+            {"target.budget": "block9"},
+            "target.budget=block9 is no cut point of this classifier; choose full, block1, block2, block3, "
+            "or |theta_C| in millions.",
+        ),
+        (
+            {"target.pretrain": None},
+            "target.budget=block1 freezes layers at public weights, but target.pretrain is null; add "
+            "target.pretrain or use the budget full.",
+        ),
+        (
+            {"auxiliary": {"kind": "distinct", "dataset": "digits"}},
+            "auxiliary.dataset=digits is the private data set, but auxiliary.kind=distinct needs unrelated "
+            "images; name another data set or use null for the photograph patches.",
+        ),
+        (
+            {"auxiliary.size": 135},
+            "auxiliary.size=135 must lie in 1..134, the images of kind same-heldout at target.classes=3; "
+            "lower auxiliary.size or use null for all.",
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_cannot_run_is_told_in_one_line(changes: dict[str, Any], text: str) -> None:
+    assert refusal(changes) == text
+
+
+@pytest.mark.parametrize("kind", ["same-train", "same-heldout", "generic", "distinct", "augmented"])
+def test_the_size_that_is_allowed_is_the_size_that_there_is(kind: str) -> None:
+    trial = tiny.spec({"auxiliary": {"kind": kind}})
+    other = load("photo-patches", Location()) if kind == "distinct" else None
+    there = len(auxiliary_images(load("digits", Location()), other, trial.data, 3, trial.auxiliary))
+    Preflight(Location()).resolve(point({"auxiliary": {"kind": kind, "size": there}}))
+    assert f"must lie in 1..{there}, the images" in refusal({"auxiliary": {"kind": kind, "size": there + 1}})
+
+
+def test_a_number_picks_the_nearest_cut_point() -> None:
+    wanted = {1000.0: "full", 1e-9: "block3", 0.0016: "block1"}
+    for number, cut in wanted.items():
+        resolved = Preflight(Location()).resolve(point({"target.budget": number}))
+        assert resolved.spec.target.budget == cut
+        assert resolved.spec == point({"target.budget": cut}).spec
+
+
+def test_every_distinct_fault_is_reported_once() -> None:
+    points = [point({"data.dataset": name}) for name in ("a", "b", "a")] + [point()]
+    with pytest.raises(StudyError) as caught:
+        Preflight(Location()).resolve_all(points)
+    assert [line.split(" is ")[0] for line in str(caught.value).splitlines()] == ["dataset=a", "dataset=b"]
+
+
+def test_digests_are_those_of_the_manifests() -> None:
+    preflight = Preflight(Location())
+    preflight.resolve(point({"auxiliary.kind": "distinct"}))
+    manifests = {name: staged(name).get(f"{name}/manifest.json") for name in ("digits", "photo-patches")}
+    assert preflight.digests == {
+        name: hashlib.sha256(manifest or b"").hexdigest() for name, manifest in manifests.items()
+    }
+
+
+def test_a_staged_shard_with_a_flipped_byte_is_found(tmp_path: Path) -> None:
+    copy_of_digits(tmp_path, "mine")
+    here = Location(DirectoryBlobs(tmp_path))
+    changes = {"data.dataset": "mine"}
+    assert Preflight(here).resolve(point(changes)).spec.data.dataset == "mine"
+    assert describe("mine", here).source.endswith("/mine")
+    (shard,) = (tmp_path / "mine").rglob("images-*.npy")
+    flip(shard)
+    with pytest.raises(StudyError) as caught:
+        Preflight(here).resolve(point(changes))
+    assert "does not match its manifest: want SHA-256" in str(caught.value)
+    assert "remove the set's folder and stage it again with python -m jobs.stage_data." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_sets_name_the_staged_ones(tmp_path: Path) -> None:
+    copy_of_digits(tmp_path, "mine")
+    with pytest.raises(StudyError, match=r"staged at .* are mine; correct the name or stage the set"):
+        Preflight(Location(DirectoryBlobs(tmp_path))).resolve(point({"data.dataset": "yours"}))
+
+
+def copy_of_digits(folder: Path, name: str) -> None:
+    """Stage the bundled digits under another name."""
+    blobs, source = DirectoryBlobs(folder), staged("digits")
+    for path in source.names("digits/"):
+        blobs.put(path.replace("digits", name, 1), source.get(path) or b"")
+
+
+def flip(path: Path) -> None:
+    """Turn one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
