@@ -105,7 +105,7 @@ def test_installers_are_those_of_the_makefile() -> None:
 
 def test_kuberay_asks_for_the_token_and_takes_secrets_by_reference() -> None:
     spec = kuberay()["RayCluster"]["spec"]
-    assert spec["authOptions"] == {"mode": "token", "secretName": "inversion-ray-token"}
+    assert spec["authOptions"] == {"mode": "token"}
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     for container in (one for group in groups for one in group["template"]["spec"]["containers"]):
         assert {"secretRef": {"name": "inversion-s3"}} in container["envFrom"]

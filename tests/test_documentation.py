@@ -49,7 +49,7 @@ SECTIONS: dict[str, type[spec.Spec]] = {
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
 RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
 ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
-SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set sweep.seed=[0]"
+SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.seed=[0]'"
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
 README_COMMANDS = {
     "make demo": f"{HERE}_targets_run_the_documented_commands",
