@@ -9,7 +9,7 @@ import pytest
 from orchestrator.blobs import Blobs
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
-from tests import s3
+from tests import s3, servers
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +46,17 @@ def blobs(request: pytest.FixtureRequest) -> Blobs:
     if request.param == "directory":
         return DirectoryBlobs(request.getfixturevalue("tmp_path") / "store")
     return open_blobs(request.getfixturevalue("s3_uri"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start an MLflow server of two processes; yield its address."""
+    with servers.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running.uri
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Cluster]:
+    """Start the one Ray head of this session: token authentication on, workers know the S3 endpoint."""
+    with servers.ray_head(tmp_path_factory.mktemp("ray")) as cluster:
+        yield cluster

@@ -80,6 +80,7 @@ class RayExecutor:
         # No CPU: the groups may take them all, and a driver that waited for one would never ask for a stage.
         drive = tune.with_resources(_drive, tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}]))
         config: dict[str, Any] = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
+        config["max_epochs"] = self.max_epochs
         is_asha = self.scheduler is not None
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = Tuner(
@@ -148,7 +149,8 @@ class TaskSearcher(Searcher):
         self._source.started(task)
         stages = [asdict(stage) for stage in task.stages.values()]
         priorities = {stage.key: self._priorities[stage.key] for stage in task.stages.values()}
-        return {"name": task.point.name, "stages": stages, "priorities": priorities}
+        # JSON, because Tune copies every config field into every result.
+        return {"name": task.point.name, "task": json.dumps({"stages": stages, "priorities": priorities})}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -177,10 +179,13 @@ class TaskSearcher(Searcher):
 
 def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run one trial: the trainable. Everything heavy happens in the worker groups."""
+    task = json.loads(config["task"])
+    stages = [Stage(**plain) for plain in task["stages"]]
+    store = open_artifacts(shared["store"])
     edges = Edges(
-        store=open_artifacts(shared["store"]),
+        store=store,
         leases=RayLeases(shared["store"]),
-        launcher=BrokerLauncher(shared["broker"], config["priorities"]),
+        launcher=BrokerLauncher(shared["broker"], task["priorities"]),
         owner=shared["owner"],
     )
 
@@ -189,8 +194,16 @@ def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
             tune.report({"epoch": progress["epoch"], RUNG_METRIC: progress[RUNG_METRIC]})
         return True
 
-    outcome = run_trial([Stage(**plain) for plain in config["stages"]], edges, report)
-    tune.report({OUTCOME: json.dumps(asdict(outcome)), "done": True})
+    outcome = run_trial(stages, edges, report)
+    found = next((store.find(stage.key) for stage in stages if stage.name == "inversion"), None)
+    tune.report(
+        {
+            OUTCOME: json.dumps(asdict(outcome)),
+            "epoch": shared["max_epochs"],
+            RUNG_METRIC: found.metrics[f"inversion/{RUNG_METRIC}"] if found else float("inf"),
+            "done": True,
+        }
+    )
 
 
 def start_broker() -> Any:

@@ -1,0 +1,249 @@
+"""Sweeps on a real Ray head with token authentication, S3 over HTTP and MLflow; faults are real kills."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from mlflow.entities import Run
+
+from orchestrator.artifacts import Artifacts
+from orchestrator.runtime.stores import open_blobs
+from tests.servers import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+TINY = """
+study: {name}
+base:
+  data: {{dataset: digits, split: even, class_pool: 5}}
+  target:
+    classes: 3
+    model: {{name: ami-digit, width: 0.0625}}
+    pretrain: {{recipe: {{epochs: 2, batch_size: 32, learning_rate: 0.001}}}}
+    recipe: {{epochs: {epochs}, batch_size: 32, learning_rate: 0.001}}
+  auxiliary: {{size: 100}}
+  attack:
+    model: {{name: ami-digit, width: 0.0625}}
+    recipe: {{epochs: {attack_epochs}, batch_size: 16, learning_rate: 0.003}}
+  judge:
+    model: {{name: ami-digit, width: 0.0625}}
+    recipe: {{epochs: 2, batch_size: 32, learning_rate: 0.001}}
+sweep:
+  release.truncation: [1, 3]
+  auxiliary.kind: [same-heldout, distinct]
+  target.budget: [full, block2]
+"""
+
+
+def write_study(folder: Path, name: str, *, epochs: int = 2, attack_epochs: int = 2, more: str = "") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(TINY.format(name=name, epochs=epochs, attack_epochs=attack_epochs) + more)
+    return path
+
+
+def command(study: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "jobs.sweep", str(study), "--out", str(out), *options]
+
+
+def run(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=380, check=False)
+
+
+def run_locally(study: Path, out: Path, *options: str) -> bytes:
+    """Run the study in one process, without Ray; return its table."""
+    done = run(command(study, out, "--local", "--ship-later", *options), dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return table(out, study)
+
+
+def table(out: Path, study: Path) -> bytes:
+    return (out / study.stem / "results.csv").read_bytes()
+
+
+def stage_names(store: Artifacts) -> Counter[str]:
+    found = [store.find(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
+    return Counter(artifact.stage for artifact in found if artifact)
+
+
+def events(store: Artifacts, kind: str) -> list[dict[str, object]]:
+    """Return the events of one kind in all journals of a store."""
+    names = [name for name in store.blobs.names("sweeps/") if "/journal/" in name]
+    lines = [line for name in names for line in (store.blobs.get(name) or b"").splitlines()]
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def runs(uri: str, study: str) -> tuple[list[Run], list[Run]]:
+    """Return the parents and the children of a study's experiment."""
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [one for one in found if one.data.tags["inversion.kind"] == "sweep"]
+    return parents, [one for one in found if one.data.tags["inversion.kind"] == "trial"]
+
+
+@pytest.fixture
+def env(ray_cluster: Cluster) -> dict[str, str]:
+    return {**os.environ, **ray_cluster.env}
+
+
+@pytest.mark.mlflow
+def test_a_submitted_job_equals_the_local_run(
+    ray_cluster: Cluster, env: dict[str, str], s3_uri: str, mlflow_server: str, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, "submitted")
+    data = f"{s3_uri}-data"
+    staged = run([sys.executable, "-m", "jobs.stage_data", "digits", data, "--name", "numbers"], env)
+    assert staged.returncode == 0, staged.stderr
+    options = ["--set", "data.dataset=numbers", "--set", "data.split=default", "--data", data]
+
+    copy = (
+        ROOT / "jobs" / "studies" / f"test-{tmp_path.name}.yaml"
+    )  # what is submitted travels in the working dir
+    copy.write_bytes(study.read_bytes())
+    try:
+        submit = [
+            str(Path(sys.executable).parent / "ray"),
+            "job",
+            "submit",
+            "--address",
+            ray_cluster.dashboard,
+        ]
+        submit += ["--working-dir", ".", "--", "python", "-m", "jobs.sweep", f"jobs/studies/{copy.name}"]
+        submit += [*options, "--store", s3_uri, "--tracking-uri", mlflow_server]
+        done = run(submit, {name: value for name, value in env.items() if name != "RAY_ADDRESS"})
+    finally:
+        copy.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    store = Artifacts(open_blobs(s3_uri))
+    (name,) = [n for n in store.blobs.names("sweeps/") if n.endswith("report/results.csv")]
+    assert store.blobs.get(name) == run_locally(study, tmp_path / "local", *options)
+
+    parents, children = runs(mlflow_server, "submitted")
+    assert [one.info.status for one in parents] == ["FINISHED"]
+    assert [one.info.status for one in children] == ["FINISHED"] * 8
+    # Each distinct classifier was trained once: two budgets, one public network, one judge.
+    assert {n: stage_names(store)[n] for n in ("pretrain", "target", "judge")} == {
+        "pretrain": 1,
+        "target": 2,
+        "judge": 1,
+    }
+    assert "testing-secret-never-printed" not in done.stdout + done.stderr
+
+
+def test_a_killed_driver_and_a_killed_worker_leave_no_trace(env: dict[str, str], tmp_path: Path) -> None:
+    study = write_study(tmp_path, "killed", epochs=10, attack_epochs=40)
+    want = run_locally(study, tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    store = Artifacts(open_blobs(str(out / "store")))
+
+    driver = subprocess.Popen(command(study, out), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    wait_for_artifacts(store, 4, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {key: store.find(key) for key in store.keys()}  # noqa: SIM118
+
+    again = subprocess.Popen(command(study, out), cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    wait_for_artifacts(store, len(before) + 2, again)
+    kill_a_worker()
+    printed, _ = again.communicate(timeout=380)
+    assert again.returncode == 0, printed
+
+    assert table(out, study) == want
+    assert all(store.find(key) == artifact for key, artifact in before.items()), (
+        "a finished stage was repeated"
+    )
+    starts = events(store, "groups")[-1]["starts"]
+    assert isinstance(starts, dict)
+    assert sum(starts.values()) > len(starts), "no worker group was started again: the kill missed"
+    assert not store.blobs.names("checkpoints/")
+    parents, children = runs(f"sqlite:///{out / 'mlflow.db'}", "killed")
+    assert [one.info.status for one in parents] == ["FINISHED"]
+    assert Counter(one.data.tags["inversion.trial"] for one in children).most_common(1)[0][1] == 1
+    assert [one.info.status for one in children] == ["FINISHED"] * 8
+
+
+def test_stored_points_cost_next_to_nothing_and_groups_fit_the_slots(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, "stored")
+    out = tmp_path / "out"
+    first = run(command(study, out, "--ship-later"), env)
+    assert first.returncode == 0, first.stdout + first.stderr
+    store = Artifacts(open_blobs(str(out / "store")))
+    (groups,) = events(store, "groups")
+    assert isinstance(groups["starts"], dict)
+    assert len(groups["starts"]) <= int(str(groups["slots"])) <= 2
+    assert len(list(csv.DictReader(table(out, study).decode().splitlines()))) == 8
+
+    kept = table(out, study)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    second = run(command(study, out, "--ship-later"), env)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert second.returncode == 0
+    assert table(out, study) == kept
+    assert "stages run/reused: 0/" in second.stdout
+    assert (now.ru_utime + now.ru_stime) - (spent.ru_utime + spent.ru_stime) < 2.0 * 8
+
+
+def test_two_workers_train_one_network_together(env: dict[str, str], tmp_path: Path) -> None:
+    study = write_study(tmp_path, "together")
+    options = ["--set", "resources.workers=2", "--set", "sweep.auxiliary.kind=[same-heldout]", "--ship-later"]
+    done = run(command(study, tmp_path / "out", *options), env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
+    (groups,) = events(store, "groups")
+    assert list(dict(groups["starts"]).values()) == [1]  # type: ignore[call-overload]
+    targets = [a for key in store.keys() if (a := store.find(key)) and a.stage == "target"]  # noqa: SIM118
+    assert [artifact.profile["workers"] for artifact in targets] == [2, 2]
+    assert all(artifact.metrics["target/accuracy"] > 0.8 for artifact in targets)
+
+
+def test_optuna_with_asha_stops_some_and_finishes_the_rest(env: dict[str, str], tmp_path: Path) -> None:
+    search = """
+search:
+  algorithm: optuna
+  samples: 6
+  batch: 3
+  objectives: {inversion/mse_test: minimize, inversion/ssim_test: maximize}
+  scheduler: {grace_epochs: 2, reduction_factor: 2}
+"""
+    study = write_study(tmp_path, "searched", attack_epochs=12, more=search)
+    done = run(command(study, tmp_path / "out", "--ship-later"), env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = list(csv.DictReader(table(tmp_path / "out", study).decode().splitlines()))
+    status = Counter(row["status"] for row in rows)
+    assert status["finished"] >= 1
+    assert status["pruned"] >= 1
+    assert sum(status.values()) == 6
+    assert (tmp_path / "out" / "searched" / "pareto.csv").exists()
+
+
+def wait_for_artifacts(store: Artifacts, count: int, process: subprocess.Popen) -> None:
+    """Wait until so many stages are published while the process runs."""
+    end = time.monotonic() + 200
+    while len(store.keys()) < count:
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < end, "the sweep published nothing"
+        time.sleep(0.05)
+
+
+def kill_a_worker() -> None:
+    """Kill -9 one Ray Train worker of this cluster."""
+    workers = [
+        p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])
+    ]
+    assert workers, "no Ray Train worker runs"
+    workers[0].kill()
