@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from orchestrator.artifacts import Artifact, Artifacts
+from orchestrator.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.journal import Journal
 from orchestrator.leases import Leases, held
 from orchestrator.plan import Stage
@@ -140,6 +140,11 @@ class Collector:
         """Return whether a stage is published."""
         return self._find(key) is not None
 
+    def forget(self, key: str) -> None:
+        """Look at the store again when the stage is asked for next."""
+        self._artifacts.pop(key, None)
+        self._curves.pop(key, None)
+
     def record(self, task: Task, outcome: Outcome) -> TrialRecord:
         """Return what is known of an ended trial."""
         found = {name: self._find(stage.key) for name, stage in task.stages.items()}
@@ -262,8 +267,14 @@ class Source:
     def _adopted(self, task: Task, stored: set[str]) -> bool:
         """Record at once a trial that an earlier run finished or pruned."""
         if all(stage.key in stored for stage in task.stages.values()):
-            self._end(task, Outcome("finished"))
-            return True
+            try:
+                self._end(task, Outcome("finished"))
+                return True
+            except Corrupt as error:  # it is out of the store now, so that the trial builds it again
+                logger.warning("event=stored_damaged key=%s action=rebuild", error.key)
+                self.collector.forget(error.key)
+                stored.discard(error.key)
+                return False
         if self._pruned is None:
             events = self.journal.events()
             self._pruned = {e["trial"] for e in events if e["event"] == "ended" and e["status"] == "pruned"}
