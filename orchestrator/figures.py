@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import logging
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -13,6 +14,8 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.metrics import describe
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.study import Study
+
+logger = logging.getLogger(__name__)
 
 SEED = "seed"
 
@@ -47,9 +50,15 @@ def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[s
     return table[settings.isin(set.intersection(*cells))].assign(setting=settings)
 
 
-def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes:
-    """Return the papers' figure: the victim's test images on top, a row of reconstructions per setting."""
+def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes | None:
+    """Return the papers' figure: the victim's test images on top, a row of reconstructions per setting.
+
+    None, with a warning, where no finished trial is as `report.where` asks: the tables stand alone.
+    """
     rows = _picture_rows(study, records)
+    if not rows:
+        logger.warning("event=no_picture report.where=%s reason=fits no finished trial", study.report.where)
+        return None
     loaded = [(label, *_pictures(record, store)) for label, record in rows]
     columns = min(study.report.columns, *(len(images) for _, _, images in loaded))
     figure = Figure(figsize=(0.62 * columns + 3.0, 0.66 * (len(rows) + 1)), dpi=120, layout="constrained")
@@ -77,10 +86,6 @@ def _picture_rows(study: Study, records: Sequence[TrialRecord]) -> list[tuple[st
                 _words(axis, record.axes[axis]) for axis in study.report.rows if axis in record.axes
             )
             rows.setdefault(label, record)
-    if not rows:
-        raise ValueError(
-            f"report.where={dict(wanted)} fits no finished trial; name swept axes and their values."
-        )
     return list(rows.items())
 
 

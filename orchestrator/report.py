@@ -80,8 +80,8 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     }
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective)
-        if study.report.rows:
-            files["figure.png"] = picture(study, records, store)
+        if study.report.rows and (figure := picture(study, records, store)) is not None:
+            files["figure.png"] = figure
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
     return files
