@@ -6,6 +6,7 @@ a search resumes by starting again.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ MAX_DRAWS_PER_SAMPLE = 100  # draws that cannot exist (m > k) are drawn again
 
 def search_points(study: Study, preflight: Preflight) -> tuple[Points, int, list[Dropped]]:
     """Return the study's search, how many points it will ask for, and what a grid had to drop."""
-    if study.search.algorithm == "grid":
-        points, dropped = expand(study)
-        return FixedPoints(preflight.resolve_all(points)), len(points), dropped
-    if study.search.algorithm == "random":
-        points, dropped = random_points(study)
-        return FixedPoints(preflight.resolve_all(points)), len(points), dropped
-    search = OptunaPoints(study, preflight)
-    return search, study.search.samples, search.dropped
+    if study.search.algorithm == "optuna":
+        search = OptunaPoints(study, preflight)
+        return search, study.search.samples, search.dropped
+    points, dropped = expand(study) if study.search.algorithm == "grid" else random_points(study)
+    distinct: dict[str, Point] = {}
+    for point in preflight.resolve_all(points):
+        if point.key in distinct:  # two budgets in millions may mean one cut point
+            dropped.append(Dropped(point.axes, "repeats a point of the sweep"))
+        else:
+            distinct[point.key] = replace(point, index=len(distinct))
+    return FixedPoints(list(distinct.values())), len(distinct), dropped
 
 
 def random_points(study: Study) -> tuple[list[Point], list[Dropped]]:
