@@ -1,6 +1,6 @@
 """The smallest study that goes through every stage: bundled digits, the narrowest networks, one epoch."""
 
-import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ PROFILE = Profile()
 
 def base(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the base spec with dotted paths changed."""
-    raw = copy.deepcopy(BASE)
+    raw = json.loads(json.dumps(BASE))  # no two parts are the same object
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")
         part = raw
