@@ -1,0 +1,187 @@
+"""Searches repeat: the same study asks for the same points, whatever finished first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from orchestrator.datasets import Location
+from orchestrator.pipeline import Points
+from orchestrator.preflight import Preflight
+from orchestrator.runtime.search import OptunaPoints, random_points, search_points
+from orchestrator.study import Dropped, Point, Study, StudyError, make_point
+from tests import tiny
+
+OFFSETS = {"low": 0.5, "high": 50.0, "log": True}
+AXES: dict[str, Any] = {
+    "release.truncation": {"low": 1, "high": 5, "integer": True},
+    "target.classes": [2, 3, 4],
+    "attack.offset": OFFSETS,
+}
+
+
+def searched(algorithm: str, axes: Any = AXES, **search: Any) -> Study:
+    """Return a study of some search over the tiny base."""
+    return tiny.study(axes, search={"algorithm": algorithm, **search})
+
+
+def opened(study: Study) -> tuple[Points, int, list[Dropped]]:
+    """Open the search of a study."""
+    return search_points(study, Preflight(Location()))
+
+
+def value(point: Point) -> dict[str, float]:
+    """Return made-up metrics of a point: small offsets and large m are best."""
+    offset, m = float(point.axes["attack.offset"]), point.spec.release.truncation or 9
+    return {"inversion/mse_test": offset / m, "target/accuracy": offset}
+
+
+def asked(points: Points, *, backwards: bool = False, failing: Sequence[int] = ()) -> list[list[Point]]:
+    """Ask to the end and tell every batch, in order or from its end."""
+    batches = []
+    while batch := points.ask():
+        results: list[tuple[Point, Mapping[str, float] | None]] = [
+            (point, None if point.index in failing else value(point)) for point in batch
+        ]
+        points.tell(results[::-1] if backwards else results)
+        batches.append(batch)
+    return batches
+
+
+def keys(batches: Sequence[Sequence[Point]]) -> list[list[tuple[int, str]]]:
+    """Return what identifies the points of each batch."""
+    return [[(point.index, point.key) for point in batch] for batch in batches]
+
+
+def test_random_points_repeat_and_depend_on_their_number_only() -> None:
+    few, _ = random_points(searched("random", samples=5, seed=3))
+    many, dropped = random_points(searched("random", samples=12, seed=3))
+    assert [point.key for point in few] == [point.key for point in many[:5]]
+    assert [point.index for point in many] == list(range(12))
+    assert len({point.key for point in many}) == 12
+    assert [point.key for point in random_points(searched("random", samples=5, seed=4))[0]] != [
+        point.key for point in few
+    ]
+    assert dropped  # some draws had m > k
+    assert all("must lie in 1..target.classes" in one.reason for one in dropped)
+
+
+def test_random_points_stay_in_their_ranges() -> None:
+    axes = {
+        "target.recipe.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "attack.offset": {"low": 1, "high": 2},
+        "target.recipe.epochs": {"low": 1, "high": 3, "integer": True},
+        "target.recipe.batch_size": {"low": 1, "high": 100, "integer": True, "log": True},
+        "release.truncation": [1, None],
+    }
+    points, _ = random_points(searched("random", axes, samples=60))
+    recipes = [point.spec.target.recipe for point in points]
+    assert {recipe.epochs for recipe in recipes} == {1, 2, 3}
+    assert all(1e-4 <= recipe.learning_rate <= 1e-2 for recipe in recipes)
+    assert sum(recipe.learning_rate < 1e-3 for recipe in recipes) in range(15, 46)  # half of a log range
+    assert all(1 <= recipe.batch_size <= 100 for recipe in recipes)
+    assert sum(recipe.batch_size <= 10 for recipe in recipes) in range(15, 46)
+    assert all(1 <= point.spec.attack.offset <= 2 for point in points)
+    assert {point.spec.release.truncation for point in points} == {1, None}
+
+
+def test_a_small_space_gives_each_point_once() -> None:
+    points, _ = random_points(searched("random", {"seed": [0, 1, 2]}, samples=10))
+    assert sorted(point.spec.target.seed for point in points) == [0, 1, 2]
+
+
+def test_a_search_without_a_possible_point_says_why() -> None:
+    with pytest.raises(
+        StudyError, match=r"^sweep: no draw can exist; release.truncation=\d must lie in 1\.\.target"
+    ):
+        random_points(searched("random", {"release.truncation": [4, 5]}))
+
+
+def test_a_grid_comes_at_once_without_points_that_mean_the_same_cut() -> None:
+    points, number, dropped = opened(tiny.study({"target.budget": [0.0016, 0.00161, "block3"]}))
+    batch = points.ask()
+    assert number == len(batch) == 2
+    assert [(point.index, point.spec.target.budget) for point in batch] == [(0, "block1"), (1, "block3")]
+    assert [(dict(one.axes), one.reason) for one in dropped] == [
+        ({"budget": 0.00161}, "repeats a point of the sweep")
+    ]
+    assert points.ask() == []
+
+
+def test_optuna_asks_the_same_again_when_told_the_same() -> None:
+    study = searched("optuna", samples=14, batch=4, seed=5)
+    first = asked(opened(study)[0])
+    assert [len(batch) for batch in first] == [4, 4, 4, 2]
+    assert keys(first) == keys(asked(opened(study)[0]))
+    assert keys(first) == keys(asked(opened(study)[0], backwards=True))  # told in index order all the same
+    assert keys(first) != keys(asked(opened(searched("optuna", samples=14, batch=4, seed=6))[0]))
+
+
+def test_optuna_goes_on_past_failures_the_same_way() -> None:
+    study = searched("optuna", samples=14, batch=4, seed=5)
+    first = asked(opened(study)[0], failing=[1, 6])
+    assert keys(first) == keys(asked(opened(study)[0], failing=[1, 6]))
+    assert [point.index for batch in first for point in batch] == list(range(14))
+
+
+def test_optuna_learns_where_the_good_points_are() -> None:
+    study = searched("optuna", {"attack.offset": {"low": 0.0, "high": 50.0}}, samples=40, batch=4)
+    points = [point for batch in asked(opened(study)[0]) for point in batch]
+    early, late = (
+        sum(float(p.axes["attack.offset"]) for p in part) / 10 for part in (points[:10], points[-10:])
+    )
+    assert late < early / 2
+
+
+def test_optuna_points_exist_are_distinct_and_dropped_ones_are_known() -> None:
+    search, number, dropped = opened(searched("optuna", samples=20, batch=5))
+    points = [point for batch in asked(search) for point in batch]
+    assert len(points) == number == 20
+    assert all((p.spec.release.truncation or 1) <= p.spec.target.classes for p in points)
+    assert len({point.key for point in points}) == 20
+    assert dropped
+    assert all("must lie in 1..target.classes" in one.reason for one in dropped)
+
+
+def test_optuna_ends_when_there_is_nothing_new() -> None:
+    study = searched("optuna", {"attack.offset": [1.0, 2.0, 3.0]}, samples=9, batch=2)
+    offsets = [point.axes["attack.offset"] for batch in asked(opened(study)[0]) for point in batch]
+    assert sorted(offsets) == [1.0, 2.0, 3.0]
+
+
+def test_optuna_takes_several_objectives() -> None:
+    objectives = {"inversion/mse_test": "minimize", "target/accuracy": "maximize"}
+    study = searched("optuna", samples=12, batch=3, objectives=objectives)
+    first = asked(opened(study)[0])
+    assert keys(first) == keys(asked(opened(study)[0]))
+    assert sum(map(len, first)) == 12
+
+
+def test_optuna_values_may_be_null_or_parts() -> None:
+    axes = {
+        "release.truncation": [1, None],
+        "attack.model": [{"name": "ami-digit", "width": 0.01}, {"name": "ami-digit", "width": 0.02}],
+    }
+    search, _, _ = opened(searched("optuna", axes, samples=4, batch=4))
+    made = {(p.spec.release.truncation, p.spec.attack.model.width) for p in search.ask()}
+    assert made == {(1, 0.01), (1, 0.02), (None, 0.01), (None, 0.02)}
+
+
+def test_an_objective_that_nothing_measures_names_the_known_ones() -> None:
+    search = OptunaPoints(
+        searched("optuna", samples=2, objectives={"inversion/loss": "minimize"}), Preflight(Location())
+    )
+    batch = search.ask()
+    with pytest.raises(StudyError) as caught:
+        search.tell([(point, value(point)) for point in batch])
+    assert str(caught.value) == (
+        "search.objectives names inversion/loss, which no stage measures; choose from inversion/mse_test, "
+        "target/accuracy."
+    )
+
+
+def test_axes_of_a_search_are_its_points_names() -> None:
+    study = searched("random", samples=1)
+    point = make_point(study, 0, {"release.truncation": 1, "target.classes": 2, "attack.offset": 0.5})
+    assert isinstance(point, Point)
+    assert point.name == "0000-m001-k002-offset0.5"
