@@ -1,0 +1,304 @@
+"""Bad input: one clear line for each fault, exit code 2, nothing started or written in MLflow."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from jobs import stage_data
+from jobs.sweep import app
+from tests import s3, tiny
+from tests.test_preflight import copy_of_digits, flip
+
+
+def sweep(*arguments: object) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result: Result) -> list[str]:
+    """Return the error lines of a command that must have refused."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines), lines
+    return [line.removeprefix("error: ") for line in lines]
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no setting of this machine's user to the command."""
+    for name in ("INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+SEED = {"seed": [0]}
+Sections = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("sweep_axes", "changes", "flags", "lines"),
+    [
+        (
+            SEED,
+            {"attack.sise": 3},
+            [],
+            [
+                "attack.sise is not a field; known here: align, model, name, offset, offset_learnable, "
+                "recipe, seed, zero_policy."
+            ],
+        ),
+        (
+            SEED,
+            {"data.dataset": "imagenet"},
+            [],
+            [
+                "dataset=imagenet is unknown; built in are digits, photo-patches; others need a data "
+                "location with staged sets."
+            ],
+        ),
+        (SEED, {"attack.name": "gan"}, [], ["attack.name=gan is unknown; choose one of inverter."]),
+        (
+            SEED,
+            {"target.model": {"name": "vgg"}},
+            [],
+            ["target.model.name=vgg is unknown; choose one of ami-digit, ami-face."],
+        ),
+        (
+            {"target.classes": [2, 11]},
+            {"data.class_pool": None, "target.pretrain": None, "target.budget": "full"},
+            [],
+            ["target.classes=11 must lie in 1..10, the classes of digits; lower target.classes."],
+        ),
+        (
+            {"release.truncation": [0, 1]},
+            {},
+            [],
+            ["release.truncation=0 is refused: Input should be greater than 0."],
+        ),
+        (
+            {"release.truncation": [4, 5]},
+            {},
+            [],
+            [
+                "sweep: none of its 2 points can exist; release.truncation=4 must lie in 1..target.classes=3; "
+                "use null to release every score."
+            ],
+        ),
+        (
+            {"auxiliary.size": [5, 500]},
+            {},
+            [],
+            [
+                "auxiliary.size=500 must lie in 1..134, the images of kind same-heldout at "
+                "target.classes=3; lower auxiliary.size or use null for all."
+            ],
+        ),
+        (
+            {"target.budget": ["full", "block7"]},
+            {},
+            [],
+            [
+                "target.budget=block7 is no cut point of this classifier; choose full, block1, "
+                "block2, block3, or |theta_C| in millions."
+            ],
+        ),
+        (
+            SEED,
+            {"target.pretrain": None},
+            [],
+            [
+                "target.budget=block1 freezes layers at public weights, but target.pretrain is null; add "
+                "target.pretrain or use the budget full."
+            ],
+        ),
+        (
+            {"attack.name": ["gan", "vae"]},
+            {},
+            [],
+            [
+                "attack.name=gan is unknown; choose one of inverter.",
+                "attack.name=vae is unknown; choose one of inverter.",
+            ],
+        ),
+        (SEED, {}, ["--scale", "huge"], ["--scale huge is not in tiny.yaml; it knows none."]),
+        (
+            SEED,
+            {},
+            ["--set", "target.seed"],
+            ["--set target.seed must read path=value, for example target.seed=3."],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "target.seed=[1"],
+            ["--set target.seed=[1 must give a YAML value, for example 3, [1, 2] or {low: 1, high: 9}."],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "resources.workers=2", "--local"],
+            ["resources.workers=2 needs Ray; drop --local or set resources.workers=1."],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "search.scheduler={grace_epochs: 1}", "--local"],
+            ["search.scheduler compares running trials and needs Ray; drop it or drop --local."],
+        ),
+        (
+            SEED,
+            {},
+            ["--store", "ftp://host/x"],
+            ["store=ftp://host/x: unknown scheme 'ftp'; use /dir, file:///dir or s3://bucket/prefix."],
+        ),
+        (
+            SEED,
+            {},
+            ["--tracking-uri", "ftp://host/x"],
+            [
+                "tracking_uri=ftp://host/x must start with http://, https:// or sqlite:///; use "
+                "sqlite:///runs/mlflow.db to track without a server."
+            ],
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_wrong_study_or_flag(
+    tmp_path: Path, sweep_axes: Sections, changes: Sections, flags: list[str], lines: list[str]
+) -> None:
+    study, out = tiny.write(tmp_path / "tiny.yaml", sweep_axes, changes), tmp_path / "runs"
+    assert refused(sweep(study, "--local", "--out", out, *flags)) == lines
+    assert tracked(out) == []
+
+
+def test_a_study_that_is_not_there(tmp_path: Path) -> None:
+    (line,) = refused(sweep(tmp_path / "absent.yaml", "--out", tmp_path / "runs"))
+    assert line == f"study={tmp_path / 'absent.yaml'} does not exist; the shipped ones are in jobs/studies."
+
+
+def test_mlflow_that_does_not_answer_names_the_flag_that_goes_on(tmp_path: Path) -> None:
+    uri = f"http://user:secret@127.0.0.1:{free_port()}"
+    study, out = tiny.write(tmp_path / "tiny.yaml", SEED), tmp_path / "runs"
+    (line,) = refused(sweep(study, "--local", "--out", out, "--tracking-uri", uri))
+    assert line == (
+        f"tracking_uri={uri.replace('user:secret', '***')}: MLflow does not answer ([Errno 111] Connection "
+        "refused); start it, or pass --ship-later to go on and send the results by running the same command "
+        "again."
+    )
+    assert tracked(out) == []
+
+
+def test_a_staged_shard_with_a_flipped_byte(tmp_path: Path) -> None:
+    copy_of_digits(tmp_path / "data", "mine")
+    (shard,) = (tmp_path / "data" / "mine").rglob("images-*.npy")
+    flip(shard)
+    study = tiny.write(tmp_path / "tiny.yaml", SEED, {"data.dataset": "mine"})
+    (line,) = refused(sweep(study, "--local", "--out", tmp_path / "runs", "--data", tmp_path / "data"))
+    assert f"/{shard.relative_to(tmp_path / 'data')} does not match its manifest: want SHA-256 " in line
+    assert line.endswith("; remove the set's folder and stage it again with python -m jobs.stage_data.")
+    assert tracked(tmp_path / "runs") == []
+
+
+def test_a_file_that_is_no_image_in_an_image_folder(tmp_path: Path) -> None:
+    for person in ("ann", "bob"):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((8, 8), 10 * number + ord(person[0]), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "people" / person / f"{number}.png")
+    (tmp_path / "people" / "ann" / "list.txt").write_text("not an image", encoding="utf-8")
+    arguments = [str(tmp_path / "people"), str(tmp_path / "data")]
+    (line,) = refused(CliRunner().invoke(stage_data.app, arguments))
+    assert "ann/list.txt is no PNG, JPEG, WEBP or PGM image; remove it" in line
+    assert list((tmp_path / "data").rglob("manifest.json")) == []
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    """Run an S3 server that checks who asks (after the bucket is there)."""
+    with s3.server(INITIAL_NO_AUTH_ACTION_COUNT="1", **s3.CREDENTIALS) as endpoint:
+        yield endpoint
+
+
+Ask = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Return a function that tries a store or data location on S3 and returns what it is told."""
+    study = tiny.write(tmp_path / "tiny.yaml", SEED)
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+    def try_it(*flags: str) -> list[str]:
+        lines = refused(sweep(study, "--local", "--out", tmp_path / "runs", *flags))
+        assert tracked(tmp_path / "runs") == []
+        return lines
+
+    return try_it
+
+
+def test_a_bucket_that_is_not_there(ask: Callable[..., list[str]], s3_endpoint: str) -> None:
+    (line,) = ask("--store", "s3://no-such-bucket/x")
+    assert line == (
+        f"store=s3://no-such-bucket/x: bucket no-such-bucket does not exist at {s3_endpoint}; create it or "
+        "name another with --store"
+    )
+    (line,) = ask("--data", "s3://no-such-bucket/x")
+    assert "bucket no-such-bucket does not exist" in line
+
+
+def test_wrong_credentials_are_said_and_never_printed(
+    ask: Callable[..., list[str]], guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.new_bucket(guarded)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", guarded)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    (line,) = ask("--store", f"s3://{bucket}/x")
+    assert line == (
+        f"store=s3://{bucket}/x: {guarded} refuses the credentials (InvalidAccessKeyId); correct "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )
+    assert "wrong-secret" not in line
+
+
+def test_an_s3_endpoint_that_does_not_answer(
+    ask: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    (line,) = ask("--store", "s3://bucket/x")
+    assert line == (
+        f"store=s3://bucket/x: no answer from {os.environ['AWS_ENDPOINT_URL']} (EndpointConnectionError); "
+        "start the server or correct AWS_ENDPOINT_URL"
+    )
+
+
+def tracked(out: Path) -> list[str]:
+    """Return what MLflow or a tracker of lines has written."""
+    return [path.name for path in out.rglob("*") if path.name in ("mlflow.db", "mlartifacts", "unshipped")]
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_every_line_of_several_faults_is_an_error_line(tmp_path: Path) -> None:
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump({"study": "tiny", "sweeep": 1}), encoding="utf-8")
+    assert refused(sweep(study, "--out", tmp_path / "runs")) == [
+        "base is missing; add it to tiny.yaml.",
+        "sweep is missing; add it to tiny.yaml.",
+        "sweeep is not a field; known here: about, base, report, resources, search, study, sweep.",
+    ]
