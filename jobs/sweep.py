@@ -1,5 +1,6 @@
-"""Run a study: `python -m jobs.sweep STUDY.yaml` here, `ray job submit --working-dir . -- python -m jobs.sweep ...` on
-a cluster. Running the same command again resumes; what is stored is never computed twice.
+"""Run a study: `python -m jobs.sweep STUDY.yaml` here, after `ray job submit --working-dir . --` on a cluster.
+
+Running the same command again resumes; what is stored is never computed twice.
 
 Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as written, nothing was started.
 """
@@ -122,8 +123,7 @@ class _Run:
         objective, is_maximized = self.study.objective
         with Journal(self.store.blobs, self.study.key) as journal:
             watcher = SweepProgress(self.console, objective, is_maximized)
-            sources = {name: self._input(name) for name in self.preflight.descriptions}
-            collector = Collector(self.store, sources)
+            collector = Collector(self.store, self._describe)
             source = Source(self.search, self.plan, collector, tracker, journal, watcher)
             print_dropped(self.console, self.dropped)
             journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
@@ -187,7 +187,7 @@ class _Run:
             started_ms=min(starts, default=time.time_ns() // 1_000_000),
         )
 
-    def _input(self, name: str) -> DatasetInput:
+    def _describe(self, name: str) -> DatasetInput:
         about = self.preflight.descriptions[name]
         return DatasetInput(name, about.digest, about.source, "", about.num_images, about.num_classes)
 

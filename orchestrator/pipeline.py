@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from orchestrator.artifacts import Artifact, Artifacts, Corrupt
@@ -131,8 +131,8 @@ def ensure(stage: Stage, edges: Edges, report: Report) -> bool:
 class Collector:
     """Reads a trial's record back from the store; shared stages are read once."""
 
-    def __init__(self, store: Artifacts, sources: Mapping[str, DatasetInput]) -> None:
-        self.store, self.sources = store, sources
+    def __init__(self, store: Artifacts, describe: Callable[[str], DatasetInput]) -> None:
+        self.store, self._describe = store, describe
         self._artifacts: dict[str, Artifact] = {}
         self._curves: dict[str, list[Curve]] = {}
 
@@ -196,13 +196,7 @@ class Collector:
         roles = {
             role: part["name"] for stage in task.stages.values() for role, part in stage.datasets.items()
         }
-        found = []
-        for role, name in roles.items():
-            source = self.sources[name]
-            found.append(
-                DatasetInput(name, source.digest, source.source, role, source.num_images, source.num_classes)
-            )
-        return found
+        return [replace(self._describe(name), context=role) for role, name in roles.items()]
 
 
 @dataclass

@@ -29,8 +29,8 @@ def results_table(records: Sequence[TrialRecord]) -> pd.DataFrame:
         row |= dict(record.metrics) if record.status == "finished" else {}
         row |= {"failed_stage": record.failed_stage, "error": record.error}
         rows.append(row)
-    table = pd.DataFrame(rows)
     last = ["failed_stage", "error"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "status", *last])
     return table[[name for name in table.columns if name not in last] + last]
 
 

@@ -115,7 +115,7 @@ def _answers(url: str, process: subprocess.Popen[bytes], seconds: float, token: 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process and everything it started: they share its session."""
-    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, number)
             process.wait(patience)

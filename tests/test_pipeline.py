@@ -93,7 +93,7 @@ class Sweep:
         self.source = Source(
             search,
             lambda point: plan(point.spec, preflight.digests, tiny.PROFILE),
-            Collector(self.store, sources),
+            Collector(self.store, sources.__getitem__),
             self.books,
             self.journal,
             self.books,

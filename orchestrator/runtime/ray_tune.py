@@ -101,6 +101,8 @@ class RayExecutor:
                 ),
             )
             tuner.fit()
+        if searcher.error is not None:
+            raise searcher.error
         starts = ray.get(self.broker.state.remote())["starts"]
         source.journal.append("groups", slots=self.num_groups, starts=starts)
 
@@ -110,7 +112,8 @@ class RayExecutor:
             time_attr="epoch",
             metric=RUNG_METRIC,
             mode="min",
-            max_t=self.max_epochs,
+            max_t=self.max_epochs
+            + 1,  # at max_t ASHA stops a trial, and its evaluation comes after the last epoch
             grace_period=min(self.scheduler.grace_epochs, self.max_epochs),
             reduction_factor=self.scheduler.reduction_factor,
         )
@@ -126,6 +129,7 @@ class TaskSearcher(Searcher):
         self._running: dict[str, Task] = {}
         self._priorities: dict[str, int] = {}
         self.num_missing = 0
+        self.error: Exception | None = None
 
     def prefetch(self) -> bool:
         """Ask for the first batch; return whether there is anything to run."""
@@ -137,6 +141,8 @@ class TaskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next task as plain data, None to be asked again later, or the end."""
+        if self.error is not None:
+            return Searcher.FINISHED
         if len(self._running) >= self._max_running:
             return None
         if not self._waiting:
@@ -156,7 +162,9 @@ class TaskSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the source how a task ended."""
-        task = self._running.pop(trial_id)
+        task = self._running.pop(trial_id, None)
+        if task is None:  # told before
+            return
         result = result or {}
         if OUTCOME in result:
             outcome = Outcome(**json.loads(result[OUTCOME]))
@@ -164,7 +172,10 @@ class TaskSearcher(Searcher):
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
             outcome = Outcome("pruned", failed_stage="inversion", error="stopped early")
-        self._source.tell(task, outcome)
+        try:
+            self._source.tell(task, outcome)
+        except Exception as error:  # Tune would take it for a failure of the trial and go on
+            self.error = error
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing in Tune's own files: a sweep starts again from the store, never from them."""
@@ -199,7 +210,7 @@ def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     tune.report(
         {
             OUTCOME: json.dumps(asdict(outcome)),
-            "epoch": shared["max_epochs"],
+            "epoch": shared["max_epochs"] + 1,
             RUNG_METRIC: found.metrics[f"inversion/{RUNG_METRIC}"] if found else float("inf"),
             "done": True,
         }

@@ -4,7 +4,6 @@ Whatever finishes first, the same study asks for the same points; a point that i
 a search resumes by starting again.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,8 @@ from orchestrator.preflight import Preflight
 from orchestrator.study import Dropped, Point, Range, Study, StudyError, expand, make_point
 
 MAX_DRAWS_PER_SAMPLE = 100  # draws that cannot exist (m > k) are drawn again
+
+PROBES = 64  # random draws checked before an adaptive search starts
 
 
 def search_points(study: Study, preflight: Preflight) -> tuple[Points, int, list[Dropped]]:
@@ -73,7 +74,7 @@ class OptunaPoints:
         self._asked: dict[str, optuna.Trial] = {}
         self._num_points = 0
         self.dropped: list[Dropped] = []
-        self.reasons: Counter[str] = Counter()
+        self._probe()
 
     def ask(self) -> list[Point]:
         """Return the next batch of points that can exist and were not asked before; empty at the end."""
@@ -113,6 +114,16 @@ class OptunaPoints:
                     f"choose from {', '.join(sorted(metrics))}."
                 )
             self._optuna.tell(trial, [metrics[name] for name in names])
+
+    def _probe(self) -> None:
+        """Resolve some random draws, so that a wrong value fails before anything starts."""
+        generator = np.random.default_rng(0)
+        for _ in range(PROBES):
+            made = make_point(
+                self._study, 0, {a: _draw(generator, v) for a, v in self._study.sweep[0].items()}
+            )
+            if isinstance(made, Point):
+                self._preflight.resolve(made)
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -66,7 +66,7 @@ def local_executor(study: Study, store: Artifacts, location: Location) -> Execut
 
 @contextmanager
 def ray_executor(study: Study, places: Places) -> Iterator[Executor]:
-    """Join or start Ray, yield an executor with as many worker groups as there are slots, and end what was started."""
+    """Join or start Ray, yield an executor with a worker group for each slot, end what was started."""
     is_ours = start_ray()
     import ray
 
@@ -141,8 +141,9 @@ def start_ray() -> bool:
             return address is None
         except Exception as error:
             if address is not None or attempt == RAY_STARTS:
+                reason = " ".join(str(error).split())[:300]
                 raise StudyError(
-                    f"ray: {' '.join(str(error).split())[:300]}; check RAY_ADDRESS and RAY_AUTH_MODE, or pass --local."
+                    f"ray: {reason}; check RAY_ADDRESS and RAY_AUTH_MODE, or pass --local."
                 ) from error
             logger.warning("event=ray_start_failed attempt=%d of=%d", attempt, RAY_STARTS)
             ray.shutdown()
