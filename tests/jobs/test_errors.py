@@ -90,8 +90,8 @@ Sections = dict[str, Any]
             {},
             [],
             [
-                "sweep: none of its 2 points can exist; release.truncation=4 must lie in 1..target.classes=3; "
-                "use null to release every score."
+                "sweep: none of its 2 points can exist; release.truncation=4 must lie in "
+                "1..target.classes=3; use null to release every score."
             ],
         ),
         (

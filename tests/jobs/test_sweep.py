@@ -1,0 +1,189 @@
+"""The command as people call it, in this process: first runs, second runs, plans and failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner, Result
+
+from jobs.sweep import app
+from orchestrator.artifacts import Artifacts
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.runtime.json_tracker import read_trials
+from tests import tiny
+
+pytestmark = pytest.mark.mlflow
+
+AXES = {"auxiliary.kind": ["same-heldout", "distinct"], "release.truncation": [1, 2, 5], "seed": [0, 1]}
+REPORT = {"rows": ["auxiliary", "m"], "where": {"seed": 0}, "columns": 3}
+SCALES = {"smoke": {"sweep.seed": [0], "sweep.release.truncation": [1, 5]}}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no setting of this machine's user to the command."""
+    for name in ("INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def study(folder: Path, **sections: Any) -> Path:
+    """Write the tiny study with a picture and a scale."""
+    return tiny.write(folder / "tiny.yaml", AXES, report=REPORT, scales=SCALES, **sections)
+
+
+def sweep(path: Path, out: Path, *flags: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(path), "--local", "--out", str(out), *flags])
+
+
+def runs(out: Path) -> tuple[list[Any], list[Any]]:
+    """Return the parent runs and the child runs of MLflow."""
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = list(client.search_runs(experiments))
+    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    return parents, [run for run in found if "mlflow.parentRunId" in run.data.tags]
+
+
+def test_plan_prints_points_drops_stages_and_cost_and_stops(tmp_path: Path) -> None:
+    result = sweep(study(tmp_path), tmp_path / "runs", "--plan")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "study tiny: 8 points"
+    assert lines[1] == "  0000-same-heldout-m001-s0"
+    assert (
+        "dropped 4 combinations: release.truncation=5 must lie in 1..target.classes=3; use null to release "
+        "every score." in lines
+    )
+    rows = {line.split()[1]: line.replace("|", " ").split() for line in lines if line.startswith("│")}
+    table = {name: [int(part) for part in row if part.isdigit()] for name, row in rows.items()}
+    assert table == {
+        "pretrain": [1, 0, 1],
+        "target": [2, 0, 2],
+        "judge": [1, 0, 1],
+        "predictions": [4, 0, 4],
+        "victims": [2, 0, 2],
+        "inversion": [8, 0, 8],
+        "evaluation": [8, 0, 8],
+    }
+    assert lines[-1] == "forecast: unknown, nothing of this kind is in the store yet"
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+    assert Artifacts(DirectoryBlobs(tmp_path / "runs" / "store")).keys() == []
+
+
+def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> None:
+    path, out = study(tmp_path), tmp_path / "runs"
+    first = sweep(path, out, "--scale", "smoke")
+    assert first.exit_code == 0, (first.output, first.stderr, first.exception)
+    assert "trials: 2 finished, 0 failed, 0 pruned" in first.stdout
+    assert "stages run/reused: 10/0" in first.stdout
+    assert "dropped 2 combinations: release.truncation=5" in first.stdout
+    assert "\x1b" not in first.stdout
+    results = (out / "tiny" / "results.csv").read_bytes()
+    table = pd.read_csv(out / "tiny" / "results.csv")
+    assert list(table["trial"]) == ["0000-same-heldout-m001-s0", "0001-distinct-m001-s0"]
+    assert list(table["status"]) == ["finished", "finished"]
+    names = {file.name for file in (out / "tiny").iterdir()}
+    assert names == {"results.csv", "results.parquet", "summary.csv", "study.yaml", "figure.png"}
+    (parent,), children = runs(out)
+    assert parent.info.status == "FINISHED"
+    assert [child.info.status for child in children] == ["FINISHED"] * 2
+    assert {child.info.run_name for child in children} == set(table["trial"])
+    told = {child.info.run_name: child.data.metrics["inversion/mse_test"] for child in children}
+    for row in table.itertuples():
+        assert told[row.trial] == pytest.approx(table.loc[row.Index, "inversion/mse_test"], rel=1e-5)
+    stored = Artifacts(DirectoryBlobs(out / "store")).keys()
+
+    again = sweep(path, out, "--scale", "smoke")
+    assert again.exit_code == 0, (again.output, again.stderr)
+    assert "stages run/reused: 0/10" in again.stdout
+    assert (out / "tiny" / "results.csv").read_bytes() == results
+    assert Artifacts(DirectoryBlobs(out / "store")).keys() == stored
+    parents, children_again = runs(out)
+    assert [run.info.run_id for run in parents] == [parent.info.run_id]
+    assert {run.info.run_id for run in children_again} == {run.info.run_id for run in children}
+    assert {run.info.status for run in [*parents, *children_again]} == {"FINISHED"}
+
+    planned = sweep(path, out, "--scale", "smoke", "--plan").stdout.splitlines()
+    assert planned[-1].startswith("forecast: about 0 CPU seconds, from the medians of this store")
+
+
+def test_without_mlflow_now_and_all_of_it_later(tmp_path: Path) -> None:
+    path, out = study(tmp_path), tmp_path / "runs"
+    first = sweep(path, out, "--scale", "smoke", "--ship-later")
+    assert first.exit_code == 0, (first.output, first.stderr)
+    assert not (out / "mlflow.db").exists()
+    (folder,) = (out / "unshipped").iterdir()
+    trials = read_trials(folder)
+    assert {trial["status"] for trial in trials.values()} == {"finished"}
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["num_failed"] == 0
+    results = (out / "tiny" / "results.csv").read_bytes()
+    later = sweep(path, out, "--scale", "smoke")
+    assert later.exit_code == 0, (later.output, later.stderr)
+    assert "stages run/reused: 0/10" in later.stdout
+    assert (out / "tiny" / "results.csv").read_bytes() == results
+    (parent,), children = runs(out)
+    assert parent.info.status == "FINISHED"
+    assert {child.info.run_name for child in children} == {trial["name"] for trial in trials.values()}
+    for child in children:
+        (trial,) = (trial for trial in trials.values() if trial["name"] == child.info.run_name)
+        assert child.data.metrics["inversion/mse_test"] == trial["metrics"]["inversion/mse_test"]
+
+
+def test_a_failed_trial_is_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "tiny.yaml", {"attack.recipe.validation_fraction": [0.999, 0.1]})
+    result = sweep(path, tmp_path / "runs", "--ship-later")
+    assert result.exit_code == 1, (result.output, result.exception)
+    error = "ValueError: 64 training images are too few for 1 workers; give at least 4."
+    assert f"trial 0000-validation_fraction0.999 failed in stage inversion: {error}" in result.stdout
+    assert "trials: 1 finished, 1 failed, 0 pruned" in result.stdout
+    table = pd.read_csv(tmp_path / "runs" / "tiny" / "results.csv")
+    assert list(table["status"]) == ["failed", "finished"]
+    assert list(table["error"].fillna("")) == [error, ""]
+    assert list(table["failed_stage"].fillna("")) == ["inversion", ""]
+
+
+def test_a_picture_that_no_trial_fits_costs_no_results(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "tiny.yaml", {"seed": [1]}, report={"rows": ["seed"], "where": {"seed": 0}})
+    result = sweep(path, tmp_path / "runs", "--ship-later")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert (tmp_path / "runs" / "tiny" / "results.csv").exists()
+    assert not (tmp_path / "runs" / "tiny" / "figure.png").exists()
+
+
+def test_optuna_in_this_process_resumes_with_the_same_table(tmp_path: Path) -> None:
+    axes = {"attack.offset": {"low": 1.0, "high": 50.0}, "release.truncation": [1, 2, 5]}
+    search = {
+        "algorithm": "optuna",
+        "samples": 4,
+        "batch": 2,
+        "objectives": {"inversion/mse_test": "minimize", "target/accuracy": "maximize"},
+    }
+    path = tiny.write(tmp_path / "tiny.yaml", axes, search=search)
+    first = sweep(path, tmp_path / "runs", "--ship-later")
+    assert first.exit_code == 0, (first.output, first.exception)
+    assert "trials: 4 finished" in first.stdout
+    folder = tmp_path / "runs" / "tiny"
+    results = {name: (folder / name).read_bytes() for name in ("results.csv", "pareto.csv")}
+    again = sweep(path, tmp_path / "runs", "--ship-later")
+    assert again.exit_code == 0
+    assert "stages run/reused: 0/" in again.stdout
+    for name, content in results.items():
+        assert (folder / name).read_bytes() == content
+
+
+def test_the_help_is_text() -> None:
+    command = [sys.executable, "-m", "jobs.sweep", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    for flag in ("--set", "--scale", "--plan", "--local", "--store", "--data", "--ship-later"):
+        assert flag in done.stdout
+
+
+def test_no_run_is_left_active() -> None:
+    assert mlflow.active_run() is None

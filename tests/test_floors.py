@@ -1,0 +1,150 @@
+"""The floors: who may import what, which modules start without torch, and what no committed file says."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT / folder).rglob("*.py"))
+OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
+
+FLOORS = [
+    {"spec", "blobs", "records", "directory"},
+    {"training", "threat", "datasets", "models"},
+    {"defenses", "attacks", "metrics"},
+    {"study", "plan", "preflight", "artifacts", "journal", "leases", "stages", "build", "pipeline", "report",
+     "figures", "statistics"},
+    {"runtime"},
+]  # fmt: skip
+# Third-party packages that each floor adds to those below it.
+PACKAGES = [
+    {"pydantic"},
+    {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
+    {"torchmetrics"},
+    {"pandas", "scipy", "matplotlib", "yaml", "omegaconf"},
+    {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow", "urllib3"},
+]
+INFRASTRUCTURE = {"ray", "optuna", "mlflow", "boto3", "botocore"}
+
+
+def name_of(path: Path) -> str:
+    """Return a source file's module name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of everything that a source file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor_of(module: str) -> int:
+    """Return the floor of a module of the library."""
+    part = module.split(".")[1] if "." in module else ""
+    found = [floor for floor, names in enumerate(FLOORS) if part in names]
+    assert found, f"{module} is on no floor; add it to FLOORS"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_imports_from_its_floor_or_below(path: Path) -> None:
+    module = name_of(path)
+    if module == "orchestrator" or module.startswith("jobs"):
+        return
+    floor = floor_of(module)
+    allowed = set.union(*PACKAGES[: floor + 1])
+    for name in imports(path):
+        package = name.split(".")[0]
+        assert package not in ("jobs", "tests"), f"{module} imports {name}"
+        if package == "orchestrator":
+            above = name != "orchestrator.__version__" and floor_of(name) > floor
+            assert not above, f"{module} (floor {floor}) imports {name}"
+        elif package not in OUTSIDE:
+            assert package in allowed, f"{module} (floor {floor}) imports {package}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_infrastructure_stays_at_the_edge(path: Path) -> None:
+    module = name_of(path)
+    packages = {name.split(".")[0] for name in imports(path)}
+    if not module.startswith(("orchestrator.runtime", "jobs")):
+        assert packages & INFRASTRUCTURE == set()
+    if module.startswith("jobs"):  # what is submitted asks the runtime
+        assert packages & (INFRASTRUCTURE - {"mlflow"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "unseen"),
+    [("attacks", ("metrics", "defenses")), ("models", ("attacks",)), ("metrics", ("attacks", "defenses"))],
+)
+def test_an_attack_cannot_see_its_judge(package: str, unseen: tuple[str, ...]) -> None:
+    for path in (ROOT / "orchestrator" / package).rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(tuple(f"orchestrator.{other}" for other in unseen)), (path, name)
+
+
+LIGHT = [
+    "orchestrator.plan",
+    "orchestrator.study",
+    "orchestrator.pipeline",
+    "orchestrator.artifacts",
+    "orchestrator.journal",
+    "orchestrator.leases",
+    "orchestrator.runtime.stores",
+    "orchestrator.runtime.ray_tune",
+]
+
+
+def test_trial_drivers_start_without_torch() -> None:
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = {'torch', 'torchvision', 'sklearn', 'mlflow', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, f'{name} loads {heavy}'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *LIGHT], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def committed() -> list[Path]:
+    """Return the files that git knows, or skip outside a clone."""
+    done = subprocess.run(["git", "ls-files", "-z"], capture_output=True, cwd=ROOT, timeout=60)
+    if done.returncode:
+        pytest.skip("this is no git clone")
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+# In pieces, so that this file does not hold what it looks for.
+REGISTRIES = ["pypi" + ".org", "python" + "hosted.org", "download.pytorch" + ".org", "arti" + "factory"]
+MACHINES = ["/ho" + "me/", "/Us" + "ers/", "/wo" + "rk/", "/ro" + "ot/"]
+# Home folders inside public machine and container images.
+CLUSTER_USERS = ["/ho" + "me/ray", "/ho" + "me/ubuntu"]
+
+
+def test_no_committed_text_names_registries_or_machines() -> None:
+    found = []
+    for path in (path for path in committed() if path.suffix != ".png"):
+        text = path.read_text(encoding="utf-8")
+        for user in CLUSTER_USERS:
+            text = text.replace(user, "")
+        found += [(str(path.relative_to(ROOT)), word) for word in REGISTRIES + MACHINES if word in text]
+    assert found == []
+
+
+def test_sources_are_ascii_and_of_readable_size() -> None:
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        assert text.isascii(), path
+        assert len(text.splitlines()) <= 500, path
