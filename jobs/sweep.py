@@ -1,4 +1,4 @@
-"""Run a study: `python -m jobs.sweep STUDY.yaml` here, after `ray job submit --working-dir . --` on a cluster.
+"""Run a study: `python -m jobs.sweep STUDY.yaml`, on a cluster behind `ray job submit --working-dir . --`.
 
 Running the same command again resumes; what is stored is never computed twice.
 
@@ -9,11 +9,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Self
 
 import typer
 from rich.console import Console
@@ -37,6 +38,7 @@ from orchestrator.runtime.stores import check, open_blobs, open_location
 from orchestrator.study import Dropped, Point, Study, StudyError, read_study
 
 STUDIES = Path(__file__).parent / "studies"
+CLOSE_SECONDS = 1.8  # `ray job stop` kills after three
 NAMED = "Study file, or the name of one in jobs/studies."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -119,7 +121,6 @@ class _Run:
 
     def execute(self, tracker: Tracker, out: Path) -> int:
         """Run the sweep to its end; return the exit code."""
-        signal.signal(signal.SIGTERM, _interrupt)
         objective, is_maximized = self.study.objective
         with Journal(self.store.blobs, self.study.key) as journal:
             watcher = SweepProgress(self.console, objective, is_maximized)
@@ -128,24 +129,18 @@ class _Run:
             print_dropped(self.console, self.dropped)
             journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
             tracker.start(self._sweep_record(journal))
-            try:
-                with watcher:
-                    self._run(source)
-                return self._report(source, tracker, journal, out)
-            except KeyboardInterrupt:
-                journal.append("interrupted")
-                journal.flush()
-                tracker.interrupted()
-                self.console.print("interrupted; the same command goes on from here")
-                os._exit(143)  # worker processes end with us; nothing is half-written
+            with watcher, _Interruptible(journal, tracker) as interruptible:
+                self._run(source, interruptible)
+            return self._report(source, tracker, journal, out)
 
-    def _run(self, source: Source) -> None:
+    def _run(self, source: Source, interruptible: "_Interruptible") -> None:
         if not source.has_work():
             return  # everything is stored: Ray is not even started
         if self.local:
             session.local_executor(self.study, self.store, self.location).run(source)
             return
         with session.ray_executor(self.study, self.places) as executor:
+            interruptible.listen()  # Ray has put its own handlers in
             executor.run(source)
 
     def _report(self, source: Source, tracker: Tracker, journal: Journal, out: Path) -> int:
@@ -213,8 +208,41 @@ def _refuse(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interruptible:
+    """Ends the process soon after SIGTERM or SIGINT: nothing is half-written, so nothing is wound down.
+
+    The closing runs in a thread of its own, because the interrupted one may hold any lock.
+    """
+
+    def __init__(self, journal: Journal, tracker: Tracker) -> None:
+        self._journal, self._tracker = journal, tracker
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    def listen(self) -> None:
+        """Take the signals."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        code = 128 + number
+        threading.Thread(target=self._close, args=(code,), daemon=True).start()
+        last = threading.Timer(CLOSE_SECONDS, os._exit, [code])
+        last.daemon = True
+        last.start()
+
+    def _close(self, code: int) -> None:
+        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        self._journal.append("interrupted")
+        self._journal.flush()
+        self._tracker.interrupted()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ class Pretrain(Spec):
     """None: the public classes of the private data set (those outside `data.class_pool`)."""
 
     recipe: Recipe = Recipe()
+    """Training on the public classes."""
+
     seed: Seed = 0
+    """Of weights, order and held-out images; the same for every target, like downloaded weights."""
 
 
 class Target(Spec):
@@ -86,6 +89,7 @@ class Target(Spec):
     """k, the full prediction size."""
 
     model: Model
+    """A classifier of `models.CLASSIFIERS`."""
 
     pretrain: Pretrain | None = None
     """None trains from random weights."""
@@ -98,7 +102,10 @@ class Target(Spec):
     """Whether frozen batch norms go on absorbing private data (as released) or are fixed too."""
 
     recipe: Recipe = Recipe()
+    """Training on the private classes."""
+
     seed: Seed = 0
+    """Of weights, order and held-out images."""
 
 
 class Release(Spec):
@@ -139,6 +146,7 @@ class Attack(Spec):
     """Key of `attacks.ATTACKS`."""
 
     model: Model
+    """An inverter of `models.INVERTERS`."""
 
     align: bool = True
     """Train on scores truncated as released (AMI, section 4.3); False is the TB baseline, on full scores."""
@@ -153,14 +161,21 @@ class Attack(Spec):
     """What a dropped score becomes: 0 in z; log 0 clamped at -1000; or log(1e-6)."""
 
     recipe: Recipe = Recipe()
+    """Training on the auxiliary images; some are held out to choose the best epoch."""
+
     seed: Seed = 0
+    """Of weights, order and held-out images."""
 
 
 class Judge(Spec):
     """The evaluation classifier: trained on every class of the private set, never shown to the attack."""
 
     model: Model
+    """A classifier of `models.CLASSIFIERS`."""
+
     recipe: Recipe = Recipe()
+    """Training on the `train` part of every class."""
+
     seed: Seed = 1_000_003
     """Differs from any target's seed, so that judge and target share no initial weights."""
 
@@ -175,18 +190,32 @@ class Evaluation(Spec):
     """Images in the picture of victims above their reconstructions."""
 
     seed: Seed = 0
+    """Draws which images are reconstructed."""
 
 
 class TrialSpec(Spec):
     """One sweep point."""
 
     data: Data
+    """The private data set."""
+
     target: Target
+    """The victim."""
+
     release: Release = Release()
+    """What the victim publishes."""
+
     auxiliary: Auxiliary = Auxiliary()
+    """What the adversary has."""
+
     attack: Attack
+    """What the adversary does."""
+
     judge: Judge
+    """Who recognises reconstructions."""
+
     evaluation: Evaluation = Evaluation()
+    """What is measured."""
 
     @model_validator(mode="after")
     def _releases_what_the_target_has(self) -> Self:

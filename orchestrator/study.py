@@ -48,9 +48,16 @@ class Range(Spec):
     """A continuous or integer axis for random and Optuna searches."""
 
     low: float
+    """Smallest value."""
+
     high: float
+    """Largest value."""
+
     log: bool = False
+    """Draw on a logarithmic scale."""
+
     integer: bool = False
+    """Draw whole numbers."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -70,13 +77,18 @@ class Asha(Spec):
     """Stop inverters early whose held-out loss lags (asynchronous successive halving)."""
 
     grace_epochs: PositiveInt = 10
+    """Epochs that every inverter trains at least."""
+
     reduction_factor: int = Field(default=3, ge=2)
+    """One of so many inverters goes on after each rung."""
 
 
 class Search(Spec):
     """How points are chosen."""
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
+    """grid runs every combination, random draws, optuna learns from what it saw."""
+
     samples: PositiveInt = 20
     """Points of a random or Optuna search."""
 
@@ -84,6 +96,8 @@ class Search(Spec):
     """Optuna points asked at once; told in index order, so the search repeats whatever finishes first."""
 
     seed: int = 0
+    """Of random and Optuna draws."""
+
     objectives: dict[str, Literal["minimize", "maximize"]] = Field({"inversion/mse_test": "minimize"})
     """Metric -> direction; the first one sorts tables and views."""
 
@@ -108,7 +122,11 @@ class Resources(Spec):
     """Intra-operation threads of each worker."""
 
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    """Accelerators of each worker, fractions included; 0 trains on the CPU."""
+
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of training steps; scores are always released in float32."""
+
     groups: PositiveInt | None = None
     """Worker groups at most; None takes as many as the cluster has slots for."""
 
@@ -136,14 +154,25 @@ class Study(Spec):
     """The whole file."""
 
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
+    """Name: MLflow's experiment and the report's folder."""
+
     about: str = ""
+    """One sentence for people."""
+
     base: dict[str, Any]
+    """A trial spec; fields that every grid sweeps may be left out."""
+
     sweep: list[Axes] = Field(min_length=1)
     """Grids whose points are joined; a single mapping is one grid."""
 
     search: Search = Search()
+    """How points are chosen."""
+
     resources: Resources = Resources()
+    """Where and how wide it runs."""
+
     report: Report = Report()
+    """What the report shows."""
 
     @field_validator("sweep", mode="before")
     @classmethod
@@ -254,6 +283,7 @@ def _value(override: str, text: str) -> Any:
 
 def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
     """Return the points of a grid in file order, without repeats, and the combinations that were dropped."""
+
     points: list[Point] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
@@ -309,6 +339,7 @@ def _lookup(plain: Any, path: str) -> Any:
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
     """Return nested mappings as dotted names; None is written `none`."""
+
     flat: dict[str, Scalar] = {}
     for name, part in value.items():
         if isinstance(part, Mapping):
@@ -334,6 +365,7 @@ def shown(value: Any) -> Scalar:
 
 def explain(error: ValidationError, where: str) -> str:
     """Return one line for each faulty field: path, value, rule, way out."""
+
     faults: dict[tuple[Any, ...], dict[str, Any]] = {}
     for found in error.errors():
         loc = tuple(part for part in found["loc"] if not _is_branch(part))
