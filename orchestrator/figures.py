@@ -28,7 +28,7 @@ def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
     """
     rows = [
         {**r.axes, "value": r.metrics[metric]}
-        for r in records
+        for r in sorted(records, key=lambda one: one.index)  # not in the order in which trials ended
         if r.status == "finished" and metric in r.metrics
     ]
     if not rows:

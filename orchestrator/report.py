@@ -120,6 +120,7 @@ def _mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
 def note(study: Study, records: Sequence[TrialRecord]) -> str:
     """Return Markdown for the parent run: what was swept and the best point."""
     objective, is_larger_better = study.objective
+    records = sorted(records, key=lambda one: one.index)
     finished = [record for record in records if record.status == "finished" and objective in record.metrics]
     lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in study.axes().items()]
