@@ -1,0 +1,130 @@
+"""The spec: what it refuses, and that it is data which cannot change."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from orchestrator import spec
+from orchestrator.plan import canonical
+from tests import tiny
+
+SPECS = [
+    one
+    for one in vars(spec).values()
+    if isinstance(one, type) and issubclass(one, spec.Spec) and one is not spec.Spec
+]
+
+
+def refused(changes: dict[str, Any]) -> str:
+    """Return the message about the tiny trial with dotted paths changed."""
+    with pytest.raises(ValidationError) as caught:
+        tiny.spec(changes)
+    (fault,) = caught.value.errors()
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"release.truncation": 0}, "release.truncation: Input should be greater than 0"),
+        (
+            {"release.truncation": 4},
+            ": Value error, release.truncation=4 must lie in 1..target.classes=3; use null to release every "
+            "score.",
+        ),
+        (
+            {"target.classes": 6},
+            ": Value error, target.classes=6 must lie in 1..data.class_pool=5; enlarge the pool or lower "
+            "target.classes.",
+        ),
+        ({"release.decimals": 8}, "release.decimals: Input should be less than or equal to 7"),
+        ({"data.channels": 2}, "data.channels: Input should be 1 or 3"),
+        ({"data.image_size": 4}, "data.image_size: Input should be greater than or equal to 8"),
+        ({"target.seed": -1}, "target.seed: Input should be greater than or equal to 0"),
+        (
+            {"target.freeze": "statistics"},
+            "target.freeze: Input should be 'weights' or 'weights+statistics'",
+        ),
+        (
+            {"auxiliary.kind": "same"},
+            "auxiliary.kind: Input should be 'same-train', 'same-heldout', 'generic', 'distinct' or "
+            "'augmented'",
+        ),
+        ({"auxiliary.size": 0}, "auxiliary.size: Input should be greater than 0"),
+        ({"attack.offset": -1}, "attack.offset: Input should be greater than or equal to 0"),
+        ({"attack.offset": float("inf")}, "attack.offset: Input should be a finite number"),
+        (
+            {"attack.zero_policy": "clamp"},
+            "attack.zero_policy: Input should be 'zero-after-log', 'log-clamp' or 'floor'",
+        ),
+        ({"attack.model": {"name": "x", "width": 0}}, "attack.model.width: Input should be greater than 0"),
+        ({"judge.recipe": {"epochs": 0}}, "judge.recipe.epochs: Input should be greater than 0"),
+        (
+            {"judge.recipe": {"validation_fraction": 1.0}},
+            "judge.recipe.validation_fraction: Input should be less than 1",
+        ),
+        ({"evaluation.grid": 65}, "evaluation.grid: Input should be less than or equal to 64"),
+        ({"workers": 2}, "workers: Extra inputs are not permitted"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_wrong_values_are_refused_where_they_stand(changes: dict[str, Any], text: str) -> None:
+    assert refused(changes) == text
+
+
+def test_the_largest_release_and_pool_are_allowed() -> None:
+    trial = tiny.spec({"release.truncation": 5, "target.classes": 5})
+    assert (trial.release.truncation, trial.target.classes) == (5, 5)
+
+
+def test_a_spec_cannot_change() -> None:
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        tiny.spec().release.truncation = 2  # type: ignore[misc]
+
+
+def test_a_spec_survives_its_own_json() -> None:
+    trial = tiny.spec({"target.budget": 0.5})
+    again = spec.TrialSpec.model_validate_json(trial.model_dump_json())
+    assert again == trial
+    assert canonical(again.model_dump(mode="json")) == canonical(trial.model_dump(mode="json"))
+
+
+def test_a_budget_is_a_name_or_a_number() -> None:
+    assert tiny.spec({"target.budget": "block1"}).target.budget == "block1"
+    assert tiny.spec({"target.budget": 2}).target.budget == 2.0
+
+
+def test_defaults_are_the_published_ones() -> None:
+    recipe = spec.Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (
+        100,
+        128,
+        2e-4,
+        0.0,
+    )
+    attack = spec.Attack(model=spec.Model(name="ami-digit"))
+    assert (attack.align, attack.offset, attack.offset_learnable, attack.zero_policy) == (
+        True,
+        50.0,
+        False,
+        "zero-after-log",
+    )
+    assert spec.Release() == spec.Release(truncation=None, decimals=None, labels_only=False)
+    judge = spec.Judge(model=spec.Model(name="ami-digit"))
+    assert judge.seed not in range(1000)  # no target of a usual sweep shares its weights
+
+
+@pytest.mark.parametrize("part", SPECS, ids=lambda part: part.__name__)
+def test_every_part_says_what_it_is(part: type[BaseModel]) -> None:
+    assert part.__doc__
+    nested = {name for name, field in part.model_fields.items() if "Recipe" in str(field.annotation)}
+    parts = ("model", "seed", "data", "target", "release", "auxiliary", "attack", "judge", "evaluation")
+    told = {name for name, field in part.model_fields.items() if field.description}
+    assert set(part.model_fields) - told - nested - set(parts) == set()
+
+
+def test_where_things_run_is_no_part_of_a_spec() -> None:
+    words = ("worker", "gpu", "uri", "device", "thread", "store", "precision")
+    fields = [name for part in SPECS for name in part.model_fields]
+    assert [name for name in fields if any(word in name for word in words)] == []
