@@ -84,6 +84,16 @@ def stopping_after(epoch: int) -> Callable[[Mapping[str, float]], bool]:
     return lambda metrics: metrics["epoch"] < epoch
 
 
+def noting(epochs: list[float]) -> Callable[[Mapping[str, float]], bool]:
+    """Keep the epochs that are reported."""
+
+    def report(metrics: Mapping[str, float]) -> bool:
+        epochs.append(metrics["epoch"])
+        return True
+
+    return report
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_interrupted_at_any_epoch_it_ends_with_the_same_bytes(epoch: int) -> None:
     undisturbed, whole = trained(World())
@@ -98,7 +108,7 @@ def test_interrupted_at_any_epoch_it_ends_with_the_same_bytes(epoch: int) -> Non
         trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=killed))
     assert memory.saves == epoch
     epochs: list[float] = []
-    world = World(checkpoint=memory, report=lambda metrics: epochs.append(metrics["epoch"]) or True)
+    world = World(checkpoint=memory, report=noting(epochs))
     resumed, rest = trained(world)
     assert epochs == list(range(epoch + 1, 5))
     assert same(resumed, undisturbed)
@@ -145,9 +155,7 @@ def test_a_damaged_checkpoint_is_reported_and_ignored(damage: str, caplog: pytes
     ]
     epochs: list[float] = []
     with caplog.at_level(logging.WARNING):
-        weights, _ = trained(
-            World(checkpoint=memory, report=lambda metrics: epochs.append(metrics["epoch"]) or True)
-        )
+        weights, _ = trained(World(checkpoint=memory, report=noting(epochs)))
     assert epochs == [1, 2, 3, 4]
     assert "event=checkpoint_damaged" in caplog.text
     assert "action=start_over" in caplog.text

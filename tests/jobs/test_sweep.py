@@ -96,8 +96,8 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert [child.info.status for child in children] == ["FINISHED"] * 2
     assert {child.info.run_name for child in children} == set(table["trial"])
     told = {child.info.run_name: child.data.metrics["inversion/mse_test"] for child in children}
-    for row in table.itertuples():
-        assert told[row.trial] == pytest.approx(table.loc[row.Index, "inversion/mse_test"], rel=1e-5)
+    shown = dict(zip(table["trial"], table["inversion/mse_test"], strict=True))
+    assert told == pytest.approx(shown, rel=1e-5)
     stored = Artifacts(DirectoryBlobs(out / "store")).keys()
 
     again = sweep(path, out, "--scale", "smoke")
