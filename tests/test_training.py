@@ -194,6 +194,33 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     assert not same(seen[1], seen[3])
 
 
+def test_a_best_epoch_from_before_an_interruption_is_kept() -> None:
+    memory = Memory()
+    best: dict[str, Tensor] = {}
+    model = network()
+
+    def go(model: Any, losses: list[float], report: Callable[[Mapping[str, float]], bool]) -> Fitted:
+        left = iter(losses)
+        badness = reconstruction().badness
+        sums = lambda outputs, wanted: {"loss": next(left)}  # noqa: E731
+        objective = Objective(nn.functional.cross_entropy, sums, badness)
+        world = World(checkpoint=memory, checkpoint_seconds=0.0, report=report)
+        return fit(model, pairs(), objective, RECIPE, 7, world)
+
+    def stop(metrics: Mapping[str, float]) -> bool:
+        if metrics["epoch"] == 1:
+            best.update({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return metrics["epoch"] < 2
+
+    with pytest.raises(Cancelled):
+        go(model, [1.0, 2.0], stop)
+    resumed = network()
+    fitted = go(resumed, [3.0, 4.0], lambda metrics: True)
+    assert fitted.best_epoch == 1
+    assert same(resumed.state_dict(), best)
+    assert [round(12 * value) for value in fitted.curves["validation_loss"]] == [1, 2, 3, 4]
+
+
 def test_classification_prefers_accuracy_then_loss_and_reconstruction_the_loss() -> None:
     badness = classification().badness
     assert badness({"accuracy": 0.9, "loss": 5.0}) < badness({"accuracy": 0.8, "loss": 0.1})

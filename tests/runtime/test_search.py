@@ -117,6 +117,15 @@ def test_optuna_asks_the_same_again_when_told_the_same() -> None:
     assert keys(first) != keys(asked(opened(searched("optuna", samples=14, batch=4, seed=6))[0]))
 
 
+def test_optuna_is_told_in_index_order_whatever_finished_first() -> None:
+    study = searched("optuna", {"attack.offset": OFFSETS}, samples=6, batch=6)
+    search = OptunaPoints(study, Preflight(Location()))
+    asked(search, backwards=True)
+    ends = [trial.datetime_complete for trial in search._optuna.trials]
+    assert len(set(ends)) > 1
+    assert ends == sorted(ends)
+
+
 def test_optuna_goes_on_past_failures_the_same_way() -> None:
     study = searched("optuna", samples=14, batch=4, seed=5)
     first = asked(opened(study)[0], failing=[1, 6])
