@@ -16,9 +16,10 @@ from rich.table import Table
 
 from orchestrator.artifacts import Artifacts
 from orchestrator.pipeline import Source, Task
+from orchestrator.points import Dropped
 from orchestrator.records import TrialRecord
 from orchestrator.report import summary_table
-from orchestrator.study import Dropped, Study
+from orchestrator.study import Study
 
 
 class SweepProgress:

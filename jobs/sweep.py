@@ -26,7 +26,8 @@ from orchestrator.journal import Journal
 from orchestrator.pipeline import Collector, Points, Source, Task
 from orchestrator.plan import Stage
 from orchestrator.plan import plan as plan_stages
-from orchestrator.preflight import Preflight
+from orchestrator.points import Dropped, Point
+from orchestrator.preflight import Preflight, check_report
 from orchestrator.records import DatasetInput, SweepRecord, SweepReport, Tracker
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
@@ -35,7 +36,8 @@ from orchestrator.runtime.mlflow_check import check_tracking
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import check, open_blobs, open_location
-from orchestrator.study import Dropped, Point, Study, StudyError, read_study
+from orchestrator.study import Study, StudyError
+from orchestrator.study_file import read_study
 
 STUDIES = Path(__file__).parent / "studies"
 CLOSE_SECONDS = 1.8  # `ray job stop` kills after three
@@ -96,6 +98,7 @@ class _Run:
 
     def __init__(self, study: Study, places: session.Places, local: bool, console: Console) -> None:
         self.study, self.places, self.local, self.console = study, places, local, console
+        check_report(study)
         blobs = open_blobs(places.store_uri)
         check(blobs)
         self.store = Artifacts(blobs)

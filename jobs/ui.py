@@ -1,7 +1,7 @@
 """Browse sweeps in MLflow on this machine: `python -m jobs.ui` (or `make ui`) until Ctrl-C.
 
-Starts MLflow's server on the loopback interface only, with one worker and without its job runners (two processes
-instead of ten), on the store that local sweeps write.
+Starts MLflow's server on the loopback interface only, with one worker and without its job runners (two
+processes instead of ten), on the store that local sweeps write.
 """
 
 import json
@@ -77,7 +77,7 @@ def check_port(port: int) -> None:
 
 @contextmanager
 def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
-    """Run MLflow's server in its own process group until it answers and after; end the whole group at the end."""
+    """Run MLflow's server in its own process group; end the whole group at the end."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(artifacts.absolute())]
     with tempfile.TemporaryFile() as log:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.artifacts import Artifacts
+from orchestrator.artifacts import Artifacts, Corrupt
 from orchestrator.metrics import describe
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.study import Study
@@ -59,7 +59,11 @@ def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> b
     if not rows:
         logger.warning("event=no_picture report.where=%s reason=fits no finished trial", study.report.where)
         return None
-    loaded = [(label, *_pictures(record, store)) for label, record in rows]
+    try:
+        loaded = [(label, *_pictures(record, store)) for label, record in rows]
+    except Corrupt as error:  # quarantined: the next start rebuilds it and draws
+        logger.warning("event=no_picture reason=%s", error)
+        return None
     columns = min(study.report.columns, *(len(images) for _, _, images in loaded))
     figure = Figure(figsize=(0.62 * columns + 3.0, 0.66 * (len(rows) + 1)), dpi=120, layout="constrained")
     grid = figure.subplots(len(rows) + 1, columns, squeeze=False)
@@ -76,8 +80,10 @@ def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> b
 def _picture_rows(study: Study, records: Sequence[TrialRecord]) -> list[tuple[str, TrialRecord]]:
     """Pick the first finished trial of each combination of row axes where other axes are as asked."""
     wanted = study.report.where
+    records = sorted(records, key=lambda one: one.index)
+    values = {axis: list(dict.fromkeys(r.axes.get(axis) for r in records)) for axis in study.report.rows}
     rows: dict[str, TrialRecord] = {}
-    for record in sorted(records, key=lambda one: one.index):
+    for record in sorted(records, key=lambda r: [seen.index(r.axes.get(a)) for a, seen in values.items()]):
         fits = all(
             str(record.axes.get(axis)) == str(value) for axis, value in wanted.items() if axis in record.axes
         )

@@ -15,8 +15,8 @@ from orchestrator.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.journal import Journal
 from orchestrator.leases import Leases, held
 from orchestrator.plan import Stage
+from orchestrator.points import Point, flatten
 from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialRecord
-from orchestrator.study import Point, flatten
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,26 @@ from orchestrator.datasets.classes import (
     private_classes,
     public_classes,
 )
+from orchestrator.metrics import MEASURED
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.plan import dataset_names
+from orchestrator.points import Point
 from orchestrator.spec import TrialSpec
-from orchestrator.study import Point, StudyError
+from orchestrator.study import Study, StudyError
+
+SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
+
+
+def check_report(study: Study) -> None:
+    """Raise `StudyError` if the study asks for a metric that no stage measures."""
+    for field, names in (
+        ("search.objectives", study.search.objectives),
+        ("report.metrics", study.report.metrics),
+    ):
+        unknown = [name for name in names if name not in MEASURED]
+        if unknown:
+            raise StudyError(f"{field}: {unknown[0]} is not measured; choose from {', '.join(MEASURED)}.")
 
 
 class Preflight:
@@ -40,9 +55,9 @@ class Preflight:
         """Return the point with its budget as a cut point's name; raise `StudyError` with the way out."""
         spec = point.spec
         try:
-            for name in dataset_names(spec).values():
+            for role, name in dataset_names(spec).items():
                 if name not in self.descriptions:
-                    self.descriptions[name] = verify(name, self._location)
+                    self.descriptions[name] = self._verify(role, name)
             self._check_classes(spec)
             self._check_networks(spec)
             return replace(point, spec=self._with_cut(spec))
@@ -60,6 +75,14 @@ class Preflight:
         if faults:
             raise StudyError("\n".join(dict.fromkeys(faults)))
         return resolved
+
+    def _verify(self, role: str, name: str) -> Description:
+        try:
+            return verify(name, self._location)
+        except ValueError as error:  # `dataset=...` becomes the field's whole path
+            raise ValueError(
+                f"{SECTIONS[role]}.{error}" if str(error).startswith("dataset=") else error
+            ) from error
 
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
@@ -122,7 +145,10 @@ class Preflight:
                 channels=data.channels,
                 image_size=data.image_size,
             )
-        resolved = target.model_copy(update={"budget": self._budgets[known]})
+        changes = {"budget": self._budgets[known]}
+        if changes["budget"] == "full":  # nothing is frozen, so one target serves both ways of freezing
+            changes["freeze"] = "weights"
+        resolved = target.model_copy(update=changes)
         return spec.model_copy(update={"target": resolved})
 
     def _is_new(self, what: str) -> bool:

@@ -168,8 +168,9 @@ def fit(
     training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
     if len(training) < 2 * world.size:
         raise ValueError(
-            f"{len(pairs)} training images are too few for {world.size} workers; "
-            f"give at least {4 * world.size}."
+            f"{len(training)} images are left to train on {world.size} workers after holding out "
+            f"{len(held_out)} of {len(pairs)}; at least {2 * world.size} are needed: "
+            "give more images or lower recipe.validation_fraction."
         )
     model.to(world.device)
     model.to(memory_format=torch.channels_last)

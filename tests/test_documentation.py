@@ -16,11 +16,12 @@ import typer
 from ray.dashboard.modules.job.cli import submit
 
 from jobs import stage_data, sweep, ui
-from orchestrator import spec, study
+from orchestrator import spec, study, study_file
 from orchestrator.datasets.sources import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.freezing import cut_points
+from orchestrator.points import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,7 +107,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
     context = typer.main.get_command(apps[module]).make_context(module, arguments)
     name = str(context.params.get("study"))
     if module == "jobs.sweep" and name != "STUDY.yaml":
-        chosen = study.read_study(
+        chosen = study_file.read_study(
             sweep._find(str(ROOT / name) if "/" in name else name),
             overrides=context.params["overrides"],
             scale=context.params["scale"],
@@ -241,7 +242,7 @@ def test_plan_prints_the_points_and_stops(tmp_path: Path) -> None:
 
 
 def test_overrides_are_applied() -> None:
-    chosen = study.read_study(
+    chosen = study_file.read_study(
         sweep._find("demo"), overrides=["target.recipe.epochs=5", "sweep.seed=[0]"], scale=None
     )
     assert chosen.base["target"]["recipe"]["epochs"] == 5
@@ -256,7 +257,7 @@ def test_readme_is_short_and_starts_with_the_two_commands() -> None:
 
 
 def test_readme_says_how_many_points_the_demo_has() -> None:
-    points, _ = study.expand(study.read_study(sweep._find("demo")))
+    points, _ = expand(study_file.read_study(sweep._find("demo")))
     assert f"The demo has {len(points)} points" in PAGES[0].read_text(encoding="ascii")
 
 
@@ -296,9 +297,9 @@ def test_the_example_is_a_study(tmp_path: Path) -> None:
     )
     file = tmp_path / "study.yaml"
     file.write_text(example[0], encoding="ascii")
-    points, dropped = study.expand(study.read_study(file))
+    points, dropped = expand(study_file.read_study(file))
     assert (len(points), dropped) == (18, [])
-    assert len(study.expand(study.read_study(file, scale="smoke"))[0]) == 6
+    assert len(expand(study_file.read_study(file, scale="smoke"))[0]) == 6
 
 
 def test_studies_page_knows_the_names() -> None:

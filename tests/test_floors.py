@@ -16,8 +16,8 @@ FLOORS = [
     {"spec", "blobs", "records", "directory"},
     {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
-    {"study", "plan", "preflight", "artifacts", "journal", "leases", "stages", "build", "pipeline", "report",
-     "figures", "statistics"},
+    {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
+    | {"stages", "build", "pipeline", "report", "figures", "statistics"},
     {"runtime"},
 ]  # fmt: skip
 # Third-party packages that each floor adds to those below it.

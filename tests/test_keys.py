@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.plan import VERSIONS, Profile, Stage, canonical, dataset_names, plan
+from orchestrator.points import Point, expand
 from orchestrator.spec import TrialSpec
-from orchestrator.study import Point, expand
 from tests import tiny
 
 DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}

@@ -10,9 +10,10 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.plan import plan
+from orchestrator.points import expand
 from orchestrator.preflight import Preflight
 from orchestrator.runtime.session import profile_of
-from orchestrator.study import expand, read_study
+from orchestrator.study_file import read_study
 
 DEMO = Path(__file__).resolve().parents[1] / "jobs" / "studies" / "demo.yaml"
 FEW_POINTS = [

@@ -30,12 +30,13 @@ from orchestrator.pipeline import (
     run_trial,
 )
 from orchestrator.plan import Stage, plan
+from orchestrator.points import Point
 from orchestrator.preflight import Preflight
 from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 from orchestrator.report import csv, results_table
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.search import search_points
-from orchestrator.study import Point, Study
+from orchestrator.study import Study
 from tests import tiny
 
 
@@ -235,7 +236,10 @@ def test_a_failing_stage_fails_its_trial_alone(tmp_path: Path) -> None:
     assert [record.status for record in sweep.source.records] == ["failed", "failed", "finished", "finished"]
     for record in sweep.source.records[:2]:
         assert record.failed_stage == "inversion"
-        assert record.error == ("ValueError: 64 training images are too few for 1 workers; give at least 4.")
+        assert record.error == (
+            "ValueError: 0 images are left to train on 1 workers after holding out 64 of 64; "
+            "at least 2 are needed: give more images or lower recipe.validation_fraction."
+        )
         assert record.metrics["target/accuracy"] > 0  # what was reached is known
         assert record.images == {}
     assert [(event["status"], event["stage"]) for event in sweep.events("ended")][:2] == [

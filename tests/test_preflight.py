@@ -10,8 +10,9 @@ from orchestrator.datasets import Location, describe, load
 from orchestrator.datasets.builtin import staged
 from orchestrator.datasets.selection import auxiliary_images
 from orchestrator.directory import DirectoryBlobs
+from orchestrator.points import Point, expand
 from orchestrator.preflight import Preflight
-from orchestrator.study import Point, StudyError, expand
+from orchestrator.study import StudyError
 from tests import tiny
 
 DIGITS = {"dataset": "digits"}  # every class may be private
@@ -36,9 +37,12 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"data.dataset": "imagenet"}, f"dataset=imagenet is unknown; {UNKNOWN}"),
-        ({"auxiliary": {"kind": "distinct", "dataset": "cats"}}, f"dataset=cats is unknown; {UNKNOWN}"),
-        ({"target.pretrain": {"dataset": "cats"}}, f"dataset=cats is unknown; {UNKNOWN}"),
+        ({"data.dataset": "imagenet"}, f"data.dataset=imagenet is unknown; {UNKNOWN}"),
+        (
+            {"auxiliary": {"kind": "distinct", "dataset": "cats"}},
+            f"auxiliary.dataset=cats is unknown; {UNKNOWN}",
+        ),
+        ({"target.pretrain": {"dataset": "cats"}}, f"target.pretrain.dataset=cats is unknown; {UNKNOWN}"),
         (
             {"attack.name": "gan"},
             "attack.name=gan is unknown; choose one of inverter.",
@@ -130,7 +134,10 @@ def test_every_distinct_fault_is_reported_once() -> None:
     points = [point({"data.dataset": name}) for name in ("a", "b", "a")] + [point()]
     with pytest.raises(StudyError) as caught:
         Preflight(Location()).resolve_all(points)
-    assert [line.split(" is ")[0] for line in str(caught.value).splitlines()] == ["dataset=a", "dataset=b"]
+    assert [line.split(" is ")[0] for line in str(caught.value).splitlines()] == [
+        "data.dataset=a",
+        "data.dataset=b",
+    ]
 
 
 def test_digests_are_those_of_the_manifests() -> None:

@@ -171,7 +171,9 @@ def test_an_error_names_its_stage_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StageFailed) as caught:
         build(stage, World(), store, Location())
     assert (caught.value.stage, caught.value.kind) == ("judge", "error")
-    assert caught.value.message.startswith("ValueError: 899 training images are too few for 1 workers")
+    assert caught.value.message.startswith(
+        "ValueError: 0 images are left to train on 1 workers after holding out 899 of 899"
+    )
     assert store.keys() == []
 
 

@@ -8,17 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.study import (
-    Dropped,
-    Point,
-    Range,
-    Study,
-    StudyError,
-    expand,
-    flatten,
-    make_point,
-    read_study,
-)
+from orchestrator.points import Dropped, Point, expand, flatten, make_point
+from orchestrator.study import Range, Study, StudyError
+from orchestrator.study_file import read_study
 from tests import tiny
 
 SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "studies").glob("*.yaml"))

@@ -300,7 +300,10 @@ def test_held_out_pairs_are_seeded_disjoint_and_never_none() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 training images are too few for 1 workers; give at least 4"):
+    with pytest.raises(
+        ValueError,
+        match="1 images are left to train on 1 workers after holding out 1 of 2; at least 2 are needed",
+    ):
         fit(network(), pairs(2), classification(), RECIPE, 0, World())
 
 
@@ -376,5 +379,8 @@ def test_two_workers_train_one_network_and_resume_it(tmp_path: Path) -> None:
 
 
 def test_too_few_images_for_the_workers_are_refused_on_every_rank() -> None:
-    with pytest.raises(ValueError, match="6 training images are too few for 3 workers; give at least 12"):
+    with pytest.raises(
+        ValueError,
+        match="5 images are left to train on 3 workers after holding out 1 of 6; at least 6 are needed",
+    ):
         fit(network(), pairs(6), classification(), RECIPE, 0, World(rank=2, size=3))

@@ -23,6 +23,24 @@ METRICS: dict[str, Metric] = {
 """Last part of a metric's name, as in `inversion/mse` -> its meaning. `accuracy` is the target's on its own
 test images; `accuracy_top1` and `accuracy_top5` are the judge's on reconstructions."""
 
+MEASURED = (
+    "target/accuracy",
+    "target/theta_c_millions",
+    "target/theta_t_millions",
+    "judge/accuracy",
+    "predictions/images",
+    *(
+        f"{stage}/{name}"
+        for stage in ("target", "judge")
+        for name in ("validation_loss", "validation_accuracy")
+    ),
+    *(f"{stage}/best_epoch" for stage in ("target", "judge", "inversion")),
+    "inversion/validation_loss",
+    *(f"inversion/{name}_{part}" for name in ("mse", "psnr", "ssim") for part in ("train", "test")),
+    *(f"attack/accuracy_top{k}_{part}" for k in (1, 5) for part in ("train", "test")),
+)
+"""Every metric that a finished trial may have, by its full name; a pretrained one has `pretrain/...` too."""
+
 
 def describe(metric: str) -> str:
     """Return unit and direction of a `stage/name` or `stage/name_part` metric, for titles."""

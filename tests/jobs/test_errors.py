@@ -62,7 +62,7 @@ Sections = dict[str, Any]
             {"data.dataset": "imagenet"},
             [],
             [
-                "dataset=imagenet is unknown; built in are digits, photo-patches; others need a data "
+                "data.dataset=imagenet is unknown; built in are digits, photo-patches; others need a data "
                 "location with staged sets."
             ],
         ),

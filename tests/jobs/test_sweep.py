@@ -140,7 +140,10 @@ def test_a_failed_trial_is_told_and_the_exit_code_says_so(tmp_path: Path) -> Non
     path = tiny.write(tmp_path / "tiny.yaml", {"attack.recipe.validation_fraction": [0.999, 0.1]})
     result = sweep(path, tmp_path / "runs", "--ship-later")
     assert result.exit_code == 1, (result.output, result.exception)
-    error = "ValueError: 64 training images are too few for 1 workers; give at least 4."
+    error = (
+        "ValueError: 0 images are left to train on 1 workers after holding out 64 of 64; "
+        "at least 2 are needed: give more images or lower recipe.validation_fraction."
+    )
     assert f"trial 0000-validation_fraction0.999 failed in stage inversion: {error}" in result.stdout
     assert "trials: 1 finished, 1 failed, 0 pruned" in result.stdout
     table = pd.read_csv(tmp_path / "runs" / "tiny" / "results.csv")

@@ -7,9 +7,10 @@ import pytest
 
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Points
+from orchestrator.points import Dropped, Point, make_point
 from orchestrator.preflight import Preflight
 from orchestrator.runtime.search import OptunaPoints, random_points, search_points
-from orchestrator.study import Dropped, Point, Study, StudyError, make_point
+from orchestrator.study import Study, StudyError
 from tests import tiny
 
 OFFSETS = {"low": 0.5, "high": 50.0, "log": True}

@@ -1,0 +1,124 @@
+"""Sweep points: the combinations of a study's axes that can exist, and those that cannot (m > k)."""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.plan import digest
+from orchestrator.records import Scalar
+from orchestrator.spec import TrialSpec
+from orchestrator.study import SHORTHANDS, Study, StudyError, short_name, shown
+from orchestrator.study_file import assign, explain
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sweep point: its place, its swept values and its spec."""
+
+    index: int
+    axes: Mapping[str, Scalar]  # short name -> shown value
+    spec: TrialSpec
+
+    @property
+    def key(self) -> str:
+        """Digest of the spec."""
+        return digest(self.spec.model_dump(mode="json"))
+
+    @property
+    def name(self) -> str:
+        """Sortable run name, e.g. `0007-m003-k05-same-heldout-full-s0`."""
+        return "-".join(
+            [f"{self.index:04d}", *(_name_part(axis, value) for axis, value in self.axes.items())]
+        )
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A combination of a grid that cannot exist."""
+
+    axes: Mapping[str, Scalar]
+    reason: str
+
+
+def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
+    """Return the points of a grid in file order, without repeats, and the combinations that were dropped."""
+    points: list[Point] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for grid in study.sweep:
+        for values in itertools.product(*(v for v in grid.values() if isinstance(v, list))):
+            made = make_point(study, len(points), dict(zip(grid, values, strict=True)))
+            if isinstance(made, Dropped):
+                dropped.append(made)
+            elif made.key in seen:
+                dropped.append(Dropped(made.axes, "repeats a point of the sweep"))
+            else:
+                seen.add(made.key)
+                points.append(made)
+    if not points:
+        raise StudyError(f"sweep: none of its {len(dropped)} points can exist; {dropped[0].reason}")
+    return points, dropped
+
+
+def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | Dropped:
+    """Put axis values over the base; what cannot exist is dropped, a wrong value raises `StudyError`."""
+    raw = copy.deepcopy(study.base)
+    for axis, value in values.items():
+        for path in SHORTHANDS.get(axis, (axis,)):
+            assign(raw, path, value)
+    axes = {short_name(axis): shown(value) for axis, value in values.items()}
+    try:
+        spec = TrialSpec.model_validate(raw)
+        axes = _all_axes(study, values, spec)
+    except ValidationError as error:
+        if all(fault["type"] == "value_error" and not fault["loc"] for fault in error.errors()):
+            return Dropped(axes, _reason(error))
+        raise StudyError(explain(error, "base")) from None
+    if spec.release.truncation == spec.target.classes:  # releasing k of k scores is releasing all of them
+        spec = spec.model_copy(update={"release": spec.release.model_copy(update={"truncation": None})})
+    return Point(index, axes, spec)
+
+
+def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
+    """Return the value of every swept axis; one that this grid does not sweep has the base's value."""
+    plain = spec.model_dump(mode="json")
+    axes: dict[str, Scalar] = {}
+    for axis in (axis for grid in study.sweep for axis in grid):
+        value = values[axis] if axis in values else _lookup(plain, SHORTHANDS.get(axis, (axis,))[0])
+        axes[short_name(axis)] = shown(value)
+    return axes
+
+
+def _lookup(plain: Any, path: str) -> Any:
+    for part in path.split("."):
+        plain = plain[part] if isinstance(plain, Mapping) else None
+    return plain
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Return nested mappings as dotted names; None is written `none`."""
+    flat: dict[str, Scalar] = {}
+    for name, part in value.items():
+        if isinstance(part, Mapping):
+            flat |= flatten(part, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = "none" if part is None else part
+    return flat
+
+
+def _reason(error: ValidationError) -> str:
+    return "; ".join(str(fault["ctx"]["error"]) for fault in error.errors())
+
+
+def _name_part(axis: str, value: Scalar) -> str:
+    if axis == "align":
+        return "aligned" if value else "unaligned"
+    if isinstance(value, bool) or not isinstance(value, int):
+        text = str(value) if axis in ("auxiliary", "budget") else f"{axis.rsplit('.', 1)[-1]}{value}"
+        return text.replace(" ", "-").replace("/", "-")
+    widths = {"m": 3, "k": 3, "seed": 1}
+    return f"{'s' if axis == 'seed' else axis.rsplit('.', 1)[-1]}{value:0{widths.get(axis, 1)}d}"

@@ -1,0 +1,135 @@
+"""Read a study file, its scale and the command line's overrides; say in one line what is wrong with them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from orchestrator.spec import TrialSpec
+from orchestrator.study import SHORTHANDS, Range, Study, StudyError
+
+
+def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None = None) -> Study:
+    """Read a study file, apply its scale and then the `a.b=c` overrides; raise `StudyError`."""
+    raw = _load(path)
+    scales = raw.pop("scales", None) or {}
+    if scale is not None:
+        if not isinstance(scales, Mapping) or not isinstance(scales.get(scale, {}), Mapping):
+            raise StudyError(f"scales in {path.name} must read scales: {{{scale}: {{path: value}}}}.")
+        if scale not in scales:
+            raise StudyError(f"--scale {scale} is not in {path.name}; it knows {_listing(scales)}.")
+        for name, value in scales[scale].items():
+            _assign(raw, name, value)
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator:
+            raise StudyError(f"--set {override} must read path=value, for example target.seed=3.")
+        root = name.split(".", 1)[0]
+        paths = [name] if root in Study.model_fields else [f"base.{p}" for p in SHORTHANDS.get(name, (name,))]
+        for field in paths:
+            _assign(raw, field, _value(override, text))
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(explain(error, path.name)) from None
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise StudyError(
+            f"--set {override} must give a YAML value, for example 3, [1, 2] or {{low: 1, high: 9}}."
+        ) from None
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """Return one line for each faulty field: path, value, rule, way out."""
+    faults: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for found in error.errors():
+        loc = tuple(part for part in found["loc"] if not _is_branch(part))
+        # A field that takes several types has a fault for each.
+        message = f"{faults[loc]['msg']}; or {found['msg']}" if loc in faults else found["msg"]
+        faults[loc] = {**found, "loc": loc, "msg": message}
+    return "\n".join(_explain_one(fault, where) for fault in faults.values())
+
+
+def _is_branch(part: int | str) -> bool:
+    """Return whether a part of a fault's place is pydantic's name of a type instead of a field."""
+    return part in ("list", "range", "str", "int", "float", "bool", "constrained-float")
+
+
+def _explain_one(fault: dict[str, Any], where: str) -> str:
+    path = ".".join(str(part) for part in fault["loc"]) or where
+    if fault["type"] == "extra_forbidden":
+        known = _siblings(fault["loc"], Study if where.endswith((".yaml", ".yml")) else TrialSpec)
+        return f"{path} is not a field; known here: {_listing(known)}."
+    if fault["type"] == "missing":
+        return f"{path} is missing; add it to {where}."
+    if fault["type"] == "value_error":
+        message = str(fault["ctx"]["error"])
+        return message if path == where else f"{path}: {message}"
+    value = str(fault.get("input"))[:60]
+    return f"{path}={value} is refused: {fault['msg']}."
+
+
+def _siblings(loc: Sequence[Any], model: Any) -> list[str]:
+    """Return the field names beside the one at `loc`."""
+    if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only a range has fields there
+        return list(Range.model_fields)
+    for part in loc[:-1]:
+        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        options = getattr(annotation, "__args__", ()) if not isinstance(annotation, type) else (annotation,)
+        model = next((option for option in options if hasattr(option, "model_fields")), None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except FileNotFoundError:
+        raise StudyError(f"study={path} does not exist; the shipped ones are in jobs/studies.") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise StudyError(
+            f"study={path} is not a readable YAML study: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(loaded, dict):
+        raise StudyError(f"study={path} must be a mapping with study, base and sweep.")
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path; below `sweep` the rest of the path is one axis name, set in every grid."""
+    head, _, rest = path.partition(".")
+    if head == "sweep" and rest:
+        grids = raw["sweep"] if isinstance(raw.get("sweep"), list) else [raw.setdefault("sweep", {})]
+        for grid in grids if len(grids) == 1 else [grid for grid in grids if rest in grid]:
+            grid[rest] = value
+        return
+    if not rest:
+        raw[head] = (
+            {**raw[head], **value} if isinstance(raw.get(head), dict) and isinstance(value, dict) else value
+        )
+        return
+    if not isinstance(raw.get(head), dict):
+        raw[head] = {}
+    assign(raw[head], rest, value)
+
+
+def assign(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path in nested mappings; a mapping is merged into the one that is there."""
+    *parents, last = path.split(".")
+    for part in parents:
+        if not isinstance(raw.get(part), dict):
+            raw[part] = {}
+        raw = raw[part]
+    merges = isinstance(raw.get(last), dict) and isinstance(value, dict)
+    raw[last] = {**raw[last], **value} if merges else value
+
+
+def _listing(names: Any) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"
