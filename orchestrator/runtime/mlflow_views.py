@@ -17,6 +17,7 @@ from orchestrator.records import SweepRecord
 TAG_PREFIX = "mlflow.sharedViewState."
 KNOWN_VERSIONS = ("3.17",)  # releases whose pages were looked at with these views
 MAX_TAG = 20_000  # characters MLflow keeps in an experiment tag
+WORKFLOW = "machine_learning"  # else the pages open on their side for language models
 MAX_CHARTS = 12  # of one kind in a view; the pages add charts of other metrics by themselves
 
 
@@ -76,21 +77,22 @@ def fragments(
     sweep: SweepRecord, experiment_id: str, parent_id: str, found: Sequence[View]
 ) -> dict[str, str]:
     """Return label -> the part of an address after the server: saved views, table, the sweep's own page."""
-    query = {
-        "workflowType": "machine_learning",
-        "searchFilter": sweep_filter(sweep),
-        "orderByKey": order_key(sweep),
-        "orderByAsc": str(not sweep.maximize).lower(),
-    }
     page = f"/#/experiments/{experiment_id}/runs?"
+    # A search in the address would win over the saved view, so these links carry none.
     links = {
         view.name.removeprefix(f"{sweep.study}: "): page
-        + _query(query | {"compareRunsMode": "CHART", "viewStateShareKey": view.key})
+        + _query({"workflowType": WORKFLOW, "compareRunsMode": "CHART", "viewStateShareKey": view.key})
         for view in found
     }
-    links["pictures"] = page + _query(query | {"compareRunsMode": "ARTIFACT"})
-    links["table"] = page + _query(query)
-    links["report"] = f"/#/experiments/{experiment_id}/runs/{parent_id}?workflowType=machine_learning"
+    links["table"] = page + _query(
+        {
+            "workflowType": WORKFLOW,
+            "searchFilter": sweep_filter(sweep),
+            "orderByKey": order_key(sweep),
+            "orderByAsc": str(not sweep.maximize).lower(),
+        }
+    )
+    links["report"] = f"/#/experiments/{experiment_id}/runs/{parent_id}?workflowType={WORKFLOW}"
     return links
 
 
@@ -114,19 +116,20 @@ def _state(sweep: SweepRecord, shown: Shown, grouping: Mapping[str, Any] | None)
         "groupBy": grouping,
         "compareRunCharts": charts,
         "compareRunSections": sections,
+        "isAccordionReordered": True,
     }
 
 
 def _charts(
     sweep: SweepRecord, shown: Shown, *, grouped: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return chart cards and the sections that hold them, in reading order."""
+    """Return chart cards and the sections that hold them; the pages sort sections by name."""
     overview = [_parallel(sweep)] + [_bar(name) for name in _first(sweep.objective, shown.metrics)]
-    parts: list[tuple[str, list[dict[str, Any]]]] = [("Sweep", overview)]
+    parts: list[tuple[str, list[dict[str, Any]]]] = [("1. Sweep", overview)]
     if shown.images and not grouped:
-        parts.append(("Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]]))
+        parts.append(("2. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]]))
     if shown.curves:
-        parts.append(("Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
+        parts.append(("3. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
     charts, sections = [], []
     for title, cards in parts:
         section = _uuid(sweep, title)
@@ -193,7 +196,7 @@ def _images(key: str) -> dict[str, Any]:
         "type": "IMAGE",
         "imageKeys": [key],
         "step": 0,
-        "showRunParams": True,
+        "showRunParams": False,
         "displayName": key,
         "runsCountToCompare": 100,
     }
