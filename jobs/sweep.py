@@ -23,12 +23,12 @@ from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
 from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
 from orchestrator.journal import Journal
-from orchestrator.pipeline import Collector, Points, Source, Task
+from orchestrator.pipeline import Collector, FixedPoints, Points, Source, Task
 from orchestrator.plan import Stage
 from orchestrator.plan import plan as plan_stages
 from orchestrator.points import Dropped, Point
 from orchestrator.preflight import Preflight, check_report
-from orchestrator.records import DatasetInput, SweepRecord, SweepReport, Tracker
+from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport, Tracker
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
 from orchestrator.runtime.json_tracker import JsonTracker
@@ -177,13 +177,22 @@ class _Run:
             study=self.study.study,
             about=self.study.about,
             study_yaml=self.study.yaml(),
-            axes=self.study.axes(),
+            axes=self._axes(),
             num_points=self.num_points,
             num_dropped=len(self.dropped),
             objective=objective,
             maximize=is_maximized,
             started_ms=min(starts, default=time.time_ns() // 1_000_000),
         )
+
+    def _axes(self) -> dict[str, list[Scalar]]:
+        """Return the swept values, those included that only the base gives to some of the grids."""
+        axes = self.study.axes()
+        for point in self.search.points if isinstance(self.search, FixedPoints) else ():
+            for axis, value in point.axes.items():
+                if value not in axes[axis]:
+                    axes[axis].append(value)
+        return axes
 
     def _describe(self, name: str) -> DatasetInput:
         about = self.preflight.descriptions[name]

@@ -312,12 +312,13 @@ class FixedPoints:
     """A grid or random search: all points at once."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self._points = list(points)
+        self.points = points
+        self._waiting = list(points)
 
     def ask(self) -> list[Point]:
         """Return every point the first time, nothing afterwards."""
-        points, self._points = self._points, []
-        return points
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
     def tell(self, batch: Sequence[tuple[Point, Mapping[str, float] | None]]) -> None:
         """Learn nothing."""
