@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.runtime.mlflow_check import ENVIRONMENT, check_tracking, sqlite_path
+from orchestrator.runtime.mlflow_check import ENVIRONMENT, check_tracking, redact, sqlite_path
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -56,7 +56,7 @@ def check_store(uri: str) -> None:
     """Raise ValueError if there is nothing to show."""
     check_tracking(uri)
     if not uri.startswith("sqlite:"):
-        raise ValueError(f"tracking_uri={uri} is a server already; open it in a browser.")
+        raise ValueError(f"tracking_uri={redact(uri)} is a server already; open it in a browser.")
     if not sqlite_path(uri).exists():
         raise ValueError(
             f"{sqlite_path(uri)} does not exist; run `make demo` first, or name a folder with --runs."

@@ -1,7 +1,9 @@
 """Fixtures that every test may use."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,25 @@ def blobs(request: pytest.FixtureRequest) -> Blobs:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the session's MLflow server keeps `mlflow.db` and `artifacts/`."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_folder: Path) -> Iterator[str]:
     """Start an MLflow server of two processes; yield its address."""
-    with servers.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
+    with servers.mlflow(mlflow_folder) as running:
+        made, empty = (sqlite3.connect(mlflow_folder / name) for name in ("mlflow.db", "empty.db"))
+        with closing(made), closing(empty):
+            made.backup(empty)  # before anything is in it
         yield running.uri
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(mlflow_server: str, mlflow_folder: Path) -> Path:
+    """Return an empty MLflow database to copy: making one takes seconds, and the server has made one."""
+    return mlflow_folder / "empty.db"
 
 
 @pytest.fixture(scope="session")

@@ -77,9 +77,9 @@ def ray_head(folder: Path, *, num_cpus: int = 2) -> Iterator[Cluster]:
 
 
 @contextmanager
-def mlflow(folder: Path) -> Iterator[MlflowServer]:
-    """Run `mlflow server` on a sqlite file until the block ends."""
-    port = free_port()
+def mlflow(folder: Path, *, port: int | None = None) -> Iterator[MlflowServer]:
+    """Run `mlflow server` on `folder/mlflow.db`, which may be there already, until the block ends."""
+    port = port or free_port()
     env = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

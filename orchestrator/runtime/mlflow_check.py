@@ -31,7 +31,7 @@ def set_environment() -> None:
 
 def redact(text: str) -> str:
     """Hide user and password of every URI in a text."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    return re.sub(r"://[^/\s]*@", "://***@", text)  # up to the last @: a password may hold one
 
 
 def sqlite_path(uri: str) -> Path:
@@ -55,7 +55,7 @@ def check_tracking(uri: str) -> None:
 
 def _check_server(uri: str) -> None:
     reason = _why_silent(
-        re.sub(r"://[^/@]+@", "://", uri.rstrip("/")) + "/health"
+        re.sub(r"://[^/]*@", "://", uri.rstrip("/")) + "/health"
     )  # health asks for no password
     if reason is None:
         return
