@@ -1,0 +1,118 @@
+"""What MLflow holds after the sweep was killed, or its server was: every trial once, nothing half done."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator.records import TrialRecord
+from orchestrator.runtime import mlflow_tracker
+from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from tests import servers
+from tests.runtime.samples import sample_report, sample_sweep, sample_trials
+from tests.runtime.trackers import MlflowBench, expected, tell, wait_for
+
+RECORD_SECONDS = 0.05
+REPEATS = "SELECT COUNT(*) AS number FROM metrics GROUP BY run_uuid, key, step"
+pytestmark = pytest.mark.mlflow
+
+
+def ship(uri: str, artifact_root: Path, study: str) -> None:
+    """Tell the whole sweep in a process of its own."""
+    tell(MlflowTracker(uri, artifact_root=artifact_root), study, sample_trials())
+
+
+def count(database: Path, query: str) -> int:
+    """Return one number from the database, 0 while it has none."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        found = connection.execute(query).fetchone()
+    return int(found[0]) if found else 0
+
+
+def begun(database: Path) -> int:
+    """Return how many trials have a run, whole or not."""
+    return count(database, "SELECT COUNT(*) FROM tags WHERE key = 'inversion.trial'")
+
+
+def whole(database: Path) -> int:
+    """Return how many trials are told to the end."""
+    return count(database, "SELECT COUNT(*) FROM tags WHERE key = 'inversion.digest'")
+
+
+def test_a_sweep_killed_three_times_is_replayed_without_a_trace(
+    mlflow_database: Path, tmp_path: Path
+) -> None:
+    database, folder = Path(shutil.copy(mlflow_database, tmp_path / "mlflow.db")), tmp_path / "files"
+    bench = MlflowBench(f"sqlite:///{database}", database, folder, folder)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["orchestrator.runtime.mlflow_shipping", __name__])
+    for number in (1, 8, 15):
+        child = server.Process(target=ship, args=(bench.uri, folder, "killed"))
+        child.start()
+        wait_for(lambda number=number: begun(database) >= number)  # type: ignore[misc]
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        child.close()
+        assert number <= begun(database) < 20
+        assert [run.info.status for run in bench.runs("killed", "sweep")] == ["RUNNING"]
+
+    ship(bench.uri, folder, "killed")
+    assert bench.kept("killed") == {trial.key: expected(trial) for trial in sample_trials()}
+    assert [run.info.status for run in bench.runs("killed", "sweep")] == ["FINISHED"]
+    assert whole(database) == 21
+    assert count(database, "SELECT COUNT(*) FROM runs") == 21, "deleted runs were left behind"
+    assert count(database, f"SELECT MAX(number) FROM ({REPEATS})") == 1
+
+
+def tell_timed(tracker: MlflowTracker, trials: Sequence[TrialRecord]) -> float:
+    """Record the trials; return the seconds that the slowest took."""
+    slowest = 0.0
+    for trial in trials:
+        began = time.perf_counter()
+        tracker.record(trial)
+        slowest = max(slowest, time.perf_counter() - began)
+    return slowest
+
+
+def test_a_server_that_comes_late_and_dies_in_between_gets_everything(
+    mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_tracker, "MAX_PAUSE_SECONDS", 0.5)
+    database, trials, port = tmp_path / "mlflow.db", sample_trials(), servers.free_port()
+    shutil.copy(mlflow_database, database)
+    bench = MlflowBench(f"http://127.0.0.1:{port}", database, tmp_path / "artifacts")
+    tracker = MlflowTracker(bench.uri)
+    tracker.start(sample_sweep("outage"))
+    assert tell_timed(tracker, trials[:12]) < RECORD_SECONDS
+
+    with servers.mlflow(tmp_path, port=port) as server:
+        wait_for(lambda: begun(database) >= 3)
+        assert tell_timed(tracker, trials[12:14]) < RECORD_SECONDS
+        os.killpg(server.pid, signal.SIGKILL)
+    assert whole(database) < 14, "the server was killed too late"
+    assert tell_timed(tracker, trials[14:]) < RECORD_SECONDS
+
+    with servers.mlflow(tmp_path, port=port):
+        lines = tracker.finish(sample_report(trials))
+        assert lines[0] == "MLflow:"
+        assert bench.kept("outage") == {trial.key: expected(trial) for trial in trials}
+        assert [run.info.status for run in bench.runs("outage", "sweep")] == ["FINISHED"]
+    assert count(database, "SELECT COUNT(*) FROM runs") == 21
+
+
+def test_a_dead_server_is_given_up_and_the_way_out_is_said() -> None:
+    uri = f"http://127.0.0.1:{servers.free_port()}"
+    began = time.monotonic()
+    lines = tell(MlflowTracker(uri, patience_seconds=1), "dead", sample_trials(3))
+    assert lines == [
+        f"MLflow at {uri} did not take 4 of 4 records; running the same command again sends them."
+    ]
+    assert time.monotonic() - began < 10
