@@ -1,0 +1,151 @@
+"""`python -m jobs.ui`: what it refuses, what it starts, what a browser sees, what it leaves behind."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.ui import check_store
+from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from tests.runtime.samples import OBJECTIVE, sample_trials
+from tests.runtime.trackers import tell
+from tests.servers import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
+STUDY = "browsed-digits"
+
+
+@dataclass(frozen=True)
+class Ui:
+    """The command as it runs, and what it printed so far."""
+
+    process: subprocess.Popen[str]
+    port: int
+    lines: list[str]
+
+    def servers(self) -> list[psutil.Process]:
+        """Return everything that the command started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "jobs.ui", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_without_a_database_it_says_what_makes_one(tmp_path: Path) -> None:
+    done = run("--runs", tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"{tmp_path / 'mlflow.db'} does not exist; run `make demo` first, or name a folder with --runs."
+    )
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--runs", tmp_path, "--port", port)
+    assert done.returncode == 2
+    assert done.stderr == f"--port={port} is taken on 127.0.0.1; choose another, such as {port + 1}.\n"
+
+
+@pytest.mark.mlflow
+def test_a_server_is_no_store_to_serve(mlflow_server: str) -> None:
+    with pytest.raises(ValueError, match="is a server already; open it in a browser") as caught:
+        check_store(mlflow_server.replace("://", "://someone:hid@den@"))
+    assert not any(part in str(caught.value) for part in ("someone", "hid", "den"))
+
+
+@pytest.fixture(scope="module")
+def ui(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    """Serve a sample sweep as `make ui` does."""
+    runs = tmp_path_factory.mktemp("runs")
+    database, files = shutil.copy(mlflow_database, runs / "mlflow.db"), runs / "mlartifacts"
+    tell(MlflowTracker(f"sqlite:///{database}", artifact_root=files), STUDY, sample_trials(6))
+    port = free_port()
+    command = [sys.executable, "-m", "jobs.ui", "--runs", str(runs), "--port", str(port)]
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # background jobs inherit an ignored one
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    assert process.stdout is not None
+    lines: list[str] = []
+    with process:
+        try:
+            while not lines or not lines[-1].lstrip().startswith("report"):
+                line = process.stdout.readline()
+                assert line, f"the command ended: {lines}"
+                lines.append(line.rstrip())
+            yield Ui(process, port, lines)
+        finally:
+            process.terminate()
+
+
+@pytest.mark.mlflow
+def test_two_server_processes_answer_on_the_loopback_address(ui: Ui) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ui.port}/health", timeout=10) as answer:
+        assert answer.read() == b"OK"
+    found = ui.servers()
+    commands = [" ".join(process.cmdline()) for process in found]
+    assert len(commands) == 2, commands
+    assert "mlflow server" in commands[0]
+    assert "uvicorn" in commands[1]
+    open_to = {
+        connection.laddr
+        for process in found
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert open_to == {("127.0.0.1", ui.port)}
+
+
+@pytest.mark.mlflow
+def test_the_last_sweep_is_linked(ui: Ui) -> None:
+    assert ui.lines[0].endswith(f"on http://127.0.0.1:{ui.port}; Ctrl-C ends it.")
+    assert ui.lines[1] == f"Latest sweep: {STUDY} (finished)"
+    assert [line.split()[0] for line in ui.lines[2:]] == ["trials", "table", "report"]
+
+
+@pytest.mark.mlflow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_a_browser_opens_the_saved_view(ui: Ui, tmp_path: Path) -> None:
+    (link,) = [line.split()[1] for line in ui.lines if line.split()[0] == "trials"]
+    command = [str(CHROMIUM), "--headless", *QUIET, f"--user-data-dir={tmp_path}"]
+    command += ["--window-size=1600,1200", "--virtual-time-budget=20000", "--dump-dom", link]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    text = re.sub(r"<[^>]*>", " ", re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL))
+    for shown in (STUDY, f"{STUDY}: trials", "viewing a shared view", "6 matching runs"):
+        assert shown in text
+    for section in ("1. Sweep", "2. Reconstructions", "3. Learning curves"):
+        assert section in text
+    trials = {trial.name: trial.metrics[OBJECTIVE] for trial in sample_trials(6)}
+    order = sorted(trials, key=text.index)  # fails where a trial is not on the page
+    assert [trials[name] for name in order] == sorted(trials.values())
+
+
+@pytest.mark.mlflow
+def test_control_c_ends_every_process(ui: Ui) -> None:
+    found = ui.servers()
+    assert found
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.process.wait(timeout=20) == 0
+    assert ui.process.stdout is not None
+    assert ui.process.stdout.read() == "MLflow's server is stopped.\n"
+    assert psutil.wait_procs(found, timeout=5)[1] == []
