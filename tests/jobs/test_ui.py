@@ -131,6 +131,7 @@ def test_a_browser_opens_the_saved_view(ui: Ui, tmp_path: Path) -> None:
     command += ["--window-size=1600,1200", "--virtual-time-budget=20000", "--dump-dom", link]
     page = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     text = re.sub(r"<[^>]*>", " ", re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL))
+    text = " ".join(text.split())
     for shown in (STUDY, f"{STUDY}: trials", "viewing a shared view", "6 matching runs"):
         assert shown in text
     for section in ("1. Sweep", "2. Reconstructions", "3. Learning curves"):
