@@ -90,11 +90,11 @@ class SweepProgress:
     def _show(self) -> None:
         words = [f"{self._built}/{self._missing} stages", f"{self._ended}/{self._trials} trials"]
         words.append(f"{self._running} running")
-        if self._best is not None:
-            words.append(f"best {self._objective} {self._best[0]:.4g}")
         if 0 < self._built < self._missing:
             spent = time.monotonic() - self._started
             words.append(f"about {_duration(spent / self._built * (self._missing - self._built))} left")
+        if self._best is not None:
+            words.append(f"best {self._objective} {self._best[0]:.4g}")
         self._progress.update(
             self._bar, total=self._missing or None, completed=self._built, words=", ".join(words)
         )

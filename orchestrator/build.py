@@ -1,6 +1,7 @@
 """Run one planned stage in this process and publish what it leaves: what every launcher's worker calls."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ class BlobCheckpoint:
 
 def use_profile(threads: int) -> None:
     """Fix what would change bits in this process: threads and non-deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with a fixed workspace
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
 

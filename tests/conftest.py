@@ -74,6 +74,13 @@ def mlflow_database(mlflow_server: str, mlflow_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Cluster]:
-    """Start the one Ray head of this session: token authentication on, workers know the S3 endpoint."""
+    """Start this session's only Ray cluster: token authentication on, workers know the S3 endpoint."""
     with servers.ray_head(tmp_path_factory.mktemp("ray")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def second_node(ray_cluster: servers.Cluster) -> Iterator[None]:
+    """Add a node to the cluster for one test."""
+    with servers.ray_node(ray_cluster):
+        yield

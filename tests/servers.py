@@ -1,5 +1,6 @@
 """Real servers for tests, each in its own processes on the loopback address: a Ray head and MLflow."""
 
+import json
 import os
 import secrets
 import signal
@@ -23,6 +24,7 @@ class Cluster:
 
     address: str  # host:port of the GCS
     dashboard: str  # http://host:port of the job server
+    folder: Path  # logs
     env: Mapping[str, str]
 
 
@@ -42,8 +44,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(folder: Path, *, num_cpus: int = 2) -> Iterator[Cluster]:
-    """Run `ray start --head` with token authentication until the block ends."""
+def ray_head(folder: Path) -> Iterator[Cluster]:
+    """Run a Ray head of one CPU with token authentication until the block ends."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -52,28 +54,57 @@ def ray_head(folder: Path, *, num_cpus: int = 2) -> Iterator[Cluster]:
     env.pop("RAY_ADDRESS", None)
     for attempt in range(1, STARTS + 1):
         port, dashboard = free_port(), free_port()
-        command = [str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
-        command += [f"--port={port}", f"--num-cpus={num_cpus}", "--disable-usage-stats"]
-        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-        command += [f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}"]  # socket paths have a length limit
-        with (folder / f"head-{attempt}.log").open("wb") as log:
-            head = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        address, job_server = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        options = [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        options += [f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}"]  # socket paths have a length limit
+        head = _ray_node(folder / f"head-{attempt}.log", env, "--head", *options)
         try:
-            if _answers(f"http://127.0.0.1:{dashboard}/api/version", head, 90, token.read_text()):
+            if _answers(f"{job_server}/api/version", head, 90, token.read_text()):
                 yield Cluster(
-                    address=f"127.0.0.1:{port}",
-                    dashboard=f"http://127.0.0.1:{dashboard}",
-                    env={
-                        "RAY_AUTH_MODE": "token",
-                        "RAY_AUTH_TOKEN_PATH": str(token),
-                        "RAY_ADDRESS": f"127.0.0.1:{port}",
-                        "PATH": env["PATH"],
-                    },
+                    address=address,
+                    dashboard=job_server,
+                    folder=folder,
+                    env={name: env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PATH")}
+                    | {"RAY_ADDRESS": address},
                 )
                 return
         finally:
             _end(head)
     raise RuntimeError(f"the Ray head did not start: {(folder / f'head-{STARTS}.log').read_text()[-2000:]}")
+
+
+@contextmanager
+def ray_node(cluster: Cluster) -> Iterator[None]:
+    """Add a second node of one CPU, with a raylet of its own, until the block ends."""
+    token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    env = {**os.environ, **cluster.env}
+    node = _ray_node(cluster.folder / "node.log", env, f"--address={cluster.address}")
+    try:
+        end = time.monotonic() + 90
+        while _num_alive(cluster, token) < 2:
+            if time.monotonic() > end or node.poll() is not None:
+                raise RuntimeError(f"no second Ray node: {(cluster.folder / 'node.log').read_text()[-2000:]}")
+            time.sleep(0.5)
+        yield
+    finally:
+        _end(node)
+
+
+def _num_alive(cluster: Cluster, token: str) -> int:
+    """Return how many nodes the cluster counts as alive."""
+    request = urllib.request.Request(
+        f"{cluster.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        nodes = json.load(answer)["data"]["summary"]
+    return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
+
+def _ray_node(log: Path, env: Mapping[str, str], *options: str) -> subprocess.Popen[bytes]:
+    command = [str(BIN / "ray"), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
+    command += ["--node-ip-address=127.0.0.1"]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
 
 
 @contextmanager

@@ -90,12 +90,14 @@ class MlflowTracker:
             self._stopped = True
             self._changed.notify_all()
         self._ending.set()
-        if self._open is not None:
-            closing = threading.Thread(target=self._kill, name="mlflow-close", daemon=True)
-            closing.start()
-            closing.join(CLOSE_SECONDS)
+        closing = threading.Thread(target=self._kill, name="mlflow-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
     def _kill(self) -> None:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self._open is None and time.monotonic() < deadline:
+            time.sleep(0.02)  # the shipper may be about to open the sweep, which marks it as running
         try:
             if self._open is not None:
                 self._open.kill()

@@ -144,7 +144,7 @@ def test_a_submitted_job_equals_the_local_run(
 
 
 def test_a_killed_driver_and_a_killed_worker_leave_no_trace(env: dict[str, str], tmp_path: Path) -> None:
-    study = write_study(tmp_path, "killed", epochs=10, attack_epochs=40)
+    study = write_study(tmp_path, "killed", epochs=8, attack_epochs=20)
     want = run_locally(study, tmp_path / "undisturbed")
     out = tmp_path / "out"
     store = Artifacts(open_blobs(str(out / "store")))
@@ -198,7 +198,8 @@ def test_stored_points_cost_next_to_nothing_and_groups_fit_the_slots(
     assert (now.ru_utime + now.ru_stime) - (spent.ru_utime + spent.ru_stime) < 2.0 * 8
 
 
-def test_two_workers_train_one_network_together(env: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("second_node")
+def test_two_workers_on_two_nodes_train_one_network_together(env: dict[str, str], tmp_path: Path) -> None:
     study = write_study(tmp_path, "together")
     options = ["--set", "resources.workers=2", "--set", "sweep.auxiliary.kind=[same-heldout]", "--ship-later"]
     done = run(command(study, tmp_path / "out", *options), env)
