@@ -21,6 +21,11 @@ from tests.runtime.trackers import MlflowBench, expected, tell, wait_for
 
 RECORD_SECONDS = 0.05
 REPEATS = "SELECT COUNT(*) AS number FROM metrics GROUP BY run_uuid, key, step"
+MOMENTS = [  # how many trials have got how far when the process is killed
+    (1, "SELECT COUNT(*) FROM tags WHERE key = 'inversion.trial'"),
+    (8, "SELECT COUNT(DISTINCT run_uuid) FROM metrics"),
+    (15, "SELECT COUNT(DISTINCT destination_id) FROM inputs"),
+]
 pytestmark = pytest.mark.mlflow
 
 
@@ -53,16 +58,19 @@ def test_a_sweep_killed_three_times_is_replayed_without_a_trace(
     bench = MlflowBench(f"sqlite:///{database}", database, folder, folder)
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["orchestrator.runtime.mlflow_shipping", __name__])
-    for number in (1, 8, 15):
+    half_told: list[int] = []
+    for number, moment in MOMENTS:
         child = server.Process(target=ship, args=(bench.uri, folder, "killed"))
         child.start()
-        wait_for(lambda number=number: begun(database) >= number)  # type: ignore[misc]
+        wait_for(lambda query=moment, wanted=number: count(database, query) >= wanted)  # type: ignore[misc]
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         child.close()
         assert number <= begun(database) < 20
+        half_told.append(begun(database) - whole(database))
         assert [run.info.status for run in bench.runs("killed", "sweep")] == ["RUNNING"]
+    assert any(half_told), "every kill fell between two trials"
 
     ship(bench.uri, folder, "killed")
     assert bench.kept("killed") == {trial.key: expected(trial) for trial in sample_trials()}

@@ -1,6 +1,7 @@
 """One contract for every tracker: JSON lines, MLflow on a file, MLflow behind a server."""
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ OPEN: dict[str, Callable[[Path, str, Path, Path], Bench]] = {
     ),
     "server": lambda _root, uri, folder, _empty: MlflowBench(uri, folder / "mlflow.db", folder / "artifacts"),
 }
+CLOSED = "127.0.0.1:9"  # the discard port: nobody listens
 both = pytest.mark.parametrize("bench", ["sqlite", "server"], indirect=True)
 pytestmark = pytest.mark.mlflow
 
@@ -152,7 +154,12 @@ def test_an_interrupted_sweep_is_killed_and_goes_on(bench: MlflowBench) -> None:
     assert len(bench.kept("stopped")) == 2
 
 
-CLOSED = "127.0.0.1:9"  # the discard port: nobody listens
+def test_an_interruption_takes_less_than_a_second_without_a_server() -> None:
+    tracker = MlflowTracker(f"http://{CLOSED}")
+    tracker.start(sample_sweep("lost"))
+    began = time.monotonic()
+    tracker.interrupted()
+    assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.parametrize(
