@@ -90,7 +90,11 @@ def sweep(  # noqa: PLR0913 - options of a command
         tracker = _tracker(out, tracking_uri, ship_later)
     except (StudyError, ValueError) as error:
         _refuse(error)
-    sys.exit(run.execute(tracker, out))
+    try:
+        code = run.execute(tracker, out)
+    except StudyError as error:  # the cluster cannot take the study
+        _refuse(error)
+    sys.exit(code)
 
 
 class _Run:
@@ -132,8 +136,12 @@ class _Run:
             print_dropped(self.console, self.dropped)
             journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
             tracker.start(self._sweep_record(journal))
-            with watcher, _Interruptible(journal, tracker) as interruptible:
-                self._run(source, interruptible)
+            try:
+                with watcher, _Interruptible(journal, tracker) as interruptible:
+                    self._run(source, interruptible)
+            except Exception:  # the store or the cluster failed: nothing stays open, the next start goes on
+                tracker.interrupted()
+                raise
             return self._report(source, tracker, journal, out)
 
     def _run(self, source: Source, interruptible: "_Interruptible") -> None:

@@ -232,6 +232,30 @@ search:
     assert (tmp_path / "out" / "searched" / "pareto.csv").exists()
 
 
+LEASES = """
+import sys, time, ray
+from orchestrator.runtime.ray_leases import RayLeases
+ray.init(log_to_driver=False)
+leases = RayLeases("s3://bucket/store")
+owner = sys.argv[1]
+first = leases.acquire("stage", owner, 6.0)
+again = leases.acquire("stage", owner, 6.0)
+leases.release("stage", "somebody else")
+if owner == "second":
+    while not leases.acquire("stage", owner, 60.0):
+        time.sleep(0.2)
+print(first, again, leases.acquire("stage", "third", 1.0), flush=True)
+"""
+
+
+def test_a_dead_sweeps_lease_is_taken_over_by_another(env: dict[str, str]) -> None:
+    first = run([sys.executable, "-c", LEASES, "first"], env)
+    assert first.stdout.split() == ["True", "True", "False"], first.stderr
+    # The first process ended without releasing: its lease runs out by itself.
+    second = run([sys.executable, "-c", LEASES, "second"], env)
+    assert second.stdout.split()[-1] == "False", second.stderr
+
+
 def wait_for_artifacts(store: Artifacts, count: int, process: subprocess.Popen) -> None:
     """Wait until so many stages are published while the process runs."""
     end = time.monotonic() + 200
