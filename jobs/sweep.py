@@ -108,7 +108,7 @@ class _Run:
         self.store = Artifacts(blobs)
         self.location: Location = open_location(places.data_uri, places.cache)
         if self.location.blobs is not None:
-            check(self.location.blobs)
+            check(self.location.blobs, option="--data", writes=False)
         self.preflight = Preflight(self.location)
         self.search: Points
         self.dropped: list[Dropped]

@@ -216,7 +216,11 @@ def test_every_readme_command_has_a_test() -> None:
 def test_targets_run_the_documented_commands() -> None:
     for target, wanted in (("demo", "-m jobs.sweep jobs/studies/demo.yaml"), ("ui", "-m jobs.ui")):
         printed = subprocess.run(
-            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "--dry-run", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         assert printed.splitlines()[-1].endswith(wanted)
     named = set(re.findall(r"`make ([a-z]+)`", PAGES[0].read_text(encoding="ascii")))

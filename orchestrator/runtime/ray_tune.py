@@ -112,8 +112,7 @@ class RayExecutor:
             time_attr="epoch",
             metric=RUNG_METRIC,
             mode="min",
-            max_t=self.max_epochs
-            + 1,  # at max_t ASHA stops a trial, and its evaluation comes after the last epoch
+            max_t=self.max_epochs + 1,  # a trial that reaches max_t is stopped; ours has yet to be evaluated
             grace_period=min(self.scheduler.grace_epochs, self.max_epochs),
             reduction_factor=self.scheduler.reduction_factor,
         )
