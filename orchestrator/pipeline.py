@@ -118,14 +118,14 @@ def run_trial(stages: Iterable[Stage], edges: Edges, report: Report) -> Outcome:
 
 def ensure(stage: Stage, edges: Edges, report: Report) -> bool:
     """Return whether this call ran the stage; one that is stored or built elsewhere is not run again."""
-    built = False
-    if edges.store.find(stage.key) is not None:
+
+    def is_stored() -> bool:
+        return edges.store.find(stage.key) is not None
+
+    if is_stored():
         return False
-    stored: Callable[[], bool] = lambda: edges.store.find(stage.key) is not None  # noqa: E731
-    with held(edges.leases, stage.key, edges.owner, is_done=stored) as is_mine:
-        if is_mine:
-            built = edges.launcher.build(stage, report)
-    return built
+    with held(edges.leases, stage.key, edges.owner, is_done=is_stored) as is_mine:
+        return edges.launcher.build(stage, report) if is_mine else False
 
 
 class Collector:
@@ -211,9 +211,7 @@ class Source:
     watcher: Watcher
     records: list[TrialRecord] = field(default_factory=list)
     built: set[str] = field(default_factory=set)
-    needed: dict[str, str] = field(
-        default_factory=dict
-    )  # stage key -> stage name, of all points asked so far
+    needed: dict[str, str] = field(default_factory=dict)  # stage key -> name, of all points asked so far
     _batch: list[Point] = field(default_factory=list)
     _waiting: set[str] = field(default_factory=set)
     _ready: list[Task] = field(default_factory=list)

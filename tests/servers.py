@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,8 @@ def ray_head(folder: Path) -> Iterator[Cluster]:
         port, dashboard = free_port(), free_port()
         address, job_server = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         options = [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-        options += [f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}"]  # socket paths have a length limit
+        scratch = f"/tmp/ray-{secrets.token_hex(4)}"  # socket paths have a length limit
+        options += [f"--temp-dir={scratch}"]
         head = _ray_node(folder / f"head-{attempt}.log", env, "--head", *options)
         try:
             if _answers(f"{job_server}/api/version", head, 90, token.read_text()):
@@ -70,6 +72,7 @@ def ray_head(folder: Path) -> Iterator[Cluster]:
                 return
         finally:
             _end(head)
+            shutil.rmtree(scratch, ignore_errors=True)
     raise RuntimeError(f"the Ray head did not start: {(folder / f'head-{STARTS}.log').read_text()[-2000:]}")
 
 
