@@ -186,7 +186,7 @@ def trained_classifier(images: Tensor, labels: Tensor) -> nn.Module:
 
 def new_inverter() -> Inverter:
     """Build the inverter with the same first weights each time."""
-    attack = spec.Attack(model=MODEL)
+    attack = spec.InverterAttack(model=MODEL)
     inverter = seeded(lambda: build_attack(attack, classes=CLASSES, channels=1, image_size=SIZE), SEED)
     assert isinstance(inverter, Inverter)
     return inverter

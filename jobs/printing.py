@@ -1,16 +1,19 @@
 """What a person sees of a sweep: the plan, a live line on a terminal, the table at the end."""
 
+import csv
+import io
 import math
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -144,19 +147,86 @@ def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
         console.print(f"dropped {count} combinations: {reason}", markup=False, soft_wrap=True)
 
 
-def print_end(console: Console, study: Study, source: Source, folder: Path, files: Sequence[str]) -> None:
-    """Print the table over seeds, the counts and where the report is."""
+def print_end(
+    console: Console,
+    study: Study,
+    source: Source,
+    folder: Path,
+    files: Mapping[str, bytes],
+    *,
+    is_whole: bool = True,
+) -> None:
+    """Print the tables, the counts and where the report is."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
     console.print(_rich_table(summary_table(source.records, metrics), metrics))
+    if "comparison.csv" in files:
+        console.print(_printed_numbers(files["comparison.csv"]))
+    if "orderings.csv" in files:
+        console.print(_claimed_orders(files["orderings.csv"]))
     counts = Counter(record.status for record in source.records)
     console.print(
         f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"
     )
-    stages = source.stage_counts()
-    run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
-    each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
-    console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
-    console.print(f"report: {folder}: {', '.join(files)}", soft_wrap=True)
+    if is_whole:
+        stages = source.stage_counts()
+        run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
+        each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
+        console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
+    console.print(f"report: {folder}: {', '.join(sorted(files))}", soft_wrap=True)
+
+
+def _printed_numbers(content: bytes) -> Table:
+    rows = [
+        {
+            **{name: row[name] for name in ("source", "label", "metric")},
+            "printed": _short(row["printed"]),
+            "ours": _short(row["ours"]) + (f" +- {_short(row['ours +-'])}" if row["ours +-"] else ""),
+            "difference": _short(row["difference"]),
+            **{name: row[name] for name in ("seeds", "note")},
+        }
+        for row in _rows(content)
+    ]
+    return _table("numbers that papers print", rows)
+
+
+def _claimed_orders(content: bytes) -> Table:
+    rows = [
+        {
+            **{name: row[name] for name in ("claim", "source", "metric")},
+            "step": f"{row['axis']}: {row['lower']} -> {row['upper']}",
+            "setting": row["setting"],
+            "difference": _short(row["difference"]),
+            "95 % interval": f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else "",
+            "seeds agreeing": f"{row['seeds_agreeing']}/{row['seeds']}",
+            "p (Holm)": _short(row["p_holm"]),
+            **{name: row[name] for name in ("verdict", "note")},
+        }
+        for row in _rows(content)
+    ]
+    return _table("orders that papers report, differences positive as claimed", rows)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return a table without the columns that are empty in every row."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in names))
+    return table
+
+
+def _rows(content: bytes) -> Iterable[dict[str, str]]:
+    return csv.DictReader(io.StringIO(content.decode()))
+
+
+def _short(cell: str) -> str:
+    """Return a number of a CSV with four significant digits, anything else as it is."""
+    try:
+        return f"{float(cell):.4g}" if "." in cell or "e" in cell else cell
+    except ValueError:
+        return cell
 
 
 def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:

@@ -1,12 +1,14 @@
 """Stage a data set once, for every sweep: `python -m jobs.stage_data SOURCE DEST`.
 
 SOURCE: digits, photo-patches, mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR (torchvision's layout,
-already on disk), an image folder with one directory per identity, a .zip of one, or a .npz with images and
-labels. DEST: a directory or s3://bucket/prefix. Calling it again with the same input does nothing.
+already on disk), facescrub:DIR, celeba:DIR (the owners' lists and the pictures), an image folder with one
+directory per identity, a .zip of one, or a .npz with images and labels. DEST: a directory or
+s3://bucket/prefix. Calling it again with the same input does nothing.
 """
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,43 +17,63 @@ from rich.console import Console
 from rich.progress import track
 
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, sha256
+from orchestrator.datasets.exclusion import read_names, without
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, sha256, standard_splits
 from orchestrator.datasets.source import Source
-from orchestrator.datasets.sources import converted, open_source
+from orchestrator.datasets.sources import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.stores import check, open_blobs
 
 app = typer.Typer(add_completion=False)
+CROP = re.compile(r"\d+,\d+,[1-9]\d*")
 SPLIT = re.compile(r"(?P<name>[a-z0-9._-]{1,64})=(?P<fractions>[0-9.]+(,[0-9.]+){2})(@(?P<seed>\d+))?")
 
 
 @app.command()
 def main(  # noqa: PLR0913 - one parameter per flag
     source: Annotated[
-        str, typer.Argument(help="What to stage: NAME:DIR, an image folder, a .zip or a .npz.")
+        str,
+        typer.Argument(
+            help="What to stage: NAME:DIR (mnist, fashion-mnist, emnist, cifar10, facescrub, celeba), an "
+            "image folder, a .zip or a .npz."
+        ),
     ],
     dest: Annotated[str, typer.Argument(help="Where to: a directory or s3://bucket/prefix.")],
     name: Annotated[str, typer.Option(help="Name of the set; default: after the source.")] = "",
+    crop: Annotated[str, typer.Option(help="LEFT,TOP,SIDE in pixels, or centre; before resizing.")] = "",
+    stretch: Annotated[bool, typer.Option("--stretch", help="Admit images that are not square.")] = False,
     size: Annotated[int, typer.Option(help="Side in pixels to resize to; 0 keeps the size.")] = 0,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; 0 keeps what there is.")] = 0,
     split: Annotated[
-        list[str] | None, typer.Option(help="NAME=TRAIN,AUXILIARY,EVALUATION@SEED; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=TRAIN,AUXILIARY,EVALUATION@SEED; may be repeated; default: default, half and eighty."
+        ),
     ] = None,
     on_bad: Annotated[str, typer.Option(help="error or skip: files that are no acceptable image.")] = "error",
     duplicates: Annotated[str, typer.Option(help="drop or keep images equal to an earlier one.")] = "drop",
     min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 1,
+    max_images: Annotated[int, typer.Option(help="Leave out classes with more images; 0: no limit.")] = 0,
+    per_class: Annotated[int, typer.Option(help="Keep so many images of each class, drawn; 0: all.")] = 0,
+    exclude: Annotated[
+        str, typer.Option(help="Text or csv file whose first column names classes to leave out.")
+    ] = "",
 ) -> None:
     """Write shards, labels, splits and a manifest, or say in one line why not (exit code 2)."""
     try:
         options = _options(
-            splits=_splits(split or ["default=0.5,0.25,0.25@0"]),
+            splits=_splits(split) if split else standard_splits(),
+            crop=_crop(crop),
+            stretch=stretch,
             size=size or None,
             channels=channels or None,
             on_bad=on_bad,
             duplicates=duplicates,
             min_images=min_images,
+            max_images=max_images or None,
+            per_class=per_class or None,
         )
-        _stage(source, dest, name, options)
+        _stage(source, dest, name, options, exclude)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
@@ -82,12 +104,25 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
     return rules
 
 
-def _stage(text: str, dest: str, name: str, options: Options) -> None:
+def _crop(text: str) -> tuple[int, ...] | str | None:
+    if text in ("", "centre"):
+        return text or None
+    if CROP.fullmatch(text) is None:
+        raise ValueError(f"--crop={text} must read LEFT,TOP,SIDE or centre; write for instance 35,70,108.")
+    return tuple(int(number) for number in text.split(","))
+
+
+def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> None:
     blobs = open_blobs(dest)
+    listed = read_names(Path(exclude)) if exclude else None
     source = open_source(text)
     name = name or source.name
     _check_name(name, source)
     check(blobs, option="DEST")
+    options = settled(source, options)
+    if listed is not None:
+        source, record = without(source, listed)
+        options = options.model_copy(update={"exclude": record})
     manifest, is_new = publish(converted(source, options), options, blobs, name, _progress)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
 
@@ -112,6 +147,8 @@ def _print(manifest: Manifest, is_new: bool, where: str) -> None:
     )
     for reason, count in manifest.dropped.items():
         typer.echo(f"dropped: {count} {reason}")
+    if (listed := manifest.options.exclude) is not None:
+        typer.echo(f"excluded: {listed.found} of {listed.names} listed names, list sha256 {listed.sha256}")
     for split, entry in manifest.splits.items():
         train, auxiliary, evaluation = entry.counts
         typer.echo(f"split {split}: {train} train, {auxiliary} auxiliary, {evaluation} evaluation")

@@ -7,11 +7,14 @@ Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn, Self
@@ -32,11 +35,11 @@ from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport,
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
 from orchestrator.runtime.json_tracker import JsonTracker
-from orchestrator.runtime.mlflow_check import check_tracking
+from orchestrator.runtime.mlflow_check import check_tracking, redact
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import check, open_blobs, open_location
-from orchestrator.study import Study, StudyError
+from orchestrator.study import StudyError
 from orchestrator.study_file import read_study
 
 STUDIES = Path(__file__).parent / "studies"
@@ -46,67 +49,119 @@ NAMED = "Study file, or the name of one in jobs/studies."
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+# The options that every command over a study has.
+StudyName = Annotated[str, typer.Argument(help=NAMED, metavar="STUDY.yaml")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. target.seed=3.")
+]
+Scale = Annotated[str | None, typer.Option(help="One of the study's scales, e.g. smoke.")]
+Out = Annotated[Path, typer.Option(help="Folder for reports and the default store.")]
+Store = Annotated[
+    str | None, typer.Option(envvar="INVERSION_STORE", help="Artifacts: a folder or s3://bucket/prefix.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(envvar="INVERSION_DATA", help="Staged data sets: a folder or s3://bucket/prefix."),
+]
+TrackingUri = Annotated[
+    str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: sqlite in --out.")
+]
+ShipLater = Annotated[
+    bool,
+    typer.Option("--ship-later", help="Do without MLflow now; the same command without this flag sends all."),
+]
+RUNS = Path("runs")
+
+
 @app.command()
 def sweep(  # noqa: PLR0913 - options of a command
-    study: Annotated[str, typer.Argument(help=NAMED, metavar="STUDY.yaml")],
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. target.seed=3.")
-    ] = [],  # noqa: B006 - typer copies it
-    scale: Annotated[str | None, typer.Option(help="One of the study's scales, e.g. smoke.")] = None,
+    study: StudyName,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    scale: Scale = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print points, stages and cost, and stop.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for reports and the default store.")] = Path("runs"),
-    store: Annotated[
-        str | None, typer.Option(envvar="INVERSION_STORE", help="Artifacts: a folder or s3://bucket/prefix.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(envvar="INVERSION_DATA", help="Staged data sets: a folder or s3://bucket/prefix."),
-    ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: sqlite in --out.")
-    ] = None,
-    ship_later: Annotated[
-        bool,
-        typer.Option(
-            "--ship-later", help="Do without MLflow now; the same command without this flag sends all."
-        ),
-    ] = False,
+    out: Out = RUNS,
+    store: Store = None,
+    data: Data = None,
+    tracking_uri: TrackingUri = None,
+    ship_later: ShipLater = False,
 ) -> None:
     """Sweep a study: train targets, attack them, judge what leaks, and keep the comparison."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    options = Options(study, overrides, scale, out, store, data, tracking_uri, ship_later)
+    console = start_console()
     try:
-        read = read_study(_find(study), overrides=overrides, scale=scale)
-        places = session.Places(
-            store_uri=store or str((out / "store").absolute()),
-            data_uri=data,
-            cache=str(Path.home() / ".cache" / "inversion-orchestrator") if data and "://" in data else None,
-        )
-        run = _Run(read, places, local, console)
+        run = Run(options, console, local=local)
         if plan:
             run.print_plan()
             return
-        tracker = _tracker(out, tracking_uri, ship_later)
+        tracker = open_tracker(options)
     except (StudyError, ValueError) as error:
-        _refuse(error)
+        refuse(error)
     try:
-        code = run.execute(tracker, out)
+        code = run.execute(tracker)
     except StudyError as error:  # the cluster cannot take the study
-        _refuse(error)
+        refuse(error)
     sys.exit(code)
 
 
-class _Run:
-    """One start of the command: everything checked at construction, nothing started before `execute`."""
+@dataclass(frozen=True)
+class Options:
+    """What a command over a study was given."""
 
-    def __init__(self, study: Study, places: session.Places, local: bool, console: Console) -> None:
-        self.study, self.places, self.local, self.console = study, places, local, console
+    study: str
+    overrides: Sequence[str]
+    scale: str | None
+    out: Path
+    store: str | None
+    data: str | None
+    tracking_uri: str | None
+    ship_later: bool
+
+    def places(self) -> session.Places:
+        """Return where artifacts and data sets are."""
+        return session.Places(
+            store_uri=self.store or str((self.out / "store").absolute()),
+            data_uri=self.data,
+            cache=str(Path.home() / ".cache" / "inversion-orchestrator")
+            if self.data and "://" in self.data
+            else None,
+        )
+
+    def command(self) -> str:
+        """Return the sweep's command over the same study and places, to copy."""
+        words = ["python", "-m", "jobs.sweep", self.study]
+        named = {"--scale": self.scale, "--store": self.store, "--data": self.data}
+        named["--out"] = str(self.out) if self.out != RUNS else None
+        named["--tracking-uri"] = self.tracking_uri and redact(self.tracking_uri)
+        for flag, value in named.items():
+            words += [flag, value] if value else []
+        for override in self.overrides:
+            words += ["--set", override]
+        return shlex.join([*words, "--ship-later"] if self.ship_later else words)
+
+
+def start_console() -> Console:
+    """Set logging up and return where a command prints; as wide as the terminal, if it is one."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+class Run:
+    """One start of a command: everything checked at construction, nothing started before `execute`.
+
+    `jobs.report` starts nothing at all: it publishes what the `source` finds, and before that writes nothing.
+    """
+
+    def __init__(
+        self, options: Options, console: Console, *, local: bool = False, writes: bool = True
+    ) -> None:
+        study = read_study(_find(options.study), overrides=options.overrides, scale=options.scale)
+        self.options, self.study, self.local, self.console = options, study, local, console
+        self.places = options.places()
         check_report(study)
-        blobs = open_blobs(places.store_uri)
-        check(blobs)
-        self.store = Artifacts(blobs)
-        self.location: Location = open_location(places.data_uri, places.cache)
+        self.store = Artifacts(open_blobs(self.places.store_uri))
+        check(self.store.blobs, writes=writes)
+        self.location: Location = open_location(self.places.data_uri, self.places.cache)
         if self.location.blobs is not None:
             check(self.location.blobs, option="--data", writes=False)
         self.preflight = Preflight(self.location)
@@ -126,23 +181,26 @@ class _Run:
         tasks = [Task(point, self.plan(point)) for point in self.search.ask()]
         print_plan(self.console, self.study, tasks, self.dropped, self.store)
 
-    def execute(self, tracker: Tracker, out: Path) -> int:
+    def execute(self, tracker: Tracker) -> int:
         """Run the sweep to its end; return the exit code."""
-        objective, is_maximized = self.study.objective
         with Journal(self.store.blobs, self.study.key) as journal:
-            watcher = SweepProgress(self.console, objective, is_maximized)
-            collector = Collector(self.store, self._describe)
-            source = Source(self.search, self.plan, collector, tracker, journal, watcher)
+            watcher = SweepProgress(self.console, *self.study.objective)
+            source = self.source(tracker, journal, watcher)
             print_dropped(self.console, self.dropped)
             journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
-            tracker.start(self._sweep_record(journal))
+            tracker.start(self.sweep_record(journal))
             try:
                 with watcher, _Interruptible(journal, tracker) as interruptible:
                     self._run(source, interruptible)
             except Exception:  # the store or the cluster failed: nothing stays open, the next start goes on
                 tracker.interrupted()
                 raise
-            return self._report(source, tracker, journal, out)
+            return self.publish(source)
+
+    def source(self, tracker: Tracker, journal: Journal, watcher: SweepProgress) -> Source:
+        """Return what hands out points and keeps the books."""
+        collector = Collector(self.store, self._describe)
+        return Source(self.search, self.plan, collector, tracker, journal, watcher)
 
     def _run(self, source: Source, interruptible: "_Interruptible") -> None:
         if not source.has_work():
@@ -154,30 +212,40 @@ class _Run:
             interruptible.listen()  # Ray has put its own handlers in
             executor.run(source)
 
-    def _report(self, source: Source, tracker: Tracker, journal: Journal, out: Path) -> int:
-        counts = Counter(record.status for record in source.records)
-        files = report_files(self.study, source.records, self.store)
-        folder = out / self.study.study
-        for name, content in files.items():
-            self.store.blobs.put(f"sweeps/{self.study.key}/report/{name}", content)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-        stages = source.stage_counts()
+    def publish(self, source: Source, *, num_missing: int = 0) -> int:
+        """Write the report, tell the tracker and people; return the exit code."""
+        records = source.records
+        counts = Counter(record.status for record in records)
+        files = report_files(self.study, records, self.store)
+        folder = self._write(files)
         metrics = {
             f"sweep/trials_{status}": float(counts[status]) for status in ("finished", "failed", "pruned")
         }
         metrics["sweep/stages"] = float(len(source.needed))
-        journal.append("finish", **{status: counts[status] for status in counts}, stages=stages)
-        print_end(self.console, self.study, source, folder, sorted(files))
-        ended = max((record.ended_ms for record in source.records), default=0)
-        links = tracker.finish(
-            SweepReport(files, metrics, note(self.study, source.records), counts["failed"], ended_ms=ended)
-        )
+        told: dict[str, int] = {status: counts[status] for status in counts}
+        source.journal.append("finish", **told, stages=source.stage_counts())
+        print_end(self.console, self.study, source, folder, files, is_whole=not num_missing)
+        num_failed = counts["failed"] + num_missing  # a sweep that is not whole is not shown as finished
+        ended = max((record.ended_ms for record in records), default=0)
+        about = note(self.study, records)
+        if num_missing:
+            about += f"\n\n{num_missing} of {self.num_points} points are not stored and not in this report."
+        links = source.tracker.finish(SweepReport(files, metrics, about, num_failed, ended_ms=ended))
         for line in links:
             self.console.print(line, markup=False, soft_wrap=True)
-        return 0 if counts["finished"] + counts["pruned"] == len(source.records) else 1
+        return 0 if counts["finished"] + counts["pruned"] == len(records) + num_missing else 1
 
-    def _sweep_record(self, journal: Journal) -> SweepRecord:
+    def _write(self, files: Mapping[str, bytes]) -> Path:
+        """Put the report into the store and into its folder here; return that folder."""
+        folder = self.options.out / self.study.study
+        for name, content in files.items():
+            self.store.blobs.put(f"sweeps/{self.study.key}/report/{name}", content)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    def sweep_record(self, journal: Journal) -> SweepRecord:
+        """Return the sweep as trackers take it; it began with its first start."""
         objective, is_maximized = self.study.objective
         starts = [event["time_ms"] for event in journal.events() if event["event"] == "start"]
         return SweepRecord(
@@ -213,16 +281,18 @@ def _find(study: str) -> Path:
     return shipped if not path.exists() and shipped.exists() else path
 
 
-def _tracker(out: Path, tracking_uri: str | None, ship_later: bool) -> Tracker:
-    out.mkdir(parents=True, exist_ok=True)
-    if ship_later:
-        return JsonTracker(out / "unshipped")
-    uri = tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+def open_tracker(options: Options) -> Tracker:
+    """Return where the comparison goes; raise ValueError if it cannot go there now."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.ship_later:
+        return JsonTracker(options.out / "unshipped")
+    uri = options.tracking_uri or f"sqlite:///{options.out / 'mlflow.db'}"
     check_tracking(uri)
-    return MlflowTracker(uri, artifact_root=out.absolute() / "mlartifacts")
+    return MlflowTracker(uri, artifact_root=options.out.absolute() / "mlartifacts")
 
 
-def _refuse(error: Exception) -> NoReturn:
+def refuse(error: Exception) -> NoReturn:
+    """Print what is wrong, one line for each fault, and exit with 2."""
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
     sys.exit(2)

@@ -10,17 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from orchestrator.datasets.classes import auxiliary_dataset_name
-from orchestrator.spec import Release, Spec, TrialSpec
+from orchestrator.spec import InverterAttack, JointAttack, Release, Spec, TrialSpec
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
 VERSIONS = {
     "pretrain": 1,
     "target": 1,
+    "joint": 1,
     "judge": 1,
-    "predictions": 1,
     "victims": 1,
-    "inversion": 1,
-    "evaluation": 1,
+    "predictions": 2,
+    "surrogate": 1,
+    "inversion": 2,
+    "optimization": 1,
+    "evaluation": 2,
 }
 
 
@@ -64,51 +67,93 @@ def digest(value: object) -> str:
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
     """Return the data sets that a trial reads: role (private, auxiliary, pretrain) -> name."""
     names = {"private": spec.data.dataset}
-    if other := auxiliary_dataset_name(spec.auxiliary, spec.data):
+    other = auxiliary_dataset_name(spec.auxiliary, spec.data) if queries_auxiliary(spec) else None
+    if other:
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
         names["pretrain"] = spec.target.pretrain.dataset
     return names
 
 
+def queries_auxiliary(spec: TrialSpec) -> bool:
+    """Return whether the adversary queries the victim with images of its own."""
+    return isinstance(spec.attack, InverterAttack)
+
+
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
     """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest."""
-    stages: dict[str, Stage] = {}
-    names = dataset_names(spec)
+    draft = _Draft(dataset_names(spec), digests, profile)
+    data, target, attack = spec.data, spec.target, spec.attack
+    f = {"data": data, "target": target}
+    if target.pretrain:
+        specs = {"data": data, "model": target.model, "pretrain": target.pretrain}
+        draft.add("pretrain", specs, ("private", "pretrain"), {})
+    if isinstance(attack, JointAttack):  # the developer's F: one training leaves F and G
+        victim = "joint"
+        draft.add("joint", {**f, "attack": attack, "release": spec.release}, ("private",), _PRETRAINED)
+    else:
+        victim = "target"
+        draft.add("target", f, ("private",), _PRETRAINED)
+    draft.add("judge", {"data": data, "judge": spec.judge}, ("private",), {})
+    if spec.evaluation.task == "reconstruction":
+        draft.add("victims", {**f, "evaluation": spec.evaluation}, ("private",), {"target": victim})
+    judged = {"release": spec.release, "judge": spec.judge, "evaluation": spec.evaluation}
+    needs = {"target": victim, "victims": "victims", "judge": "judge", "attack": _attack(draft, spec)}
+    draft.add("evaluation", {**f, "attack": attack, **judged}, ("private",), needs)
+    return draft.stages
 
-    def add(name: str, specs: Mapping[str, Spec], sets: tuple[str, ...], needs: tuple[str, ...] = ()) -> None:
-        stages[name] = Stage(
+
+_PRETRAINED = {"pretrain": "pretrain"}
+
+
+@dataclass
+class _Draft:
+    """Stages of a trial as they are added."""
+
+    names: Mapping[str, str]  # role -> data set
+    digests: Mapping[str, str]
+    profile: Profile
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    def add(
+        self, name: str, specs: Mapping[str, Spec], sets: tuple[str, ...], needs: Mapping[str, str]
+    ) -> None:
+        """Add a stage; `needs`: role -> the stage that fills it, left out where there is none."""
+        roles = {role: self.names[role] for role in sets if role in self.names}
+        self.stages[name] = Stage(
             name=name,
             version=VERSIONS[name],
             specs={role: part.model_dump(mode="json") for role, part in specs.items()},
-            datasets={
-                role: {"name": names[role], "digest": digests[names[role]]} for role in sets if role in names
-            },
-            needs={role: stages[role].key for role in needs if role in stages},
-            profile=asdict(profile),
+            datasets={role: {"name": one, "digest": self.digests[one]} for role, one in roles.items()},
+            needs={role: self.stages[one].key for role, one in needs.items() if one in self.stages},
+            profile=asdict(self.profile),
         )
 
-    data, target = spec.data, spec.target
-    # An inverter that is not aligned never sees the release, so all its truncations share one training.
-    training_release = spec.release if spec.attack.align else Release()
-    if target.pretrain:
-        add(
-            "pretrain",
-            {"data": data, "model": target.model, "pretrain": target.pretrain},
-            ("private", "pretrain"),
-        )
-    add("target", {"data": data, "target": target}, ("private",), ("pretrain",))
-    add("judge", {"data": data, "judge": spec.judge}, ("private",))
+
+def _attack(draft: _Draft, spec: TrialSpec) -> str:
+    """Add the attack's own stages; return the one that leaves an inverter or images."""
+    data, target, attack = spec.data, spec.target, spec.attack
+    if isinstance(attack, JointAttack):
+        return "joint"
+    if not isinstance(attack, InverterAttack):
+        is_class = spec.evaluation.task == "class-inference"  # one-hot vectors, whatever is released
+        release = Release() if is_class else spec.release
+        specs = {"data": data, "target": target, "attack": attack, "release": release}
+        needs = {"target": "target", "victims": "victims"}
+        draft.add("optimization", {**specs, "evaluation": spec.evaluation}, ("private",), needs)
+        return "optimization"
     images = {"data": data, "target": target, "auxiliary": spec.auxiliary}
-    add("predictions", images, ("private", "auxiliary"), ("target",))
-    add("victims", {"data": data, "target": target, "evaluation": spec.evaluation}, ("private",), ("target",))
-    attack = {**images, "attack": spec.attack, "release": training_release}
-    add("inversion", attack, ("private", "auxiliary"), ("predictions",))
-    judged = {"release": spec.release, "judge": spec.judge, "evaluation": spec.evaluation}
-    add(
-        "evaluation",
-        {"data": data, "target": target, "attack": spec.attack, **judged},
-        ("private",),
-        ("victims", "inversion", "judge"),
-    )
-    return stages
+    sets = ("private", "auxiliary")
+    draft.add("predictions", images, sets, {"target": "target"})
+    # An inverter that is not aligned never sees the release, so all its truncations share one training.
+    release = spec.release if attack.align else Release()
+    # What alignment means is in the release, so a full release has one inverter, aligned or not.
+    specs = {**images, "attack": attack.model_copy(update={"align": True}), "release": release}
+    if attack.losses.features and (surrogate := attack.losses.surrogate):
+        answers = {**images, "surrogate": surrogate, "release": release}
+        draft.add("surrogate", answers, sets, {"predictions": "predictions"})
+    needs = {"predictions": "predictions", "surrogate": "surrogate"}
+    if attack.selection == "victim-train":
+        needs["target"] = "target"
+    draft.add("inversion", specs, sets, needs)
+    return "inversion"

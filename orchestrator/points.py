@@ -14,6 +14,9 @@ from orchestrator.spec import TrialSpec
 from orchestrator.study import SHORTHANDS, Study, StudyError, short_name, shown
 from orchestrator.study_file import assign, explain
 
+ABSENT = "-"
+"""How tables write an axis that the attack of a point does not have."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -69,7 +72,7 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     raw = copy.deepcopy(study.base)
     for axis, value in values.items():
         for path in SHORTHANDS.get(axis, (axis,)):
-            assign(raw, path, value)
+            assign(raw, path, copy.deepcopy(value))
     axes = {short_name(axis): shown(value) for axis, value in values.items()}
     try:
         spec = TrialSpec.model_validate(raw)
@@ -94,7 +97,10 @@ def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[
 
 
 def _lookup(plain: Any, path: str) -> Any:
+    """Return a setting, or ABSENT where this point's attack has no such field."""
     for part in path.split("."):
+        if isinstance(plain, Mapping) and part not in plain:
+            return ABSENT
         plain = plain[part] if isinstance(plain, Mapping) else None
     return plain
 
@@ -118,7 +124,9 @@ def _name_part(axis: str, value: Scalar) -> str:
     if axis == "align":
         return "aligned" if value else "unaligned"
     if isinstance(value, bool) or not isinstance(value, int):
-        text = str(value) if axis in ("auxiliary", "budget") else f"{axis.rsplit('.', 1)[-1]}{value}"
+        text = (
+            str(value) if axis in ("auxiliary", "budget", "attack") else f"{axis.rsplit('.', 1)[-1]}{value}"
+        )
         return text.replace(" ", "-").replace("/", "-")
     widths = {"m": 3, "k": 3, "seed": 1}
     return f"{'s' if axis == 'seed' else axis.rsplit('.', 1)[-1]}{value:0{widths.get(axis, 1)}d}"

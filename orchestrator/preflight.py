@@ -1,40 +1,87 @@
 """What can be checked before anything starts: names, sizes, budgets, data sets and their checksums."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
+from pydantic import BaseModel
 
 from orchestrator.attacks import build_attack
-from orchestrator.datasets import PARTS, Description, Location, load, verify
+from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify
 from orchestrator.datasets.classes import (
+    SAME_PARTS,
     auxiliary_dataset_name,
     check_auxiliary,
     check_data,
+    check_parts,
     check_public,
+    other_classes,
     private_classes,
-    public_classes,
 )
 from orchestrator.metrics import MEASURED
 from orchestrator.models import build_classifier
+from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.plan import dataset_names
 from orchestrator.points import Point
-from orchestrator.spec import TrialSpec
-from orchestrator.study import Study, StudyError
+from orchestrator.spec import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
+from orchestrator.study import SHORTHANDS, Report, Study, StudyError, short_name
 
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
 
 
 def check_report(study: Study) -> None:
-    """Raise `StudyError` if the study asks for a metric that no stage measures."""
+    """Raise `StudyError` if the study asks for a metric that no stage measures or an axis that it has not."""
+    report = study.report
     for field, names in (
         ("search.objectives", study.search.objectives),
-        ("report.metrics", study.report.metrics),
+        ("report.metrics", report.metrics),
     ):
         unknown = [name for name in names if name not in MEASURED]
         if unknown:
             raise StudyError(f"{field}: {unknown[0]} is not measured; choose from {', '.join(MEASURED)}.")
+    metrics, axes = _metrics_and_axes(report)
+    for field, name in metrics.items():
+        if name not in MEASURED:
+            raise StudyError(f"report.{field} is not measured; choose from {', '.join(MEASURED)}.")
+    swept = study.axes()
+    for field, name in axes.items():  # one that could be swept and is not, as under --set sweep=..., is none
+        if name not in swept and name not in _possible_axes():
+            raise StudyError(f"report.{field} is not an axis; swept here are {', '.join(swept)}.")
+
+
+@functools.cache
+def _possible_axes() -> frozenset[str]:
+    """Return every name that an axis of some study may have."""
+    paths = {path for model in ATTACK_SPECS.values() for path in _fields(model, "attack.")}
+    return frozenset(short_name(path) for path in {*paths, *_fields(TrialSpec, ""), *SHORTHANDS})
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the dotted paths below a spec, those of parts that may be None included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _fields(part, f"{prefix}{name}.")
+
+
+def _metrics_and_axes(report: Report) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the metrics and the axes that the printed numbers, the orders and the picture name, by field."""
+    metrics: dict[str, str] = {}
+    axes = {f"where.{axis}": axis for axis in report.where}
+    for field, names in (("rows", report.rows), ("beside", report.beside)):
+        axes |= {f"{field}.{place}={axis}": axis for place, axis in enumerate(names)}
+    for place, printed in enumerate(report.printed):
+        metrics[f"printed.{place}.metric={printed.metric}"] = printed.metric
+        axes |= {f"printed.{place}.where.{axis}": axis for axis in printed.where}
+    for place, ordering in enumerate(report.orderings):
+        metrics[f"orderings.{place}.metric={ordering.metric}"] = ordering.metric
+        axes[f"orderings.{place}.axis={ordering.axis}"] = ordering.axis
+        axes |= {f"orderings.{place}.where.{axis}": axis for axis in ordering.where}
+    return metrics, axes
 
 
 class Preflight:
@@ -43,6 +90,7 @@ class Preflight:
     def __init__(self, location: Location) -> None:
         self._location = location
         self.descriptions: dict[str, Description] = {}
+        self._labels: dict[str, Labels] = {}
         self._budgets: dict[str, str] = {}
         self._built: set[str] = set()
 
@@ -91,30 +139,41 @@ class Preflight:
         if spec.target.pretrain and spec.target.pretrain.dataset is None:
             check_public(about, spec.data, "target.pretrain.dataset")
         size, kind = spec.auxiliary.size, spec.auxiliary.kind
-        if size is not None and size > (available := self._count_auxiliary(spec)):
+        labels = self._labels_of(spec.data.dataset)
+        check_parts(about, labels, spec.data, spec.target.classes, kind)
+        available = self._count_auxiliary(spec)
+        if size is not None and size > available:
             raise ValueError(
                 f"auxiliary.size={size} must lie in 1..{available}, the images of kind {kind} at "
                 f"target.classes={spec.target.classes}; lower auxiliary.size or use null for all."
             )
 
     def _count_auxiliary(self, spec: TrialSpec) -> int:
-        """Return how many images the adversary could have; reads labels and splits only."""
+        """Return how many images the adversary has before `size` cuts, or raise if private classes are among
+        those that must be others; reads labels and splits only."""
         data, kind = spec.data, spec.auxiliary.kind
-        private = load(data.dataset, self._location)
-        parts = private.splits[data.split]
-        is_private = np.isin(private.labels, private_classes(private, data, spec.target.classes))
-        in_train = is_private & (parts == PARTS.index("train"))
-        if kind == "same-train":
-            return int(in_train.sum())
-        if kind == "same-heldout":
-            return int((is_private & (parts == PARTS.index("auxiliary"))).sum())
-        other = auxiliary_dataset_name(spec.auxiliary, data)
-        if other is not None:
-            unseen = self.descriptions[other].num_images
-        else:
-            is_public = np.isin(private.labels, public_classes(private, data))
-            unseen = int((is_public & (parts != PARTS.index("evaluation"))).sum())
-        return unseen + (int(in_train.sum()) if kind == "augmented" else 0)
+        if kind in SAME_PARTS:
+            return self._count_private(spec, SAME_PARTS[kind])
+        about = self.descriptions[data.dataset]
+        name = auxiliary_dataset_name(spec.auxiliary, data)
+        other = None if name is None else self.descriptions[name]
+        classes = other_classes(about, other, data, spec.auxiliary)
+        labels, _ = self._labels_of(name or data.dataset)
+        augmented = self._count_private(spec, "train") if kind == "augmented" else 0
+        return int(np.isin(labels, classes).sum()) + augmented
+
+    def _count_private(self, spec: TrialSpec, part: str) -> int:
+        """Return how many images one part of the private classes has."""
+        data = spec.data
+        labels, splits = self._labels_of(data.dataset)
+        private = private_classes(self.descriptions[data.dataset], data, spec.target.classes)
+        in_part = splits[data.split] == PARTS.index(part)
+        return int((in_part & np.isin(labels, private)).sum())
+
+    def _labels_of(self, name: str) -> Labels:
+        if name not in self._labels:
+            self._labels[name] = load_labels(name, self._location)
+        return self._labels[name]
 
     def _check_networks(self, spec: TrialSpec) -> None:
         """Build each distinct network once, to have its own error before anything runs."""
@@ -123,11 +182,17 @@ class Preflight:
             "channels": spec.data.channels,
             "image_size": spec.data.image_size,
         }
-        for model, field in ((spec.target.model, "target.model"), (spec.judge.model, "judge.model")):
+        classifiers = {"target.model": spec.target.model, "judge.model": spec.judge.model}
+        attack = spec.attack
+        if isinstance(attack, InverterAttack) and attack.losses.surrogate:
+            classifiers["attack.losses.surrogate.model"] = attack.losses.surrogate.model
+        for field, model in classifiers.items():
             if self._is_new(f"{model} {field} {shapes}"):
                 build_classifier(model, field=field, **shapes)
-        if self._is_new(f"{spec.attack.name} {spec.attack.model} {shapes}"):
-            build_attack(spec.attack, **shapes)
+        if isinstance(attack, InverterAttack | JointAttack) and self._is_new(f"{attack.model} {shapes}"):
+            build_attack(attack, **shapes)
+        if isinstance(attack, InverterAttack) and attack.losses.adversarial:
+            Discriminator(channels=shapes["channels"], image_size=shapes["image_size"], width=0.1)
 
     def _with_cut(self, spec: TrialSpec) -> TrialSpec:
         data, target = spec.data, spec.target

@@ -1,4 +1,4 @@
-"""From records to what people read: results table, summary over seeds, heat maps and the study's picture.
+"""From records to what people read: tables as CSV, parquet and LaTeX, heat maps and the study's picture.
 
 Everything is a function of the records, so the same sweep gives the same bytes. Costs and times are left out
 of the results table on purpose: they differ from run to run.
@@ -6,19 +6,35 @@ of the results table on purpose: they differ from run to run.
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from orchestrator.artifacts import Artifacts
-from orchestrator.figures import SEED, heat_maps, picture
+from orchestrator.comparison import comparison_table, orderings_table
+from orchestrator.figures import SEED, heat_maps
+from orchestrator.picture import picture
 from orchestrator.records import Scalar, TrialRecord
+from orchestrator.statistics import mean_and_interval
 from orchestrator.study import Study
 
-CONFIDENCE = 0.95
 DIGITS = 6  # significant digits of the CSV
+SHOWN_DIGITS = 4  # of LaTeX tables
+WIDE = ["survives_holm", "resampled", "note"]  # columns of the orderings that only the CSV has room for
+ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",  # at the start of a row it would be an option of the line break before
+        "*": "{*}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    }
+)
 
 
 def results_table(records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -51,6 +67,16 @@ def parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def latex(table: pd.DataFrame) -> bytes:
+    """Return a LaTeX tabular with booktabs rules, to be read by `input`; `x` and `x +-` share a column."""
+    names = [name for name in table.columns if not name.endswith(" +-")]
+    sides = "".join("r" if pd.api.types.is_numeric_dtype(table[name]) else "l" for name in names)
+    lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", _latex_row(map(_escape, names)), r"\midrule"]
+    for row in table.to_dict("records"):
+        lines.append(_latex_row(_latex_cell(row[name], row.get(f"{name} +-")) for name in names))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]).encode()
+
+
 def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
     """Return mean and half-width of the 95 % t-interval over seeds; one seed has no interval."""
     finished = [record for record in records if record.status == "finished"]
@@ -62,7 +88,7 @@ def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
         for metric in metrics:
             values = [member.metrics[metric] for member in members if metric in member.metrics]
-            row[metric], row[f"{metric} +-"] = _mean_and_interval(values)
+            row[metric], row[f"{metric} +-"] = mean_and_interval(values)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -75,9 +101,14 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     files = {
         "results.csv": csv(table),
         "results.parquet": parquet(table),
-        "summary.csv": csv(summary_table(records, metrics)),
         "study.yaml": study.yaml().encode(),
+        **_both("summary", summary_table(records, metrics)),
     }
+    if study.report.printed:
+        files |= _both("comparison", comparison_table(study, records))
+    if study.report.orderings:
+        orderings = orderings_table(study, records, store)
+        files |= _both("orderings", orderings) | {"orderings.tex": latex(orderings.drop(columns=WIDE))}
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective)
         if study.report.rows and (figure := picture(study, records, store)) is not None:
@@ -85,6 +116,37 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
     return files
+
+
+def _both(name: str, table: pd.DataFrame) -> dict[str, bytes]:
+    files = {f"{name}.csv": csv(table)}
+    return files | ({f"{name}.tex": latex(table)} if len(table.columns) else {})
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(value: object, half: object) -> str:
+    """Write a number in math mode, with half its interval; what is missing stays empty."""
+    if not isinstance(value, float):
+        return _escape(str(value))
+    if math.isnan(value):
+        return ""
+    has_half = isinstance(half, float) and not math.isnan(half)
+    text = _latex_number(value) + (rf" \pm {_latex_number(float(str(half)))}" if has_half else "")
+    return f"${text}$"
+
+
+def _latex_number(value: float) -> str:
+    if math.isinf(value):
+        return r"\infty" if value > 0 else r"-\infty"
+    mantissa, _, exponent = f"{value:.{SHOWN_DIGITS}g}".partition("e")
+    return mantissa + (rf" \cdot 10^{{{int(exponent)}}}" if exponent else "")
+
+
+def _escape(text: str) -> str:
+    return text.translate(ESCAPES)
 
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) -> list[TrialRecord]:
@@ -105,16 +167,6 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) 
         )
 
     return [record for record in finished if not is_beaten(record)]
-
-
-def _mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    if not values:
-        return float("nan"), float("nan")
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
-    error = float(stats.sem(values))
-    return mean, error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
 def note(study: Study, records: Sequence[TrialRecord]) -> str:

@@ -1,30 +1,34 @@
-"""The experiment in the order it runs: pretrain, target, judge, predictions, victims, inversion, evaluation.
+"""The experiment in the order it runs: pretrain, target or joint, judge, victims, then the attack's own
+stages (predictions, surrogate, inversion; or optimization), evaluation.
 
 A stage is a function of the sub-specs it reads and of its inputs' files; it returns files and metrics and
 knows neither store nor cluster. `run` calls the one that a planned stage names. All ranks of a worker group
 enter a stage; only rank 0's result counts.
 """
 
-import io
-import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from orchestrator.attacks import build_attack
+from orchestrator.attacks import SEARCHED
+from orchestrator.attacks import losses as extra
+from orchestrator.attacks.class_count import class_count
 from orchestrator.attacks.inverter import Inverter
-from orchestrator.datasets import Dataset, selection
+from orchestrator.attacks.joint import Pair
+from orchestrator.attacks.joint import objective as joint_objective
+from orchestrator.attacks.sharing import search_all
+from orchestrator.datasets import selection
+from orchestrator.judging import measure_classes, measure_images
 from orchestrator.metrics.classification import topk_accuracy
-from orchestrator.metrics.pictures import pair_grid, png
-from orchestrator.metrics.reconstruction import mse, psnr, ssim
-from orchestrator.models import build_classifier
+from orchestrator.models.classifier import Classifier
+from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import Frozen, freeze
 from orchestrator.plan import Stage
 from orchestrator.spec import (
@@ -32,52 +36,55 @@ from orchestrator.spec import (
     Auxiliary,
     Data,
     Evaluation,
+    InverterAttack,
+    JointAttack,
     Judge,
+    MiaAttack,
     Model,
+    OptimizationAttack,
     Pretrain,
     Release,
-    Spec,
+    Surrogate,
     Target,
 )
-from orchestrator.threat import released, released_length
+from orchestrator.stage_io import (
+    Inputs,
+    Outputs,
+    auxiliary_images,
+    fitted_images,
+    new_classifier,
+    new_inverter,
+    npy,
+    private_and_other,
+    read_npy,
+    stored_classifier,
+    tensors,
+    trained,
+    transfer,
+    victim,
+    victim_images,
+)
+from orchestrator.threat import BlackBox, WhiteBox, released, released_length
 from orchestrator.training import (
     Fitted,
+    Objective,
     Pairs,
-    World,
     as_unit,
     classification,
-    derive_seed,
+    distillation,
     fit,
-    hold_out,
     predict,
     reconstruction,
     seeded,
 )
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a running stage may touch."""
-
-    world: World
-    datasets: Callable[[str], Dataset]  # by name, verified
-    read: Callable[[str, str], bytes]  # (role of an input stage, file name) -> verified bytes
-    names: Mapping[str, str] = field(default_factory=dict)  # role (auxiliary, pretrain) -> data set name
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a stage leaves."""
-
-    files: dict[str, bytes]
-    metrics: dict[str, float]
-    images_seen: int = 0
+QUERY_BATCH = 4096  # images made float at a time
 
 
 def run(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
     """Run a planned stage; return its outputs and their cost in wall and CPU seconds."""
     function, reads = STAGES[stage.name]
-    specs = {role: reads[role].model_validate(stage.specs[role]) for role in reads}
+    specs = {role: TypeAdapter(reads[role]).validate_python(stage.specs[role]) for role in reads}
     wall, cpu = time.perf_counter(), time.process_time()
     with torch.random.fork_rng(devices=[]):
         outputs = function(inputs, **specs)
@@ -96,38 +103,40 @@ def pretrain(inputs: Inputs, data: Data, model: Model, pretrain: Pretrain) -> Ou
         images = selection.public_images(inputs.datasets(data.dataset), data)
     else:
         images = selection.whole(inputs.datasets(other), data)
-    network = _classifier(model, images.num_classes, data, pretrain.seed)
+    network = new_classifier(model, images.num_classes, data, pretrain.seed)
     pairs = Pairs(images.images, images.labels)
     fitted = fit(network, pairs, classification(), pretrain.recipe, pretrain.seed, inputs.world)
-    return _trained("pretrain", network, fitted)
+    return trained("pretrain", network, fitted)
 
 
 def target(inputs: Inputs, data: Data, target: Target) -> Outputs:
     """Train the victim F on its private classes; frozen layers keep the public weights."""
-    private = inputs.datasets(data.dataset)
-    images = selection.target_images(private, data, target.classes, "train")
-    network = _classifier(target.model, target.classes, data, target.seed)
-    if target.pretrain:
-        _transfer(load_tensors(inputs.read("pretrain", "model.safetensors")), network)
-    frozen = freeze(network, str(target.budget), target.freeze)
-    pairs = Pairs(images.images, images.labels)
-    fitted = fit(network, pairs, classification(), target.recipe, target.seed, inputs.world)
-    outputs = _trained("target", network, fitted)
-    if inputs.world.rank == 0:
-        test = selection.target_images(private, data, target.classes, "evaluation")
-        logits = predict(network, test.images, inputs.world.device)
-        outputs.metrics["target/accuracy"] = topk_accuracy(logits, test.labels, 1) or 0.0
-    return Outputs(outputs.files, outputs.metrics | _budget_metrics(frozen), outputs.images_seen)
+    network, frozen = _untrained_victim(inputs, data, target)
+    fitted = _fit_victim(inputs, data, target, network, classification())
+    outputs = trained("target", network, fitted)
+    return _with_accuracy(outputs, inputs, data, target, network, frozen)
+
+
+def joint(inputs: Inputs, data: Data, target: Target, attack: JointAttack, release: Release) -> Outputs:
+    """Train F and G together on F's private classes (AMI, section IV-C); leaves both."""
+    network, frozen = _untrained_victim(inputs, data, target)
+    inverter = new_inverter(attack, data, target)
+    pair = Pair(network, inverter, released_length(target.classes, release), release.renormalised)
+    loss = joint_objective(attack, num_pixels=data.channels * data.image_size**2)
+    fitted = _fit_victim(inputs, data, target, pair, loss)
+    outputs = trained("joint", network, fitted)
+    outputs.files["inverter.safetensors"] = tensors(inverter)
+    return _with_accuracy(outputs, inputs, data, target, network, frozen)
 
 
 def judge(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
     """Train the evaluation classifier on every class of the private data set."""
     private = inputs.datasets(data.dataset)
     images = selection.judge_images(private, data, "train")
-    network = _classifier(judge.model, images.num_classes, data, judge.seed)
+    network = new_classifier(judge.model, images.num_classes, data, judge.seed)
     pairs = Pairs(images.images, images.labels)
     fitted = fit(network, pairs, classification(), judge.recipe, judge.seed, inputs.world)
-    outputs = _trained("judge", network, fitted)
+    outputs = trained("judge", network, fitted)
     if inputs.world.rank == 0:
         test = selection.judge_images(private, data, "evaluation")
         logits = predict(network, test.images, inputs.world.device)
@@ -135,36 +144,106 @@ def judge(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
     return outputs
 
 
-def predictions(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Outputs:
-    """Query the victim once with every auxiliary image; full scores are stored, truncated on reading."""
-    images = _auxiliary(inputs, data, target, auxiliary)
-    scores = _scores(inputs, data, target, images)
-    return Outputs({"scores.npy": _npy(scores)}, {"predictions/images": float(len(images))}, len(images))
-
-
 def victims(inputs: Inputs, data: Data, target: Target, evaluation: Evaluation) -> Outputs:
     """Record the victim's full scores for its own training and test images: what will be released."""
     files, seen = {}, 0
-    for part, (images, _) in _victim_images(inputs, data, target, evaluation).items():
-        files[f"scores_{part}.npy"] = _npy(_scores(inputs, data, target, images))
+    network = victim(inputs, data, target)
+    for part, (images, _) in victim_images(inputs, data, target, evaluation).items():
+        files[f"scores_{part}.npy"] = npy(predict(network, images, inputs.world.device).softmax(1))
         seen += len(images)
     return Outputs(files, {}, seen)
 
 
-def inversion(
-    inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary, attack: Attack, release: Release
+def predictions(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Outputs:
+    """Query the victim once with every auxiliary image; full scores are stored, truncated on reading."""
+    images = auxiliary_images(inputs, data, target, auxiliary)
+    box = BlackBox(victim(inputs, data, target), Release())
+    scores = torch.cat([box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)])
+    counted = class_count(scores.argmax(1))  # the top label is in every release
+    metrics = {
+        "predictions/images": float(len(images)),
+        "predictions/classes_seen": float(counted.seen),
+        "predictions/classes_chao1": counted.chao1,
+        "predictions/shared_identities": float(_num_shared(inputs, data, auxiliary)),
+        "attack/queries": float(box.num_queries),
+    }
+    return Outputs({"scores.npy": npy(scores)}, metrics, len(images))
+
+
+def surrogate(
+    inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary, surrogate: Surrogate, release: Release
 ) -> Outputs:
-    """Train the inverter on (released scores, image) pairs of the auxiliary set (AMI, section 4)."""
-    images = _auxiliary(inputs, data, target, auxiliary)
-    scores = released(_read_npy(inputs, "predictions", "scores.npy"), release)
+    """Train the adversary's own classifier on the victim's answers, to compare features with."""
+    images = auxiliary_images(inputs, data, target, auxiliary)
+    scores = released(read_npy(inputs, "predictions", "scores.npy"), release)
+    network = new_classifier(surrogate.model, target.classes, data, surrogate.seed)
+    pairs = Pairs(images, scores)
+    fitted = fit(network, pairs, distillation(), surrogate.recipe, surrogate.seed, inputs.world)
+    return trained("surrogate", network, fitted)
+
+
+def inversion(
+    inputs: Inputs,
+    data: Data,
+    target: Target,
+    auxiliary: Auxiliary,
+    attack: InverterAttack,
+    release: Release,
+) -> Outputs:
+    """Train the inverter on (released scores, image) pairs of the auxiliary set (AMI, section IV)."""
+    images = auxiliary_images(inputs, data, target, auxiliary)
+    scores = released(read_npy(inputs, "predictions", "scores.npy"), release)
     m = released_length(target.classes, release)
-    inverter = _inverter(attack, data, target)
+    inverter = new_inverter(attack, data, target)
+    network: nn.Module
     if attack.offset_learnable:
         pairs, network = Pairs(scores, images), AtTruncation(inverter, m)
     else:  # nothing trained precedes the network, so the encoding is computed once
         pairs, network = Pairs(inverter.encode(scores, m), images), inverter.network
-    fitted = fit(network, pairs, reconstruction(), attack.recipe, attack.seed, inputs.world)
-    return _trained("inversion", inverter, fitted)
+    network, loss = _with_losses(inputs, network, attack, data, target)
+    chosen_on = None
+    if attack.selection == "victim-train":
+        known, _ = fitted_images(inputs, data, target)
+        answers = released(
+            predict(victim(inputs, data, target), known, inputs.world.device).softmax(1), release
+        )
+        chosen_on = Pairs(answers if attack.offset_learnable else inverter.encode(answers, m), known)
+    loss = replace(loss, keeps_last=attack.selection == "last")
+    fitted = fit(network, pairs, loss, attack.recipe, attack.seed, inputs.world, chosen_on)
+    outputs = trained("inversion", network, fitted)
+    files = {"inverter.safetensors": tensors(inverter), "curves.json": outputs.files["curves.json"]}
+    return Outputs(files, outputs.metrics, outputs.images_seen)
+
+
+def optimization(
+    inputs: Inputs,
+    data: Data,
+    target: Target,
+    attack: MiaAttack | OptimizationAttack,
+    release: Release,
+    evaluation: Evaluation,
+) -> Outputs:
+    """Search an image for each prediction by the victim's gradient (AMI, section II-B)."""
+    box = WhiteBox(victim(inputs, data, target))
+    shape = (data.channels, data.image_size, data.image_size)
+    if evaluation.task == "class-inference":
+        parts, m = {"class": torch.eye(target.classes)}, 1
+    else:
+        full = {part: read_npy(inputs, "victims", f"scores_{part}.npy") for part in ("train", "test")}
+        parts = {part: released(scores, release) for part, scores in full.items()}
+        m = released_length(target.classes, release)
+    search = partial(SEARCHED[attack.name], attack, box, m=m, shape=shape)
+    scores = torch.cat(list(parts.values()))
+    found = search_all(search, scores, inputs.world)
+    sizes = [len(part) for part in parts.values()]
+    images = found.images.mul(255).round().to(torch.uint8).split(sizes)
+    files = {f"reconstructions_{part}.npy": npy(guesses) for part, guesses in zip(parts, images, strict=True)}
+    metrics = {
+        "optimization/steps": found.steps.double().mean().item(),
+        "optimization/cost": found.costs.double().mean().item(),
+        "attack/queries": float((found.steps + 1).sum()),  # and one of the last image
+    }
+    return Outputs(files, metrics, len(scores))
 
 
 def evaluation(
@@ -176,41 +255,57 @@ def evaluation(
     judge: Judge,
     evaluation: Evaluation,
 ) -> Outputs:
-    """Reconstruct the victim's training and test images from released scores; measure and judge them."""
-    private = inputs.datasets(data.dataset)
-    inverter = _inverter(attack, data, target)
-    inverter.load_state_dict(load_tensors(inputs.read("inversion", "model.safetensors")))
-    network = AtTruncation(inverter, released_length(target.classes, release)).to(inputs.world.device)
-    judge_network = _classifier(judge.model, private.description.num_classes, data, judge.seed)
-    judge_network.load_state_dict(load_tensors(inputs.read("judge", "model.safetensors")))
-    judge_network.to(inputs.world.device)
+    """Rebuild the victim's images, or one for each of its classes; measure and judge them."""
+    private, device = inputs.datasets(data.dataset), inputs.world.device
+    judging = stored_classifier(inputs, "judge", judge.model, private.description.num_classes, data)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
-    metrics: dict[str, float] = {}
-    files: dict[str, bytes] = {}
-    seen = 0
-    for part, (images, labels) in _victim_images(inputs, data, target, evaluation).items():
-        scores = released(_read_npy(inputs, "victims", f"scores_{part}.npy"), release)
-        guesses = predict(network, scores, inputs.world.device)
-        truth = as_unit(images)
-        logits = predict(judge_network, guesses, inputs.world.device)
-        metrics |= _likeness(part, truth, guesses) | _recognition(part, logits, original[labels])
-        shown = guesses[: evaluation.grid].mul(255).round().to(torch.uint8)
-        files[f"grid_{part}.png"] = png(pair_grid(images[: evaluation.grid], shown))
-        files[f"reconstructions_{part}.npy"] = _npy(shown)
-        files[f"victims_{part}.npy"] = _npy(images[: evaluation.grid])
-        seen += len(images)
-    return Outputs(files, metrics, seen)
+    if evaluation.task == "class-inference":
+        images = selection.target_images(private, data, target.classes, "train")
+        guesses = _rebuilt(inputs, data, target, attack, "class", torch.eye(target.classes), 1)
+        scores = predict(victim(inputs, data, target), guesses, device).softmax(1)
+        measured = [measure_classes(images, guesses, scores, predict(judging, guesses, device), original)]
+    else:
+        measured, m = [], released_length(target.classes, release)
+        for part, (victims, labels) in victim_images(inputs, data, target, evaluation).items():
+            scores = released(read_npy(inputs, "victims", f"scores_{part}.npy"), release)
+            guesses = _rebuilt(inputs, data, target, attack, part, scores, m)
+            logits = predict(judging, guesses, device)
+            measured.append(measure_images(part, victims, labels, guesses, logits, original))
+    files = {name: content for one in measured for name, content in one.files(evaluation.grid).items()}
+    metrics = {name: value for one in measured for name, value in one.metrics.items()}
+    return Outputs(files, metrics, sum(len(one.victims) for one in measured))
 
 
-STAGES: dict[str, tuple[Callable[..., Outputs], dict[str, type[Spec]]]] = {
+STAGES: dict[str, tuple[Callable[..., Outputs], dict[str, Any]]] = {
     "pretrain": (pretrain, {"data": Data, "model": Model, "pretrain": Pretrain}),
     "target": (target, {"data": Data, "target": Target}),
+    "joint": (joint, {"data": Data, "target": Target, "attack": JointAttack, "release": Release}),
     "judge": (judge, {"data": Data, "judge": Judge}),
     "predictions": (predictions, {"data": Data, "target": Target, "auxiliary": Auxiliary}),
     "victims": (victims, {"data": Data, "target": Target, "evaluation": Evaluation}),
+    "surrogate": (
+        surrogate,
+        {"data": Data, "target": Target, "auxiliary": Auxiliary, "surrogate": Surrogate, "release": Release},
+    ),
     "inversion": (
         inversion,
-        {"data": Data, "target": Target, "auxiliary": Auxiliary, "attack": Attack, "release": Release},
+        {
+            "data": Data,
+            "target": Target,
+            "auxiliary": Auxiliary,
+            "attack": InverterAttack,
+            "release": Release,
+        },
+    ),
+    "optimization": (
+        optimization,
+        {
+            "data": Data,
+            "target": Target,
+            "attack": MiaAttack | OptimizationAttack,
+            "release": Release,
+            "evaluation": Evaluation,
+        },
     ),
     "evaluation": (
         evaluation,
@@ -238,92 +333,78 @@ class AtTruncation(nn.Module):
         return self.inverter(scores, self.m)
 
 
-def _classifier(model: Model, classes: int, data: Data, seed: int) -> Any:
-    channels, image_size = data.channels, data.image_size
-    return seeded(
-        lambda: build_classifier(model, classes=classes, channels=channels, image_size=image_size), seed
-    )
+def _untrained_victim(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, Frozen]:
+    """Return F before private training: its first or public weights, and what of it is frozen."""
+    network = new_classifier(target.model, target.classes, data, target.seed)
+    if target.pretrain:
+        transfer(load_tensors(inputs.read("pretrain", "model.safetensors")), network)
+    return network, freeze(network, str(target.budget), target.freeze)
 
 
-def _inverter(attack: Attack, data: Data, target: Target) -> Any:
-    shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
-    return seeded(lambda: build_attack(attack, **shapes), attack.seed)
-
-
-def _transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Copy everything but the head, whose shape depends on k; any other difference is an error."""
-    own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("head.")}
-    body = {name: tensor for name, tensor in public.items() if not name.startswith("head.")}
-    network.load_state_dict(body | own, strict=True)
-
-
-def _trained(stage: str, network: nn.Module, fitted: Fitted) -> Outputs:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    curves = {f"{stage}/{name}": values for name, values in fitted.curves.items()}
-    metrics = {f"{stage}/{name}": value for name, value in fitted.best.items()}
-    metrics[f"{stage}/best_epoch"] = float(fitted.best_epoch)
-    files = {"model.safetensors": save_tensors(tensors), "curves.json": json.dumps(curves).encode()}
-    return Outputs(files, metrics, fitted.images_seen)
-
-
-def _budget_metrics(frozen: Frozen) -> dict[str, float]:
-    """|theta_C| and |theta_T| in millions, the pair that TL-DMI prints."""
-    return {"target/theta_c_millions": frozen.trainable / 1e6, "target/theta_t_millions": frozen.total / 1e6}
-
-
-def _auxiliary(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Tensor:
-    """Return the adversary's images (N, C, S, S) uint8."""
-    other = inputs.names.get("auxiliary")
-    return selection.auxiliary_images(
-        inputs.datasets(data.dataset),
-        inputs.datasets(other) if other else None,
-        data,
-        target.classes,
-        auxiliary,
-    ).images
-
-
-def _victim_images(
-    inputs: Inputs, data: Data, target: Target, evaluation: Evaluation
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a seeded sample of the images F was fitted on and of its test images, with labels 0..k-1."""
+def _fit_victim(
+    inputs: Inputs, data: Data, target: Target, network: nn.Module, objective: Objective
+) -> Fitted:
+    """Train F (or F and G) on the private training images and keep the epoch that the spec asks for."""
     private = inputs.datasets(data.dataset)
-    sets = {}
-    for part, source in (("train", "train"), ("test", "evaluation")):
-        images = selection.target_images(private, data, target.classes, source)
-        pairs = Pairs(images.images, images.labels)
-        if part == "train":  # without those held out to choose the epoch
-            pairs, _ = hold_out(pairs, target.recipe.validation_fraction, target.seed)
-        generator = torch.Generator().manual_seed(derive_seed("evaluation", evaluation.seed))
-        chosen = torch.randperm(len(pairs), generator=generator)[: evaluation.images]
-        sets[part] = (pairs.inputs[chosen], pairs.outputs[chosen])
-    return sets
+    images = selection.target_images(private, data, target.classes, "train")
+    chosen_on = None
+    if target.selection == "test":
+        test = selection.target_images(private, data, target.classes, "evaluation")
+        chosen_on = Pairs(test.images, test.labels)
+    loss = replace(objective, keeps_last=target.selection == "last")
+    pairs = Pairs(images.images, images.labels)
+    return fit(network, pairs, loss, target.recipe, target.seed, inputs.world, chosen_on)
 
 
-def _scores(inputs: Inputs, data: Data, target: Target, images: Tensor) -> Tensor:
-    """Return F's full scores (N, k), float32."""
-    network = _classifier(target.model, target.classes, data, 0)
-    network.load_state_dict(load_tensors(inputs.read("target", "model.safetensors")))
-    network.to(inputs.world.device)
-    return predict(network, images, inputs.world.device).softmax(1)
+def _with_accuracy(
+    outputs: Outputs, inputs: Inputs, data: Data, target: Target, network: nn.Module, frozen: Frozen
+) -> Outputs:
+    """Add F's accuracy on its test images and |theta_C| and |theta_T| in millions, as TL-DMI prints them."""
+    metrics = {
+        "target/theta_c_millions": frozen.trainable / 1e6,
+        "target/theta_t_millions": frozen.total / 1e6,
+    }
+    if inputs.world.rank == 0:
+        test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
+        logits = predict(network, test.images, inputs.world.device)
+        metrics["target/accuracy"] = topk_accuracy(logits, test.labels, 1) or 0.0
+    return Outputs(outputs.files, outputs.metrics | metrics, outputs.images_seen)
 
 
-def _likeness(part: str, truth: Tensor, guesses: Tensor) -> dict[str, float]:
-    values = {"mse": mse(truth, guesses), "psnr": psnr(truth, guesses), "ssim": ssim(truth, guesses)}
-    return {f"inversion/{name}_{part}": value for name, value in values.items()}
+def _with_losses(
+    inputs: Inputs, network: nn.Module, attack: InverterAttack, data: Data, target: Target
+) -> tuple[nn.Module, Objective]:
+    """Return what is trained and its objective: the inverter alone on the squared error, or with rivals."""
+    losses = attack.losses
+    if not (losses.adversarial or losses.features or losses.total_variation):
+        return network, reconstruction()
+    comparator = None
+    if losses.features and losses.surrogate:
+        model = losses.surrogate.model
+        comparator = stored_classifier(inputs, "surrogate", model, target.classes, data).requires_grad_(False)
+    if losses.adversarial:
+        channels, image_size, width = data.channels, data.image_size, attack.model.width
+        rival = seeded(
+            lambda: Discriminator(channels=channels, image_size=image_size, width=width), attack.seed
+        )
+        network = extra.Rival(network, rival)
+    return network, extra.objective(losses, comparator)
 
 
-def _recognition(part: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Share of reconstructions that the judge gives to the victim's class, among all of the data set's."""
-    found = {k: topk_accuracy(logits, labels, k) for k in (1, 5)}
-    return {f"attack/accuracy_top{k}_{part}": value for k, value in found.items() if value is not None}
+def _rebuilt(
+    inputs: Inputs, data: Data, target: Target, attack: Attack, part: str, scores: Tensor, m: int
+) -> Tensor:
+    """Return the attack's image (N, C, S, S) in [0, 1] for each released row of scores (N, k)."""
+    if not isinstance(attack, InverterAttack | JointAttack):
+        return as_unit(read_npy(inputs, "attack", f"reconstructions_{part}.npy"))
+    inverter = new_inverter(attack, data, target)
+    inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))
+    device = inputs.world.device
+    return predict(AtTruncation(inverter, m).to(device), scores, device)
 
 
-def _npy(tensor: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, tensor.numpy(), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _read_npy(inputs: Inputs, role: str, name: str) -> Tensor:
-    return torch.from_numpy(np.load(io.BytesIO(inputs.read(role, name)), allow_pickle=False))
+def _num_shared(inputs: Inputs, data: Data, auxiliary: Auxiliary) -> int:
+    """Return how many private classes the adversary's own data set has too, by name."""
+    private, other = private_and_other(inputs, data)
+    is_public = auxiliary.kind in ("generic", "augmented")
+    return len(selection.shared_identities(private, other, data)) if is_public and other else 0

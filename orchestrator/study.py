@@ -63,6 +63,7 @@ AxisValues = Annotated[
     Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
 ]
 Axes = dict[str, AxisValues]
+AxisValue = str | int | float | bool
 
 
 class Asha(Spec):
@@ -126,6 +127,51 @@ class Resources(Spec):
     """An unfinished training leaves a checkpoint at the first epoch's end after this time."""
 
 
+class Printed(Spec):
+    """A number that a paper prints; the report shows ours beside it."""
+
+    source: str
+    """Where it is printed, for example `AMI, Table II`."""
+
+    label: str
+    """What the row is called in the table."""
+
+    where: dict[str, AxisValue] = Field({})
+    """Axes (short names) and values of the trials that it describes; their mean over seeds is ours."""
+
+    metric: str
+    """Which of our metrics it is."""
+
+    value: float
+    """The printed value in that metric's unit: accuracies as shares."""
+
+    note: str = ""
+    """What a reader should know of it, for example that it cannot be a per-pixel error."""
+
+
+class Ordering(Spec):
+    """An order of settings that a paper reports; the report says whether it holds, with an interval."""
+
+    claim: str
+    """In words, for example `larger m leaks more`."""
+
+    source: str
+    """Where it is reported, for example `AMI, Figure 7`."""
+
+    metric: str
+    """Which of our metrics is compared."""
+
+    axis: str
+    """Short name of the axis whose values are ordered."""
+
+    order: tuple[AxisValue, ...] = Field(min_length=2)
+    """Its values from the least to the most leakage (of a utility metric: from the lower to the higher);
+    neighbours are compared."""
+
+    where: dict[str, AxisValue] = Field({})
+    """Values of other axes; what is left out and swept is paired setting by setting."""
+
+
 class Report(Spec):
     """What the sweep's report shows beside the objectives."""
 
@@ -135,11 +181,24 @@ class Report(Spec):
     rows: tuple[str, ...] = ()
     """Axes (short names) whose values are the rows of the study's picture; none draws no picture."""
 
-    where: dict[str, str | int | float | bool] = Field({})
+    beside: tuple[str, ...] = ()
+    """Axes whose values stand side by side for each image, as ours and the baseline in AMI's figures."""
+
+    parts: tuple[Literal["train", "test", "class"], ...] = Field(("test",), min_length=1)
+    """Blocks of the picture from left to right: images F was trained on, its test images, or one image for
+    each class."""
+
+    where: dict[str, AxisValue] = Field({})
     """Values of the other axes in that picture; an axis left out takes its first value."""
 
     columns: PositiveInt = 10
-    """Images in each row."""
+    """Images in each row of a block."""
+
+    printed: tuple[Printed, ...] = ()
+    """Numbers that a paper prints for settings of this study."""
+
+    orderings: tuple[Ordering, ...] = ()
+    """Orders that a paper reports for settings of this study."""
 
 
 class Study(Spec):
@@ -218,9 +277,22 @@ def short_name(axis: str) -> str:
 
 
 def shown(value: Any) -> Scalar:
-    """Return how tables write an axis value: None is `all`, a mapping its values joined."""
+    """Return how tables write an axis value: None is `all`, a mapping the settings that it sets."""
     if value is None:
         return "all"
+    if not isinstance(value, Mapping):
+        return value
+    plain = {name: part for name, part in value.items() if not isinstance(part, Mapping)}
+    parts = plain or value  # which network an attack trains is no news in a table of attacks
+    return " ".join(filter(None, (_shown_part(name, part) for name, part in parts.items()))) or "all"
+
+
+def _shown_part(name: str, value: Any) -> str:
+    """Return one setting of a mapping: names and kinds speak for themselves, switches when they are on."""
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return name.replace("_", "-")
     if isinstance(value, Mapping):
-        return " ".join(str(part) for part in value.values())
-    return value
+        return f"{name}({shown(value)})"
+    return value if isinstance(value, str) else f"{name}={value}"

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from orchestrator.spec import TrialSpec
+from orchestrator.spec import ATTACK_SPECS, TrialSpec, attack_name
 from orchestrator.study import SHORTHANDS, Range, Study, StudyError
 
 
@@ -51,23 +51,27 @@ def explain(error: ValidationError, where: str) -> str:
     """Return one line for each faulty field: path, value, rule, way out."""
     faults: dict[tuple[Any, ...], dict[str, Any]] = {}
     for found in error.errors():
+        attack = next((part for part in found["loc"] if part in ATTACK_SPECS), None)
         loc = tuple(part for part in found["loc"] if not _is_branch(part))
         # A field that takes several types has a fault for each.
         message = f"{faults[loc]['msg']}; or {found['msg']}" if loc in faults else found["msg"]
-        faults[loc] = {**found, "loc": loc, "msg": message}
+        faults[loc] = {**found, "loc": loc, "msg": message, "attack": attack}
     return "\n".join(_explain_one(fault, where) for fault in faults.values())
 
 
 def _is_branch(part: int | str) -> bool:
     """Return whether a part of a fault's place is pydantic's name of a type instead of a field."""
-    return part in ("list", "range", "str", "int", "float", "bool", "constrained-float")
+    return part in ("list", "range", "str", "int", "float", "bool", "constrained-float", *ATTACK_SPECS)
 
 
 def _explain_one(fault: dict[str, Any], where: str) -> str:
     path = ".".join(str(part) for part in fault["loc"]) or where
     if fault["type"] == "extra_forbidden":
-        known = _siblings(fault["loc"], Study if where.endswith((".yaml", ".yml")) else TrialSpec)
-        return f"{path} is not a field; known here: {_listing(known)}."
+        known = _siblings(fault["loc"], Study if where.endswith((".yaml", ".yml")) else TrialSpec, fault)
+        whose = f" of attack.name={fault['attack']}" if fault["attack"] else ""
+        return f"{path} is not a field{whose}; known here: {_listing(known)}."
+    if fault["type"] == "union_tag_invalid":
+        return f"{path}.name={fault['ctx']['tag']} is unknown; choose one of {', '.join(ATTACK_SPECS)}."
     if fault["type"] == "missing":
         return f"{path} is missing; add it to {where}."
     if fault["type"] == "value_error":
@@ -77,12 +81,15 @@ def _explain_one(fault: dict[str, Any], where: str) -> str:
     return f"{path}={value} is refused: {fault['msg']}."
 
 
-def _siblings(loc: Sequence[Any], model: Any) -> list[str]:
+def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[str]:
     """Return the field names beside the one at `loc`."""
     if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only a range has fields there
         return list(Range.model_fields)
     for part in loc[:-1]:
         annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        if part == "attack" and model is TrialSpec:
+            model = ATTACK_SPECS[fault["attack"]]
+            continue
         options = getattr(annotation, "__args__", ()) if not isinstance(annotation, type) else (annotation,)
         model = next((option for option in options if hasattr(option, "model_fields")), None)
     return list(model.model_fields) if model is not None else []
@@ -121,14 +128,25 @@ def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
 
 
 def assign(raw: dict[str, Any], path: str, value: Any) -> None:
-    """Set a dotted path in nested mappings; a mapping is merged into the one that is there."""
+    """Set a dotted path in nested mappings; a mapping is merged into the one that is there unless it names
+    another attack or model: settings of one are none of the other's."""
     *parents, last = path.split(".")
     for part in parents:
         if not isinstance(raw.get(part), dict):
             raw[part] = {}
         raw = raw[part]
-    merges = isinstance(raw.get(last), dict) and isinstance(value, dict)
-    raw[last] = {**raw[last], **value} if merges else value
+    there = raw.get(last)
+    if isinstance(there, dict) and isinstance(value, dict) and not _is_another(value, there, last):
+        value = {**there, **value}
+    raw[last] = value
+
+
+def _is_another(value: Mapping[str, Any], there: Mapping[str, Any], field: str) -> bool:
+    """Return whether a mapping names another attack or model; an attack without a name is the inverter."""
+    if "name" not in value:
+        return False
+    named = attack_name(there) if field == "attack" else there.get("name", value["name"])
+    return value["name"] != named
 
 
 def _listing(names: Any) -> str:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -60,6 +60,14 @@ class World:
         """Average gradients over the workers; a single worker trains the model itself."""
         return DistributedDataParallel(model) if self.size > 1 else model
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Join every rank's rows (CPU), in the order of the ranks, on every rank."""
+        if self.size == 1:
+            return rows
+        parts: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(parts, rows)
+        return torch.cat(parts)
+
     def agree(self, flag: bool) -> bool:
         """Return rank 0's flag on every rank."""
         if self.size == 1:
@@ -86,11 +94,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, what is summed on held-out pairs, and which epoch is best."""
+    """A loss, what is summed on held-out pairs, and which epoch is best.
 
-    loss: Callable[[Tensor, Tensor], Tensor]  # (model outputs, wanted outputs) -> scalar mean
-    sums: Callable[[Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch
+    `loss` runs under the precision of the world: it takes its networks' outputs to float32 itself.
+    """
+
+    loss: Callable[[Any, Tensor, Tensor], Tensor]  # (model, inputs, wanted outputs) -> scalar mean
+    sums: Callable[[Any, Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch
     badness: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
+    keeps_last: bool = False  # whether the last epoch is kept, however good it is
 
 
 @dataclass(frozen=True)
@@ -124,22 +136,65 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def classification() -> Objective:
     """Cross-entropy on logits; best is the highest held-out accuracy, then the lowest loss."""
 
-    def sums(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(model(images).float(), labels)
+
+    def sums(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+        return classification_sums(model(images).float(), labels)
+
+    return Objective(loss, sums, lambda means: (-means["accuracy"], means["loss"]))
+
+
+def classification_sums(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return summed cross-entropy and the number of right answers."""
+    return {
+        "loss": functional.cross_entropy(logits, labels, reduction="sum").item(),
+        "accuracy": (logits.argmax(1) == labels).sum().item(),
+    }
+
+
+def distillation() -> Objective:
+    """Cross-entropy against scores instead of labels: a copy of whoever gave them."""
+
+    def loss(model: nn.Module, images: Tensor, scores: Tensor) -> Tensor:
+        return functional.cross_entropy(model(images).float(), scores)
+
+    def sums(model: nn.Module, images: Tensor, scores: Tensor) -> dict[str, float]:
+        logits = model(images).float()
         return {
-            "loss": functional.cross_entropy(logits, labels, reduction="sum").item(),
-            "accuracy": (logits.argmax(1) == labels).sum().item(),
+            "loss": functional.cross_entropy(logits, scores, reduction="sum").item(),
+            "agreement": (logits.argmax(1) == scores.argmax(1)).sum().item(),
         }
 
-    return Objective(functional.cross_entropy, sums, lambda means: (-means["accuracy"], means["loss"]))
+    return Objective(loss, sums, lambda means: (means["loss"],))
 
 
 def reconstruction() -> Objective:
-    """Per-pixel mean squared error of images in [0, 1] (AMI, equation 5)."""
+    """Per-pixel mean squared error of images in [0, 1] (AMI, equation 10)."""
 
-    def sums(images: Tensor, wanted: Tensor) -> dict[str, float]:
-        return {"loss": (images - wanted).square().flatten(1).mean(1).sum().item()}
+    def loss(model: nn.Module, inputs: Tensor, images: Tensor) -> Tensor:
+        return functional.mse_loss(model(inputs).float(), images)
 
-    return Objective(functional.mse_loss, sums, lambda means: (means["loss"],))
+    def sums(model: nn.Module, inputs: Tensor, images: Tensor) -> dict[str, float]:
+        return {"loss": squared_error_sum(model(inputs).float(), images)}
+
+    return Objective(loss, sums, lambda means: (means["loss"],))
+
+
+def squared_error_sum(guesses: Tensor, images: Tensor) -> float:
+    """Return the sum over images of the per-pixel mean squared error."""
+    return (guesses - images).square().flatten(1).mean(1).sum().item()
+
+
+class _Loss(nn.Module):
+    """Model and loss as one module, so that every parameter's gradient is averaged over the workers."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, inputs: Tensor, wanted: Tensor) -> Tensor:
+        return self.objective.loss(self.model, inputs, wanted)
 
 
 def hold_out(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
@@ -162,10 +217,22 @@ def predict(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
 
 
 def fit(
-    model: nn.Module, pairs: Pairs, objective: Objective, recipe: Recipe, seed: int, world: World
+    model: nn.Module,
+    pairs: Pairs,
+    objective: Objective,
+    recipe: Recipe,
+    seed: int,
+    world: World,
+    chosen_on: Pairs | None = None,
 ) -> Fitted:
-    """Train for `recipe.epochs`, leave the best held-out epoch in `model`; `Cancelled` when told to stop."""
-    training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
+    """Train for `recipe.epochs`, leave the best epoch in `model`; `Cancelled` when told to stop.
+
+    The best one is chosen on a held-out share of the pairs, or on `chosen_on`; then all pairs are trained on.
+    """
+    held_out = chosen_on
+    training = pairs
+    if held_out is None:
+        training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
     if len(training) < 2 * world.size:
         raise ValueError(
             f"{len(training)} images are left to train on {world.size} workers after holding out "
@@ -174,11 +241,11 @@ def fit(
         )
     model.to(world.device)
     model.to(memory_format=torch.channels_last)
-    run = _Run(model, world.wrap(model), recipe, seed, world)
+    run = _Run(model, world.wrap(_Loss(model, objective)), recipe, seed, world)
     run.restore()
     last_save = time.monotonic()
     for epoch in range(run.epoch + 1, recipe.epochs + 1):
-        train_loss = run.train_epoch(epoch, training, objective)
+        train_loss = run.train_epoch(epoch, training)
         goes_on = True
         if world.rank == 0:
             means = run.validate(held_out, objective)
@@ -215,7 +282,7 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self.curves: dict[str, list[float]] = {}
 
-    def train_epoch(self, epoch: int, training: Pairs, objective: Objective) -> float:
+    def train_epoch(self, epoch: int, training: Pairs) -> float:
         """Take one pass in the order of (seed, epoch); return the mean loss of this worker's batches."""
         self.model.train()
         device = self.world.device
@@ -226,8 +293,7 @@ class _Run:
             for index in self._batches(epoch, len(training)):
                 inputs, wanted = training.batch(index, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.world.precision == "bfloat16"):
-                    outputs = self.wrapped(inputs)
-                loss = objective.loss(outputs.float(), wanted)
+                    loss = self.wrapped(inputs, wanted)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -251,18 +317,18 @@ class _Run:
         sums: dict[str, float] = {}
         for index in torch.arange(len(held_out)).split(EVALUATION_BATCH):
             inputs, wanted = held_out.batch(index, self.world.device)
-            for name, value in objective.sums(self.model(inputs).float(), wanted).items():
+            for name, value in objective.sums(self.model, inputs, wanted).items():
                 sums[name] = sums.get(name, 0.0) + value
         return {f"validation_{name}": value / len(held_out) for name, value in sums.items()}
 
     def remember(self, epoch: int, train_loss: float, means: dict[str, float], objective: Objective) -> None:
-        """Extend the curves and keep the weights if this epoch is the best so far."""
+        """Extend the curves and keep the weights if this epoch is to be kept so far."""
         self.epoch = epoch
         for name, value in {"train_loss": train_loss, **means}.items():
             self.curves.setdefault(name, []).append(value)
         short = {name.removeprefix("validation_"): value for name, value in means.items()}
         best = {name.removeprefix("validation_"): value for name, value in self.best.items()}
-        if not best or objective.badness(short) < objective.badness(best):
+        if not best or objective.keeps_last or objective.badness(short) < objective.badness(best):
             self.best_epoch, self.best = epoch, means
             self.best_state = {
                 name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
@@ -276,26 +342,20 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_state.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         counters = {
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
             "best": self.best,
             "curves": self.curves,
         }
-        metadata = {"counters": json.dumps(counters), "sha256": _digest(tensors)}
-        self.world.checkpoint.save(save_tensors(tensors, metadata))
+        self.world.checkpoint.save(pack(tensors, counters))
 
     def restore(self) -> None:
-        """Continue from the checkpoint if there is a sound one; a damaged one is reported and ignored."""
-        data = self.world.checkpoint.load() if self.world.checkpoint else None
-        if data is None:
+        """Continue from the checkpoint if there is a sound one."""
+        saved = unpack(self.world.checkpoint)
+        if saved is None:
             return
-        try:
-            tensors, counters = _read_checkpoint(data)
-        except (SafetensorError, ValueError, KeyError) as error:
-            logger.warning("event=checkpoint_damaged reason=%s action=start_over", error)
-            return
+        tensors, counters = saved
         part = {
             prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             for prefix in ("model.", "best.", "optimizer.")
@@ -314,12 +374,26 @@ class _Run:
         logger.info("event=resumed epoch=%d of=%d", self.epoch, self.recipe.epochs)
 
 
-def _read_checkpoint(data: bytes) -> tuple[dict[str, Tensor], dict]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    tensors = load_tensors(data)
-    if _digest(tensors) != header["__metadata__"]["sha256"]:
-        raise ValueError("checksum differs")
-    return tensors, json.loads(header["__metadata__"]["counters"])
+def pack(tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> bytes:
+    """Return tensors and counters as one safetensors file with its own digest."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save_tensors(stored, {"counters": json.dumps(counters), "sha256": _digest(stored)})
+
+
+def unpack(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return what was packed last; a damaged checkpoint is reported and counts as none."""
+    data = checkpoint.load() if checkpoint else None
+    if data is None:
+        return None
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        tensors = load_tensors(data)
+        if _digest(tensors) != header["__metadata__"]["sha256"]:
+            raise ValueError("checksum differs")
+        return tensors, json.loads(header["__metadata__"]["counters"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        logger.warning("event=checkpoint_damaged reason=%s action=start_over", error)
+        return None
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ FLOORS = [
     {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
-    | {"stages", "build", "pipeline", "report", "figures", "statistics"},
+    | {"stages", "stage_io", "judging", "build", "pipeline"}
+    | {"report", "figures", "picture", "comparison", "statistics"},
     {"runtime"},
 ]  # fmt: skip
 # Third-party packages that each floor adds to those below it.

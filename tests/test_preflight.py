@@ -4,11 +4,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from orchestrator.datasets import Location, describe, load
+from orchestrator.datasets import Location, catalog, describe, load
 from orchestrator.datasets.builtin import staged
-from orchestrator.datasets.selection import auxiliary_images
+from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.selection import auxiliary_images, private_classes, public_classes, target_images
+from orchestrator.datasets.source import array_source
+from orchestrator.datasets.staging import publish
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.points import Point, expand
 from orchestrator.preflight import Preflight
@@ -45,7 +49,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ({"target.pretrain": {"dataset": "cats"}}, f"target.pretrain.dataset=cats is unknown; {UNKNOWN}"),
         (
             {"attack.name": "gan"},
-            "attack.name=gan is unknown; choose one of inverter.",
+            "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization.",
         ),
         (
             {"target.model": {"name": "vgg"}},
@@ -79,7 +83,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ),
         (
             {"data.split": "odd"},
-            "data.split=odd is not a split of digits; it has default, even.",
+            "data.split=odd is not a split of digits; it has default, eighty, even, half.",
         ),
         (
             {"data.image_size": 64},
@@ -102,6 +106,11 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
             "images; name another data set or use null for the photograph patches.",
         ),
         (
+            {"data.split": "half"},
+            "data.split=half of digits has no auxiliary images of the chosen classes; use another "
+            "data.split.",
+        ),
+        (
             {"auxiliary.size": 135},
             "auxiliary.size=135 must lie in 1..134, the images of kind same-heldout at target.classes=3; "
             "lower auxiliary.size or use null for all.",
@@ -113,13 +122,71 @@ def test_what_cannot_run_is_told_in_one_line(changes: dict[str, Any], text: str)
     assert refusal(changes) == text
 
 
-@pytest.mark.parametrize("kind", ["same-train", "same-heldout", "generic", "distinct", "augmented"])
+KINDS = ["same-train", "same-heldout", "same-test", "generic", "distinct", "augmented"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_size_that_is_allowed_is_the_size_that_there_is(kind: str) -> None:
     trial = tiny.spec({"auxiliary": {"kind": kind}})
     other = load("photo-patches", Location()) if kind == "distinct" else None
     there = len(auxiliary_images(load("digits", Location()), other, trial.data, 3, trial.auxiliary))
     Preflight(Location()).resolve(point({"auxiliary": {"kind": kind, "size": there}}))
     assert f"must lie in 1..{there}, the images" in refusal({"auxiliary": {"kind": kind, "size": there + 1}})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "same-heldout"])
+def test_a_split_without_held_out_images_serves_every_other_kind(kind: str) -> None:
+    Preflight(Location()).resolve(point({"data.split": "half", "auxiliary": {"kind": kind}}))
+
+
+@pytest.mark.parametrize("kind", ["generic", "augmented"])
+def test_private_classes_in_another_set_are_refused_removed_or_allowed(tmp_path: Path, kind: str) -> None:
+    copy_of_digits(tmp_path, "mine")
+    preflight = Preflight(Location(DirectoryBlobs(tmp_path)))
+
+    def other(overlap: str, size: int | None = None) -> Point:
+        chosen = {"kind": kind, "dataset": "mine", "overlap": overlap, "size": size}
+        return point({"auxiliary": chosen})
+
+    with pytest.raises(StudyError) as refusal:
+        preflight.resolve(other("refuse"))
+    assert str(refusal.value) == (
+        "auxiliary.dataset=mine holds 5 of the private classes by name (2, 3, 4, ...), but "
+        f"auxiliary.kind={kind} promises others; set auxiliary.overlap to remove or allow, or stage it again "
+        "with --exclude."
+    )
+    digits, trial = load("digits", Location()), point().spec
+    train = len(target_images(digits, trial.data, 3, "train")) if kind == "augmented" else 0
+    public = int(np.isin(digits.labels, public_classes(digits, trial.data)).sum())
+    for overlap, there in (("remove", public + train), ("allow", 1797 + train)):
+        preflight.resolve(other(overlap, there))
+        with pytest.raises(StudyError, match=rf"must lie in 1\.\.{there}, the images of kind {kind}"):
+            preflight.resolve(other(overlap, there + 1))
+
+
+def test_a_private_class_without_a_test_image_is_named(tmp_path: Path) -> None:
+    digits = load("digits", Location())
+    first = int(private_classes(digits, point().spec.data, 3)[0])
+    codes = np.where(digits.labels == first, 0, digits.splits["even"])
+    source = array_source("npz", digits.images, digits.labels, digits.class_names, "0" * 64, {"mine": codes})
+    blobs = DirectoryBlobs(tmp_path)
+    publish(source, Options(), blobs, "mine")
+    preflight = Preflight(Location(blobs))
+    with pytest.raises(StudyError) as refusal:
+        preflight.resolve(point({"data.dataset": "mine", "data.split": "mine"}))
+    assert str(refusal.value) == (
+        f"data.split=mine of mine has no evaluation image of class {first} ({first}), and 1 of 3 private "
+        "classes have none; use another data.split or stage the set again with --split or --exclude."
+    )
+
+
+def test_images_are_counted_without_holding_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("pixels were loaded")
+
+    monkeypatch.setattr(catalog, "_load", never)
+    for kind in KINDS:
+        Preflight(Location()).resolve(point({"auxiliary": {"kind": kind, "size": 1}}))
 
 
 def test_a_number_picks_the_nearest_cut_point() -> None:

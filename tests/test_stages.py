@@ -69,10 +69,10 @@ def test_what_each_stage_leaves(kept: Kept) -> None:
         "judge": trained,
         "predictions": ["scores.npy"],
         "victims": ["scores_test.npy", "scores_train.npy"],
-        "inversion": trained,
+        "inversion": ["curves.json", "inverter.safetensors"],
         "evaluation": sorted(
             [f"grid_{part}.png" for part in parts]
-            + [f"{what}_{part}.npy" for what in ("reconstructions", "victims") for part in parts]
+            + [f"{what}_{part}.npy" for what in ("per_image", "reconstructions", "victims") for part in parts]
         ),
     }
 
@@ -86,7 +86,8 @@ def test_curves_have_a_value_for_each_epoch(kept: Kept) -> None:
 
 def test_manifests_say_what_was_computed_from_what(kept: Kept) -> None:
     artifact, planned = kept.artifact("evaluation"), tiny.stages(TRIAL)
-    assert artifact.inputs == {role: planned[role].key for role in ("victims", "inversion", "judge")}
+    stages = {"target": "target", "victims": "victims", "judge": "judge", "attack": "inversion"}
+    assert artifact.inputs == {role: planned[name].key for role, name in stages.items()}
     assert artifact.spec["release"] == TRIAL.release.model_dump(mode="json")
     assert set(artifact.spec["datasets"]) == {"private"}
     assert artifact.profile["threads"] == 1

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import spec
-from orchestrator.threat import BlackBox, released, released_length, truncate
+from orchestrator.threat import BlackBox, WhiteBox, released, released_length, truncate
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
 
@@ -55,11 +55,27 @@ def test_truncation_outside_the_classes_is_refused(m: int) -> None:
         (spec.Release(truncation=3, decimals=1), 3, [0.6, 0, 0, 0.2, 0.1]),
         (spec.Release(labels_only=True), 1, [1.0, 0, 0, 0, 0]),
         (spec.Release(labels_only=True, truncation=4), 1, [1.0, 0, 0, 0, 0]),
+        (spec.Release(truncation=2, renormalised=True), 2, [0.75, 0, 0, 0.25, 0]),
+        (spec.Release(truncation=2, renormalised=True, decimals=1), 2, [0.8, 0, 0, 0.2, 0]),
+        (spec.Release(truncation=1, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
+        (spec.Release(labels_only=True, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
     ],
 )
 def test_releases(release: spec.Release, length: int, expected: list[float]) -> None:
     assert torch.equal(released(PAPER, release), torch.tensor([expected]))
     assert released_length(5, release) == length
+
+
+def test_renormalised_scores_sum_to_one() -> None:
+    scores = torch.rand(64, 30, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    kept = released(scores, spec.Release(truncation=7, renormalised=True))
+    torch.testing.assert_close(kept.sum(dim=1), torch.ones(64))
+    assert torch.equal(kept > 0, truncate(scores, 7) > 0)
+
+
+def test_a_row_without_scores_is_not_divided() -> None:
+    release = spec.Release(truncation=2, renormalised=True)
+    assert torch.equal(released(torch.zeros(1, 5), release), torch.zeros(1, 5))
 
 
 class Brightness(nn.Module):
@@ -109,3 +125,68 @@ def test_black_box_answers_can_be_trained_on() -> None:
 def test_black_box_shows_no_parameters() -> None:
     public = [name for name in dir(BlackBox(Brightness(), spec.Release())) if not name.startswith("_")]
     assert public == ["num_queries", "query"]
+
+
+def white_box(weight: list[list[float]]) -> WhiteBox:
+    """Return a linear victim of images (N, 1, 2, 2)."""
+    linear = nn.Linear(4, len(weight), bias=False)
+    linear.weight = nn.Parameter(torch.tensor(weight))
+    return WhiteBox(nn.Sequential(nn.Flatten(), linear))
+
+
+def test_a_white_box_can_be_differentiated_by_the_images() -> None:
+    box = white_box([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, -1.0]])
+    images = torch.ones(3, 1, 2, 2, requires_grad=True)
+    logits = box.logits(images)
+    assert torch.equal(logits.detach(), torch.tensor([[10.0, -1.0]]).expand(3, 2))
+    (gradients,) = torch.autograd.grad(logits.sum(), images)
+    assert torch.equal(gradients, torch.tensor([[[[1.0, 2.0], [3.0, 3.0]]]]).expand(3, 1, 2, 2))
+
+
+def test_a_white_box_counts_every_image_of_every_pass() -> None:
+    box = white_box([[1.0] * 4, [0.0] * 4])
+    assert box.num_queries == 0
+    for _ in range(3):
+        box.logits(torch.zeros(2, 1, 2, 2))
+    assert box.num_queries == 6
+
+
+def test_a_white_box_leaves_its_network_without_gradients() -> None:
+    network = Brightness()
+    box = WhiteBox(network)
+    images = torch.rand(2, 1, 4, 4, requires_grad=True)
+    box.logits(images).sum().backward()
+    assert network.scale.grad is None
+    assert not network.scale.requires_grad
+    assert images.grad is not None
+
+
+def test_a_white_box_is_never_in_training_mode() -> None:
+    network = Brightness()
+    box = WhiteBox(network)
+    network.train()
+    images = torch.rand(5, 1, 4, 4)
+    mean = images.mean(dim=(1, 2, 3))
+    torch.testing.assert_close(box.logits(images), torch.stack([4 * mean, -mean], dim=1))
+
+
+def test_a_white_box_stays_in_float32_under_autocast() -> None:
+    box = white_box([[0.1, 0.2, 0.3, 0.4], [0.7, -0.3, 0.2, 0.1]])
+    images = torch.rand(3, 1, 2, 2)
+    outside = box.logits(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = box.logits(images)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)
+    assert box.logits(images.double()).dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_a_white_box_answers_where_the_images_are() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an accelerator")
+    box = WhiteBox(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).cuda())
+    images = torch.rand(3, 1, 2, 2, requires_grad=True)
+    logits = box.logits(images)
+    (gradients,) = torch.autograd.grad(logits.sum(), images)
+    assert (logits.device.type, gradients.device.type, box.device.type) == ("cpu", "cpu", "cuda")

@@ -29,7 +29,11 @@ GOLDEN = {
     "judge/best_epoch": 1.0,
     "judge/validation_accuracy": 0.5333333333333333,
     "judge/validation_loss": 2.163424004448785,
+    "attack/queries": 64.0,
+    "predictions/classes_chao1": 2.0,
+    "predictions/classes_seen": 2.0,
     "predictions/images": 64.0,
+    "predictions/shared_identities": 0.0,
     "pretrain/best_epoch": 1.0,
     "pretrain/validation_accuracy": 0.23880597014925373,
     "pretrain/validation_loss": 1.5821978440925257,
@@ -148,4 +152,5 @@ def tensors(folder: Path, trial: tiny.TrialSpec, stage: str) -> dict[str, torch.
     store = Artifacts(DirectoryBlobs(folder))
     artifact = store.find(tiny.stages(trial)[stage].key)
     assert artifact is not None
-    return load_tensors(store.read(artifact, "model.safetensors"))
+    (name,) = (name for name in artifact.files if name.endswith(".safetensors"))
+    return load_tensors(store.read(artifact, name))

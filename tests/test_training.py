@@ -26,6 +26,7 @@ from orchestrator.training import (
     as_unit,
     classification,
     derive_seed,
+    distillation,
     fit,
     hold_out,
     predict,
@@ -179,8 +180,8 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     model = network()
     losses = iter([3.0, 1.0, 2.0, 1.0])  # of two equal epochs the earlier one is kept
     objective = Objective(
-        nn.functional.cross_entropy,
-        lambda outputs, wanted: {"loss": next(losses)},
+        classification().loss,
+        lambda model, inputs, wanted: {"loss": next(losses)},
         reconstruction().badness,
     )
 
@@ -202,8 +203,8 @@ def test_a_best_epoch_from_before_an_interruption_is_kept() -> None:
     def go(model: Any, losses: list[float], report: Callable[[Mapping[str, float]], bool]) -> Fitted:
         left = iter(losses)
         badness = reconstruction().badness
-        sums = lambda outputs, wanted: {"loss": next(left)}  # noqa: E731
-        objective = Objective(nn.functional.cross_entropy, sums, badness)
+        sums = lambda model, inputs, wanted: {"loss": next(left)}  # noqa: E731
+        objective = Objective(classification().loss, sums, badness)
         world = World(checkpoint=memory, checkpoint_seconds=0.0, report=report)
         return fit(model, pairs(), objective, RECIPE, 7, world)
 
@@ -230,11 +231,15 @@ def test_classification_prefers_accuracy_then_loss_and_reconstruction_the_loss()
 
 def test_sums_by_hand() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]]).log_softmax(1)
-    sums = classification().sums(logits, torch.tensor([0, 1]))
+    sums = classification().sums(nn.Identity(), logits, torch.tensor([0, 1]))
     assert sums["loss"] == pytest.approx(2 * 0.6931472)
     assert sums["accuracy"] == 1  # argmax takes the first of two equal logits
     wrong = torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]])
-    assert reconstruction().sums(wrong, torch.zeros_like(wrong)) == {"loss": pytest.approx(0.625)}
+    found = reconstruction().sums(nn.Identity(), wrong, torch.zeros_like(wrong))
+    assert found == {"loss": pytest.approx(0.625)}
+    scores = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+    copied = distillation().sums(nn.Identity(), logits, scores)
+    assert copied == {"loss": pytest.approx(2 * 0.6931472), "agreement": 1}
 
 
 def test_frozen_parameters_never_change_and_fixed_statistics_neither() -> None:
@@ -254,9 +259,9 @@ def test_the_order_of_the_data_depends_on_seed_and_epoch_only() -> None:
     def orders(seed: int, memory: Memory, stop: int = 9) -> list[Tensor]:
         batches: list[Tensor] = []
 
-        def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+        def loss(model: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:
             batches.append(wanted.clone())
-            return nn.functional.mse_loss(outputs, wanted)
+            return nn.functional.mse_loss(model(inputs), wanted)
 
         number = torch.arange(40, dtype=torch.float32)[:, None]
         objective = Objective(loss, reconstruction().sums, reconstruction().badness)
@@ -345,9 +350,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
         # Each epoch counts as better than the last, so that rank 0 ends with the last one like the rest.
         order = itertools.count()
-        objective = Objective(
-            nn.functional.cross_entropy, classification().sums, lambda means: (next(order),)
-        )
+        objective = Objective(classification().loss, classification().sums, lambda means: (next(order),))
         world = World(rank=rank, size=size, checkpoint=checkpoint, checkpoint_seconds=0.0, report=report)
         model = network()
         with contextlib.suppress(Cancelled):

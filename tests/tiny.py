@@ -1,5 +1,6 @@
 """The smallest study that goes through every stage: bundled digits, the narrowest networks, one epoch."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def base(changes: dict[str, Any] | None = None) -> dict[str, Any]:
         part = raw
         for parent in parents:
             part = part[parent]
-        part[last] = value
+        part[last] = copy.deepcopy(value)  # a later path may change a part of it
     return raw
 
 

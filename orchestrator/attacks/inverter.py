@@ -1,10 +1,11 @@
-"""AMI's inversion attack: an encoder of released scores before an inverter G (Yang et al. 2019, section 4).
+"""AMI's inversion attack: an encoder of released scores before an inverter G (Yang et al. 2019, section IV).
 
 z = log(scores) + c, then a shift per sample that makes the smallest kept value at least 0, as in the released
 code; a reconstruction is one forward pass. G minimises the per-pixel mean squared error on the adversary's
 own images.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -20,22 +21,33 @@ LOG_OF_ZERO = -1000.0  # released code
 FLOOR = 1e-6  # ours: below any score that is released with six decimals
 
 
-def encode(released: Tensor, m: int, offset: float | Tensor, zero_policy: ZeroPolicy) -> Tensor:
-    """Encode released scores (N, k) of truncation m as z, float32 (N, k).
-
-    `zero-after-log`: the positive among the m largest are encoded, everything else is exactly 0. `log-clamp`:
-    all k entries are encoded, log 0 being -1000, which the shift then spreads over the row. `floor`: log
-    max(p, 1e-6) + c, no shift. Positions are constants; kept scores and the offset pass gradients.
-    """
+def encode(
+    released: Tensor, m: int, offset: float | Tensor, zero_policy: ZeroPolicy, log_floor: float = LOG_OF_ZERO
+) -> Tensor:
+    """Encode released scores (N, k) of truncation m as z, float32 (N, k); see `encode_logs`."""
     scores = released.float()
-    if zero_policy == "floor":
-        return scores.clamp(min=FLOOR).log() + offset
     positive = scores > 0
     # Selecting before the logarithm as well keeps the infinite slope at 0 out of the gradient.
-    logs = torch.where(positive, torch.where(positive, scores, 1.0).log(), LOG_OF_ZERO) + offset
-    kept = torch.ones_like(positive) if zero_policy == "log-clamp" else positive & largest(scores, m)
-    smallest = torch.where(kept, logs, torch.inf).amin(dim=1, keepdim=True)
-    return torch.where(kept, logs + (-smallest).clamp(min=0.0), 0.0)
+    logs = torch.where(positive, scores, 1.0).log()
+    return encode_logs(logs, positive & largest(scores, m), offset, zero_policy, log_floor)
+
+
+def encode_logs(
+    logs: Tensor, kept: Tensor, offset: float | Tensor, zero_policy: ZeroPolicy, log_floor: float
+) -> Tensor:
+    """Encode logarithms of scores (N, k), of which `kept` (N, k) were released, as z, float32 (N, k).
+
+    `zero-after-log`: kept entries are encoded, everything else is exactly 0. `log-clamp`: all k entries are
+    encoded, log 0 being `log_floor`, which the shift then spreads over the row. `floor`: log max(p, 1e-6) +
+    c, no shift. Positions are constants; kept scores and the offset pass gradients.
+    """
+    lowest = math.log(FLOOR) if zero_policy == "floor" else log_floor
+    values = torch.where(kept, logs.clamp(min=lowest), lowest) + offset
+    if zero_policy == "floor":
+        return values
+    encoded = torch.ones_like(kept) if zero_policy == "log-clamp" else kept
+    smallest = torch.where(encoded, values, torch.inf).amin(dim=1, keepdim=True)
+    return torch.where(encoded, values + (-smallest).clamp(min=0.0), 0.0)
 
 
 class Inverter(nn.Module):
@@ -49,7 +61,13 @@ class Inverter(nn.Module):
     offset: Tensor
 
     def __init__(
-        self, network: nn.Module, *, offset: float, offset_learnable: bool, zero_policy: ZeroPolicy
+        self,
+        network: nn.Module,
+        *,
+        offset: float,
+        offset_learnable: bool,
+        zero_policy: ZeroPolicy,
+        log_floor: float = LOG_OF_ZERO,
     ) -> None:
         super().__init__()
         value = torch.tensor(float(offset))
@@ -58,22 +76,26 @@ class Inverter(nn.Module):
         else:
             self.register_buffer("offset", value)
         self.zero_policy: ZeroPolicy = zero_policy
+        self.log_floor = log_floor
         self.network = network
 
     def encode(self, released: Tensor, m: int) -> Tensor:
         """Encode released scores (N, k) as z, float32 (N, k)."""
-        return encode(released, m, self.offset, self.zero_policy)
+        return encode(released, m, self.offset, self.zero_policy, self.log_floor)
 
     def forward(self, released: Tensor, m: int) -> Tensor:
         """Reconstruct images (N, C, S, S) in [0, 1]."""
         return self.network(self.encode(released, m))
 
 
-def build(attack: spec.Attack, *, classes: int, channels: int, image_size: int) -> Inverter:
+def build(
+    attack: spec.InverterAttack | spec.JointAttack, *, classes: int, channels: int, image_size: int
+) -> Inverter:
     """Build an untrained inverter; its first weights come from torch's global generator."""
     return Inverter(
         build_inverter(attack.model, classes=classes, channels=channels, image_size=image_size),
         offset=attack.offset,
         offset_learnable=attack.offset_learnable,
         zero_policy=attack.zero_policy,
+        log_floor=attack.log_floor if isinstance(attack, spec.JointAttack) else LOG_OF_ZERO,
     )

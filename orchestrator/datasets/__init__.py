@@ -3,7 +3,26 @@
 `selection` and `images` need torch and are imported from their own modules.
 """
 
-from orchestrator.datasets.catalog import Dataset, Description, Location, describe, load, verify
+from orchestrator.datasets.catalog import (
+    Dataset,
+    Description,
+    Labels,
+    Location,
+    describe,
+    load,
+    load_labels,
+    verify,
+)
 from orchestrator.datasets.splits import PARTS
 
-__all__ = ["PARTS", "Dataset", "Description", "Location", "describe", "load", "verify"]
+__all__ = [
+    "PARTS",
+    "Dataset",
+    "Description",
+    "Labels",
+    "Location",
+    "describe",
+    "load",
+    "load_labels",
+    "verify",
+]

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class Description:
     num_classes: int
     image_shape: tuple[int, int, int]  # height, width, channels
     splits: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+class Labels(NamedTuple):
+    """A set without its images; the arrays are read-only because stages share them."""
+
+    labels: np.ndarray  # (N,) int64
+    splits: Mapping[str, np.ndarray]  # name -> (N,) uint8, positions in PARTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +76,7 @@ def describe(name: str, location: Location) -> Description:
         num_classes=len(manifest.class_names),
         image_shape=manifest.image_shape,
         splits=tuple(sorted(manifest.splits)),
+        class_names=manifest.class_names,
     )
 
 
@@ -85,27 +95,42 @@ def load(name: str, location: Location) -> Dataset:
     return _load(_Request(name, describe(name, location), location))
 
 
+def load_labels(name: str, location: Location) -> Labels:
+    """Return labels and splits, verified, without reading a pixel."""
+    return _load_labels(_Request(name, describe(name, location), location))
+
+
 @functools.lru_cache(maxsize=8)
 def _load(request: _Request) -> Dataset:
-    name, location = request.name, request.location
-    manifest, _, blobs = _manifest(name, location)
-    cache = location.cache if name not in BUILTINS else None
-
-    def read(file: File) -> np.ndarray:
-        data = read_verified(blobs, name, file, cache, location.cache_bytes)
-        return np.load(io.BytesIO(data), allow_pickle=False)
-
+    manifest, _, _ = _manifest(request.name, request.location)
     images = np.empty((manifest.kept, *manifest.image_shape), dtype=np.uint8)
     start = 0
     for file in manifest.images:
-        shard = read(file)
+        shard = _read(request, file)
         images[start : start + len(shard)] = shard
         start += len(shard)
-    labels = read(manifest.labels)
-    splits = {split: read(entry.file) for split, entry in manifest.splits.items()}
-    for array in (images, labels, *splits.values()):
-        array.flags.writeable = False
+    images.flags.writeable = False
+    labels, splits = _load_labels(request)
     return Dataset(request.description, images, labels, manifest.class_names, splits)
+
+
+@functools.lru_cache(maxsize=32)
+def _load_labels(request: _Request) -> Labels:
+    manifest, _, _ = _manifest(request.name, request.location)
+    labels = _read(request, manifest.labels)
+    splits = {split: _read(request, entry.file) for split, entry in manifest.splits.items()}
+    for array in (labels, *splits.values()):
+        array.flags.writeable = False
+    return Labels(labels, splits)
+
+
+def _read(request: _Request, file: File) -> np.ndarray:
+    """Read one array, verified."""
+    name, location = request.name, request.location
+    _, _, blobs = _manifest(name, location)
+    cache = location.cache if name not in BUILTINS else None
+    data = read_verified(blobs, name, file, cache, location.cache_bytes)
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _manifest(name: str, location: Location) -> tuple[Manifest, str, Blobs]:

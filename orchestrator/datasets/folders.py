@@ -18,20 +18,32 @@ from orchestrator.datasets.source import BadImage, Source, fingerprint_of
 MAX_MEMBERS = 2_000_000
 HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
+Read = Callable[[str], bytes]
+
 
 def image_folder(path: Path) -> Source:
     """Read DIR/identity/image files."""
     files = {file.relative_to(path).as_posix(): file for file in _walk(path)}
 
-    def read(name: str) -> bytes:
-        with files[name].open("rb") as handle:
-            return handle.read(MAX_BYTES + 1)
+    return _source(path, path.resolve().name, sorted(files), lambda name: read_capped(files[name]))
 
-    return _source(path, path.resolve().name, sorted(files), read)
+
+def read_capped(path: Path) -> bytes:
+    """Read a file, of one that is too large just enough to see that."""
+    with path.open("rb") as handle:
+        return handle.read(MAX_BYTES + 1)
 
 
 def image_zip(path: Path) -> Source:
     """Read identity/image members, with or without one folder around them all."""
+    members, read = open_zip(path)
+    root = _root(members)
+    names = {name.removeprefix(root): name for name in members}
+    return _source(path, path.stem, sorted(names), lambda name: read(names[name]))
+
+
+def open_zip(path: Path) -> tuple[list[str], Read]:
+    """Return the names of an archive's files, all checked, and how to read one."""
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
@@ -41,14 +53,38 @@ def image_zip(path: Path) -> Source:
         raise ValueError(f"{path} has {len(members)} members, more than {MAX_MEMBERS}; split it.")
     for info in members.values():
         _check_member(info, path)
-    root = _root(members)
-    names = {name.removeprefix(root): name for name in members}
 
     def read(name: str) -> bytes:
-        with archive.open(members[names[name]]) as handle:
+        with archive.open(members[name]) as handle:
             return handle.read(MAX_BYTES + 1)
 
-    return _source(path, path.stem, sorted(names), read)
+    return list(members), read
+
+
+def checked(read: Read, path: Path) -> Read:
+    """Return the same reader with everything that can go wrong told as a `BadImage`."""
+
+    def read_checked(name: str) -> bytes:
+        try:
+            return read(name)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise BadImage("unreadable", f"{path}: {name} cannot be read ({error}); replace it.") from None
+
+    return read_checked
+
+
+def contents(names: Iterable[str], read: Read) -> Iterator[tuple[str, bytes]]:
+    """Yield names and bytes for a fingerprint, no bytes where they cannot be read."""
+    for name in names:
+        try:
+            yield name, read(name)
+        except BadImage:  # reported when its turn to be decoded comes
+            yield name, b""
+
+
+def leaves(name: str) -> bool:
+    """Return whether a name from a list or an archive would lead out of its folder."""
+    return name.startswith("/") or "\\" in name or ".." in name.split("/")
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -70,7 +106,7 @@ def _files_of(identity: Path) -> Iterator[Path]:
         yield file
 
 
-def _source(path: Path, name: str, files: list[str], read: Callable[[str], bytes]) -> Source:
+def _source(path: Path, name: str, files: list[str], read: Read) -> Source:
     images = []
     ignored = []
     for file in files:
@@ -86,12 +122,7 @@ def _source(path: Path, name: str, files: list[str], read: Callable[[str], bytes
         raise ValueError(f"{path} has no image folders; it needs one directory per identity.")
     number = {one: label for label, one in enumerate(classes)}
 
-    def read_checked(file: str) -> bytes:
-        try:
-            return read(file)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadImage("unreadable", f"{path}: {file} cannot be read ({error}); replace it.") from None
-
+    read_checked = checked(read, path)
     return Source(
         kind="image-folder",
         name=name.lower(),
@@ -99,24 +130,16 @@ def _source(path: Path, name: str, files: list[str], read: Callable[[str], bytes
         labels=np.array([number[file.split("/")[0]] for file in images], dtype=np.int64),
         read=lambda index: decode(read_checked(images[index]), f"{path}: {images[index]}"),
         label_of=lambda index: images[index],
-        fingerprint=fingerprint_of(_contents(files, read_checked)),
-        ignored=tuple(ignored),
+        fingerprint=fingerprint_of(contents(files, read_checked)),
+        left_out={"outside a class folder": tuple(ignored)},
     )
-
-
-def _contents(files: Iterable[str], read: Callable[[str], bytes]) -> Iterator[tuple[str, bytes]]:
-    for file in files:
-        try:
-            yield file, read(file)
-        except BadImage:  # reported when its turn to be decoded comes
-            yield file, b""
 
 
 def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
     is_link = stat.S_ISLNK(info.external_attr >> 16)
-    unsafe = info.filename.startswith("/") or "\\" in info.filename or ".." in info.filename.split("/")
-    if is_link or unsafe or info.flag_bits & 1:
-        what = "a link" if is_link else "a path that leaves the archive" if unsafe else "encrypted"
+    climbs = leaves(info.filename)
+    if is_link or climbs or info.flag_bits & 1:
+        what = "a link" if is_link else "a path that leaves the archive" if climbs else "encrypted"
         raise ValueError(f"{path}: member {info.filename!a} is {what}; pack plain folders of images.")
 
 

@@ -32,6 +32,13 @@ def convert(image: np.ndarray, size: int | None, channels: int | None) -> np.nda
     return batch[0].permute(1, 2, 0).contiguous().numpy()
 
 
+def stretch(images: torch.Tensor, least: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
+    """Map each position's least..greatest (C, S, S) to 0..255, rounded; one that never changes becomes 0."""
+    span = (greatest.int() - least.int()).clamp(min=1)
+    chunks = ((part.int() - least.int()) * 255 / span for part in images.split(CHUNK))
+    return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in chunks])
+
+
 def to_unit(batch: torch.Tensor) -> torch.Tensor:
     """Turn uint8 0..255 into float32 in [0, 1]; call it on the device, a quarter of the bytes travel."""
     return batch.to(torch.float32).div_(255.0)

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from orchestrator.spec import Seed, Spec
 
 FORMAT = 1
+AMI_SEED = 666  # of the split in AMI's released code
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FileName = Annotated[
     str, Field(pattern=r"^(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy$")
@@ -47,8 +48,36 @@ class Split(Spec):
     """Images in train, auxiliary and evaluation."""
 
 
+def standard_splits() -> dict[str, SplitRule]:
+    """Return the splits of a set that is staged without any: ours and the two of AMI, Table I."""
+    return {
+        "default": SplitRule(),
+        "half": SplitRule(fractions=(0.5, 0.0, 0.5), seed=AMI_SEED),
+        "eighty": SplitRule(fractions=(0.8, 0.0, 0.2), seed=AMI_SEED),
+    }
+
+
+class Exclusion(Spec):
+    """The list of classes that were left out: what a claim of disjoint identities rests on."""
+
+    sha256: Digest
+    """Of the list's file."""
+
+    names: PositiveInt
+    """Different names on the list."""
+
+    found: Count
+    """How many of them were classes of the source."""
+
+
 class Options(Spec):
     """What the person who stages a set may choose."""
+
+    crop: tuple[Count, Count, PositiveInt] | Literal["centre"] | None = None
+    """Square cut out before resizing: left, top and side in pixels, or the largest one in the centre."""
+
+    stretch: bool = False
+    """Whether images that are not square are admitted; they are stretched to squares when resized."""
 
     size: PositiveInt | None = None
     """Side in pixels to resize to; None keeps the size."""
@@ -56,7 +85,7 @@ class Options(Spec):
     channels: Literal[1, 3] | None = None
     """1 converts to grey, 3 to RGB, None keeps what there is."""
 
-    splits: dict[str, SplitRule] = Field(default_factory=lambda: {"default": SplitRule()})
+    splits: dict[str, SplitRule] = Field(default_factory=standard_splits)
 
     on_bad: Literal["error", "skip"] = "error"
     """Whether a file that is not an acceptable image ends the staging or is left out and counted."""
@@ -66,6 +95,15 @@ class Options(Spec):
 
     min_images: PositiveInt = 1
     """Classes with fewer images are left out."""
+
+    max_images: PositiveInt | None = None
+    """Classes with more images are left out; None has no limit."""
+
+    per_class: PositiveInt | None = None
+    """At most so many images of each class, drawn by a fixed seed; None keeps all."""
+
+    exclude: Exclusion | None = None
+    """The list of classes that are left out."""
 
 
 class Manifest(Spec):
@@ -86,7 +124,7 @@ class Manifest(Spec):
     """Images left out, by reason."""
 
     dropped_names: tuple[str, ...]
-    """The first of them by name."""
+    """The first of each reason by name."""
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]

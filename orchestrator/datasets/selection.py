@@ -1,9 +1,10 @@
 """The images each stage may see: target, judge, pretraining and the adversary (AMI, section 4.2).
 
-What an auxiliary kind promises about overlap with the target is checked on the pixels, because every privacy
-claim rests on it.
+What an auxiliary kind promises about overlap with the target is checked, on class names and on the pixels,
+because every privacy claim rests on it.
 """
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +14,20 @@ import torch
 
 from orchestrator.datasets.catalog import Dataset
 from orchestrator.datasets.classes import (
+    SAME_PARTS,
     auxiliary_dataset_name,
     check_auxiliary,
     check_data,
     check_public,
     class_order,
     classes_map,
+    no_images,
+    other_classes,
     private_classes,
     public_classes,
+    shared_identities,
 )
-from orchestrator.datasets.images import prepare
+from orchestrator.datasets.images import prepare, stretch
 from orchestrator.datasets.splits import PARTS
 from orchestrator.spec import Auxiliary, Data
 
@@ -36,6 +41,7 @@ __all__ = [
     "private_classes",
     "public_classes",
     "public_images",
+    "shared_identities",
     "target_images",
     "whole",
 ]
@@ -59,7 +65,7 @@ def target_images(dataset: Dataset, data: Data, k: int, part: str) -> ImageSet:
 
 
 def public_images(dataset: Dataset, data: Data) -> ImageSet:
-    """Return the public classes' images for pretraining; their evaluation part stays unseen."""
+    """Return the public classes' images for pretraining; the judge's test images stay unseen."""
     check_public(dataset.description, data, "public training on the private data set")
     return _pick(dataset, data, public_classes(dataset, data), ("train", "auxiliary"))
 
@@ -96,12 +102,14 @@ def auxiliary_images(
 
 def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> ImageSet:
     check_auxiliary(private.description, data, auxiliary)
-    if auxiliary.kind == "same-train":
-        return target_images(private, data, k, "train")
-    if auxiliary.kind == "same-heldout":
-        unseen = target_images(private, data, k, "auxiliary")
+    part = SAME_PARTS.get(auxiliary.kind)
+    if part == "train":
+        return target_images(private, data, k, part)
+    if part is not None:
+        unseen = target_images(private, data, k, part)
     else:
-        unseen = public_images(private, data) if other is None else whole(other, data)
+        classes = other_classes(private, other, data, auxiliary)
+        unseen = _pick(private if other is None else other, data, classes, None)
     _check_unseen(unseen, private, data, k, auxiliary)
     if auxiliary.kind == "augmented":
         return _join(target_images(private, data, k, "train"), unseen)
@@ -109,8 +117,11 @@ def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxili
 
 
 def _check_unseen(unseen: ImageSet, private: Dataset, data: Data, k: int, auxiliary: Auxiliary) -> None:
-    """Raise if an image that the target or its test knows is among those that must be new."""
-    for part in ("train", "evaluation"):
+    """Raise if an image that the target or its test knows is among those that must be new.
+
+    A set that is the test images themselves must be new to the target only.
+    """
+    for part in ("train",) if auxiliary.kind == "same-test" else ("train", "evaluation"):
         known = set(_contents(target_images(private, data, k, part).images))
         shared = sum(content in known for content in _contents(unseen.images))
         if shared:
@@ -143,12 +154,15 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
         check_data(dataset.description, data, 1)
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
         if not chosen.any():
-            raise ValueError(
-                f"data.split={data.split} of {dataset.description.name} has no {' or '.join(parts)} images "
-                "of the chosen classes; use another data.split."
-            )
-    return ImageSet(
-        images=prepare(dataset.images[chosen], data.image_size, data.channels),
-        labels=torch.from_numpy(labels[chosen]),
-        num_classes=len(classes),
-    )
+            raise ValueError(no_images(dataset.description, data, parts))
+    images = prepare(dataset.images[chosen], data.image_size, data.channels)
+    if data.normalisation == "per-position":
+        images = stretch(images, *_extremes(dataset, data.image_size, data.channels))
+    return ImageSet(images, torch.from_numpy(labels[chosen]), len(classes))
+
+
+@functools.lru_cache(maxsize=8)
+def _extremes(dataset: Dataset, size: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the least and greatest value of each position over a whole set, (C, S, S) uint8 each."""
+    every = prepare(dataset.images, size, channels)
+    return every.amin(dim=0), every.amax(dim=0)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+Crop = tuple[int, int, int]  # left, top, side in pixels
+
 
 class BadImage(ValueError):
     """A file that is not an acceptable image; `reason` is its short name in the counts."""
@@ -27,15 +29,17 @@ class Source:
     label_of: Callable[[int], str]  # index -> what to call the image in a message
     fingerprint: str  # SHA-256 over names and bytes of the source's files
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)  # part codes that the source itself fixes
-    ignored: tuple[str, ...] = ()  # files that belong to no class
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> what is no image here
+    crop: Crop | None = None  # applied unless another is asked for
+    stretch: bool = False  # images are not square on purpose
 
     def renamed(self, name: str) -> "Source":
         """Return the same images under another default name."""
         return replace(self, name=name)
 
-    def converted(self, convert: Callable[[np.ndarray], np.ndarray]) -> "Source":
-        """Return the same source with every image passed through `convert`."""
-        return replace(self, read=lambda index: convert(self.read(index)))
+    def converted(self, convert: Callable[[np.ndarray, str], np.ndarray]) -> "Source":
+        """Return the same source with every image passed through `convert` with what to call it."""
+        return replace(self, read=lambda index: convert(self.read(index), self.label_of(index)))
 
 
 def array_source(
@@ -71,7 +75,7 @@ def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -
     """Raise unless the labels are exactly 0..K-1 for K class names, K >= 2."""
     num_classes = len(class_names)
     if labels.size == 0:
-        raise ValueError(f"{where} has no images; check the source and --min-images.")
+        raise ValueError(f"{where} has no images; check the source, --exclude, --min-images, --max-images.")
     if num_classes < 2:
         raise ValueError(
             f"{where} has {num_classes} class(es), but a classifier needs at least 2; add classes."

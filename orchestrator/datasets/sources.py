@@ -9,10 +9,12 @@ import numpy as np
 from orchestrator.datasets import torchvision_raw
 from orchestrator.datasets.arrays import npz
 from orchestrator.datasets.builtin import BUILTINS
+from orchestrator.datasets.celeba import celeba
+from orchestrator.datasets.facescrub import facescrub
 from orchestrator.datasets.folders import image_folder, image_zip
 from orchestrator.datasets.images import convert
 from orchestrator.datasets.manifest import Options
-from orchestrator.datasets.source import Source
+from orchestrator.datasets.source import BadImage, Source
 
 READERS: dict[str, Callable[[Path], Source]] = {
     "mnist": torchvision_raw.mnist,
@@ -23,6 +25,8 @@ READERS: dict[str, Callable[[Path], Source]] = {
         for variant in torchvision_raw.EMNIST_CLASSES
     },
     "cifar10": torchvision_raw.cifar10,
+    "facescrub": facescrub,
+    "celeba": celeba,
 }
 
 
@@ -50,12 +54,47 @@ def open_source(text: str) -> Source:
     )
 
 
-def converted(source: Source, options: Options) -> Source:
-    """Resize and recolour each image as it is read."""
-    if options.size is None and options.channels is None:
-        return source
+def settled(source: Source, options: Options) -> Options:
+    """Return the options with the source's own crop and shape where the person chose neither."""
+    if options.crop is not None or options.stretch:
+        return options
+    return options.model_copy(update={"crop": source.crop, "stretch": source.stretch})
 
-    def change(image: np.ndarray) -> np.ndarray:
-        return convert(image, options.size, options.channels)
+
+def converted(source: Source, options: Options) -> Source:
+    """Crop, check, resize and recolour each image as it is read."""
+
+    def change(image: np.ndarray, name: str) -> np.ndarray:
+        cut = _cropped(image, options, name)
+        _check_square(cut, options, name)
+        return convert(cut, options.size, options.channels)
 
     return source.converted(change)
+
+
+def _cropped(image: np.ndarray, options: Options, name: str) -> np.ndarray:
+    height, width = image.shape[:2]
+    if options.crop is None:
+        return image
+    if options.crop == "centre":
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+    else:
+        left, top, side = options.crop
+    if left + side > width or top + side > height:
+        raise BadImage(
+            "outside the crop",
+            f"{name} is {height}x{width}, so the crop LEFT,TOP,SIDE={left},{top},{side} leaves it; pass "
+            "another --crop or --on-bad skip.",
+        )
+    return image[top : top + side, left : left + side]
+
+
+def _check_square(image: np.ndarray, options: Options, name: str) -> None:
+    height, width = image.shape[:2]
+    if height != width and not options.stretch:
+        raise BadImage(
+            "not square",
+            f"{name} is {height}x{width}, networks take squares; pass --crop LEFT,TOP,SIDE, --crop centre or "
+            "--stretch.",
+        )

@@ -27,7 +27,8 @@ from orchestrator.datasets.source import BadImage, Source, check_labels
 from orchestrator.datasets.splits import PARTS, make_split
 
 SHARD_BYTES = 64 * 2**20
-NAMES_KEPT = 100  # dropped files listed by name
+PER_CLASS_SEED = 0
+NAMES_KEPT = 100  # dropped files listed by name, for each reason
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
@@ -42,7 +43,7 @@ class _Tally:
 
     def drop(self, reason: str, name: str) -> None:
         self.dropped[reason] += 1
-        if len(self.names) < NAMES_KEPT:
+        if self.dropped[reason] <= NAMES_KEPT:
             self.names.append(name)
 
 
@@ -60,8 +61,9 @@ def publish(
         return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
     _check_early(source, options)
     tally = _Tally()
-    for ignored in source.ignored:
-        tally.drop("outside a class folder", ignored)
+    for reason, names in source.left_out.items():
+        for one in names:
+            tally.drop(reason, one)
     shape, shards = _write_images(_images(source, options, tally, progress), blobs, name)
     labels, class_names = _kept_classes(source, options, np.array(tally.kept))
     manifest = Manifest(
@@ -69,7 +71,7 @@ def publish(
         source=source.kind,
         source_sha256=source.fingerprint,
         options=options,
-        seen=len(source.labels) + len(source.ignored),
+        seen=len(source.labels) + sum(map(len, source.left_out.values())),
         kept=len(tally.kept),
         dropped=dict(tally.dropped),
         dropped_names=tuple(tally.names),
@@ -97,25 +99,47 @@ def _same(staged: Manifest, source: Source, options: Options, blobs: Blobs) -> M
 def _check_early(source: Source, options: Options) -> None:
     """Find what would fail after all images are decoded: labels and classes too small for a split."""
     check_labels(source.labels, source.class_names, source.kind)
-    kept = np.flatnonzero(_large(source, options)[source.labels])
+    kept = np.flatnonzero(_stays(source, options)[source.labels] & _drawn(source, options))
     labels, _ = _kept_classes(source, options, kept)
     for rule in options.splits.values():
         make_split(labels, rule.fractions, rule.seed)
 
 
-def _large(source: Source, options: Options) -> np.ndarray:
-    """Return for each class whether it has enough images."""
-    return np.bincount(source.labels, minlength=len(source.class_names)) >= options.min_images
+def _sizes(source: Source) -> np.ndarray:
+    return np.bincount(source.labels, minlength=len(source.class_names))
+
+
+def _stays(source: Source, options: Options) -> np.ndarray:
+    """Return for each class whether it has enough images and not too many."""
+    sizes = _sizes(source)
+    return (sizes >= options.min_images) & (sizes <= (options.max_images or sizes.max(initial=0)))
+
+
+def _drawn(source: Source, options: Options) -> np.ndarray:
+    """Return for each image whether it is among the `per_class` drawn of its class."""
+    if options.per_class is None:
+        return np.ones(len(source.labels), dtype=bool)
+    order = np.random.default_rng(PER_CLASS_SEED).permutation(len(source.labels))
+    by_class = order[np.argsort(source.labels[order], kind="stable")]
+    sizes = _sizes(source)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    drawn = np.zeros(len(order), dtype=bool)
+    drawn[by_class[rank < options.per_class]] = True
+    return drawn
 
 
 def _images(source: Source, options: Options, tally: _Tally, progress: Progress) -> Iterator[np.ndarray]:
     """Read the images that stay, noting their indices and what was left out."""
-    large = _large(source, options)
+    sizes, stays, drawn = _sizes(source), _stays(source, options), _drawn(source, options)
     seen: dict[str, int] = {}  # content digest -> label
     for index in progress(range(len(source.labels))):
         name, label = source.label_of(index), int(source.labels[index])
-        if not large[label]:
-            tally.drop("class too small", name)
+        if not stays[label]:
+            is_small = sizes[label] < options.min_images
+            tally.drop("class too small" if is_small else "class too large", name)
+            continue
+        if not drawn[index]:
+            tally.drop("beyond --per-class", name)
             continue
         try:
             image = source.read(index)
@@ -134,10 +158,10 @@ def _images(source: Source, options: Options, tally: _Tally, progress: Progress)
 
 
 def _kept_classes(source: Source, options: Options, kept: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the labels of the kept images, renumbered without the small classes, and the classes' names."""
-    large = _large(source, options)
-    labels = (np.cumsum(large) - 1)[source.labels[kept]].astype(np.int64)
-    names = tuple(name for name, stays in zip(source.class_names, large, strict=True) if stays)
+    """Return the labels of the kept images, renumbered without classes left out, and the classes' names."""
+    chosen = _stays(source, options)
+    labels = (np.cumsum(chosen) - 1)[source.labels[kept]].astype(np.int64)
+    names = tuple(name for name, stays in zip(source.class_names, chosen, strict=True) if stays)
     check_labels(labels, names, source.kind)
     return labels, names
 
@@ -162,7 +186,7 @@ def _write_images(
     if pending:
         shards.append(_write(blobs, name, f"images-{len(shards):05d}", np.stack(pending)))
     if not shards:
-        raise ValueError(f"{name} would have no images; check the source, --on-bad and --min-images.")
+        raise ValueError(f"{name} would have no images; check the source and --on-bad.")
     height, width, channels = shape
     return (height, width, channels), tuple(shards)
 

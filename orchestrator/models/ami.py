@@ -41,9 +41,13 @@ class AmiClassifier(Classifier):
             nn.Flatten(), nn.Linear(counts[-1] * 4 * 4, hidden), nn.Dropout(0.5), nn.Linear(hidden, classes)
         )
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return the last block's output (N, C, 4, 4)."""
+        return self.blocks(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, k)."""
-        return self.head(self.blocks(images))
+        return self.head(self.features(images))
 
 
 class AmiInverter(nn.Module):

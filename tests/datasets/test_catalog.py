@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from orchestrator.datasets import Dataset, Location, describe, load, verify
+from orchestrator.datasets import Dataset, Location, describe, load, load_labels, verify
 from orchestrator.datasets.builtin import BUILTINS, OPTIONS, MemoryBlobs, digits
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.staging import publish
@@ -61,7 +61,8 @@ def test_built_in_sets_are_described_without_a_location(name: str) -> None:
     about = describe(name, Location())
     assert about.source == "built-in"
     assert about == verify(name, Location()) == load(name, Location()).description
-    assert about.splits == ("default", "even")
+    assert about.splits == ("default", "eighty", "even", "half")
+    assert about.class_names == load(name, Location()).class_names
 
 
 def test_a_built_in_set_and_its_staged_copy_have_one_digest(tmp_path: Path) -> None:
@@ -135,10 +136,12 @@ class Counting(MemoryBlobs):
     """Counts what is read."""
 
     reads = 0
+    pixels_read = 0
 
     def get(self, name: str) -> bytes | None:
         if name.endswith(".npy"):
             self.reads += 1
+        self.pixels_read += "images-" in name
         return super().get(name)
 
 
@@ -154,10 +157,28 @@ def test_a_node_downloads_each_file_once(counting: Counting, tmp_path: Path) -> 
     location = Location(counting, tmp_path)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: verify("numbers", location), range(8)))
-    assert counting.reads == 3  # one shard, labels, one split
+    assert counting.reads == 5  # one shard, labels, three splits
     names = sorted(path.name for path in tmp_path.iterdir() if not path.suffix)
     assert all(len(name) == 64 for name in names)
-    assert len(names) == 3
+    assert len(names) == 5
+
+
+def test_labels_are_read_without_a_pixel_and_verified(counting: Counting) -> None:
+    there = Location(counting)
+    labels, splits = load_labels("numbers", there)
+    assert counting.pixels_read == 0
+    dataset = load("numbers", there)
+    assert np.array_equal(labels, dataset.labels)
+    assert all(np.array_equal(splits[name], codes) for name, codes in dataset.splits.items())
+    with pytest.raises(ValueError, match="read-only"):
+        labels[0] = 1
+
+
+def test_a_turned_bit_in_the_labels_is_found(blobs: DirectoryBlobs) -> None:
+    (name,) = blobs.names("numbers/labels-")
+    flip(blobs.path / name)
+    with pytest.raises(ValueError, match=r"numbers/labels-\w{12}\.npy does not match its manifest"):
+        load_labels("numbers", Location(blobs))
 
 
 def test_a_turned_bit_in_the_cache_is_downloaded_again(counting: Counting, tmp_path: Path) -> None:
@@ -166,9 +187,9 @@ def test_a_turned_bit_in_the_cache_is_downloaded_again(counting: Counting, tmp_p
     largest = max((path for path in tmp_path.iterdir()), key=lambda path: path.stat().st_size)
     flip(largest)
     verify("numbers", location)
-    assert counting.reads == 4
+    assert counting.reads == 6
     verify("numbers", location)
-    assert counting.reads == 4
+    assert counting.reads == 6
 
 
 def test_the_cache_stays_below_its_limit(counting: Counting, tmp_path: Path) -> None:

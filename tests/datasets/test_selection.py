@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from orchestrator.datasets import PARTS, Dataset, Location, load
+from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import (
     ImageSet,
     auxiliary_dataset_name,
@@ -21,6 +23,8 @@ from orchestrator.datasets.selection import (
     target_images,
     whole,
 )
+from orchestrator.datasets.source import array_source
+from orchestrator.datasets.staging import publish
 from orchestrator.spec import Auxiliary, Data
 
 DATA = Data(dataset="digits", class_pool=6)
@@ -113,7 +117,8 @@ def test_whole_is_every_image_prepared(digits: Dataset) -> None:
 KINDS = {
     "same-train": (("private",), ("train",)),
     "same-heldout": (("private",), ("auxiliary",)),
-    "generic": (("public",), ("train", "auxiliary")),
+    "same-test": (("private",), ("evaluation",)),
+    "generic": (("public",), PARTS),  # AMI, Table I: every image of MNIST's other digits
 }
 
 
@@ -129,7 +134,7 @@ def test_each_kind_has_exactly_the_promised_images(digits: Dataset, kind: str) -
 def test_augmented_is_the_training_images_and_the_generic_ones(digits: Dataset) -> None:
     images = auxiliary_images(digits, None, DATA, 4, Auxiliary(kind="augmented"))
     train = stored(digits, private_classes(digits, DATA, 4), "train")
-    generic = stored(digits, public_classes(digits, DATA), "train", "auxiliary")
+    generic = stored(digits, public_classes(digits, DATA), *PARTS)
     assert contents(images) == train | generic
     assert len(images) == len(train) + len(generic)
     assert {image.numpy().tobytes() for image in images.images[images.labels < 4]} == train
@@ -186,9 +191,48 @@ def test_one_training_image_among_the_held_out_ones_is_found(digits: Dataset) ->
         auxiliary_images(with_leak(digits, "auxiliary"), None, DATA, 2, Auxiliary())
 
 
+def test_the_test_images_themselves_are_no_leak_but_training_images_among_them_are(digits: Dataset) -> None:
+    images = auxiliary_images(digits, None, DATA, 2, Auxiliary(kind="same-test"))
+    assert contents(images) == contents(target_images(digits, DATA, 2, "evaluation"))
+    with pytest.raises(ValueError, match=r"same-test promises .* but 1 of \d+ equal one of its train images"):
+        auxiliary_images(with_leak(digits, "evaluation"), None, DATA, 2, Auxiliary(kind="same-test"))
+
+
+@pytest.fixture(scope="module")
+def letters() -> Dataset:
+    """A set of new images: one class has a private digit's name, one a public digit's, one another."""
+    names = [str(one) for one in class_order(10, 0)[[0, 9]]] + ["x"]
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 1), dtype=np.uint8)
+    blobs = MemoryBlobs("memory")
+    source = array_source("npz", images, np.arange(30) % 3, names, "0" * 64)
+    publish(source, Options(), blobs, "letters")
+    return load("letters", Location(blobs))
+
+
+@pytest.mark.parametrize("kind", ["generic", "augmented"])
+def test_private_names_in_another_set_are_refused_removed_or_allowed(
+    digits: Dataset, letters: Dataset, kind: str
+) -> None:
+    def images(overlap: str) -> ImageSet:
+        chosen = {"kind": kind, "dataset": "letters", "overlap": overlap}
+        return auxiliary_images(digits, letters, DATA, 2, Auxiliary.model_validate(chosen))
+
+    private = letters.class_names[0]
+    text = rf"auxiliary.dataset=letters holds 1 of the private classes by name \({private}\), but auxiliary"
+    with pytest.raises(ValueError, match=text + rf".kind={kind} promises others; set auxiliary.overlap to"):
+        images("refuse")
+    extra = len(target_images(digits, DATA, 2, "train")) if kind == "augmented" else 0
+    assert len(images("allow")) == 30 + extra
+    removed = images("remove")
+    assert len(removed) == 20 + extra
+    first = {image.transpose(2, 0, 1).tobytes() for image in letters.images[letters.labels == 0]}
+    assert not contents(removed) & first
+    assert removed.num_classes == 2 + (2 if extra else 0)
+
+
 @pytest.mark.parametrize("kind", ["generic", "distinct", "augmented"])
 def test_a_source_that_contains_the_private_images_is_found(digits: Dataset, kind: str) -> None:
-    auxiliary = Auxiliary.model_validate({"kind": kind, "dataset": "copy"})
+    auxiliary = Auxiliary.model_validate({"kind": kind, "dataset": "copy", "overlap": "allow"})
     with pytest.raises(ValueError, match=rf"auxiliary.kind={kind} promises .* but \d+ of 1797 equal"):
         auxiliary_images(digits, digits, DATA, 2, auxiliary)
 
@@ -208,9 +252,9 @@ def test_a_source_that_contains_the_private_images_is_found(digits: Dataset, kin
             r"data.class_pool=11 must lie in 1..10, the classes of digits",
         ),
         (
-            Data(dataset="digits", split="half"),
+            Data(dataset="digits", split="odd"),
             2,
-            r"data.split=half is not a split of digits; it has default",
+            r"data.split=odd is not a split of digits; it has default, eighty, even, half",
         ),
     ],
 )

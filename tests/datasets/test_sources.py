@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.datasets.source import BadImage
-from orchestrator.datasets.sources import open_source
+from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.source import BadImage, Source, array_source
+from orchestrator.datasets.sources import converted, open_source, settled
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 28, 28), dtype=np.uint8)
@@ -232,7 +233,7 @@ def test_files_outside_the_identities_are_counted_not_read(tmp_path: Path) -> No
     (folder / "names.csv").write_text("1,ann")
     (folder / "ann" / ".DS_Store").write_bytes(b"x")
     source = open_source(str(folder))
-    assert source.ignored == ("ann/.DS_Store", "names.csv")
+    assert source.left_out == {"outside a class folder": ("ann/.DS_Store", "names.csv")}
     assert len(source.labels) == 3
 
 
@@ -319,3 +320,62 @@ def test_a_folder_without_the_files_says_where_it_looked(tmp_path: Path) -> None
         ValueError, match=r"holds no train-images-idx3-ubyte \(looked in \., raw, MNIST/raw\)"
     ):
         open_source(f"mnist:{tmp_path}")
+
+
+WIDE = RNG.integers(0, 256, (2, 9, 14, 3), dtype=np.uint8)
+
+
+def wide(**options: object) -> np.ndarray:
+    """Return the first picture of a set of 9x14 as it would be staged."""
+    source = array_source("npz", WIDE, np.arange(2), "ab", "0" * 64)
+    return converted(source, Options.model_validate(options)).read(0)
+
+
+def test_a_crop_takes_exactly_its_square() -> None:
+    assert np.array_equal(wide(crop=(5, 2, 7)), WIDE[0, 2:9, 5:12])
+    assert np.array_equal(wide(crop="centre"), WIDE[0, :, 2:11])
+    assert np.array_equal(wide(crop=(0, 0, 1)), WIDE[0, :1, :1])
+
+
+def test_a_crop_comes_before_resizing() -> None:
+    assert np.array_equal(wide(crop=(4, 1, 8), size=8), WIDE[0, 1:9, 4:12])
+
+
+@pytest.mark.parametrize("crop", [(8, 0, 7), (0, 3, 7), (14, 0, 1)])
+def test_a_crop_outside_the_picture_is_a_bad_image(crop: tuple[int, int, int]) -> None:
+    numbers = ",".join(map(str, crop))
+    with pytest.raises(
+        BadImage, match=f"image 0 is 9x14, so the crop LEFT,TOP,SIDE={numbers} leaves it"
+    ) as bad:
+        wide(crop=crop)
+    assert bad.value.reason == "outside the crop"
+
+
+def test_a_picture_that_is_not_square_needs_a_decision() -> None:
+    text = "image 0 is 9x14, networks take squares; pass --crop LEFT,TOP,SIDE, --crop centre or --stretch"
+    with pytest.raises(BadImage, match=text) as bad:
+        wide(size=8)
+    assert bad.value.reason == "not square"
+    assert wide(stretch=True, size=8).shape == (8, 8, 3)
+    assert np.array_equal(wide(stretch=True), WIDE[0])
+
+
+def test_square_pictures_need_none() -> None:
+    source = array_source("npz", WIDE[:, :, :9], np.arange(2), "ab", "0" * 64)
+    assert np.array_equal(converted(source, Options()).read(1), WIDE[1, :, :9])
+
+
+@pytest.mark.parametrize(
+    ("options", "crop", "stretch"),
+    [
+        ({}, (35, 70, 108), False),
+        ({"crop": "centre"}, "centre", False),
+        ({"stretch": True}, None, True),
+    ],
+)
+def test_the_sources_own_crop_gives_way(options: dict[str, object], crop: object, stretch: bool) -> None:
+    source = Source(
+        "celeba", "set", ("a", "b"), LABELS, PIXELS.__getitem__, str, "0" * 64, crop=(35, 70, 108)
+    )
+    chosen = settled(source, Options.model_validate(options))
+    assert (chosen.crop, chosen.stretch) == (crop, stretch)

@@ -1,5 +1,7 @@
 """What is kept, what is dropped and counted, and what is refused."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, parse
 from orchestrator.datasets.source import BadImage, Source, array_source
 from orchestrator.datasets.staging import publish
 
@@ -44,7 +46,7 @@ def test_the_manifest_is_written_last() -> None:
 
     publish(small(), Options(), Watching("memory"), "set")
     assert order[-1] == "set/manifest.json"
-    assert len(order) == 4
+    assert len(order) == 6  # one shard, labels, three splits, manifest
 
 
 def test_staging_again_writes_nothing() -> None:
@@ -80,6 +82,41 @@ def test_small_classes_are_left_out_and_the_rest_renumbered() -> None:
     assert manifest.class_names == ("b", "c")
     assert manifest.dropped == {"class too small": 2}
     assert load("set", Location(blobs)).labels.tolist() == [0] * 14 + [1] * 14
+
+
+def test_large_classes_are_left_out_too() -> None:
+    labels = np.array([0] * 3 + [1] * 10 + [2] * 17)
+    manifest, blobs = staged(small(labels=labels), max_images=10)
+    assert manifest.class_names == ("a", "b")
+    assert manifest.dropped == {"class too large": 17}
+    assert load("set", Location(blobs)).labels.tolist() == [0] * 3 + [1] * 10
+
+
+def test_a_set_without_splits_of_its_own_gets_ours_and_the_two_of_ami() -> None:
+    manifest, _ = staged(small())
+    assert {name: entry.counts for name, entry in manifest.splits.items()} == {
+        "default": (15, 9, 6),
+        "half": (15, 0, 15),
+        "eighty": (24, 0, 6),
+    }
+    assert [rule.seed for rule in manifest.options.splits.values()] == [0, 666, 666]
+
+
+def test_a_manifest_from_before_an_option_was_there_is_read() -> None:
+    manifest, _ = staged(small())
+    fields = json.loads(dump(manifest))
+    for name in ("crop", "stretch", "max_images", "exclude"):
+        del fields["options"][name]
+    assert parse(json.dumps(fields).encode(), "old") == manifest
+
+
+def test_what_the_source_leaves_out_is_counted_with_its_reason() -> None:
+    gone = tuple(f"row {number}" for number in range(150))
+    source = dataclasses.replace(small(), left_out={"no such picture on disk": gone, "other": ("a",)})
+    manifest, _ = staged(source)
+    assert manifest.dropped == {"no such picture on disk": 150, "other": 1}
+    assert (manifest.seen, manifest.kept) == (181, 30)
+    assert manifest.dropped_names == (*gone[:100], "a")
 
 
 def test_splits_of_the_source_follow_the_images_that_stay() -> None:

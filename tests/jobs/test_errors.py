@@ -53,8 +53,8 @@ Sections = dict[str, Any]
             {"attack.sise": 3},
             [],
             [
-                "attack.sise is not a field; known here: align, model, name, offset, offset_learnable, "
-                "recipe, seed, zero_policy."
+                "attack.sise is not a field of attack.name=inverter; known here: align, losses, model, name, "
+                "offset, offset_learnable, recipe, seed, selection, zero_policy."
             ],
         ),
         (
@@ -66,7 +66,12 @@ Sections = dict[str, Any]
                 "location with staged sets."
             ],
         ),
-        (SEED, {"attack.name": "gan"}, [], ["attack.name=gan is unknown; choose one of inverter."]),
+        (
+            SEED,
+            {"attack.name": "gan"},
+            [],
+            ["attack.name=gan is unknown; choose one of inverter, joint, mia, optimization."],
+        ),
         (
             SEED,
             {"target.model": {"name": "vgg"}},
@@ -126,8 +131,58 @@ Sections = dict[str, Any]
             {},
             [],
             [
-                "attack.name=gan is unknown; choose one of inverter.",
-                "attack.name=vae is unknown; choose one of inverter.",
+                "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization.",
+            ],
+        ),
+        (
+            {"target.classes": [1, 3]},
+            {"release.truncation": None},
+            [],
+            ["target.classes=1 is refused: Input should be greater than or equal to 2."],
+        ),
+        (
+            SEED,
+            {"attack": {"name": "mia"}},
+            [],
+            [
+                "sweep: none of its 1 points can exist; attack.name=mia makes one image for each class, not "
+                "for each prediction; set evaluation.task=class-inference or use attack.name=optimization."
+            ],
+        ),
+        (
+            SEED,
+            {"attack": {"name": "joint", "model": tiny.DIGIT, "recipe": {"epochs": 1}}},
+            [],
+            [
+                "attack.recipe is not a field of attack.name=joint; known here: log_floor, model, name, "
+                "offset, offset_learnable, reduction, seed, weight, zero_policy."
+            ],
+        ),
+        (
+            SEED,
+            {"attack.losses": {"features": 0.1}},
+            [],
+            [
+                "attack.losses: features=0.1 needs a surrogate to compare with; set attack.losses.surrogate, "
+                "for example to {model: {name: ami-digit}}."
+            ],
+        ),
+        (
+            SEED,
+            {"data.image_size": 48},
+            [],
+            [
+                "data.image_size=48 must be 32 for target.model.name=ami-digit; change the size or choose a "
+                "network made for 48 (there is none)."
+            ],
+        ),
+        (
+            SEED,
+            {"data.split": "half"},
+            [],
+            [
+                "data.split=half of digits has no auxiliary images of the chosen classes; use another "
+                "data.split."
             ],
         ),
         (SEED, {}, ["--scale", "huge"], ["--scale huge is not in tiny.yaml; it knows none."]),
@@ -207,6 +262,18 @@ def test_a_staged_shard_with_a_flipped_byte(tmp_path: Path) -> None:
     assert f"/{shard.relative_to(tmp_path / 'data')} does not match its manifest: want SHA-256 " in line
     assert line.endswith("; remove the set's folder and stage it again with python -m jobs.stage_data.")
     assert tracked(tmp_path / "runs") == []
+
+
+def test_an_auxiliary_set_of_the_private_people(tmp_path: Path) -> None:
+    copy_of_digits(tmp_path / "data", "mine")
+    changes = {"auxiliary": {"kind": "generic", "dataset": "mine"}, "auxiliary.size": None}
+    study = tiny.write(tmp_path / "tiny.yaml", SEED, changes)
+    (line,) = refused(sweep(study, "--local", "--out", tmp_path / "runs", "--data", tmp_path / "data"))
+    assert line.startswith("auxiliary.dataset=mine holds 5 of the private classes by name (")
+    assert line.endswith(
+        "but auxiliary.kind=generic promises others; set auxiliary.overlap to remove or allow, or stage it "
+        "again with --exclude."
+    )
 
 
 def test_a_file_that_is_no_image_in_an_image_folder(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The command as people call it, on the real image sets where they are at hand."""
 
 import gzip
+import hashlib
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from typer.testing import CliRunner, Result
 
 from jobs.stage_data import app
 from orchestrator.datasets import Location, describe, load, verify
+from orchestrator.datasets.selection import auxiliary_images, shared_identities
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.spec import Auxiliary, Data
 from tests import s3
 
 
@@ -52,12 +56,75 @@ def test_npz_resized_in_grey_with_two_splits(shared_data: Path, tmp_path: Path) 
     assert about.splits == ("default", "half")
 
 
+def test_pictures_that_are_not_square(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "orl_faces.npz"
+    refused = stage(source, tmp_path)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "error: image 0 is 112x92, networks take squares; pass --crop LEFT,TOP,SIDE, --crop centre or "
+        "--stretch.\n"
+    )
+    assert "40 classes, 92x92x1" in staged(source, tmp_path, "--crop", "centre")
+    assert "40 classes, 32x32x1" in staged(source, tmp_path, "--stretch", "--size", 32, "--name", "wide")
+    assert "40 classes, 80x80x1" in staged(source, tmp_path, "--crop", "6,20,80", "--name", "cut")
+    with np.load(source) as arrays:
+        assert np.array_equal(
+            load("cut", Location(DirectoryBlobs(tmp_path))).images[7], arrays["images"][7][20:100, 6:86]
+        )
+
+
 def test_faces_in_a_zip_without_their_duplicates(shared_data: Path, tmp_path: Path) -> None:
     output = staged(shared_data / "cfp64.zip", tmp_path)
     assert "images: 5001 seen, 4972 kept, 29 dropped; 500 classes, 64x64x3" in output
     assert "dropped: 1 outside a class folder" in output
     assert "dropped: 28 duplicate" in output
     assert "split default: 2498 train, 1474 auxiliary, 1000 evaluation" in output
+
+
+@pytest.fixture(scope="module")
+def lfw(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Location:
+    """Return LFW as the people with many pictures, those with few, and everybody."""
+    source, out = shared_data / "lfw64.zip", tmp_path_factory.mktemp("lfw")
+    one_part = ("--split", "default=1,0,0")
+    assert "3023 kept" in staged(source, out, "--name", "many", "--min-images", 20)
+    assert "class too large" in staged(source, out, "--name", "few", "--max-images", 19, *one_part)
+    staged(source, out, "--name", "lfw", *one_part)
+    return Location(DirectoryBlobs(out))
+
+
+def test_people_with_many_and_with_few_pictures_are_others(lfw: Location) -> None:
+    many, few = describe("many", lfw), describe("few", lfw)
+    assert (many.num_classes, few.num_classes) == (62, 5749 - 62)
+    assert many.num_images + few.num_images == describe("lfw", lfw).num_images
+    assert not set(many.class_names) & set(few.class_names)
+    assert shared_identities(many, few, Data(dataset="many")) == ()
+
+
+def test_lfw_as_generic_set_of_its_own_people(lfw: Location) -> None:
+    data = Data(dataset="many", image_size=64)
+    many, everybody = load("many", lfw), load("lfw", lfw)
+    names = shared_identities(many, everybody, data)
+    assert (len(names), names[0]) == (62, "Alejandro_Toledo")
+    generic = Auxiliary(kind="generic", dataset="lfw")
+    with pytest.raises(ValueError, match=r"holds 62 of .* by name \(Alejandro_Toledo, .*, \.\.\.\), but"):
+        auxiliary_images(many, everybody, data, 10, generic)
+    removed = generic.model_copy(update={"overlap": "remove"})
+    images = auxiliary_images(many, everybody, data, 10, removed)
+    assert len(images) == describe("few", lfw).num_images
+    allowed = generic.model_copy(update={"overlap": "allow"})
+    with pytest.raises(ValueError, match=r"promises images unknown to the target, but \d+ of \d+ equal"):
+        auxiliary_images(many, everybody, data, 10, allowed)
+
+
+def test_the_list_of_people_shared_with_cfp(shared_data: Path, tmp_path: Path) -> None:
+    source, listed = shared_data / "lfw64.zip", tmp_path / "overlap.csv"
+    with zipfile.ZipFile(source) as archive:
+        listed.write_bytes(archive.read("lfw64_overlap_cfp.csv"))
+    output = staged(source, tmp_path / "out", "--exclude", listed, "--split", "default=1,0,0")
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert f"excluded: 207 of 207 listed names, list sha256 {digest}" in output
+    assert "dropped: 2845 excluded class" in output
+    assert "5542 classes, 64x64x3" in output
 
 
 def test_a_second_call_does_nothing(tmp_path: Path) -> None:
@@ -94,9 +161,34 @@ def people(folder: Path) -> Path:
     for person in ("ann", "bob"):
         (folder / person).mkdir(parents=True)
         for number in range(4):
-            pixels = np.full((10, 8), 50 * number + len(person) + ord(person[0]) % 7, dtype=np.uint8)
+            pixels = np.full((8, 8), 50 * number + len(person) + ord(person[0]) % 7, dtype=np.uint8)
             Image.fromarray(pixels).save(folder / person / f"{number}.png")
     return folder
+
+
+def test_excluded_classes_and_the_checksum_of_the_list(tmp_path: Path) -> None:
+    folder, listed = people(tmp_path / "people"), tmp_path / "list.txt"
+    (folder / "Carl_Orff").mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((8, 8), 7 * number, dtype=np.uint8)).save(
+            folder / "Carl_Orff" / f"{number}.png"
+        )
+    listed.write_text("# identities\nname\ncarl orff\nnobody\n", encoding="utf-8")
+    arguments = (folder, tmp_path / "out", "--exclude", listed)
+    output = staged(*arguments)
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert "images: 12 seen, 8 kept, 4 dropped; 2 classes, 8x8x1" in output
+    assert "dropped: 4 excluded class" in output
+    assert f"excluded: 1 of 2 listed names, list sha256 {digest}" in output
+    assert "already staged, nothing written" in staged(*arguments)
+    assert "already holds another set" in stage(folder, tmp_path / "out").stderr
+
+
+def test_splits_that_nobody_asked_for(tmp_path: Path) -> None:
+    output = staged(people(tmp_path / "people"), tmp_path / "out")
+    assert "split default: 4 train, 2 auxiliary, 2 evaluation" in output
+    assert "split half: 4 train, 0 auxiliary, 4 evaluation" in output
+    assert "split eighty: 6 train, 0 auxiliary, 2 evaluation" in output
 
 
 def broken(folder: Path) -> Path:
@@ -132,8 +224,24 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ((folder, out, "--name", "n", "--split", "s=0.5,0.1,0.1"), "sum to 1"),
         ((folder, out, "--name", "digits"), "--name=digits belongs to the built-in set"),
         ((folder, out, "--name", "No"), "--name=No must be lower-case letters"),
-        ((folder, out, "--size", 8), "already holds another set"),
-        ((folder, out, "--name", "n", "--min-images", 5), "has no images; check the source and --min-images"),
+        (
+            (folder, out, "--crop", "1,2"),
+            "--crop=1,2 must read LEFT,TOP,SIDE or centre; write for instance 35",
+        ),
+        ((folder, out, "--crop", "1,2,0"), "--crop=1,2,0 must read LEFT,TOP,SIDE or centre"),
+        (
+            (folder, out, "--name", "n", "--crop", "4,0,5"),
+            "0.png is 8x8, so the crop LEFT,TOP,SIDE=4,0,5 leaves",
+        ),
+        ((folder, out, "--exclude", tmp_path / "none"), "none cannot be read as text"),
+        ((folder, out, "--max-images", -1), "--max-images=-1: Input should be greater than 0"),
+        (("facescrub:/no/such", out), "SOURCE=facescrub:/no/such needs an existing folder"),
+        ((f"celeba:{folder}", out), "holds no identity_CelebA.txt (looked in ., Anno)"),
+        ((folder, out, "--size", 4), "already holds another set"),
+        (
+            (folder, out, "--name", "n", "--min-images", 5),
+            "has no images; check the source, --exclude, --min",
+        ),
     ]
     for arguments, text in cases:
         result = stage(*arguments)

@@ -90,7 +90,14 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert list(table["trial"]) == ["0000-same-heldout-m001-s0", "0001-distinct-m001-s0"]
     assert list(table["status"]) == ["finished", "finished"]
     names = {file.name for file in (out / "tiny").iterdir()}
-    assert names == {"results.csv", "results.parquet", "summary.csv", "study.yaml", "figure.png"}
+    assert names == {
+        "results.csv",
+        "results.parquet",
+        "summary.csv",
+        "summary.tex",
+        "study.yaml",
+        "figure.png",
+    }
     (parent,), children = runs(out)
     assert parent.info.status == "FINISHED"
     assert [child.info.status for child in children] == ["FINISHED"] * 2

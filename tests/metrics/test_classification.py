@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from orchestrator.metrics import METRICS
-from orchestrator.metrics.classification import topk_accuracy
+from orchestrator.metrics.classification import is_among, topk_accuracy
 
 LOGITS = torch.tensor([[3.0, 2, 1, 0, -1, -2, -3], [0, 0, 0, 0, 0, 0, 0]])
 
@@ -24,6 +24,12 @@ def test_topk_accuracy(labels: list[int], k: int, expected: float) -> None:
     assert topk_accuracy(LOGITS, torch.tensor(labels), k) == expected
 
 
+def test_each_row_is_right_or_wrong() -> None:
+    found = is_among(LOGITS, torch.tensor([1, 0]), 1)
+    assert found is not None
+    assert found.tolist() == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_top5_of_at_most_five_classes_is_undefined(classes: int) -> None:
     assert topk_accuracy(torch.rand(4, classes), torch.zeros(4, dtype=torch.long), 5) is None
@@ -32,10 +38,16 @@ def test_top5_of_at_most_five_classes_is_undefined(classes: int) -> None:
 def test_every_metric_names_its_unit_and_direction() -> None:
     assert {name: metric.leaks for name, metric in METRICS.items()} == {
         "mse": "down",
+        "mse_mean": "down",
+        "mse_nearest": "down",
         "psnr": "up",
         "ssim": "up",
         "accuracy_top1": "up",
         "accuracy_top5": "up",
+        "judge_top1": "up",
+        "judge_top5": "up",
+        "target_top1": "up",
+        "target_confidence": "up",
         "accuracy": None,
     }
     assert all(metric.unit for metric in METRICS.values())

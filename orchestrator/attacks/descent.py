@@ -1,0 +1,57 @@
+"""What attacks that descend in pixel space share: their first images, the best image of each row, the result.
+
+A row of released scores gives the same image, up to rounding, whichever rows are searched beside it: nothing
+random depends on a row's position, and no row's cost enters another's gradient.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orchestrator.training import derive_seed
+
+# Rows that descend together; results do not depend on it beyond rounding. 64 fit a CPU's caches (256 took 1.8
+# times as long for an image); an accelerator wants more, bounded by the memory of their activations.
+CPU_BATCH, ACCELERATOR_BATCH = 64, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One image for each row of scores, on the CPU."""
+
+    images: Tensor  # (N, C, S, S) float32 in [0, 1]
+    steps: Tensor  # (N,) int64, steps taken
+    costs: Tensor  # (N,) float32, of the images returned
+
+
+class Lowest:
+    """The image of lowest cost that each of N rows has seen so far; a later one must be better."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.detach().clone()
+        self.costs = torch.full((len(images),), torch.inf, device=images.device)
+
+    def offer(self, rows: Tensor, images: Tensor, costs: Tensor) -> None:
+        """Keep those of images (n, C, S, S) with costs (n,) that are the best of their rows (n,)."""
+        better = costs < self.costs[rows]
+        self.costs[rows] = torch.where(better, costs.detach(), self.costs[rows])
+        self.images[rows] = torch.where(better[:, None, None, None], images.detach(), self.images[rows])
+
+
+def in_batches(search: Callable[[Tensor], Found], scores: Tensor, device: torch.device) -> Found:
+    """Search as many rows of scores (N, k) at a time as suit the device, and join what is found."""
+    batch = CPU_BATCH if device.type == "cpu" else ACCELERATOR_BATCH
+    found = [search(part) for part in scores.split(batch)]
+    return Found(
+        torch.cat([part.images for part in found]),
+        torch.cat([part.steps for part in found]),
+        torch.cat([part.costs for part in found]),
+    )
+
+
+def first_image(level: float, noise: float, shape: tuple[int, int, int], *key: object) -> Tensor:
+    """Return a grey image (C, S, S) in [0, 1] with Gaussian noise that depends on the key alone."""
+    generator = torch.Generator().manual_seed(derive_seed("first image", *key))
+    return (level + noise * torch.randn(shape, generator=generator)).clamp_(0.0, 1.0)

@@ -1,0 +1,58 @@
+"""AMI's joint training: a malicious developer trains F and G together (Yang et al. 2019, section IV-C).
+
+Minimises cross-entropy + lambda * reconstruction error (equations 3 and 11) over both networks with one
+optimiser. The paper gives neither lambda nor the reduction of the square; both are settings. Positions of the
+truncation are constants, kept scores pass the gradient of log p, clamped where p vanishes.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orchestrator import spec
+from orchestrator.attacks.inverter import Inverter, encode_logs
+from orchestrator.threat import largest
+from orchestrator.training import Objective, classification_sums, squared_error_sum
+
+
+class Pair(nn.Module):
+    """F and G as they are trained together: images (N, C, S, S) -> logits (N, k) and reconstructions."""
+
+    def __init__(self, classifier: nn.Module, inverter: Inverter, m: int, is_renormalised: bool) -> None:
+        super().__init__()
+        self.classifier, self.inverter = classifier, inverter
+        self.m, self.is_renormalised = m, is_renormalised
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 logits (N, k) and reconstructions (N, C, S, S) from the m largest scores."""
+        logits = self.classifier(images).float()
+        encoded = self.encode(logits)
+        return logits, self.inverter.network(encoded).float()
+
+    def encode(self, logits: Tensor) -> Tensor:
+        """Encode what would be released of the logits; rounding is left out, it passes no gradient."""
+        logs = logits.log_softmax(dim=1)
+        kept = largest(logs, self.m)
+        if self.is_renormalised:
+            logs = logs - logs.where(kept, -float("inf")).logsumexp(dim=1, keepdim=True)
+        inverter = self.inverter
+        return encode_logs(logs, kept, inverter.offset, inverter.zero_policy, inverter.log_floor)
+
+
+def objective(attack: spec.JointAttack, num_pixels: int) -> Objective:
+    """Return the joint loss of a `Pair`; best is the lowest held-out total."""
+    weight = attack.weight * (num_pixels if attack.reduction == "sum" else 1)
+
+    def loss(model: Pair, images: Tensor, labels: Tensor) -> Tensor:
+        logits, guesses = model(images)
+        return functional.cross_entropy(logits, labels) + weight * functional.mse_loss(guesses, images)
+
+    def sums(model: Pair, images: Tensor, labels: Tensor) -> dict[str, float]:
+        logits, guesses = model(images)
+        return classification_sums(logits, labels) | {"mse": squared_error_sum(guesses, images)}
+
+    def badness(means: Mapping[str, float]) -> tuple[float, ...]:
+        return (means["loss"] + weight * means["mse"],)
+
+    return Objective(loss, sums, badness)

@@ -1,0 +1,102 @@
+"""Model inversion attack of Fredrikson, Jha and Ristenpart (2015), Algorithm 1, for many classes at once.
+
+x <- Process(x - lambda * dc/dx), c(x) = 1 - F(x)_y; their alpha, beta, gamma, lambda are `steps`, `patience`,
+`score` and `learning_rate`. Where we differ: pixels are clamped to [0, 1]; gamma bounds the score, since a
+bound of 0.99 on the cost ends at once; patience begins when so many costs exist, as the algorithm names costs
+before the first. There is no auxiliary term.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from orchestrator import spec
+from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
+from orchestrator.attacks.priors import denoise, sharpen
+from orchestrator.threat import WhiteBox
+
+
+def invert(
+    attack: spec.MiaAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+) -> Found:
+    """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k).
+
+    A row asks for its class, not for its scores, so m (their truncation) plays no part. `Found.steps` is the
+    number of the step after which a row stopped.
+    """
+    return in_batches(lambda part: _descend(attack, victim, part.argmax(dim=1), shape), scores, victim.device)
+
+
+@dataclass
+class _Rows:
+    """The n rows that go on."""
+
+    numbers: Tensor  # (n,) places in the batch
+    classes: Tensor  # (n,)
+    images: Tensor  # (n, C, S, S) in [0, 1]
+    window: Tensor  # (n, patience), the latest cross-entropies, infinite until there are so many
+
+    def drop(self, stopped: Tensor) -> None:
+        """Forget the rows that are marked, so that no further forward pass holds them."""
+        if stopped.any():
+            on = ~stopped
+            self.numbers, self.classes = self.numbers[on], self.classes[on]
+            self.images, self.window = self.images[on], self.window[on]
+
+
+def _descend(attack: spec.MiaAttack, victim: WhiteBox, classes: Tensor, shape: tuple[int, int, int]) -> Found:
+    """Descend from one start for each of the classes (N,) until every row has stopped."""
+    rows = _begin(attack, classes, shape, victim.device)
+    lowest = Lowest(rows.images)
+    steps = torch.full_like(rows.classes, attack.steps)
+    for step in range(attack.steps + 1):
+        images = rows.images.requires_grad_()
+        entropies = functional.cross_entropy(victim.logits(images), rows.classes, reduction="none")
+        lowest.offer(rows.numbers, images, entropies)
+        stopped = _stopped(attack, entropies.detach(), rows.window)
+        steps[rows.numbers[stopped]] = step
+        if step == attack.steps or stopped.all():
+            break
+        (gradients,) = torch.autograd.grad(_cost(attack, entropies).sum(), images)
+        rows.images = _next(attack, images.detach(), gradients, step + 1)
+        rows.window[:, step % attack.patience] = entropies.detach()
+        rows.drop(stopped)
+    return Found(lowest.images.cpu(), steps.cpu(), _cost(attack, lowest.costs).cpu())
+
+
+def _begin(
+    attack: spec.MiaAttack, classes: Tensor, shape: tuple[int, int, int], device: torch.device
+) -> _Rows:
+    # Noise by (seed, class): the same wherever the class stands and whoever else is searched.
+    images = [
+        first_image(attack.start, attack.noise, shape, attack.seed, label) for label in classes.tolist()
+    ]
+    return _Rows(
+        numbers=torch.arange(len(classes), device=device),
+        classes=classes.to(device),
+        images=torch.stack(images).to(device),
+        window=torch.full((len(classes), attack.patience), torch.inf, device=device),
+    )
+
+
+def _cost(attack: spec.MiaAttack, entropies: Tensor) -> Tensor:
+    """Turn -log F(x)_y (n,) into the cost (n,)."""
+    # Not expm1, whose slope torch takes from its rounded value: 0 for small scores.
+    return entropies if attack.cost == "cross-entropy" else 1.0 - torch.exp(-entropies)
+
+
+def _stopped(attack: spec.MiaAttack, entropies: Tensor, window: Tensor) -> Tensor:
+    """Mark the rows whose score suffices or whose cost is not below the largest in the window, (n,).
+
+    Both costs rise with -log F(x)_y, so it is compared for both: 1 - F is 1 for every F below 6e-8.
+    """
+    return ((-entropies).exp() >= attack.score) | (entropies >= window.amax(dim=1))
+
+
+def _next(attack: spec.MiaAttack, images: Tensor, gradients: Tensor, step: int) -> Tensor:
+    images = images - attack.learning_rate * gradients
+    if attack.process == "denoise-sharpen" and step % attack.process_every == 0:
+        images = sharpen(denoise(images))
+    return images.clamp(0.0, 1.0)

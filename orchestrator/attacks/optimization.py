@@ -1,0 +1,94 @@
+"""Optimisation-based inversion of a given prediction (AMI, equations 4 and 5 and section II-B).
+
+Minimises sum_i (F(x)_i - f_i)^2 over the known entries i, plus priors, over the pixels of x. Adam keeps
+torch's betas (0.9, 0.999), sgd its momentum of 0.9; pixels are clamped to [0, 1] after each step. Blur and
+clipping follow Yosinski et al. (2015), the penalties Mahendran and Vedaldi (2015).
+"""
+
+import torch
+from torch import Tensor
+
+from orchestrator import spec
+from orchestrator.attacks import priors
+from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
+from orchestrator.threat import WhiteBox, largest
+
+
+def invert(
+    attack: spec.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+) -> Found:
+    """Find an image (C, S, S) for each row of released scores (N, k), of which the m largest are known.
+
+    Returns the image of lowest cost that a row has seen. With jitter, a step knows the cost of a shifted
+    image only, and blur and clipping are priors that no cost contains, so that the lowest cost would favour
+    the image treated least; with any of them the last image is returned.
+    """
+    return in_batches(lambda part: _descend(attack, victim, part, m, shape), scores, victim.device)
+
+
+def _descend(
+    attack: spec.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+) -> Found:
+    """Descend from the same start for each row of scores (N, k)."""
+    scores = scores.to(victim.device, torch.float32)
+    known = largest(scores, m)
+    # One noise image for all rows: drawn by position, it would depend on how workers share the rows.
+    start = first_image(attack.start, attack.noise, shape, attack.seed).to(victim.device)
+    images = start.expand(len(scores), *shape).clone().requires_grad_()
+    optimizer = _optimizer(attack, images)
+    rows, lowest = torch.arange(len(scores), device=victim.device), Lowest(images)
+    for step in range(attack.steps):
+        shift = priors.draw_shift(attack.jitter, attack.seed, step)
+        shifted = priors.jitter(images, shift)
+        costs = _distances(victim, shifted, scores, known) + _penalties(attack, images)
+        # Of a sum: the gradient of an image holds nothing of the others.
+        (images.grad,) = torch.autograd.grad(costs.sum(), images)
+        if _cost_says_all(attack):
+            lowest.offer(rows, images, costs)
+        optimizer.step()
+        with torch.no_grad():
+            images.clamp_(0.0, 1.0)
+            if (step + 1) % attack.treat_every == 0:
+                images.copy_(_treated(attack, images, images.grad))
+    with torch.no_grad():
+        costs = _distances(victim, images, scores, known) + _penalties(attack, images)
+    lowest.offer(rows, images, costs)
+    return Found(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
+
+
+def _optimizer(attack: spec.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:
+    """Both work pixel by pixel, so images optimised together do not meet."""
+    if attack.optimizer == "sgd":
+        return torch.optim.SGD([images], lr=attack.learning_rate, momentum=0.9)
+    return torch.optim.Adam([images], lr=attack.learning_rate)
+
+
+def _distances(victim: WhiteBox, images: Tensor, scores: Tensor, known: Tensor) -> Tensor:
+    """Return the squared distance of known scores, (N,)."""
+    return torch.where(known, victim.logits(images).softmax(dim=1) - scores, 0.0).square().sum(dim=1)
+
+
+def _penalties(attack: spec.OptimizationAttack, images: Tensor) -> Tensor:
+    """Return the weighted priors of images as they are, not as shifted, (N,)."""
+    total = images.new_zeros(len(images))
+    if attack.alpha_weight:
+        total = total + attack.alpha_weight * priors.alpha_norm(images, attack.alpha)
+    if attack.variation_weight:
+        total = total + attack.variation_weight * priors.total_variation(images, attack.variation_beta)
+    return total
+
+
+def _cost_says_all(attack: spec.OptimizationAttack) -> bool:
+    return not (attack.jitter or attack.blur or attack.clip_norm or attack.clip_contribution)
+
+
+def _treated(attack: spec.OptimizationAttack, images: Tensor, gradients: Tensor) -> Tensor:
+    """Blur, then clip by norm, then by contribution, to which the step's own gradients serve once more."""
+    if attack.blur:
+        images = priors.blur(images, attack.blur)
+    if attack.clip_norm:
+        images = priors.clip_smallest(images, priors.pixel_norms(images), attack.clip_norm)
+    if attack.clip_contribution:
+        contributions = priors.contributions(images, gradients)
+        images = priors.clip_smallest(images, contributions, attack.clip_contribution)
+    return images

@@ -1,0 +1,46 @@
+"""A search over many predictions, shared by the workers and resumed after a kill."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from orchestrator.attacks.descent import Found
+from orchestrator.training import Cancelled, World, pack, unpack
+
+CHUNK = 256  # rows between two chances of a checkpoint
+
+
+def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) -> Found:
+    """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk.
+
+    Every rank returns all of them in order. Raises `Cancelled` when told to stop.
+    """
+    saved = unpack(world.checkpoint)
+    found = [] if saved is None else [Found(**saved[0])]
+    last_save = time.monotonic()
+    while (done := sum(len(part.images) for part in found)) < len(scores):
+        chunk = scores[done : done + CHUNK]
+        rows = chunk.tensor_split(world.size)[world.rank]
+        # A rank without a row takes one all the same, so that it has something to join; it is cut off below.
+        part = search(rows if len(rows) else chunk[:1])
+        found.append(_gathered(part, len(rows), world))
+        goes_on = True
+        if world.rank == 0:
+            goes_on = world.report({"images": done + len(chunk), "of": len(scores)})
+            if world.checkpoint and time.monotonic() - last_save >= world.checkpoint_seconds:
+                world.checkpoint.save(pack(vars(_joined(found)), {}))
+                last_save = time.monotonic()
+        if not world.agree(goes_on):
+            raise Cancelled(f"stopped after {done + len(chunk)} of {len(scores)} images")
+    return _joined(found)
+
+
+def _gathered(part: Found, num_rows: int, world: World) -> Found:
+    return Found(*(world.gather(tensor[:num_rows]) for tensor in vars(part).values()))
+
+
+def _joined(parts: list[Found]) -> Found:
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Found(*(torch.cat(column) for column in columns))

@@ -1,0 +1,337 @@
+"""The study's picture in the papers' arrangement (AMI, Figures 4-12): victims above what was rebuilt of them.
+
+Blocks (`report.parts`) stand from left to right, a row for each combination of the `rows` axes; the
+combinations of the `beside` axes take adjacent columns under each victim. `cells` says which trial fills
+which place, a `Line` is a row of tiles, `_Sheet` puts them on pixels. A place without a finished trial is
+blank.
+"""
+
+import io
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
+from orchestrator.artifacts import Artifacts, Corrupt
+from orchestrator.comparison import ABSENT, is_same
+from orchestrator.figures import png
+from orchestrator.records import Scalar, TrialRecord
+from orchestrator.study import Report, Study
+
+logger = logging.getLogger(__name__)
+
+TITLES = {"train": "training images", "test": "test images", "class": "classes"}
+# Axes whose values speak for themselves, as mappings do; others are written `name=value`.
+SELF_EXPLAINING = ("auxiliary", "budget", "attack", "attack.name")
+
+DPI = 120
+TILE = 64  # an image is at least so large; this and all below in pixels
+MARGIN = 10
+CELL_GAP, BLOCK_GAP = 2, 34  # between columns of one image, between blocks
+LINE_GAP, VICTIM_GAP = 4, 12  # below a row, above later victims
+SMALLEST, LARGEST = 15, 30  # height of letters: large pictures are looked at from afar
+PIXELS_PER_LETTER = 80  # of the picture's width, between these two
+
+Combination = tuple[Scalar, ...]
+Cells = dict[Combination, dict[Combination, TrialRecord]]  # rows -> beside -> trial
+Images = np.ndarray  # (n, C, S, S) uint8
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a trial kept: part -> (victims, reconstructions)."""
+
+    parts: Mapping[str, tuple[Images, Images]]
+
+
+@dataclass
+class Line:
+    """One row of tiles: block -> image -> its columns; None where nothing is."""
+
+    label: str
+    is_victims: bool = False
+    blocks: list[list[list[np.ndarray | None]]] = field(default_factory=list)
+
+    def tiles(self) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """Yield block, image, column and content (C, S, S) of the tiles that are there."""
+        for block, images in enumerate(self.blocks):
+            for place, image in enumerate(images):
+                for column, tile in enumerate(image):
+                    if tile is not None:
+                        yield block, place, column, tile
+
+
+def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes | None:
+    """Return the figure as PNG.
+
+    None, with a warning, where no finished trial is as `report.where` asks: the tables stand alone.
+    """
+    report = study.report
+    found = cells(report, records)
+    if not any(found.values()):
+        logger.warning("event=no_picture report.where=%s reason=fits no finished trial", report.where)
+        return None
+    try:
+        shown = {
+            row: {column: _load(record, report.parts, store) for column, record in places.items()}
+            for row, places in found.items()
+        }
+    except Corrupt as error:  # quarantined: the next start rebuilds it and draws
+        logger.warning("event=no_picture reason=%s", error)
+        return None
+    sizes = _sizes(report, shown)
+    if not sizes:
+        logger.warning("event=no_picture report.parts=%s reason=no trial has such images", report.parts)
+        return None
+    columns = _combinations(report.beside, [r for places in found.values() for r in places.values()])
+    headers = [label(report.beside, column) for column in columns] if report.beside else []
+    sheet = _Sheet([TITLES[part] for part in sizes], headers, list(_lines(report, shown, sizes, columns)))
+    return sheet.png()
+
+
+def cells(report: Report, records: Sequence[TrialRecord]) -> Cells:
+    """Return the finished trial of each combination; one whose trials all failed keeps its row.
+
+    Axes that the report does not name keep the value of their first trial.
+    """
+    ordered = sorted(records, key=lambda one: one.index)
+    fitting = _narrowed(report, [record for record in ordered if _fits(record, report.where)])
+    found: Cells = {row: {} for row in _combinations(report.rows, fitting)}
+    for record in fitting:
+        if record.status == "finished":
+            places = found[_values(report.rows, record)]
+            places.setdefault(_values(report.beside, record), record)
+    return found
+
+
+def _narrowed(report: Report, fitting: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Keep one value of every axis that is neither in the picture's axes nor asked for."""
+    kept = list(fitting)
+    named = {*report.rows, *report.beside, *report.where}
+    for axis in dict.fromkeys(axis for record in fitting for axis in record.axes if axis not in named):
+        first = next((r.axes[axis] for r in kept if r.axes.get(axis, ABSENT) != ABSENT), ABSENT)
+        kept = [record for record in kept if _fits(record, {axis: first})]
+    return kept
+
+
+def _fits(record: TrialRecord, where: Mapping[str, Scalar]) -> bool:
+    """Return whether a trial has these values; an axis that its attack does not have excludes nothing."""
+    return all(
+        record.axes.get(axis, ABSENT) == ABSENT or is_same(record.axes[axis], value)
+        for axis, value in where.items()
+    )
+
+
+def _combinations(axes: Sequence[str], records: Sequence[TrialRecord]) -> list[Combination]:
+    """Return the combinations that occur, ordered axis by axis as their values appear."""
+    ordered = sorted(records, key=lambda one: one.index)
+    seen = {axis: list(dict.fromkeys(r.axes.get(axis, ABSENT) for r in ordered)) for axis in axes}
+    occurring = {_values(axes, record) for record in ordered}
+    return [one for one in itertools.product(*seen.values()) if one in occurring]
+
+
+def _values(axes: Sequence[str], record: TrialRecord) -> Combination:
+    return tuple(record.axes.get(axis, ABSENT) for axis in axes)
+
+
+def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> Shown:
+    """Return the images of those parts that the trial's evaluation kept."""
+    artifact = store.find(record.stage_keys["evaluation"])
+    if artifact is None:
+        raise ValueError(f"trial {record.name}: its evaluation left the store; run the sweep again.")
+    kept = {}
+    for part in parts:
+        names = (f"victims_{part}.npy", f"reconstructions_{part}.npy")
+        if all(name in artifact.files for name in names):
+            first, second = (
+                np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False) for name in names
+            )
+            kept[part] = (first, second)
+    return Shown(kept)
+
+
+def _sizes(report: Report, shown: Mapping[Combination, Mapping[Combination, Shown]]) -> dict[str, int]:
+    """Return how many images each block shows; a part that no trial has is no block."""
+    sizes: dict[str, int] = {}
+    for part in dict.fromkeys(report.parts):
+        counts = [
+            len(one.parts[part][0]) for row in shown.values() for one in row.values() if part in one.parts
+        ]
+        if counts:
+            sizes[part] = min(report.columns, max(counts))
+        else:
+            logger.warning("event=no_block report.parts=%s reason=no trial has such images", part)
+    return sizes
+
+
+def _lines(
+    report: Report,
+    shown: Mapping[Combination, Mapping[Combination, Shown]],
+    sizes: Mapping[str, int],
+    columns: Sequence[Combination],
+) -> Iterator[Line]:
+    """Yield rows of reconstructions, with the victims above wherever they are not those shown last."""
+    last: dict[str, list[Images | None]] = {}
+    for row, places in shown.items():
+        line = Line(label(report.rows, row))
+        victims = Line("victim", is_victims=True)
+        own: dict[str, list[Images | None]] = {}
+        for part, size in sizes.items():
+            there = [places[c].parts.get(part) if c in places else None for c in columns]
+            line.blocks.append(_tiles([pair and pair[1] for pair in there], size))
+            truths = _truths([pair and pair[0] for pair in there], size)
+            victims.blocks.append(_tiles(truths, size))
+            if any(images is not None for images in truths):
+                own[part] = truths
+        if not all(part in last and _are_equal(last[part], truths) for part, truths in own.items()):
+            last = own
+            yield victims
+        yield line
+
+
+def _tiles(columns: Sequence[Images | None], size: int) -> list[list[np.ndarray | None]]:
+    """Return, for each image of a block, what its columns show."""
+    return [
+        [None if images is None or place >= len(images) else images[place] for images in columns]
+        for place in range(size)
+    ]
+
+
+def _truths(columns: Sequence[Images | None], size: int) -> list[Images | None]:
+    """Return the victims of each column, or those of all columns where they are the same."""
+    cut = [None if images is None else images[:size] for images in columns]
+    there = [images for images in cut if images is not None]
+    if there and all(np.array_equal(images, there[0]) for images in there):
+        return [there[0]]
+    return cut
+
+
+def _are_equal(ones: Sequence[Images | None], others: Sequence[Images | None]) -> bool:
+    """Return whether two rows have the same victims."""
+    return len(ones) == len(others) and all(
+        one is other or (one is not None and other is not None and np.array_equal(one, other))
+        for one, other in zip(ones, others, strict=True)
+    )
+
+
+def label(axes: Sequence[str], values: Combination) -> str:
+    """Return a combination as people say it; axes that do not exist there are left out."""
+    last = [axis.rsplit(".", 1)[-1] for axis in axes]
+    words = []
+    for axis, name, value in zip(axes, last, values, strict=True):
+        if value == ABSENT:
+            continue
+        if axis == "align":
+            words.append("aligned" if is_same(value, True) else "not aligned")
+        elif isinstance(value, str) and (axis in SELF_EXPLAINING or "=" in value):
+            words.append(value)
+        else:
+            words.append(f"{name if last.count(name) == 1 else axis}={value}")
+    return ", ".join(words) or ABSENT
+
+
+class _Sheet:
+    """Places tiles and words by pixels, from the top left corner."""
+
+    def __init__(self, titles: Sequence[str], headers: Sequence[str], lines: Sequence[Line]) -> None:
+        self._titles, self._lines = titles, lines
+        side = max(tile.shape[-1] for line in lines for *_, tile in line.tiles())
+        self._tile = math.ceil(TILE / side) * side
+        self._image = max(len(headers), 1) * (self._tile + CELL_GAP) - CELL_GAP  # all columns of one image
+        self._pitch = self._image + (self._tile // 4 if len(headers) > 1 else LINE_GAP)
+        widths = [len(block) * self._pitch for block in lines[0].blocks]
+        self._letter = min(LARGEST, max(SMALLEST, sum(widths) // PIXELS_PER_LETTER))
+        self._headers, key = self._fitted(headers)
+        wide = [max(w, self._measure(title)) + BLOCK_GAP for w, title in zip(widths, titles, strict=True)]
+        left = 2 * MARGIN + max(self._measure(line.label) for line in lines)
+        self._starts = [left + before for before in itertools.accumulate(wide[:-1], initial=0)]
+        inside = max(sum(wide) - BLOCK_GAP, *(self._measure(text) for text in key), 0)
+        self._key = self._flow(key, inside)
+        self._width = left + inside + MARGIN
+        self._words: list[tuple[float, float, str, str]] = []  # x, centre in y, text, which side x is
+
+    def png(self) -> bytes:
+        """Return the sheet as PNG."""
+        tops, height = self._place_words()
+        pixels = np.full((height, self._width, 3), 255, np.uint8)
+        for top, line in zip(tops, self._lines, strict=True):
+            for block, place, column, tile in line.tiles():
+                left = self._x(block, place, column, len(line.blocks[block][place]))
+                pixels[top : top + self._tile, left : left + self._tile] = self._enlarged(tile)
+        figure = Figure(figsize=(self._width / DPI, height / DPI), dpi=DPI)
+        figure.figimage(pixels, origin="upper")
+        font = {"fontsize": self._letter * 72 / DPI, "va": "center_baseline"}
+        for x, y, text, side in self._words:
+            figure.text(x / self._width, 1 - y / height, text, ha=side, **font)
+        return png(figure)
+
+    def _place_words(self) -> tuple[list[int], int]:
+        """Note where words go; return the top of each line and the height of all."""
+        step = 3 * self._letter // 2
+        y = MARGIN
+        for text in self._key:
+            self._words.append((self._starts[0], y + step / 2, text, "left"))
+            y += step
+        for start, block, title in zip(self._starts, self._lines[0].blocks, self._titles, strict=True):
+            centre = start + ((len(block) - 1) * self._pitch + self._image) / 2
+            self._words.append((max(centre, start + self._measure(title) / 2), y + step / 2, title, "center"))
+        y += step + LINE_GAP
+        tops: list[int] = []
+        is_headed = not self._headers
+        for line in self._lines:
+            if line.is_victims:
+                y += VICTIM_GAP if tops else 0
+            elif not is_headed:
+                self._place_headers(y + step / 2)
+                y, is_headed = y + step, True
+            tops.append(y)
+            self._words.append((self._starts[0] - MARGIN, y + self._tile / 2, line.label, "right"))
+            y += self._tile + LINE_GAP
+        return tops, y - LINE_GAP + MARGIN
+
+    def _place_headers(self, y: float) -> None:
+        num = len(self._headers)
+        for block, images in enumerate(self._lines[0].blocks):
+            for place, column in itertools.product(range(len(images)), range(num)):
+                x = self._x(block, place, column, num) + self._tile / 2
+                self._words.append((x, y, self._headers[column], "center"))
+
+    def _x(self, block: int, place: int, column: int, num_columns: int) -> int:
+        """Return the left edge of a tile; one that has no neighbours stands in the middle of its image."""
+        left = self._starts[block] + place * self._pitch
+        if num_columns == 1:
+            return left + (self._image - self._tile) // 2
+        return left + column * (self._tile + CELL_GAP)
+
+    def _fitted(self, headers: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return headers that fit over their columns, and a key where they had to become numbers."""
+        if all(self._measure(header) <= self._tile - CELL_GAP for header in headers):
+            return list(headers), []
+        numbers = [str(number) for number in range(1, len(headers) + 1)]
+        return numbers, [f"{number}: {header}" for number, header in zip(numbers, headers, strict=True)]
+
+    def _flow(self, words: Sequence[str], width: int) -> list[str]:
+        """Return the words in as few lines as hold them."""
+        lines: list[str] = []
+        for word in words:
+            joined = f"{lines[-1]}    {word}" if lines else word
+            if lines and self._measure(joined) <= width:
+                lines[-1] = joined
+            else:
+                lines.append(word)
+        return lines
+
+    def _measure(self, text: str) -> int:
+        """Return the width of a word in pixels."""
+        return math.ceil(TextPath((0, 0), text, size=self._letter).get_extents().width) if text else 0
+
+    def _enlarged(self, tile: np.ndarray) -> np.ndarray:
+        """Return an image (C, S, S) as (T, T, 3) with square pixels."""
+        places = np.arange(self._tile) * tile.shape[-1] // self._tile
+        colours = np.broadcast_to(tile, (3, *tile.shape[1:])).transpose(1, 2, 0)
+        return colours[places][:, places]

@@ -1,0 +1,138 @@
+"""How sure a difference between two settings is: paired, resampled over classes and seeds.
+
+The unit of resampling is the attacked class (with faces: the identity), then the training seed: a two-level
+bootstrap of the paired difference, percentile interval, p-value from the same replicates, and Holm's
+correction over the comparisons of a study. Where only one number for each seed is known, Student's t.
+On made-up data the interval covers the truth in 94-98 % of the cases while seeds spread less than classes
+do, but in 75-80 % with three seeds whose spread dominates: look at how many seeds agree, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+REPLICATES = 10_000
+SEED = 20190822  # of the resampling: the same records give the same interval
+
+Unit = Literal["classes and seeds", "classes", "seeds", "nothing"]
+Verdict = Literal["holds", "reversed", "not shown", "equal", "no trials"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired mean difference with its 95 % interval; positive is what was claimed."""
+
+    difference: float
+    low: float  # NaN where there is nothing to resample
+    high: float
+    p: float  # two-sided, before Holm; NaN as above
+    num_seeds: int
+    num_agreeing: int  # seeds whose own mean difference is positive
+    resampled: Unit
+
+    @property
+    def verdict(self) -> Verdict:
+        """Say whether the interval excludes 0, and on which side; `equal` where nothing differs at all."""
+        if self.low == self.high == 0:
+            return "equal"  # both settings come to the same, for example an aligned inverter of full scores
+        if self.low > 0:
+            return "holds"
+        return "reversed" if self.high < 0 else "not shown"
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and half of its 95 % t-interval; one value has no interval."""
+    if not values:
+        return float("nan"), float("nan")
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, float("nan")
+    error = float(stats.sem(values))
+    return mean, error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+
+
+def class_differences(lower: np.ndarray, upper: np.ndarray, field: str) -> np.ndarray:
+    """Return upper minus lower by class, (classes,), for the classes that both have.
+
+    Both are structured arrays with a row for each image: `label` and the metric's field.
+    """
+    means = [_class_means(rows["label"], rows[field].astype(np.float64)) for rows in (lower, upper)]
+    shared = sorted(means[0].keys() & means[1].keys())
+    return np.array([means[1][label] - means[0][label] for label in shared])
+
+
+def compare_classes(seeds: Sequence[np.ndarray], *, sign: float = 1.0) -> Comparison:
+    """Compare from each seed's differences by class: resample seeds, and classes within them."""
+    signed = [sign * differences for differences in seeds]
+    own = np.array([differences.mean() for differences in signed])
+    unit = _resampled(signed)
+    low = high = p = float("nan")
+    if unit != "nothing" and np.isfinite(own).all():
+        means = _replicates(signed)
+        low, high = (float(end) for end in np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+        p = _bootstrap_p(means)
+    return Comparison(float(own.mean()), low, high, p, len(own), int((own > 0).sum()), unit)
+
+
+def compare_seeds(differences: Sequence[float], *, sign: float = 1.0) -> Comparison:
+    """Compare from one difference for each seed, by Student's t; one seed alone has no interval."""
+    own = sign * np.asarray(differences, dtype=np.float64)
+    mean, half = mean_and_interval([float(value) for value in own])
+    unit: Unit = "seeds" if len(own) > 1 else "nothing"
+    return Comparison(mean, mean - half, mean + half, _t_test_p(own), len(own), int((own > 0).sum()), unit)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values in the same order; NaN was not tested and stays."""
+    tested = sorted((p, place) for place, p in enumerate(values) if not np.isnan(p))
+    adjusted = [float("nan")] * len(values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _class_means(labels: np.ndarray, values: np.ndarray) -> dict[int, float]:
+    found, places = np.unique(labels, return_inverse=True)
+    means = np.bincount(places, weights=values) / np.bincount(places)
+    return dict(zip(found.tolist(), means.tolist(), strict=True))
+
+
+def _resampled(seeds: Sequence[np.ndarray]) -> Unit:
+    if len(seeds) > 1:
+        return "classes and seeds"
+    return "classes" if len(seeds[0]) > 1 else "nothing"
+
+
+def _replicates(seeds: Sequence[np.ndarray]) -> np.ndarray:
+    """Return REPLICATES means: of seeds drawn with replacement, of classes drawn within each."""
+    generator = np.random.default_rng(SEED)
+    chosen = generator.integers(len(seeds), size=(REPLICATES, len(seeds)))
+    means = np.empty(chosen.shape)
+    for seed, differences in enumerate(seeds):
+        places = chosen == seed
+        drawn = generator.integers(
+            len(differences), size=(int(places.sum()), len(differences)), dtype=np.int32
+        )
+        means[places] = differences[drawn].mean(axis=1)
+    return means.mean(axis=1)
+
+
+def _bootstrap_p(means: np.ndarray) -> float:
+    """Return twice the smaller share of replicates on either side of 0; never 0, for they are finite."""
+    smaller = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    return min(1.0, 2 * (smaller + 1) / (len(means) + 1))
+
+
+def _t_test_p(own: np.ndarray) -> float:
+    if len(own) < 2 or not np.isfinite(own).all():
+        return float("nan")
+    error = float(stats.sem(own))
+    if error == 0:
+        return 1.0 if own[0] == 0 else 0.0
+    return float(2 * stats.t.sf(abs(own.mean()) / error, len(own) - 1))

@@ -1,0 +1,283 @@
+"""The inverter's other losses by hand: values, gradients and signs, and that their training repeats."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from orchestrator import spec
+from orchestrator.attacks.losses import Rival, adversarial, feature_distance, objective
+from orchestrator.models import build_inverter
+from orchestrator.models.classifier import Classifier
+from orchestrator.models.discriminator import Discriminator
+from orchestrator.training import Cancelled, Fitted, Pairs, World, fit, reconstruction, seeded
+from tests.test_training import Memory, same, stopping_after
+
+SURROGATE = spec.Surrogate(model=spec.Model(name="ami-digit"))
+REAL, FAKE = 0.75, 0.25
+SLOPE, BIAS = 2.0, -0.5
+LOGIT_REAL, LOGIT_FAKE = SLOPE * REAL + BIAS, SLOPE * FAKE + BIAS
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+class Brightness(nn.Module):
+    """The logit of being real is a line in the image's mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope, self.bias = nn.Parameter(torch.tensor(SLOPE)), nn.Parameter(torch.tensor(BIAS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.slope * images.mean(dim=(1, 2, 3))[:, None] + self.bias
+
+
+class MeanFeatures(Classifier):
+    """Its only feature is the image's mean times a weight."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.cuts = {}
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.weight * images.mean(dim=(1, 2, 3))[:, None]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features(images)
+
+
+def grey(level: float, number: int = 2) -> Tensor:
+    return torch.full((number, 1, 2, 2), level)
+
+
+def gradients(weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the adversarial loss's gradients by the discriminator's slope and bias and by the guesses."""
+    discriminator, guesses = Brightness(), grey(FAKE).requires_grad_()
+    adversarial(discriminator, guesses, grey(REAL), weight).backward()
+    found = discriminator.slope.grad, discriminator.bias.grad, guesses.grad
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[2] is not None
+    return found[0], found[1], found[2]
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_the_adversarial_loss_by_hand(weight: float) -> None:
+    value = adversarial(Brightness(), grey(FAKE), grey(REAL), weight).item()
+    assert value == pytest.approx(softplus(-LOGIT_REAL) + softplus(LOGIT_FAKE))
+    minus_equation_7 = -math.log(sigmoid(LOGIT_REAL)) - math.log(1 - sigmoid(LOGIT_FAKE))
+    assert value == pytest.approx(minus_equation_7)
+
+
+def test_the_adversarial_loss_is_a_mean_over_images() -> None:
+    images = torch.cat([grey(0.0, 1), grey(1.0, 1)])
+    value = adversarial(Brightness(), images, images, 1.0).item()
+    low, high = BIAS, SLOPE + BIAS
+    assert value == pytest.approx((softplus(-low) + softplus(-high) + softplus(low) + softplus(high)) / 2)
+
+
+def test_sure_logits_stay_finite() -> None:
+    discriminator = Brightness()
+    nn.init.constant_(discriminator.slope, 1e4)
+    guesses = grey(1.0).requires_grad_()
+    value = adversarial(discriminator, guesses, grey(-1.0), 1.0)
+    value.backward()
+    assert value.item() == pytest.approx(2e4, rel=1e-4)
+    assert guesses.grad is not None
+    assert guesses.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+def test_gradients_by_hand(weight: float) -> None:
+    """The discriminator's are plain; the guesses' are plain ones times -weight: 2 images of 4 pixels."""
+    by_slope, by_bias, by_guesses = gradients(weight)
+    real, fake = -sigmoid(-LOGIT_REAL), sigmoid(LOGIT_FAKE)
+    assert by_slope.item() == pytest.approx(real * REAL + fake * FAKE)
+    assert by_bias.item() == pytest.approx(real + fake)
+    torch.testing.assert_close(by_guesses, torch.full((2, 1, 2, 2), -weight * fake * SLOPE / 8))
+
+
+def test_guesses_receive_minus_the_weight_times_the_plain_gradient() -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(channels=1, image_size=8, width=0.1)
+    guesses, images = torch.rand(3, 1, 8, 8, requires_grad=True), torch.rand(3, 1, 8, 8)
+    (plain,) = torch.autograd.grad(nn.functional.softplus(discriminator(guesses)).mean(), guesses)
+    (found,) = torch.autograd.grad(adversarial(discriminator, guesses, images, 0.25), guesses)
+    torch.testing.assert_close(found, -0.25 * plain)
+    assert plain.abs().max() > 0
+
+
+def test_the_weight_scales_the_generators_part_only() -> None:
+    half, whole = gradients(0.5), gradients(1.0)
+    assert torch.equal(half[0], whole[0])
+    assert torch.equal(half[1], whole[1])
+    torch.testing.assert_close(2 * half[2], whole[2])
+
+
+def test_one_descent_makes_the_discriminator_better_and_the_guesses_harder() -> None:
+    discriminator, guesses = Brightness(), grey(FAKE).requires_grad_()
+    before = adversarial(discriminator, guesses, grey(REAL), 1.0)
+    before.backward()
+    assert guesses.grad is not None
+    believed = discriminator(guesses - 0.1 * guesses.grad)
+    assert (believed > discriminator(guesses)).all()
+    torch.optim.SGD(discriminator.parameters(), lr=0.1).step()
+    assert adversarial(discriminator, guesses, grey(REAL), 1.0) < before
+
+
+def test_the_feature_distance_by_hand() -> None:
+    """Means 0.2 and 0.5 against 0.6 and 0.4, times 2: (0.8^2 + 0.2^2) / 2."""
+    guesses, images = torch.cat([grey(0.2, 1), grey(0.5, 1)]), torch.cat([grey(0.6, 1), grey(0.4, 1)])
+    assert feature_distance(MeanFeatures(2.0), guesses, images).item() == pytest.approx(0.34)
+    assert feature_distance(MeanFeatures(2.0), images, images).item() == 0.0
+
+
+def test_the_feature_distance_moves_guesses_and_neither_surrogate_nor_images() -> None:
+    """A feature's gradient by each of 4 pixels is 1/4; 2 (0.2 - 0.6) / 2 images."""
+    surrogate = MeanFeatures().requires_grad_(False)
+    guesses, images = grey(0.2).requires_grad_(), grey(0.6).requires_grad_()
+    feature_distance(surrogate, guesses, images).backward()
+    torch.testing.assert_close(guesses.grad, torch.full((2, 1, 2, 2), -0.1))
+    assert images.grad is None
+    assert surrogate.weight.grad is None
+
+
+STRIPES = torch.tensor([[[[0.0, 0.5], [0.0, 0.5]]], [[[0.0, 1.0], [0.0, 1.0]]]])
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        # white images: squared errors (1, 0.25, 1, 0.25) and (1, 0, 1, 0)
+        ({}, 0.5625),
+        # means 0.25 and 0.5 against 1
+        ({"features": 2.0, "surrogate": SURROGATE}, 0.5625 + 2 * (0.75**2 + 0.5**2) / 2),
+        # sums 2 * 0.25 and 2 * 1 over 4 pixels
+        ({"total_variation": 0.1}, 0.5625 + 0.1 * (0.5 + 2.0) / 2 / 4),
+        (
+            {"features": 2.0, "surrogate": SURROGATE, "total_variation": 0.1},
+            0.5625 + 0.8125 + 0.03125,
+        ),
+        ({"surrogate": SURROGATE}, 0.5625),
+    ],
+    ids=["none", "features", "total variation", "both", "surrogate without weight"],
+)
+def test_the_objective_adds_up(weights: dict[str, Any], expected: float) -> None:
+    one = objective(spec.Losses(**weights), MeanFeatures())
+    white = torch.ones_like(STRIPES)
+    assert one.loss(nn.Identity(), STRIPES, white).item() == pytest.approx(expected)
+    sums = one.sums(nn.Identity(), STRIPES, white)
+    assert sums == {"loss": pytest.approx(2 * 0.5625), "total": pytest.approx(2 * expected)}
+
+
+def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
+    """Whatever the sizes of the batches, as validation adds them."""
+    generator = torch.Generator().manual_seed(1)
+    guesses, images = (torch.rand(5, 3, 8, 8, generator=generator) for _ in range(2))
+    losses = spec.Losses(features=3.0, total_variation=0.2, surrogate=SURROGATE)
+    one = objective(losses, MeanFeatures())
+    whole = one.sums(nn.Identity(), guesses, images)
+    parts = [one.sums(nn.Identity(), guesses[part], images[part]) for part in (slice(0, 4), slice(4, 5))]
+    assert whole == {name: pytest.approx(parts[0][name] + parts[1][name]) for name in whole}
+
+
+def test_no_other_loss_is_the_plain_squared_error() -> None:
+    one, plain = objective(spec.Losses(), None), reconstruction()
+    white = torch.ones_like(STRIPES)
+    loss = one.loss(nn.Identity(), STRIPES, white)
+    assert torch.equal(loss, plain.loss(nn.Identity(), STRIPES, white))
+
+
+def test_the_adversarial_part_is_trained_on_and_not_chosen_by() -> None:
+    rival = Rival(nn.Identity(), Brightness())
+    images = torch.ones_like(STRIPES)
+    one = objective(spec.Losses(adversarial=0.3), None)
+    added = one.loss(rival, STRIPES, images) - nn.functional.mse_loss(STRIPES, images)
+    torch.testing.assert_close(added, adversarial(rival.discriminator, STRIPES, images, 0.3))
+    assert one.sums(rival, STRIPES, images)["total"] == pytest.approx(2 * 0.5625)
+    assert one.badness({"loss": 1.0, "total": 2.0}) < one.badness({"loss": 0.5, "total": 3.0})
+
+
+def test_a_rival_reconstructs_as_its_network() -> None:
+    torch.manual_seed(0)
+    network = nn.Linear(3, 4)
+    inputs = torch.rand(5, 3)
+    assert torch.equal(Rival(network, Brightness())(inputs), network(inputs))
+
+
+# Training both networks
+
+RECIPE = spec.Recipe(epochs=3, batch_size=8, learning_rate=0.01, validation_fraction=0.2)
+LOSSES = spec.Losses(adversarial=0.1, features=0.5, total_variation=0.01, surrogate=SURROGATE)
+
+
+def pairs() -> Pairs:
+    """Return encoded scores of two classes and images that differ in brightness."""
+    labels = torch.arange(30) % 2
+    noise = torch.randint(0, 120, (30, 1, 32, 32), generator=torch.Generator().manual_seed(5))
+    return Pairs(50.0 * torch.eye(2)[labels], (noise + 100 * labels[:, None, None, None]).to(torch.uint8))
+
+
+def rival() -> Rival:
+    """Return an untrained inverter and its discriminator."""
+    model = spec.Model(name="ami-digit", width=0.01)
+
+    def build() -> nn.Module:
+        network = build_inverter(model, classes=2, channels=1, image_size=32)
+        return Rival(network, Discriminator(channels=1, image_size=32, width=0.05))
+
+    built = seeded(build, 3)
+    assert isinstance(built, Rival)
+    return built
+
+
+def trained(world: World) -> tuple[dict[str, Tensor], Fitted]:
+    """Fit an inverter against a discriminator; return the weights of both and the fit."""
+    torch.set_num_threads(1)
+    model, surrogate = rival(), MeanFeatures().requires_grad_(False)
+    fitted = fit(model, pairs(), objective(LOSSES, surrogate), RECIPE, 7, world)
+    assert surrogate.weight.item() == 1.0
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}, fitted
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[dict[str, Tensor], Fitted]:
+    """Return an undisturbed training."""
+    return trained(World())
+
+
+def test_training_moves_both_networks(whole: tuple[dict[str, Tensor], Fitted]) -> None:
+    before = rival().state_dict()
+    for part in ("network.", "discriminator."):
+        names = [name for name, _ in rival().named_parameters() if name.startswith(part)]
+        assert names
+        assert not any(torch.equal(before[name], whole[0][name]) for name in names), part
+    assert set(whole[1].curves) == {"train_loss", "validation_loss", "validation_total"}
+
+
+def test_training_repeats_bit_for_bit(whole: tuple[dict[str, Tensor], Fitted]) -> None:
+    weights, fitted = trained(World())
+    assert same(weights, whole[0])
+    assert fitted == whole[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_interrupted_training_ends_with_the_same_bytes(
+    epoch: int, whole: tuple[dict[str, Tensor], Fitted]
+) -> None:
+    memory = Memory()
+    with pytest.raises(Cancelled, match=f"stopped after epoch {epoch} of 3"):
+        trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(epoch)))
+    assert memory.saves == epoch
+    weights, fitted = trained(World(checkpoint=memory))
+    assert same(weights, whole[0])
+    assert fitted == whole[1]

@@ -1,0 +1,126 @@
+"""Names that two sets share, and private classes without images, from manifests and labels alone."""
+
+import numpy as np
+import pytest
+
+from orchestrator.datasets import Description, Labels
+from orchestrator.datasets.classes import check_parts, class_order, other_classes, shared_identities
+from orchestrator.spec import Auxiliary, Data
+
+DATA = Data(dataset="faces", class_pool=3)
+
+
+def about(name: str, *class_names: str) -> Description:
+    return Description(
+        name=name,
+        digest="0" * 64,
+        source="memory",
+        num_images=4 * len(class_names),
+        num_classes=len(class_names),
+        image_shape=(8, 8, 1),
+        splits=("default",),
+        class_names=class_names,
+    )
+
+
+FACES = about("faces", "Ann_Lee", "Bob_Ray", "Carl", "Dora", "Eve")
+POOL = [FACES.class_names[one] for one in class_order(5, 0)[:3]]
+PUBLIC = [FACES.class_names[one] for one in class_order(5, 0)[3:]]
+
+
+def spelt(name: str) -> str:
+    return name.upper().replace("_", " ")
+
+
+def test_shared_names_are_those_of_the_pool_in_any_spelling() -> None:
+    other = about("other", spelt(POOL[1]), PUBLIC[0], "Nobody", spelt(POOL[0]))
+    assert shared_identities(FACES, other, DATA) == (spelt(POOL[1]), spelt(POOL[0]))
+    everything = Data(dataset="faces")
+    assert shared_identities(FACES, other, everything) == (spelt(POOL[1]), PUBLIC[0], spelt(POOL[0]))
+
+
+def test_the_private_set_gives_its_public_classes() -> None:
+    generic = Auxiliary(kind="generic")
+    assert other_classes(FACES, None, DATA, generic) == tuple(int(one) for one in class_order(5, 0)[3:])
+
+
+@pytest.mark.parametrize("kind", ["generic", "augmented"])
+def test_overlap_is_refused_removed_or_allowed(kind: str) -> None:
+    other = about("other", POOL[0], "Nobody", POOL[1], PUBLIC[0])
+
+    def classes(overlap: str) -> tuple[int, ...]:
+        chosen = {"kind": kind, "dataset": "other", "overlap": overlap}
+        return other_classes(FACES, other, DATA, Auxiliary.model_validate(chosen))
+
+    assert classes("remove") == (1, 3)
+    assert classes("allow") == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="auxiliary") as refusal:
+        classes("refuse")
+    assert str(refusal.value) == (
+        f"auxiliary.dataset=other holds 2 of the private classes by name ({POOL[0]}, {POOL[1]}), but "
+        f"auxiliary.kind={kind} promises others; set auxiliary.overlap to remove or allow, or stage it again "
+        "with --exclude."
+    )
+
+
+def test_many_shared_names_are_cut_short() -> None:
+    everybody = Auxiliary(kind="generic", dataset="copy")
+    with pytest.raises(ValueError, match=r"holds 5 of .* by name \(Ann_Lee, Bob_Ray, Carl, \.\.\.\), but"):
+        other_classes(FACES, FACES, Data(dataset="faces"), everybody)
+
+
+def test_removing_everybody_is_refused() -> None:
+    removed = Auxiliary(kind="generic", dataset="copy", overlap="remove")
+    with pytest.raises(
+        ValueError, match=r"auxiliary.overlap=remove leaves nothing of auxiliary.dataset=copy"
+    ):
+        other_classes(FACES, about("copy", *POOL), DATA, removed)
+
+
+def test_distinct_sets_are_not_compared_by_name() -> None:
+    assert other_classes(FACES, FACES, DATA, Auxiliary(kind="distinct", dataset="x")) == (0, 1, 2, 3, 4)
+
+
+def there(gaps: dict[str, int]) -> Labels:
+    """Return labels of four images in each part and class, without those of the given part and class."""
+    labels, codes = np.repeat(np.arange(5), 12), np.tile(np.arange(12) % 3, 5).astype(np.uint8)
+    stays = np.ones(60, dtype=bool)
+    for part, label in gaps.items():
+        stays &= ~((labels == label) & (codes == ("train", "auxiliary", "evaluation").index(part)))
+    return Labels(labels[stays], {"default": codes[stays]})
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ("train", "same-train"),
+        ("evaluation", "same-test"),
+        ("auxiliary", "same-heldout"),
+        ("train", "generic"),
+    ],
+)
+def test_a_private_class_without_an_image_of_a_needed_part_is_named(part: str, kind: str) -> None:
+    private = int(class_order(5, 0)[1])
+    with pytest.raises(ValueError, match="has no") as refusal:
+        check_parts(FACES, there({part: private}), DATA, 2, kind)
+    assert str(refusal.value) == (
+        f"data.split=default of faces has no {part} image of class {private} ({FACES.class_names[private]}), "
+        "and 1 of 2 private classes have none; use another data.split or stage the set again with --split or "
+        "--exclude."
+    )
+
+
+def test_gaps_of_other_classes_do_not_matter() -> None:
+    check_parts(FACES, there({"train": int(class_order(5, 0)[4])}), DATA, 3, "same-heldout")
+
+
+def test_gaps_of_a_part_that_nobody_needs_do_not_matter() -> None:
+    check_parts(FACES, there({"auxiliary": int(class_order(5, 0)[1])}), DATA, 2, "same-train")
+
+
+def test_a_split_without_a_part_is_fine_until_the_part_is_needed() -> None:
+    half = Labels(np.repeat(np.arange(5), 2), {"default": np.tile(np.array([0, 2], dtype=np.uint8), 5)})
+    check_parts(FACES, half, DATA, 3, "same-test")
+    text = "data.split=default of faces has no auxiliary images of the chosen classes; use another data.split"
+    with pytest.raises(ValueError, match=text):
+        check_parts(FACES, half, DATA, 3, "same-heldout")

@@ -1,0 +1,315 @@
+"""Which stages each attack has, what they need, what their keys depend on, and what cannot be attacked."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.plan import Profile, Stage, dataset_names, plan
+from tests import tiny
+
+DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64}
+INVERTER = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
+SURROGATE = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
+LOSSES = {"features": 0.1, "surrogate": SURROGATE}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "inverter": INVERTER,
+    "with features": {**INVERTER, "losses": LOSSES},
+    "joint": {"name": "joint", "model": tiny.DIGIT},
+    "mia": {"name": "mia"},
+    "optimization": {"name": "optimization"},
+}
+INFERENCE = {"evaluation.task": "class-inference"}
+
+
+def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
+    """Return the stages of the tiny trial with an attack and dotted paths changed."""
+    return plan(tiny.spec({"attack": ATTACKS[attack], **(changes or {})}), DIGESTS, Profile())
+
+
+def changed(attack: str, changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
+    """Return the stages whose keys differ (`start` applied to both)."""
+    before, after = planned(attack, start), planned(attack, {**(start or {}), **changes})
+    assert list(before) == list(after)
+    return {name for name in before if before[name].key != after[name].key}
+
+
+# Roles of each stage that the attack adds or whose needs it changes, with the stage that fills the role
+PREDICTIONS = {"predictions": {"target": "target"}}
+INVERSION = {**PREDICTIONS, "inversion": {"predictions": "predictions"}}
+FEATURES = {
+    **PREDICTIONS,
+    "surrogate": {"predictions": "predictions"},
+    "inversion": {"predictions": "predictions", "surrogate": "surrogate"},
+}
+
+
+@pytest.mark.parametrize(
+    ("attack", "task", "victim", "own", "last"),
+    [
+        ("inverter", "reconstruction", "target", INVERSION, "inversion"),
+        ("inverter", "class-inference", "target", INVERSION, "inversion"),
+        ("with features", "reconstruction", "target", FEATURES, "inversion"),
+        ("with features", "class-inference", "target", FEATURES, "inversion"),
+        ("joint", "reconstruction", "joint", {}, "joint"),
+        ("joint", "class-inference", "joint", {}, "joint"),
+        ("mia", "class-inference", "target", {"optimization": {"target": "target"}}, "optimization"),
+        (
+            "optimization",
+            "reconstruction",
+            "target",
+            {"optimization": {"target": "target", "victims": "victims"}},
+            "optimization",
+        ),
+        (
+            "optimization",
+            "class-inference",
+            "target",
+            {"optimization": {"target": "target"}},
+            "optimization",
+        ),
+    ],
+)
+def test_stages_in_order_and_what_they_need(
+    attack: str, task: str, victim: str, own: dict[str, dict[str, str]], last: str
+) -> None:
+    stages = planned(attack, {"evaluation.task": task})
+    expected: dict[str, dict[str, str]] = {"pretrain": {}, victim: {"pretrain": "pretrain"}, "judge": {}}
+    judged = {"target": victim, "judge": "judge", "attack": last}
+    if task == "reconstruction":
+        expected["victims"] = {"target": victim}
+        judged["victims"] = "victims"
+    expected |= {**own, "evaluation": judged}
+    names = {stage.key: name for name, stage in stages.items()}
+    found = {name: {role: names[key] for role, key in stage.needs.items()} for name, stage in stages.items()}
+    assert found == expected
+    assert list(stages) == list(expected)
+    assert all(stage.name == name for name, stage in stages.items())
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_without_pretraining_nobody_needs_it(attack: str) -> None:
+    stages = planned(attack, {**INFERENCE, "target.pretrain": None})
+    assert "pretrain" not in stages
+    assert not any("pretrain" in stage.needs for stage in stages.values())
+
+
+# Who shares what
+
+
+@pytest.mark.parametrize("attack", ["inverter", "with features"])
+def test_a_full_release_has_one_inverter_aligned_or_not(attack: str) -> None:
+    full = {"release.truncation": None}
+    assert changed(attack, {"attack.align": False}, full) == {"evaluation"}
+    aligned = planned(attack, full)["inversion"].key
+    keys = {
+        planned(attack, {"attack.align": False, "release.truncation": m})["inversion"].key for m in (1, 2)
+    }
+    assert keys == {aligned}
+    assert planned(attack, {"release.truncation": 2})["inversion"].key != aligned
+
+
+@pytest.mark.parametrize(
+    ("attack", "start"),
+    [
+        ("mia", INFERENCE),
+        ("optimization", INFERENCE),
+        ("optimization", {}),
+        ("joint", {}),
+        ("joint", INFERENCE),
+    ],
+)
+def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
+    attack: str, start: dict[str, Any]
+) -> None:
+    for auxiliary in ({"kind": "distinct"}, {"kind": "same-train", "size": 7}, {"seed": 3}):
+        assert changed(attack, {"auxiliary": auxiliary}, start) == set()
+    trial = tiny.spec({"attack": ATTACKS[attack], "auxiliary": {"kind": "distinct"}, **start})
+    assert dataset_names(trial) == {"private": "digits"}
+
+
+@pytest.mark.parametrize(
+    "release", [{"truncation": 2}, {"truncation": None}, {"decimals": 3}, {"labels_only": True}], ids=str
+)
+@pytest.mark.parametrize("attack", ["mia", "optimization"])
+def test_white_box_class_inference_does_not_depend_on_the_release(
+    attack: str, release: dict[str, Any]
+) -> None:
+    assert changed(attack, {"release": release}, INFERENCE) == {"evaluation"}
+
+
+def test_optimisation_of_a_prediction_depends_on_what_is_released() -> None:
+    assert changed("optimization", {"release.truncation": 2}) == {"optimization", "evaluation"}
+    assert changed("optimization", {"release.decimals": 2}) == {"optimization", "evaluation"}
+
+
+# The surrogate
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [{}, {"adversarial": 0.1}, {"total_variation": 0.1}, {"surrogate": SURROGATE}],
+    ids=["none", "adversarial", "total variation", "surrogate without weight"],
+)
+def test_only_the_feature_loss_needs_a_surrogate(losses: dict[str, Any]) -> None:
+    stages = planned("inverter", {"attack.losses": losses})
+    assert "surrogate" not in stages
+    assert set(stages["inversion"].needs) == {"predictions"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"attack.losses": {**LOSSES, "adversarial": 0.5}}, {"inversion", "evaluation"}),
+        ({"attack.losses": {**LOSSES, "features": 0.5}}, {"inversion", "evaluation"}),
+        ({"attack.losses": {**LOSSES, "total_variation": 0.5}}, {"inversion", "evaluation"}),
+        ({"attack.offset": 7.0}, {"inversion", "evaluation"}),
+        ({"attack.recipe": {"epochs": 9}}, {"inversion", "evaluation"}),
+        ({"attack.seed": 9}, {"inversion", "evaluation"}),
+        (
+            {"attack.losses": {**LOSSES, "surrogate": {**SURROGATE, "seed": 1}}},
+            {"surrogate", "inversion", "evaluation"},
+        ),
+        ({"release.truncation": 2}, {"surrogate", "inversion", "evaluation"}),
+        ({"auxiliary.size": 32}, {"predictions", "surrogate", "inversion", "evaluation"}),
+    ],
+    ids=str,
+)
+def test_a_surrogate_depends_on_the_answers_and_not_on_the_inverter(
+    changes: dict[str, Any], stages: set[str]
+) -> None:
+    assert changed("with features", changes) == stages
+
+
+def test_an_unaligned_inverter_and_its_surrogate_share_full_answers() -> None:
+    unaligned = {"attack.align": False}
+    assert changed("with features", {"release.truncation": 2}, unaligned) == {"evaluation"}
+
+
+# Joint training
+
+AFTER_JOINT = {"joint", "victims", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"attack.weight": 2.0}, AFTER_JOINT),
+        ({"attack.reduction": "sum"}, AFTER_JOINT),
+        ({"attack.log_floor": -20.0}, AFTER_JOINT),
+        ({"attack.seed": 1}, AFTER_JOINT),
+        ({"release.truncation": 2}, AFTER_JOINT),
+        ({"release.renormalised": True}, AFTER_JOINT),
+        ({"target.recipe": {"epochs": 2}}, AFTER_JOINT),
+        ({"target.pretrain": {"seed": 3}}, {"pretrain", *AFTER_JOINT}),
+        ({"judge.seed": 4}, {"judge", "evaluation"}),
+    ],
+    ids=str,
+)
+def test_a_joint_victim_depends_on_the_attack_and_on_the_release(
+    changes: dict[str, Any], stages: set[str]
+) -> None:
+    assert changed("joint", changes) == stages
+
+
+def test_black_box_and_joint_share_pretraining_and_judge_only() -> None:
+    one, other = planned("inverter"), planned("joint")
+    assert "target" not in other
+    shared = {name for name in {*one} & {*other} if one[name].key == other[name].key}
+    assert shared == {"pretrain", "judge"}
+
+
+def test_attacks_on_one_victim_share_it() -> None:
+    every = [planned(attack, INFERENCE) for attack in ATTACKS if attack != "joint"]
+    for name in ("pretrain", "target", "judge"):
+        assert len({stages[name].key for stages in every}) == 1
+
+
+@pytest.mark.parametrize("images", [8, 4096])
+@pytest.mark.parametrize("attack", ["inverter", "with features", "joint"])
+def test_the_number_of_images_measured_changes_no_training(attack: str, images: int) -> None:
+    assert changed(attack, {"evaluation.images": images}) == {"victims", "evaluation"}
+    assert changed(attack, {"evaluation.images": images}, INFERENCE) == {"evaluation"}
+
+
+@pytest.mark.parametrize("attack", ["inverter", "with features", "joint"])
+def test_both_tasks_share_every_training(attack: str) -> None:
+    one, other = planned(attack), planned(attack, INFERENCE)
+    different = {name for name in other if one[name].key != other[name].key}
+    assert different == {"evaluation"}
+    assert set(one) - set(other) == {"victims"}
+
+
+# What cannot be attacked
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"attack": {**INVERTER, "losses": {"features": 0.5}}},
+            "attack.inverter.losses: Value error, features=0.5 needs a surrogate to compare with; set "
+            "attack.losses.surrogate, for example to {model: {name: ami-digit}}.",
+        ),
+        (
+            {"attack": ATTACKS["joint"], "release": {"labels_only": True}},
+            ": Value error, release.labels_only=true passes no gradient to the classifier, so "
+            "attack.name=joint has nothing to train; release scores or choose another attack.",
+        ),
+        (
+            {"attack": ATTACKS["mia"]},
+            ": Value error, attack.name=mia makes one image for each class, not for each prediction; set "
+            "evaluation.task=class-inference or use attack.name=optimization.",
+        ),
+        (
+            {"attack": ATTACKS["optimization"], "release": {"renormalised": True}},
+            ": Value error, release.renormalised=true hides the sum of the kept scores, which "
+            "attack.name=optimization fits; release them as they are or choose another attack.",
+        ),
+        ({"target.classes": 1}, "target.classes: Input should be greater than or equal to 2"),
+        (
+            {"attack": {**INVERTER, "losses": {"adversarial": -0.1}}},
+            "attack.inverter.losses.adversarial: Input should be greater than or equal to 0",
+        ),
+        (
+            {"attack": {**ATTACKS["joint"], "weight": 0.0}},
+            "attack.joint.weight: Input should be greater than 0",
+        ),
+        (
+            {"attack": {**ATTACKS["joint"], "recipe": tiny.RECIPE}},
+            "attack.joint.recipe: Extra inputs are not permitted",
+        ),
+        (
+            {"attack": {**ATTACKS["joint"], "log_floor": 0.0}},
+            "attack.joint.log_floor: Input should be less than 0",
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        tiny.spec(changes)
+    (fault,) = caught.value.errors()
+    assert f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" == text
+
+
+def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
+    known = "'inverter', 'joint', 'mia', 'optimization'"
+    with pytest.raises(ValidationError, match=known):
+        tiny.spec({"attack": {"name": "gmi"}})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": {**INVERTER, "losses": LOSSES}, "release": {"labels_only": True}},
+        {"attack": {**INVERTER, "losses": {"surrogate": SURROGATE}}},
+        {"attack": ATTACKS["joint"], "release": {"renormalised": True, "truncation": 2}},
+        {"attack": ATTACKS["mia"], "release": {"renormalised": True}, **INFERENCE},
+        {"attack": ATTACKS["optimization"], "release": {"labels_only": True}},
+        {"target.classes": 2, "release": {"truncation": 2}},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_next_to_it_is_allowed(changes: dict[str, Any]) -> None:
+    assert list(plan(tiny.spec(changes), DIGESTS, Profile()))[-1] == "evaluation"
