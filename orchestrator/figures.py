@@ -42,7 +42,7 @@ def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[s
     """Return the rows whose other axes take values that every (one, other) cell has."""
     settings = pd.Series(list(table[list(rest)].itertuples(index=False, name=None)), index=table.index)
     cells = [set(part) for _, part in settings.groupby([table[one], table[other]])]
-    return table[settings.isin(set.intersection(*cells))].assign(setting=settings)
+    return table.assign(setting=settings)[settings.isin(set.intersection(*cells))]
 
 
 def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from orchestrator.datasets.classes import auxiliary_dataset_name
-from orchestrator.spec import InverterAttack, JointAttack, Release, Spec, TrialSpec
+from orchestrator.spec import Evaluation, InverterAttack, JointAttack, Release, Spec, TrialSpec
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
 VERSIONS = {
@@ -82,6 +82,7 @@ def queries_auxiliary(spec: TrialSpec) -> bool:
 
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
     """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest."""
+    spec = _canonical(spec)
     draft = _Draft(dataset_names(spec), digests, profile)
     data, target, attack = spec.data, spec.target, spec.attack
     f = {"data": data, "target": target}
@@ -90,13 +91,15 @@ def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[
         draft.add("pretrain", specs, ("private", "pretrain"), {})
     if isinstance(attack, JointAttack):  # the developer's F: one training leaves F and G
         victim = "joint"
-        draft.add("joint", {**f, "attack": attack, "release": spec.release}, ("private",), _PRETRAINED)
+        # Rounding passes no gradient, so it is left to the evaluation.
+        release = spec.release.model_copy(update={"decimals": None})
+        draft.add("joint", {**f, "attack": attack, "release": release}, ("private",), _PRETRAINED)
     else:
         victim = "target"
         draft.add("target", f, ("private",), _PRETRAINED)
     draft.add("judge", {"data": data, "judge": spec.judge}, ("private",), {})
     if spec.evaluation.task == "reconstruction":
-        draft.add("victims", {**f, "evaluation": spec.evaluation}, ("private",), {"target": victim})
+        draft.add("victims", {**f, "evaluation": _drawn(spec)}, ("private",), {"target": victim})
     judged = {"release": spec.release, "judge": spec.judge, "evaluation": spec.evaluation}
     needs = {"target": victim, "victims": "victims", "judge": "judge", "attack": _attack(draft, spec)}
     draft.add("evaluation", {**f, "attack": attack, **judged}, ("private",), needs)
@@ -104,6 +107,24 @@ def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[
 
 
 _PRETRAINED = {"pretrain": "pretrain"}
+
+
+def _canonical(spec: TrialSpec) -> TrialSpec:
+    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss asks."""
+    attack = spec.attack
+    if isinstance(attack, InverterAttack) and not attack.losses.features:
+        losses = attack.losses.model_copy(update={"surrogate": None})
+        attack = attack.model_copy(update={"losses": losses})
+    release = Release(labels_only=True) if spec.release.labels_only else spec.release
+    return spec.model_copy(update={"attack": attack, "release": release})
+
+
+def _drawn(spec: TrialSpec) -> Evaluation:
+    """Return what of the evaluation says which images are attacked: how many are shown does not, and class
+    inference has no images at all."""
+    if spec.evaluation.task == "class-inference":
+        return Evaluation(task="class-inference")
+    return spec.evaluation.model_copy(update={"grid": Evaluation().grid})
 
 
 @dataclass
@@ -140,7 +161,7 @@ def _attack(draft: _Draft, spec: TrialSpec) -> str:
         release = Release() if is_class else spec.release
         specs = {"data": data, "target": target, "attack": attack, "release": release}
         needs = {"target": "target", "victims": "victims"}
-        draft.add("optimization", {**specs, "evaluation": spec.evaluation}, ("private",), needs)
+        draft.add("optimization", {**specs, "evaluation": _drawn(spec)}, ("private",), needs)
         return "optimization"
     images = {"data": data, "target": target, "auxiliary": spec.auxiliary}
     sets = ("private", "auxiliary")

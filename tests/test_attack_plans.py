@@ -181,6 +181,14 @@ def test_a_surrogate_depends_on_the_answers_and_not_on_the_inverter(
     assert changed("with features", changes) == stages
 
 
+def test_what_changes_nothing_changes_no_key() -> None:
+    labels = {"release.labels_only": True, "release.truncation": None}
+    assert changed("inverter", {"release.truncation": 2}, labels) == set()
+    assert changed("joint", {"release.decimals": 2}) == {"evaluation"}
+    assert changed("mia", {"evaluation.images": 5}, INFERENCE) == {"evaluation"}
+    assert changed("optimization", {"evaluation.grid": 2}) == {"evaluation"}
+
+
 def test_an_unaligned_inverter_and_its_surrogate_share_full_answers() -> None:
     unaligned = {"attack.align": False}
     assert changed("with features", {"release.truncation": 2}, unaligned) == {"evaluation"}

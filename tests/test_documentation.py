@@ -15,13 +15,15 @@ import pytest
 import typer
 from ray.dashboard.modules.job.cli import submit
 
-from jobs import stage_data, sweep, ui
+from jobs import report, stage_data, sweep, ui
 from orchestrator import spec, study, study_file
+from orchestrator.datasets import Location
 from orchestrator.datasets.sources import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.freezing import cut_points
 from orchestrator.points import expand
+from orchestrator.preflight import Preflight, check_report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +35,8 @@ SECTIONS: dict[str, type[spec.Spec]] = {
     "`search.scheduler`": study.Asha,
     "`resources`": study.Resources,
     "`report`": study.Report,
+    "An entry of `report.printed`": study.Printed,
+    "An entry of `report.orderings`": study.Ordering,
     "A range in `sweep`": study.Range,
     "`base`": spec.TrialSpec,
     "`base.data`": spec.Data,
@@ -40,7 +44,12 @@ SECTIONS: dict[str, type[spec.Spec]] = {
     "`base.target.pretrain`": spec.Pretrain,
     "`base.release`": spec.Release,
     "`base.auxiliary`": spec.Auxiliary,
-    "`base.attack`": spec.Attack,
+    "`base.attack`, `name: inverter`": spec.InverterAttack,
+    "`base.attack.losses`": spec.Losses,
+    "`base.attack.losses.surrogate`": spec.Surrogate,
+    "`base.attack`, `name: joint`": spec.JointAttack,
+    "`base.attack`, `name: mia`": spec.MiaAttack,
+    "`base.attack`, `name: optimization`": spec.OptimizationAttack,
     "`base.judge`": spec.Judge,
     "`base.evaluation`": spec.Evaluation,
     "Every `recipe`": spec.Recipe,
@@ -50,6 +59,7 @@ SECTIONS: dict[str, type[spec.Spec]] = {
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
 RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
 ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
+CELEBA = f"{STAGE}_celeba_without_the_people_of_a_list"
 SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.seed=[0]'"
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
 README_COMMANDS = {
@@ -69,6 +79,9 @@ README_COMMANDS = {
     "python -m jobs.stage_data mnist:DIR s3://BUCKET/datasets": f"{STAGE}_idx_sets",
     FOLDER: f"{STAGE}_an_image_folder_and_skipping_what_is_no_image",
     "python -m jobs.sweep STUDY.yaml --data DATASETS/": f"{HERE}_commands_parse",
+    "python -m jobs.stage_data celeba:DIR DATASETS/ --size 64 --channels 1 --exclude LIST.txt": CELEBA,
+    "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
+    "python -m jobs.report ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
 }
 
 
@@ -103,10 +116,15 @@ def parse(command: str) -> None:
 def _parse_job(module: str, arguments: list[str]) -> None:
     browse = typer.Typer()
     browse.command()(ui.main)
-    apps = {"jobs.sweep": sweep.app, "jobs.stage_data": stage_data.app, "jobs.ui": browse}
+    apps = {
+        "jobs.sweep": sweep.app,
+        "jobs.report": report.app,
+        "jobs.stage_data": stage_data.app,
+        "jobs.ui": browse,
+    }
     context = typer.main.get_command(apps[module]).make_context(module, arguments)
     name = str(context.params.get("study"))
-    if module == "jobs.sweep" and name != "STUDY.yaml":
+    if module in ("jobs.sweep", "jobs.report") and not name.startswith("STUDY"):
         chosen = study_file.read_study(
             sweep._find(str(ROOT / name) if "/" in name else name),
             overrides=context.params["overrides"],
@@ -158,6 +176,10 @@ def _kind(part: dict[str, Any]) -> str:
     if part.get("type") == "object":
         values = part.get("additionalProperties")
         return f"a mapping of {_kind(values)}" if isinstance(values, dict) and values else "a mapping"
+    if "oneOf" in part:
+        return " or ".join(_kind(one) for one in part["oneOf"])
+    if "const" in part:
+        return f"`{part['const']}`"
     words = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     names = {"boolean": "`true` or `false`", "null": "null", "string": "text", None: "anything"}
     name = names.get(part.get("type"), part.get("type"))
@@ -278,6 +300,44 @@ def test_readme_names_every_study_metric_and_file() -> None:
     modules = {path.stem for path in (ROOT / "orchestrator").glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
     assert modules | packages | {"jobs", "cluster", "tests", "benchmarks", "docs"} <= named
+
+
+SHIPPED = sorted(path.stem for path in (ROOT / "jobs" / "studies").glob("*.yaml") if "test-" not in path.name)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_study_plans_small_enough_for_a_test_and_needs_no_data_there(name: str) -> None:
+    chosen = study_file.read_study(sweep._find(name), scale="smoke")
+    check_report(chosen)
+    points, dropped = expand(chosen)
+    assert len(points) <= 16
+    resolved = Preflight(Location()).resolve_all(points)  # built-in data sets only
+    assert [point.index for point in resolved] == list(range(len(points)))
+    assert all("target.classes" in one.reason for one in dropped)  # m > k
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("ami-")])
+def test_every_study_has_the_papers_scale_and_a_small_one(name: str) -> None:
+    for scale, width in ((None, 1.0), ("small", None)):
+        chosen = study_file.read_study(sweep._find(name), scale=scale)
+        check_report(chosen)
+        points, _ = expand(chosen)
+        assert {seed for point in points for seed in [point.spec.target.seed]} == {0, 1, 2}
+        widths = {point.spec.target.model.width for point in points}
+        assert widths == {width} if width else max(widths) < 1
+    assert chosen.report.orderings
+
+
+def test_every_figure_and_table_of_ami_has_a_row() -> None:
+    rows = STUDIES.read_text(encoding="ascii").partition("## The studies")[2].partition("\n## ")[0]
+    named = {
+        number for text in re.findall(r"Figures? ([0-9, and]+)", rows) for number in re.findall(r"\d+", text)
+    }
+    assert named >= {str(number) for number in range(1, 13)}
+    assert "Table I " in rows
+    assert "Table II" in rows
+    for name in SHIPPED:
+        assert f"`{name}`" in rows
 
 
 def test_every_field_of_a_study_is_documented() -> None:

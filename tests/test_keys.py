@@ -99,6 +99,8 @@ TRAINED = {"target", *QUERIED}
         ({"attack.offset_learnable": True}, ATTACKED),
         ({"judge.seed": 4}, {"judge", "evaluation"}),
         ({"evaluation.images": 8}, {"victims", "evaluation"}),
+        ({"evaluation.grid": 2}, {"evaluation"}),
+        ({"attack.losses": {"surrogate": {"model": tiny.DIGIT}}}, set()),
         ({"data.class_seed": 1}, {"pretrain", "judge", *TRAINED}),
         ({"data.split": "even"}, {"pretrain", "judge", *TRAINED}),
     ],

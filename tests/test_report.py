@@ -382,3 +382,13 @@ def test_tables_that_compare_are_made_where_the_study_asks() -> None:
         "survives_holm,verdict,resampled,note"
     )
     assert not [name for name in report_files(tiny.study(axes), records, store) if "orderings" in name]
+
+
+def test_only_pairs_of_axes_whose_cells_share_a_setting_have_a_map() -> None:
+    records = [
+        record(index, {"m": m, "attack": attack, "align": align}, {MSE: 0.1 * index})
+        for index, (m, attack, align) in enumerate(
+            [(1, "inverter", True), (1, "inverter", False), (1, "mia", "-"), (2, "inverter", True)]
+        )
+    ]
+    assert list(heat_maps(records, MSE)) == ["heatmap-attack-align.png"]  # both have m = 1

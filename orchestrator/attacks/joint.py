@@ -33,7 +33,7 @@ class Pair(nn.Module):
     def encode(self, logits: Tensor) -> Tensor:
         """Encode what would be released of the logits; rounding is left out, it passes no gradient."""
         logs = logits.log_softmax(dim=1)
-        kept = largest(logs, self.m)
+        kept = largest(logs, self.m) & (logs.exp() > 0)  # a score that vanishes is dropped, as on release
         if self.is_renormalised:
             logs = logs - logs.where(kept, -float("inf")).logsumexp(dim=1, keepdim=True)
         inverter = self.inverter

@@ -184,6 +184,25 @@ def test_excluded_classes_and_the_checksum_of_the_list(tmp_path: Path) -> None:
     assert "already holds another set" in stage(folder, tmp_path / "out").stderr
 
 
+def test_celeba_without_the_people_of_a_list(tmp_path: Path) -> None:
+    folder, rng = tmp_path / "celeba", np.random.default_rng(0)
+    (folder / "img_align_celeba").mkdir(parents=True)
+    people = [number % 3 for number in range(18)]
+    names = [f"{number:06d}.jpg" for number in range(1, 19)]
+    lines = [f"{name} {who}\n" for name, who in zip(names, people, strict=True)]
+    (folder / "identity_CelebA.txt").write_text("".join(lines), encoding="ascii")
+    for name in names[:-1]:  # the last one is missing
+        pixels = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "img_align_celeba" / name)
+    (tmp_path / "LIST.txt").write_text("1\n99\n", encoding="ascii")
+    flags = ("--size", "64", "--channels", "1", "--exclude", tmp_path / "LIST.txt")
+    output = staged(f"celeba:{folder}", tmp_path / "out", *flags)
+    assert "images: 18 seen, 11 kept, 7 dropped; 2 classes, 64x64x1" in output
+    assert "dropped: 6 excluded class" in output
+    assert "dropped: 1 no such picture on disk" in output
+    assert "excluded: 1 of 2 listed names" in output
+
+
 def test_splits_that_nobody_asked_for(tmp_path: Path) -> None:
     output = staged(people(tmp_path / "people"), tmp_path / "out")
     assert "split default: 4 train, 2 auxiliary, 2 evaluation" in output
