@@ -1,0 +1,59 @@
+"""Every kind of attack trained or searched by two workers together, as a worker group does it."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.artifacts import Artifacts
+from orchestrator.build import build, use_profile
+from orchestrator.datasets import Location
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.training import World
+from tests import tiny
+from tests.test_scenarios import trial
+
+NAMES = ["with losses", "learnable offset", "joint", "optimization"]
+
+
+def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+    """Build every stage of the trials as one of several processes; rank 0 publishes."""
+    use_profile(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
+    store, world = Artifacts(DirectoryBlobs(Path(folder))), World(rank=rank, size=size)
+    for name in NAMES:
+        for stage in tiny.stages(trial(name, "reconstruction")).values():
+            if not world.agree(store.find(stage.key) is not None):
+                build(stage, world, store, Location())
+            torch.distributed.barrier()  # published before the next stage reads it
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the store of two workers."""
+    folder = tmp_path_factory.mktemp("workers")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(as_rank, args=(2, port, str(folder)), nprocs=2)
+    return folder
+
+
+def metrics(folder: Path, name: str) -> dict[str, Any]:
+    """Return every metric of a trial, computed here if need be."""
+    return tiny.run(trial(name, "reconstruction"), folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_workers_do_what_one_does(name: str, together: Path, tmp_path: Path) -> None:
+    ours = metrics(together, name)  # all stored: nothing is computed here
+    assert not list(together.rglob("checkpoints/*"))
+    alone = metrics(tmp_path, name)
+    assert set(ours) == set(alone)
+    assert ours["inversion/mse_test"] == pytest.approx(alone["inversion/mse_test"], abs=0.05)
+    assert ours["attack/queries"] == alone["attack/queries"] if "attack/queries" in alone else name == "joint"
