@@ -13,7 +13,7 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"spec", "blobs", "records", "directory"},
+    {"spec", "spec_parts", "attack_specs", "blobs", "records", "directory"},
     {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}

@@ -84,7 +84,7 @@ def test_parquet_holds_the_same_table_with_mixed_axes_as_text() -> None:
 
 
 def test_summary_over_seeds_by_hand() -> None:
-    records = [
+    records: list[TrialRecord] = [
         *grid({(1, 5): [0.1, 0.2, 0.6], (3, 5): [0.5]}),
         record(9, {"m": 3, "k": 5, "seed": 1}, {}, "failed"),
     ]
@@ -103,7 +103,7 @@ def test_a_metric_that_is_missing_is_empty_not_zero() -> None:
 
 
 def test_one_heat_map_for_each_pair_of_swept_axes() -> None:
-    records = [
+    records: list[TrialRecord] = [
         record(i, {"m": m, "k": k, "auxiliary.size": size, "seed": seed, "align": True}, {MSE: i / 10})
         for i, (m, k, size, seed) in enumerate(
             (m, k, size, seed) for m in (1, "all") for k in (3, 5) for size in (10, 20) for seed in (0, 1)
@@ -135,7 +135,7 @@ def test_a_report_has_its_files_and_repeats_byte_for_byte() -> None:
     objectives = {MSE: "minimize", "target/accuracy": "maximize"}
     axes = {"release.truncation": [1, 2], "target.classes": [2, 3]}
     study = tiny.study(axes, search={"objectives": objectives})
-    records = [
+    records: list[TrialRecord] = [
         record(i, {"m": m, "k": k}, {MSE: i / 10, "target/accuracy": 0.5})
         for i, (m, k) in enumerate([(1, 2), (1, 3), (2, 3)])
     ]
@@ -312,7 +312,7 @@ def with_images(
 
 def test_values_by_image_are_compared_class_by_class() -> None:
     store = Artifacts(MemoryBlobs("memory"))
-    records = [
+    records: list[TrialRecord] = [
         with_images(store, 0, {"k": 2, "seed": 0}, [0.5, 0.4]),
         with_images(store, 1, {"k": 3, "seed": 0}, [0.3, 0.3, 9.0]),  # the third class has no partner
         with_images(store, 2, {"k": 2, "seed": 1}, [0.6, 0.5]),
@@ -334,7 +334,7 @@ def test_values_by_image_are_compared_class_by_class() -> None:
 
 def test_an_axis_that_one_attack_does_not_have_pairs_with_each_of_its_values() -> None:
     axes: list[tuple[str, Scalar]] = [("mia", "-"), ("inverter", False), ("inverter", True)]
-    records = [
+    records: list[TrialRecord] = [
         record(i, {"attack.name": name, "align": align, "seed": 0}, {MSE: 0.9 - i / 10})
         for i, (name, align) in enumerate(axes)
     ]
@@ -385,10 +385,11 @@ def test_tables_that_compare_are_made_where_the_study_asks() -> None:
 
 
 def test_only_pairs_of_axes_whose_cells_share_a_setting_have_a_map() -> None:
-    records = [
-        record(index, {"m": m, "attack": attack, "align": align}, {MSE: 0.1 * index})
-        for index, (m, attack, align) in enumerate(
-            [(1, "inverter", True), (1, "inverter", False), (1, "mia", "-"), (2, "inverter", True)]
-        )
+    axes: list[dict[str, Scalar]] = [
+        {"m": 1, "attack": "inverter", "align": True},
+        {"m": 1, "attack": "inverter", "align": False},
+        {"m": 1, "attack": "mia", "align": "-"},
+        {"m": 2, "attack": "inverter", "align": True},
     ]
+    records = [record(index, one, {MSE: 0.1 * index}) for index, one in enumerate(axes)]
     assert list(heat_maps(records, MSE)) == ["heatmap-attack-align.png"]  # both have m = 1
