@@ -1,4 +1,4 @@
-"""What an inverter of MNIST must reach: full scores beat the mean image of the right class, m = 1 comes close.
+"""What an inverter of MNIST must reach: full scores beat the right class's mean image, m = 1 comes close.
 
 The mean image of the right class has a squared error of 0.043 at 32x32 (10,000 images, bilinear); here it is
 computed from the images at hand.
