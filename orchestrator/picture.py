@@ -179,7 +179,7 @@ def _lines(
     last: dict[str, list[Images | None]] = {}
     for row, places in shown.items():
         line = Line(label(report.rows, row))
-        victims = Line("victim", is_victims=True)
+        victims = Line("training image" if set(sizes) == {"class"} else "victim", is_victims=True)
         own: dict[str, list[Images | None]] = {}
         for part, size in sizes.items():
             there = [places[c].parts.get(part) if c in places else None for c in columns]
