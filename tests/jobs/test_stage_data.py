@@ -187,17 +187,26 @@ def test_excluded_classes_and_the_checksum_of_the_list(tmp_path: Path) -> None:
 def test_celeba_without_the_people_of_a_list(tmp_path: Path) -> None:
     folder, rng = tmp_path / "celeba", np.random.default_rng(0)
     (folder / "img_align_celeba").mkdir(parents=True)
-    people = [number % 3 for number in range(18)]
+    people = [number % 3 for number in range(17)] + [7]  # who has one picture, too few for three parts
     names = [f"{number:06d}.jpg" for number in range(1, 19)]
     lines = [f"{name} {who}\n" for name, who in zip(names, people, strict=True)]
     (folder / "identity_CelebA.txt").write_text("".join(lines), encoding="ascii")
-    for name in names[:-1]:  # the last one is missing
+    for name in names[1:]:  # the first one is missing
         pixels = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "img_align_celeba" / name)
     (tmp_path / "LIST.txt").write_text("1\n99\n", encoding="ascii")
-    flags = ("--size", "64", "--channels", "1", "--exclude", tmp_path / "LIST.txt")
+    flags = (
+        "--size",
+        "64",
+        "--channels",
+        "1",
+        "--exclude",
+        tmp_path / "LIST.txt",
+        "--split",
+        "default=1,0,0",
+    )
     output = staged(f"celeba:{folder}", tmp_path / "out", *flags)
-    assert "images: 18 seen, 11 kept, 7 dropped; 2 classes, 64x64x1" in output
+    assert "images: 18 seen, 11 kept, 7 dropped; 3 classes, 64x64x1" in output
     assert "dropped: 6 excluded class" in output
     assert "dropped: 1 no such picture on disk" in output
     assert "excluded: 1 of 2 listed names" in output
