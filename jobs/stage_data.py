@@ -41,7 +41,9 @@ def main(  # noqa: PLR0913 - one parameter per flag
     dest: Annotated[str, typer.Argument(help="Where to: a directory or s3://bucket/prefix.")],
     name: Annotated[str, typer.Option(help="Name of the set; default: after the source.")] = "",
     crop: Annotated[str, typer.Option(help="LEFT,TOP,SIDE in pixels, or centre; before resizing.")] = "",
-    stretch: Annotated[bool, typer.Option("--stretch", help="Admit images that are not square.")] = False,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Admit images that are not square, uncropped.")
+    ] = False,
     size: Annotated[int, typer.Option(help="Side in pixels to resize to; 0 keeps the size.")] = 0,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; 0 keeps what there is.")] = 0,
     split: Annotated[

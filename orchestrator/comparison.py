@@ -16,6 +16,7 @@ import pandas as pd
 
 from orchestrator.artifacts import Artifacts, Corrupt
 from orchestrator.metrics import METRICS
+from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import (
     CONFIDENCE,
@@ -31,7 +32,6 @@ from orchestrator.study import Ordering, Printed, Study
 logger = logging.getLogger(__name__)
 
 SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting
-ABSENT = "-"  # the value of an axis that a trial's attack does not have
 ONE_SEED = {
     "classes": "one seed: only classes are resampled",
     "nothing": "one seed: no interval",

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from orchestrator.artifacts import Artifacts, Corrupt
-from orchestrator.comparison import ABSENT, is_same
+from orchestrator.comparison import is_same
 from orchestrator.figures import png
+from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.study import Report, Study
 

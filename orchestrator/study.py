@@ -240,6 +240,13 @@ class Study(Spec):
                     f"sweep.{axis} is a range, but a grid takes lists; "
                     "set search.algorithm to random or optuna."
                 )
+        columns: dict[str, str] = {}
+        for axis in dict.fromkeys(axis for grid in self.sweep for axis in grid):
+            column = short_name(axis)
+            if columns.setdefault(column, axis) != axis:
+                raise ValueError(
+                    f"sweep.{axis} and sweep.{columns[column]} share the column {column}; sweep one of them."
+                )
         if self.search.algorithm != "grid" and len(self.sweep) != 1:
             raise ValueError(
                 f"search.algorithm={self.search.algorithm} takes one sweep mapping, not {len(self.sweep)}."

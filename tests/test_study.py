@@ -377,3 +377,10 @@ def test_laws_of_every_grid(ms: list[int | None], ks: list[int], numbers: list[i
     assert len(points) + len(dropped) == len(ms) * len(ks) * len(numbers)
     again, _ = expand(Study.model_validate(yaml.safe_load(study.yaml())))
     assert [(point.name, point.key) for point in again] == [(point.name, point.key) for point in points]
+
+
+def test_two_axes_of_one_column_are_refused(tmp_path: Path) -> None:
+    sweep = [{"auxiliary": [{"kind": "generic"}]}, {"auxiliary.kind": ["distinct"]}]
+    assert fails(tmp_path, {"sweep": sweep}, []) == (
+        "sweep.auxiliary.kind and sweep.auxiliary share the column auxiliary; sweep one of them."
+    )
