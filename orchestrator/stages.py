@@ -211,6 +211,8 @@ def inversion(
     loss = replace(loss, keeps_last=attack.selection == "last")
     fitted = fit(network, pairs, loss, attack.recipe, attack.seed, inputs.world, chosen_on)
     outputs = trained("inversion", network, fitted)
+    if chosen_on is not None:  # these were asked too, beside the auxiliary images
+        outputs.metrics["attack/queries"] = float(len(images) + len(chosen_on))
     files = {"inverter.safetensors": tensors(inverter), "curves.json": outputs.files["curves.json"]}
     return Outputs(files, outputs.metrics, outputs.images_seen)
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from orchestrator.artifacts import Artifact, Artifacts
+from orchestrator.datasets import Location, load
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.metrics import MEASURED
 from orchestrator.spec import TrialSpec
+from orchestrator.stage_io import Inputs, fitted_images
+from orchestrator.training import World
 from tests import tiny
 
 JOINT = {"name": "joint", "model": tiny.DIGIT, "weight": 10.0}
@@ -103,3 +106,11 @@ def test_where_the_paper_is_silent_or_differs_from_its_code_a_setting_decides(
     plain, other = tiny.run(tiny.spec(), folder), tiny.run(tiny.spec(SILENT[name]), folder)
     assert set(plain) == set(other)
     assert plain["inversion/mse_test"] != other["inversion/mse_test"] or name == "last epoch"  # one epoch
+
+
+def test_choosing_an_epoch_on_the_victims_images_asks_the_victim_about_them(folder: Path) -> None:
+    asked = tiny.run(tiny.spec(), folder)["attack/queries"]
+    spec = tiny.spec(SILENT["as released"])
+    inputs = Inputs(World(), lambda name: load(name, Location()), lambda role, name: b"")
+    _, labels = fitted_images(inputs, spec.data, spec.target)
+    assert tiny.run(spec, folder)["attack/queries"] == asked + len(labels)
