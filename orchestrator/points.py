@@ -35,7 +35,10 @@ class Point:
     def name(self) -> str:
         """Sortable run name, e.g. `0007-m003-k05-same-heldout-full-s0`."""
         return "-".join(
-            [f"{self.index:04d}", *(_name_part(axis, value) for axis, value in self.axes.items())]
+            [
+                f"{self.index:04d}",
+                *(_name_part(axis, value) for axis, value in self.axes.items() if value != ABSENT),
+            ]
         )
 
 

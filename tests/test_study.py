@@ -384,3 +384,13 @@ def test_two_axes_of_one_column_are_refused(tmp_path: Path) -> None:
     assert fails(tmp_path, {"sweep": sweep}, []) == (
         "sweep.auxiliary.kind and sweep.auxiliary share the column auxiliary; sweep one of them."
     )
+
+
+def test_an_axis_that_an_attack_does_not_have_is_a_dash_in_tables_and_absent_from_names() -> None:
+    grids = [{"attack": [{"name": "inverter"}], "attack.align": [False]}, {"attack": [{"name": "mia"}]}]
+    points, _ = expand(tiny.study(grids, {"evaluation.task": "class-inference"}))
+    assert [point.name for point in points] == ["0000-inverter-unaligned", "0001-mia"]
+    assert [dict(point.axes) for point in points] == [
+        {"attack": "inverter", "align": False},
+        {"attack": "mia", "align": "-"},
+    ]
