@@ -24,7 +24,7 @@ from orchestrator.metrics import MEASURED
 from orchestrator.models import build_classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
-from orchestrator.plan import dataset_names
+from orchestrator.plan import dataset_names, queries_auxiliary
 from orchestrator.points import Point
 from orchestrator.spec import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
 from orchestrator.study import SHORTHANDS, Report, Study, StudyError, short_name
@@ -135,13 +135,19 @@ class Preflight:
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
-        check_auxiliary(about, spec.data, spec.auxiliary)
         if spec.target.pretrain and spec.target.pretrain.dataset is None:
             check_public(about, spec.data, "target.pretrain.dataset")
-        size, kind = spec.auxiliary.size, spec.auxiliary.kind
+        asks = queries_auxiliary(spec)  # others have the victim itself, and no images of their own
         labels = self._labels_of(spec.data.dataset)
+        kind = spec.auxiliary.kind if asks else "same-train"
+        if asks:
+            check_auxiliary(about, spec.data, spec.auxiliary)
         check_parts(about, labels, spec.data, spec.target.classes, kind)
-        available = self._count_auxiliary(spec)
+        if asks:
+            self._check_size(spec)
+
+    def _check_size(self, spec: TrialSpec) -> None:
+        size, kind, available = spec.auxiliary.size, spec.auxiliary.kind, self._count_auxiliary(spec)
         if size is not None and size > available:
             raise ValueError(
                 f"auxiliary.size={size} must lie in 1..{available}, the images of kind {kind} at "

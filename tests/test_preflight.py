@@ -139,6 +139,15 @@ def test_a_split_without_held_out_images_serves_every_other_kind(kind: str) -> N
     Preflight(Location()).resolve(point({"data.split": "half", "auxiliary": {"kind": kind}}))
 
 
+@pytest.mark.parametrize("attack", [{"name": "optimization"}, {"name": "joint", "model": tiny.DIGIT}])
+@pytest.mark.parametrize("auxiliary", [{}, {"kind": "generic", "dataset": "absent"}, {"size": 10_000}])
+def test_an_attack_without_images_of_its_own_needs_no_auxiliary_set(
+    attack: dict[str, Any], auxiliary: dict[str, Any]
+) -> None:
+    changes = {"data.split": "half", "attack": attack, "auxiliary": auxiliary}
+    Preflight(Location()).resolve(point(changes))
+
+
 @pytest.mark.parametrize("kind", ["generic", "augmented"])
 def test_private_classes_in_another_set_are_refused_removed_or_allowed(tmp_path: Path, kind: str) -> None:
     copy_of_digits(tmp_path, "mine")
