@@ -197,7 +197,8 @@ class Preflight:
                 build_classifier(model, field=field, **shapes)
         if isinstance(attack, InverterAttack | JointAttack) and self._is_new(f"{attack.model} {shapes}"):
             build_attack(attack, **shapes)
-        if isinstance(attack, InverterAttack) and attack.losses.adversarial:
+        is_adversarial = isinstance(attack, InverterAttack) and attack.losses.adversarial
+        if is_adversarial and self._is_new(f"discriminator {shapes}"):
             Discriminator(channels=shapes["channels"], image_size=shapes["image_size"], width=0.1)
 
     def _with_cut(self, spec: TrialSpec) -> TrialSpec:

@@ -158,7 +158,7 @@ def predictions(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary
     """Query the victim once with every auxiliary image; full scores are stored, truncated on reading."""
     images = auxiliary_images(inputs, data, target, auxiliary)
     box = BlackBox(victim(inputs, data, target), Release())
-    scores = torch.cat([box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)])
+    scores = _answers(box, images)
     counted = class_count(scores.argmax(1))  # the top label is in every release
     metrics = {
         "predictions/images": float(len(images)),
@@ -195,26 +195,25 @@ def inversion(
     scores = released(read_npy(inputs, "predictions", "scores.npy"), release)
     m = released_length(target.classes, release)
     inverter = new_inverter(attack, data, target)
-    network: nn.Module
-    if attack.offset_learnable:
-        pairs, network = Pairs(scores, images), AtTruncation(inverter, m)
-    else:  # nothing trained precedes the network, so the encoding is computed once
-        pairs, network = Pairs(inverter.encode(scores, m), images), inverter.network
+    is_encoded = not attack.offset_learnable  # nothing trained precedes the network then: encode once
+
+    def pairs(scores: Tensor, images: Tensor) -> Pairs:
+        return Pairs(inverter.encode(scores, m) if is_encoded else scores, images)
+
+    network = inverter.network if is_encoded else AtTruncation(inverter, m)
     network, loss = _with_losses(inputs, network, attack, data, target)
-    chosen_on = None
-    if attack.selection == "victim-train":
-        known, _ = fitted_images(inputs, data, target)
-        answers = released(
-            predict(victim(inputs, data, target), known, inputs.world.device).softmax(1), release
-        )
-        chosen_on = Pairs(answers if attack.offset_learnable else inverter.encode(answers, m), known)
     loss = replace(loss, keeps_last=attack.selection == "last")
-    fitted = fit(network, pairs, loss, attack.recipe, attack.seed, inputs.world, chosen_on)
+    chosen_on, asked = None, {}
+    if attack.selection == "victim-train":  # asked beside the auxiliary images
+        known, _ = fitted_images(inputs, data, target)
+        box = BlackBox(victim(inputs, data, target), release)
+        chosen_on = pairs(_answers(box, known), known)
+        asked = {"attack/queries": float(len(images) + box.num_queries)}
+    training = pairs(scores, images)
+    fitted = fit(network, training, loss, attack.recipe, attack.seed, inputs.world, chosen_on)
     outputs = trained("inversion", network, fitted)
-    if chosen_on is not None:  # these were asked too, beside the auxiliary images
-        outputs.metrics["attack/queries"] = float(len(images) + len(chosen_on))
     files = {"inverter.safetensors": tensors(inverter), "curves.json": outputs.files["curves.json"]}
-    return Outputs(files, outputs.metrics, outputs.images_seen)
+    return Outputs(files, outputs.metrics | asked, outputs.images_seen)
 
 
 def optimization(
@@ -391,6 +390,11 @@ def _with_losses(
         )
         network = extra.Rival(network, rival)
     return network, extra.objective(losses, comparator)
+
+
+def _answers(box: BlackBox, images: Tensor) -> Tensor:
+    """Return the victim's answers to uint8 images (N, C, S, S), made float a part at a time."""
+    return torch.cat([box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)])
 
 
 def _rebuilt(

@@ -4,7 +4,7 @@ A row of released scores gives the same image, up to rounding, whichever rows ar
 random depends on a row's position, and no row's cost enters another's gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +43,13 @@ class Lowest:
 def in_batches(search: Callable[[Tensor], Found], scores: Tensor, device: torch.device) -> Found:
     """Search as many rows of scores (N, k) at a time as suit the device, and join what is found."""
     batch = CPU_BATCH if device.type == "cpu" else ACCELERATOR_BATCH
-    found = [search(part) for part in scores.split(batch)]
+    return joined([search(part) for part in scores.split(batch)])
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """Return what was found in several searches as one, in order."""
     return Found(
-        torch.cat([part.images for part in found]),
-        torch.cat([part.steps for part in found]),
-        torch.cat([part.costs for part in found]),
+        *(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True))
     )
 
 

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from orchestrator.attacks.descent import Found
+from orchestrator.attacks.descent import Found, joined
 from orchestrator.training import Cancelled, World, pack, unpack
 
 CHUNK = 256  # rows between two chances of a checkpoint
@@ -30,17 +29,12 @@ def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) 
         if world.rank == 0:
             goes_on = world.report({"images": done + len(chunk), "of": len(scores)})
             if world.checkpoint and time.monotonic() - last_save >= world.checkpoint_seconds:
-                world.checkpoint.save(pack(vars(_joined(found)), {}))
+                world.checkpoint.save(pack(vars(joined(found)), {}))
                 last_save = time.monotonic()
         if not world.agree(goes_on):
             raise Cancelled(f"stopped after {done + len(chunk)} of {len(scores)} images")
-    return _joined(found)
+    return joined(found)
 
 
 def _gathered(part: Found, num_rows: int, world: World) -> Found:
     return Found(*(world.gather(tensor[:num_rows]) for tensor in vars(part).values()))
-
-
-def _joined(parts: list[Found]) -> Found:
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Found(*(torch.cat(column) for column in columns))

@@ -32,7 +32,7 @@ def convert(image: np.ndarray, size: int | None, channels: int | None) -> np.nda
     return batch[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def stretch(images: torch.Tensor, least: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
+def rescale(images: torch.Tensor, least: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
     """Map each position's least..greatest (C, S, S) to 0..255, rounded; one that never changes becomes 0."""
     span = (greatest.int() - least.int()).clamp(min=1)
     chunks = ((part.int() - least.int()) * 255 / span for part in images.split(CHUNK))

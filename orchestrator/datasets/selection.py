@@ -27,7 +27,7 @@ from orchestrator.datasets.classes import (
     public_classes,
     shared_identities,
 )
-from orchestrator.datasets.images import prepare, stretch
+from orchestrator.datasets.images import prepare, rescale
 from orchestrator.datasets.splits import PARTS
 from orchestrator.spec import Auxiliary, Data
 
@@ -157,7 +157,7 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
             raise ValueError(no_images(dataset.description, data, parts))
     images = prepare(dataset.images[chosen], data.image_size, data.channels)
     if data.normalisation == "per-position":
-        images = stretch(images, *_extremes(dataset, data.image_size, data.channels))
+        images = rescale(images, *_extremes(dataset, data.image_size, data.channels))
     return ImageSet(images, torch.from_numpy(labels[chosen]), len(classes))
 
 
