@@ -3,12 +3,13 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from orchestrator import __version__, stages
+from orchestrator import __version__, stages, weights
 from orchestrator.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.blobs import Blobs
 from orchestrator.datasets import Dataset, Location, load
@@ -50,6 +51,7 @@ def build(stage: Stage, world: World, store: Artifacts, location: Location) -> N
         datasets=_loader(stage, location),
         read=_reader(stage, store),
         names={role: part["name"] for role, part in stage.datasets.items()},
+        weights=_weights(stage, location),
     )
     try:
         outputs, cost = stages.run(stage, inputs)
@@ -72,7 +74,7 @@ def _describe(stage: Stage, outputs: stages.Outputs, cost: dict[str, float]) -> 
         key=stage.key,
         stage=stage.name,
         version=stage.version,
-        spec={**stage.specs, "datasets": dict(stage.datasets)},
+        spec={**stage.specs, "datasets": dict(stage.datasets), "weights": dict(stage.weights)},
         inputs=dict(stage.needs),
         metrics=outputs.metrics,
         cost=cost,
@@ -94,6 +96,24 @@ def _loader(stage: Stage, location: Location) -> Callable[[str], Dataset]:
                 f"(want {wanted[name][:12]}, got {dataset.description.digest[:12]}); start the sweep again."
             )
         return dataset
+
+    return load_checked
+
+
+def _weights(stage: Stage, location: Location) -> Callable[[str], Mapping[str, Tensor] | None]:
+    """Return a loader by role that insists on the digests that the stage's key was made with."""
+
+    def load_checked(role: str) -> Mapping[str, Tensor] | None:
+        if role not in stage.weights:
+            return None
+        wanted = stage.weights[role]
+        found = weights.describe(wanted["name"], location)
+        if found.digest != wanted["digest"]:
+            raise ValueError(
+                f"weights {found.name} changed since the sweep was planned "
+                f"(want {wanted['digest'][:12]}, got {found.digest[:12]}); start the sweep again."
+            )
+        return weights.load(found.name, location)
 
     return load_checked
 

@@ -5,17 +5,16 @@ each pair of neighbours in `report.orderings`, pairs trials that differ in that 
 the claimed order shows (see `statistics`). A number or an order that no trial answers keeps its row.
 """
 
-import io
 import itertools
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts import Artifacts, Corrupt
+from orchestrator.artifacts import Artifacts
 from orchestrator.metrics import METRICS
+from orchestrator.per_image import PerImage, measure
 from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import (
@@ -28,8 +27,6 @@ from orchestrator.statistics import (
     mean_and_interval,
 )
 from orchestrator.study import Ordering, Printed, Study
-
-logger = logging.getLogger(__name__)
 
 SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting
 ONE_SEED = {
@@ -48,13 +45,13 @@ def is_same(one: object, other: object) -> bool:
 
 def comparison_table(study: Study, records: Sequence[TrialRecord]) -> pd.DataFrame:
     """Return one row for each printed number: theirs, our mean over seeds, half a 95 % t-interval."""
-    finished = _finished(records)
+    finished = finished_trials(records)
     return pd.DataFrame([_printed_row(printed, finished) for printed in study.report.printed])
 
 
 def orderings_table(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
     """Return one row for each claimed pair of neighbours and setting; differences are positive as claimed."""
-    finished, images = _finished(records), _PerImage(store)
+    finished, images = finished_trials(records), PerImage(store)
     rows: list[dict[str, object]] = []
     for ordering in study.report.orderings:
         for lower, upper in itertools.pairwise(ordering.order):
@@ -68,14 +65,51 @@ def orderings_table(study: Study, records: Sequence[TrialRecord], store: Artifac
     return table[[name for name in table.columns if name not in last] + last] if rows else table
 
 
+def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the finished trials in the study's order."""
+    return sorted((r for r in records if r.status == "finished"), key=lambda one: one.index)
+
+
+def fits(axes: Axes, where: Mapping[str, Scalar]) -> bool:
+    """Return whether a trial has these values."""
+    return all(axis in axes and is_same(axes[axis], value) for axis, value in where.items())
+
+
+def setting_of(axes: Axes) -> Setting:
+    """Return the axes that are no seeds."""
+    return tuple((axis, value) for axis, value in axes.items() if axis not in SEEDS)
+
+
+def merged_axes(one: Axes, other: Axes, without: Collection[str]) -> dict[str, Scalar] | None:
+    """Return the common values of two trials; None where an axis that both have differs."""
+    merged: dict[str, Scalar] = {}
+    for axis in (axis for axis in one if axis not in without):
+        mine, theirs = one[axis], other.get(axis, ABSENT)
+        if mine != theirs and ABSENT not in (mine, theirs):
+            return None
+        merged[axis] = theirs if mine == ABSENT else mine
+    return merged
+
+
+def why_none(where: Mapping[str, Scalar], finished: Sequence[TrialRecord]) -> str:
+    """Return why no finished trial fits, naming one value that none has if there is such; else nothing."""
+    if any(fits(record.axes, where) for record in finished):
+        return ""
+    for axis, value in where.items():
+        if not any(fits(record.axes, {axis: value}) for record in finished):
+            return f"no finished trial has {axis}={value}"
+    wanted = ", ".join(f"{axis}={value}" for axis, value in where.items())
+    return f"no finished trial has {wanted}" if wanted else "no trial finished"
+
+
 def _printed_row(printed: Printed, finished: Sequence[TrialRecord]) -> dict[str, object]:
-    fitting = [record for record in finished if _fits(record.axes, printed.where)]
+    fitting = [record for record in finished if fits(record.axes, printed.where)]
     values = [record.metrics[printed.metric] for record in fitting if printed.metric in record.metrics]
     mean, half = mean_and_interval(values)
-    remarks = [printed.note, _why_none(printed.where, finished)] if not fitting else [printed.note]
+    remarks = [printed.note, why_none(printed.where, finished)] if not fitting else [printed.note]
     if fitting and not values:
         remarks.append(f"{printed.metric} was not measured")
-    settings = {_setting(record.axes) for record in fitting}
+    settings = {setting_of(record.axes) for record in fitting}
     if len(settings) > 1:
         remarks.append(f"mean of {len(settings)} settings; narrow where")
     return {
@@ -104,12 +138,12 @@ def _pair_rows(
     ordering: Ordering,
     values: tuple[Scalar, Scalar],
     finished: Sequence[TrialRecord],
-    images: "_PerImage",
+    images: PerImage,
 ) -> list[dict[str, object]]:
     """Return a row for each setting of the other axes, or the one that says why there is none."""
     settings: dict[Setting, list[_Pair]] = {}
     for pair in _pairs(ordering, values, finished):
-        settings.setdefault(_setting(pair.merged), []).append(pair)
+        settings.setdefault(setting_of(pair.merged), []).append(pair)
     head = {
         "claim": ordering.claim,
         "source": ordering.source,
@@ -138,27 +172,16 @@ def _pairs(
         for value in values
     )
     for one, other in itertools.product(lower, upper):
-        merged = _merge(one.axes, other.axes, ordering.axis)
-        if merged is not None and _fits(merged, ordering.where):
+        merged = merged_axes(one.axes, other.axes, {ordering.axis})
+        if merged is not None and fits(merged, ordering.where):
             yield _Pair(one, other, merged)
 
 
-def _merge(one: Axes, other: Axes, compared: str) -> dict[str, Scalar] | None:
-    """Return the common values of two trials; None where an axis that both have differs."""
-    merged: dict[str, Scalar] = {}
-    for axis in (axis for axis in one if axis != compared):
-        mine, theirs = one[axis], other.get(axis, ABSENT)
-        if mine != theirs and ABSENT not in (mine, theirs):
-            return None
-        merged[axis] = theirs if mine == ABSENT else mine
-    return merged
-
-
-def _compare(metric: str, pairs: Sequence[_Pair], images: "_PerImage") -> Comparison:
+def _compare(metric: str, pairs: Sequence[_Pair], images: PerImage) -> Comparison:
     """Compare by class where every trial kept its values by image, else by seed."""
     sign = -1.0 if _leaks_down(metric) else 1.0
     kept = [(images.of(pair.lower, metric), images.of(pair.upper, metric)) for pair in pairs]
-    field = _image_field(metric)[1]
+    field = measure(metric)
     by_class = [
         class_differences(lower, upper, field)
         for lower, upper in kept
@@ -169,49 +192,8 @@ def _compare(metric: str, pairs: Sequence[_Pair], images: "_PerImage") -> Compar
     return compare_seeds([p.upper.metrics[metric] - p.lower.metrics[metric] for p in pairs], sign=sign)
 
 
-class _PerImage:
-    """Reads what evaluations keep by image; each file once."""
-
-    def __init__(self, store: Artifacts) -> None:
-        self._store = store
-        self._read: dict[tuple[str, str], np.ndarray | None] = {}
-
-    def of(self, record: TrialRecord, metric: str) -> np.ndarray | None:
-        """Return the rows (label and fields) that hold a metric by image, or None where it has no such."""
-        part, field = _image_field(metric)
-        key = record.stage_keys.get("evaluation")
-        if part is None or key is None:
-            return None
-        if (key, part) not in self._read:
-            self._read[key, part] = self._load(key, f"per_image_{part}.npy")
-        rows = self._read[key, part]
-        return rows if rows is not None and field in (rows.dtype.names or ()) else None
-
-    def _load(self, key: str, name: str) -> np.ndarray | None:
-        artifact = self._store.find(key)
-        if artifact is None or name not in artifact.files:
-            return None
-        try:
-            rows: np.ndarray = np.load(io.BytesIO(self._store.read(artifact, name)), allow_pickle=False)
-        except Corrupt as error:  # quarantined: the next sweep rebuilds it
-            logger.warning("event=no_values_by_image reason=%s", error)
-            return None
-        return rows
-
-
-def _image_field(metric: str) -> tuple[str | None, str]:
-    """Return the part and field of a metric's values by image: `stage/name_part`, or `class/name`."""
-    stage, _, name = metric.rpartition("/")
-    if stage == "class":
-        return "class", name
-    for part in ("train", "test"):
-        if name.endswith(f"_{part}"):
-            return part, name.removesuffix(f"_{part}")
-    return None, name
-
-
 def _leaks_down(metric: str) -> bool:
-    known = METRICS.get(_image_field(metric)[1])
+    known = METRICS.get(measure(metric))
     return known is not None and known.leaks == "down"
 
 
@@ -239,36 +221,13 @@ def _unanswered(reason: str) -> dict[str, object]:
 def _why_no_pair(ordering: Ordering, values: tuple[Scalar, Scalar], finished: Sequence[TrialRecord]) -> str:
     for value in values:
         wanted = {ordering.axis: value}
-        if not any(_fits(record.axes, wanted) for record in finished):
-            return _why_none(wanted, finished)
-    if (reason := _why_none(ordering.where, finished)) and ordering.where:
+        if not any(fits(record.axes, wanted) for record in finished):
+            return why_none(wanted, finished)
+    if (reason := why_none(ordering.where, finished)) and ordering.where:
         return reason
     if not any(ordering.metric in record.metrics for record in finished):
         return f"{ordering.metric} was not measured"
     return "no two finished trials differ in this axis only"
-
-
-def _why_none(where: Mapping[str, Scalar], finished: Sequence[TrialRecord]) -> str:
-    """Return why no finished trial fits, naming one value that none has if there is such; else nothing."""
-    if any(_fits(record.axes, where) for record in finished):
-        return ""
-    for axis, value in where.items():
-        if not any(_fits(record.axes, {axis: value}) for record in finished):
-            return f"no finished trial has {axis}={value}"
-    wanted = ", ".join(f"{axis}={value}" for axis, value in where.items())
-    return f"no finished trial has {wanted}" if wanted else "no trial finished"
-
-
-def _finished(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return sorted((r for r in records if r.status == "finished"), key=lambda one: one.index)
-
-
-def _fits(axes: Axes, where: Mapping[str, Scalar]) -> bool:
-    return all(axis in axes and is_same(axes[axis], value) for axis, value in where.items())
-
-
-def _setting(axes: Axes) -> Setting:
-    return tuple((axis, value) for axis, value in axes.items() if axis not in SEEDS)
 
 
 def _plain(value: object) -> str | float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.datasets.selection import ImageSet
+from orchestrator.likeness import Likeness
 from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.pictures import pair_grid, png
 from orchestrator.metrics.reconstruction import mse, psnr, ssim
@@ -28,11 +29,13 @@ class Measured:
     labels: Tensor  # (N,) int64, the victim's classes 0..k-1
     values: Mapping[str, Tensor]  # measure -> (N,)
     names: Mapping[str, str]  # measure -> its metric `stage/name`
+    totals: Mapping[str, float]  # metric `stage/name` -> what is measured of all images together
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return each measure's mean over images."""
-        return {self.names[name]: float(value.double().mean()) for name, value in self.values.items()}
+        """Return each measure's mean over images, and the measures of all."""
+        means = {self.names[name]: float(value.double().mean()) for name, value in self.values.items()}
+        return means | dict(self.totals)
 
     def files(self, num_shown: int) -> dict[str, bytes]:
         """Return the measures of every image, and the first images themselves."""
@@ -56,43 +59,49 @@ class Measured:
         return table
 
 
-def measure_images(
-    part: str, victims: Tensor, labels: Tensor, guesses: Tensor, logits: Tensor, original: Tensor
-) -> Measured:
-    """Compare reconstructions with the victim's images and ask the judge whose they are.
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """Attack images and what is said of them."""
 
-    victims (N, C, S, S) uint8, labels (N,), guesses alike in [0, 1], logits (N, K) of the judge, original
-    (k,): the judge's class of each label.
-    """
-    truth = as_unit(victims)
-    likeness = {"mse": mse(truth, guesses), "psnr": psnr(truth, guesses), "ssim": ssim(truth, guesses)}
-    judged = {f"accuracy_top{n}": is_among(logits, original[labels], n) for n in (1, 5)}
-    found = {name: value for name, value in judged.items() if value is not None}
-    names = {name: f"inversion/{name}_{part}" for name in likeness}
-    names |= {name: f"attack/{name}_{part}" for name in found}
-    return Measured(part, victims, guesses, labels, likeness | found, names)
+    guesses: Tensor  # (N, C, S, S) in [0, 1]
+    labels: Tensor  # (N,) the victim's class that each one is to show
+    scores: Tensor  # (N, k) of the victim on them
+    logits: Tensor  # (N, K) of the judge on them
+    original: Tensor  # (k,) the judge's class of each label
 
 
-def measure_classes(
-    private: ImageSet, guesses: Tensor, scores: Tensor, logits: Tensor, original: Tensor
-) -> Measured:
+def measure_images(part: str, victims: Tensor, attacked: Attacked, likeness: Likeness) -> Measured:
+    """Compare reconstructions with the victim's images (N, C, S, S) uint8, ask the judge whose they are and
+    the victim how sure it is (P_T of TL-DMI)."""
+    truth, guesses, labels = as_unit(victims), attacked.guesses, attacked.labels
+    pixels = {"mse": mse(truth, guesses), "psnr": psnr(truth, guesses), "ssim": ssim(truth, guesses)}
+    judged = {f"accuracy_top{n}": is_among(attacked.logits, attacked.original[labels], n) for n in (1, 5)}
+    seen = {name: value for name, value in judged.items() if value is not None}
+    seen["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
+    seen |= likeness.of_images(guesses, labels)
+    names = {name: f"inversion/{name}_{part}" for name in pixels}
+    names |= {name: f"attack/{name}_{part}" for name in seen}
+    totals = {f"attack/{name}_{part}": value for name, value in likeness.of_all(guesses, labels).items()}
+    return Measured(part, victims, guesses, labels, pixels | seen, names, totals)
+
+
+def measure_classes(private: ImageSet, attacked: Attacked, likeness: Likeness) -> Measured:
     """Ask the victim and the judge whether they accept the image of each class, and how far it is from real
-    ones.
-
-    private: F's training images; guesses (k, C, S, S) in [0, 1]; scores (k, k) of the victim on them; logits
-    (k, K) of the judge; original (k,): the judge's class of each label.
-    """
-    labels = torch.arange(len(guesses))
+    ones: F's training images."""
+    guesses, labels = attacked.guesses, attacked.labels
     nearest, means, shown = _distances(private, guesses)
     values: dict[str, Tensor] = {
         "mse_mean": means,
         "mse_nearest": nearest,
-        "target_top1": (scores.argmax(1) == labels).float(),
-        "target_confidence": scores.diagonal(),
+        "target_top1": (attacked.scores.argmax(1) == labels).float(),
+        "target_confidence": attacked.scores.diagonal(),
     }
-    judged = {f"judge_top{n}": is_among(logits, original, n) for n in (1, 5)}
+    judged = {f"judge_top{n}": is_among(attacked.logits, attacked.original[labels], n) for n in (1, 5)}
     values |= {name: value for name, value in judged.items() if value is not None}
-    return Measured("class", shown, guesses, labels, values, {name: f"class/{name}" for name in values})
+    values |= likeness.of_images(guesses, labels)
+    totals = {f"class/{name}": value for name, value in likeness.of_all(guesses, labels).items()}
+    names = {name: f"class/{name}" for name in values}
+    return Measured("class", shown, guesses, labels, values, names, totals)
 
 
 def _distances(private: ImageSet, guesses: Tensor) -> tuple[Tensor, Tensor, Tensor]:

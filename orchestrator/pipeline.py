@@ -151,7 +151,6 @@ class Collector:
         artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
         metrics = {name: value for artifact in artifacts.values() for name, value in artifact.metrics.items()}
         is_whole = outcome.status == "finished"
-        evaluation = artifacts.get("evaluation")
         return TrialRecord(
             key=task.point.key,
             index=task.point.index,
@@ -163,7 +162,7 @@ class Collector:
             metrics=dict(sorted(metrics.items())),
             costs=_costs(artifacts),
             curves=[curve for artifact in artifacts.values() for curve in self._read_curves(artifact)],
-            images=self._read_images(evaluation) if is_whole and evaluation else {},
+            images=self._read_images(artifacts.values()) if is_whole else {},
             datasets=self._datasets(task),
             failed_stage=outcome.failed_stage,
             error=outcome.error,
@@ -188,9 +187,11 @@ class Collector:
             self._curves[artifact.key] = curves
         return self._curves[artifact.key]
 
-    def _read_images(self, artifact: Artifact) -> dict[str, bytes]:
-        names = [name for name in artifact.files if name.endswith(".png")]
-        return {name.removesuffix(".png"): self.store.read(artifact, name) for name in names}
+    def _read_images(self, artifacts: Iterable[Artifact]) -> dict[str, bytes]:
+        names = [
+            (artifact, name) for artifact in artifacts for name in artifact.files if name.endswith(".png")
+        ]
+        return {name.removesuffix(".png"): self.store.read(artifact, name) for artifact, name in names}
 
     def _datasets(self, task: Task) -> list[DatasetInput]:
         roles = {

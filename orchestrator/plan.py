@@ -10,20 +10,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from orchestrator.datasets.classes import auxiliary_dataset_name
-from orchestrator.spec import Evaluation, InverterAttack, JointAttack, Release, Spec, TrialSpec
+from orchestrator.spec import (
+    Evaluation,
+    InverterAttack,
+    JointAttack,
+    MiaAttack,
+    PublicNetworks,
+    Recipe,
+    Release,
+    Spec,
+    TrialSpec,
+)
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
 VERSIONS = {
-    "pretrain": 1,
-    "target": 1,
-    "joint": 1,
+    "pretrain": 2,
+    "target": 2,
+    "joint": 2,
+    "snapshot": 1,
     "judge": 1,
     "victims": 1,
     "predictions": 2,
     "surrogate": 1,
     "inversion": 2,
     "optimization": 1,
-    "evaluation": 2,
+    "fisher": 1,
+    "evaluation": 3,
 }
 
 
@@ -46,6 +58,7 @@ class Stage:
     specs: Mapping[str, dict]  # role -> canonical sub-spec
     datasets: Mapping[str, Mapping[str, str]]  # role -> name and digest of the manifest
     needs: Mapping[str, str]  # role -> stage key
+    weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # role -> name and digest
     profile: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
@@ -75,48 +88,81 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
     return names
 
 
+def weight_names(spec: TrialSpec) -> dict[str, str]:
+    """Return the public weights that a trial reads: role (pretrain or a network that measures) -> name."""
+    names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
+    if spec.target.pretrain and spec.target.pretrain.weights:
+        names["pretrain"] = spec.target.pretrain.weights
+    return names
+
+
 def queries_auxiliary(spec: TrialSpec) -> bool:
     """Return whether the adversary queries the victim with images of its own."""
     return isinstance(spec.attack, InverterAttack)
 
 
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
-    """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest."""
+    """Return the stages of one trial in the order they run; `digests`: name of a data set, or `weights/NAME`,
+    -> manifest digest."""
     spec = _canonical(spec)
-    draft = _Draft(dataset_names(spec), digests, profile)
-    data, target, attack = spec.data, spec.target, spec.attack
-    f = {"data": data, "target": target}
-    if target.pretrain:
-        specs = {"data": data, "model": target.model, "pretrain": target.pretrain}
-        draft.add("pretrain", specs, ("private", "pretrain"), {})
-    if isinstance(attack, JointAttack):  # the developer's F: one training leaves F and G
-        victim = "joint"
-        # Rounding passes no gradient, so it is left to the evaluation.
-        release = spec.release.model_copy(update={"decimals": None})
-        draft.add("joint", {**f, "attack": attack, "release": release}, ("private",), _PRETRAINED)
-    else:
-        victim = "target"
-        draft.add("target", f, ("private",), _PRETRAINED)
+    draft = _Draft(dataset_names(spec), weight_names(spec), digests, profile)
+    data, attack = spec.data, spec.attack
+    _pretrain(draft, spec)
+    victim = _victim(draft, spec)
     draft.add("judge", {"data": data, "judge": spec.judge}, ("private",), {})
+    f = {"data": data, "target": spec.target}
     if spec.evaluation.task == "reconstruction":
         draft.add("victims", {**f, "evaluation": _drawn(spec)}, ("private",), {"target": victim})
-    judged = {"release": spec.release, "judge": spec.judge, "evaluation": spec.evaluation}
-    needs = {"target": victim, "victims": "victims", "judge": "judge", "attack": _attack(draft, spec)}
-    draft.add("evaluation", {**f, "attack": attack, **judged}, ("private",), needs)
+    needs = {"target": victim, "attack": _attack(draft, spec, victim)}
+    if spec.evaluation.fisher:
+        specs = {**f, "attack": attack, "release": spec.release, "fisher": spec.evaluation.fisher}
+        is_search = isinstance(attack, MiaAttack)  # searches anew, with gradients by F's weights
+        draft.add("fisher", specs, ("private",), {"target": victim} if is_search else needs, ("vgg", "alex"))
+    evaluation = spec.evaluation.model_copy(update={"fisher": None})
+    judged = {"release": spec.release, "judge": spec.judge, "evaluation": evaluation}
+    needs |= {"victims": "victims", "judge": "judge"}
+    networks = tuple(PublicNetworks.model_fields)
+    draft.add("evaluation", {**f, "attack": attack, **judged}, ("private",), needs, networks)
     return draft.stages
 
 
-_PRETRAINED = {"pretrain": "pretrain"}
+def _pretrain(draft: "_Draft", spec: TrialSpec) -> None:
+    """Add what makes or checks the public weights, if F starts from any."""
+    target = spec.target
+    if target.pretrain:
+        specs = {"data": spec.data, "model": target.model, "pretrain": target.pretrain}
+        draft.add("pretrain", specs, ("private", "pretrain"), {}, ("pretrain",))
+
+
+def _victim(draft: "_Draft", spec: TrialSpec) -> str:
+    """Add F's training; return the stage that leaves F as it is attacked."""
+    trained = spec.target.model_copy(update={"snapshot": None})
+    f, needs = {"data": spec.data, "target": trained}, {"pretrain": "pretrain"}
+    if isinstance(spec.attack, JointAttack):  # the developer's F: one training leaves F and G
+        # Rounding passes no gradient, so it is left to the evaluation.
+        release = spec.release.model_copy(update={"decimals": None})
+        draft.add("joint", {**f, "attack": spec.attack, "release": release}, ("private",), needs)
+        return "joint"
+    draft.add("target", f, ("private",), needs)
+    if spec.target.snapshot is None:
+        return "target"
+    draft.add("snapshot", {**f, "target": spec.target}, ("private",), {"target": "target"})
+    return "snapshot"
 
 
 def _canonical(spec: TrialSpec) -> TrialSpec:
-    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss asks."""
+    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss asks, how weights
+    that were trained elsewhere would be trained here."""
     attack = spec.attack
     if isinstance(attack, InverterAttack) and not attack.losses.features:
         losses = attack.losses.model_copy(update={"surrogate": None})
         attack = attack.model_copy(update={"losses": losses})
     release = Release(labels_only=True) if spec.release.labels_only else spec.release
-    return spec.model_copy(update={"attack": attack, "release": release})
+    target, pretrain = spec.target, spec.target.pretrain
+    if pretrain and pretrain.weights:
+        pretrain = pretrain.model_copy(update={"recipe": Recipe(), "seed": 0})
+        target = target.model_copy(update={"pretrain": pretrain})
+    return spec.model_copy(update={"attack": attack, "release": release, "target": target})
 
 
 def _drawn(spec: TrialSpec) -> Evaluation:
@@ -124,7 +170,10 @@ def _drawn(spec: TrialSpec) -> Evaluation:
     inference has no images at all."""
     if spec.evaluation.task == "class-inference":
         return Evaluation(task="class-inference")
-    return spec.evaluation.model_copy(update={"grid": Evaluation().grid})
+    shown = Evaluation()
+    return spec.evaluation.model_copy(
+        update={"grid": shown.grid, "networks": shown.networks, "fisher": shown.fisher}
+    )
 
 
 @dataclass
@@ -132,26 +181,37 @@ class _Draft:
     """Stages of a trial as they are added."""
 
     names: Mapping[str, str]  # role -> data set
+    weights: Mapping[str, str]  # role -> public weights
     digests: Mapping[str, str]
     profile: Profile
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def add(
-        self, name: str, specs: Mapping[str, Spec], sets: tuple[str, ...], needs: Mapping[str, str]
+        self,
+        name: str,
+        specs: Mapping[str, Spec],
+        sets: tuple[str, ...],
+        needs: Mapping[str, str],
+        weights: tuple[str, ...] = (),
     ) -> None:
-        """Add a stage; `needs`: role -> the stage that fills it, left out where there is none."""
+        """Add a stage; `needs`: role -> the stage that fills it, left out where there is none, as are data
+        sets and weights."""
         roles = {role: self.names[role] for role in sets if role in self.names}
+        public = {role: self.weights[role] for role in weights if role in self.weights}
         self.stages[name] = Stage(
             name=name,
             version=VERSIONS[name],
             specs={role: part.model_dump(mode="json") for role, part in specs.items()},
             datasets={role: {"name": one, "digest": self.digests[one]} for role, one in roles.items()},
             needs={role: self.stages[one].key for role, one in needs.items() if one in self.stages},
+            weights={
+                role: {"name": one, "digest": self.digests[f"weights/{one}"]} for role, one in public.items()
+            },
             profile=asdict(self.profile),
         )
 
 
-def _attack(draft: _Draft, spec: TrialSpec) -> str:
+def _attack(draft: _Draft, spec: TrialSpec, victim: str) -> str:
     """Add the attack's own stages; return the one that leaves an inverter or images."""
     data, target, attack = spec.data, spec.target, spec.attack
     if isinstance(attack, JointAttack):
@@ -160,12 +220,12 @@ def _attack(draft: _Draft, spec: TrialSpec) -> str:
         is_class = spec.evaluation.task == "class-inference"  # one-hot vectors, whatever is released
         release = Release() if is_class else spec.release
         specs = {"data": data, "target": target, "attack": attack, "release": release}
-        needs = {"target": "target", "victims": "victims"}
+        needs = {"target": victim, "victims": "victims"}
         draft.add("optimization", {**specs, "evaluation": _drawn(spec)}, ("private",), needs)
         return "optimization"
     images = {"data": data, "target": target, "auxiliary": spec.auxiliary}
     sets = ("private", "auxiliary")
-    draft.add("predictions", images, sets, {"target": "target"})
+    draft.add("predictions", images, sets, {"target": victim})
     # An inverter that is not aligned never sees the release, so all its truncations share one training.
     release = spec.release if attack.align else Release()
     # What alignment means is in the release, so a full release has one inverter, aligned or not.
@@ -175,6 +235,6 @@ def _attack(draft: _Draft, spec: TrialSpec) -> str:
         draft.add("surrogate", answers, sets, {"predictions": "predictions"})
     needs = {"predictions": "predictions", "surrogate": "surrogate"}
     if attack.selection == "victim-train":
-        needs["target"] = "target"
+        needs["target"] = victim
     draft.add("inversion", specs, sets, needs)
     return "inversion"

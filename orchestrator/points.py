@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from orchestrator.plan import digest
 from orchestrator.records import Scalar
 from orchestrator.spec import TrialSpec
-from orchestrator.study import SHORTHANDS, Study, StudyError, short_name, shown
+from orchestrator.study import LABEL, SHORTHANDS, Study, StudyError, short_name, shown
 from orchestrator.study_file import assign, explain
 
 ABSENT = "-"
@@ -75,8 +75,8 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     raw = copy.deepcopy(study.base)
     for axis, value in values.items():
         for path in SHORTHANDS.get(axis, (axis,)):
-            assign(raw, path, copy.deepcopy(value))
-    axes = {short_name(axis): shown(value) for axis, value in values.items()}
+            assign(raw, path, _settings(value))
+    axes = {short_name(axis): shown(value, axis) for axis, value in values.items()}
     try:
         spec = TrialSpec.model_validate(raw)
         axes = _all_axes(study, values, spec)
@@ -89,13 +89,21 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     return Point(index, axes, spec)
 
 
+def _settings(value: Any) -> Any:
+    """Return a copy of an axis value without its label."""
+    copied = copy.deepcopy(value)
+    if isinstance(copied, dict):
+        copied.pop(LABEL, None)
+    return copied
+
+
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
     """Return the value of every swept axis; one that this grid does not sweep has the base's value."""
     plain = spec.model_dump(mode="json")
     axes: dict[str, Scalar] = {}
     for axis in (axis for grid in study.sweep for axis in grid):
         value = values[axis] if axis in values else _lookup(plain, SHORTHANDS.get(axis, (axis,))[0])
-        axes[short_name(axis)] = shown(value)
+        axes[short_name(axis)] = shown(value, axis)
     return axes
 
 
@@ -128,7 +136,9 @@ def _name_part(axis: str, value: Scalar) -> str:
         return "aligned" if value else "unaligned"
     if isinstance(value, bool) or not isinstance(value, int):
         text = (
-            str(value) if axis in ("auxiliary", "budget", "attack") else f"{axis.rsplit('.', 1)[-1]}{value}"
+            str(value)
+            if axis in ("auxiliary", "budget", "attack", "defense")
+            else f"{axis.rsplit('.', 1)[-1]}{value}"
         )
         return text.replace(" ", "-").replace("/", "-")
     widths = {"m": 3, "k": 3, "seed": 1}

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
+from orchestrator import weights
 from orchestrator.attacks import build_attack
 from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify
 from orchestrator.datasets.classes import (
@@ -20,11 +22,14 @@ from orchestrator.datasets.classes import (
     other_classes,
     private_classes,
 )
-from orchestrator.metrics import MEASURED
+from orchestrator.metrics import MEASURED, METRICS
 from orchestrator.models import build_classifier
+from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
-from orchestrator.plan import dataset_names, queries_auxiliary
+from orchestrator.models.public import renamed
+from orchestrator.per_image import image_field, measure
+from orchestrator.plan import VERSIONS, dataset_names, queries_auxiliary, weight_names
 from orchestrator.points import Point
 from orchestrator.spec import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
 from orchestrator.study import SHORTHANDS, Report, Study, StudyError, short_name
@@ -50,6 +55,7 @@ def check_report(study: Study) -> None:
     for field, name in axes.items():  # one that could be swept and is not, as under --set sweep=..., is none
         if name not in swept and name not in _possible_axes():
             raise StudyError(f"report.{field} is not an axis; swept here are {', '.join(swept)}.")
+    _check_kinds(report)
 
 
 @functools.cache
@@ -81,7 +87,57 @@ def _metrics_and_axes(report: Report) -> tuple[dict[str, str], dict[str, str]]:
         metrics[f"orderings.{place}.metric={ordering.metric}"] = ordering.metric
         axes[f"orderings.{place}.axis={ordering.axis}"] = ordering.axis
         axes |= {f"orderings.{place}.where.{axis}": axis for axis in ordering.where}
+    pictured_metrics, pictured_axes = _pictured(report)
+    return metrics | pictured_metrics, axes | pictured_axes
+
+
+def _pictured(report: Report) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the metrics and the axes that Delta, the curves, the histograms and the costs name, by field."""
+    metrics: dict[str, str] = {}
+    axes: dict[str, str] = {}
+    if report.delta:
+        metrics |= _named(report.delta, "delta", ("leakage", "utility"))
+    for place, curve in enumerate(report.curves):
+        metrics |= _named(curve, f"curves.{place}", ("x", "y"))
+        axes |= _named(curve, f"curves.{place}", ("line", "points"))
+        axes |= {f"curves.{place}.where.{axis}": axis for axis in curve.where}
+    for place, histogram in enumerate(report.histograms):
+        metrics |= _named(histogram, f"histograms.{place}", ("value", "success"))
+        axes |= _named(histogram, f"histograms.{place}", ("panels",))
+        axes |= {f"histograms.{place}.where.{axis}": axis for axis in histogram.where}
+    for section, part in (("delta", report.delta), ("costs", report.costs)):
+        axes |= {f"{section}.reference.{axis}": axis for axis in (part.reference if part else {})}
     return metrics, axes
+
+
+def _named(part: BaseModel, path: str, fields: Iterable[str]) -> dict[str, str]:
+    """Return what these fields of a part of the report name, by where they are; None names nothing."""
+    values = {field: getattr(part, field) for field in fields}
+    return {f"{path}.{field}={value}": value for field, value in values.items() if value is not None}
+
+
+def _check_kinds(report: Report) -> None:
+    """Raise `StudyError` if Delta is of no shares, a histogram of different images, or a stage unknown."""
+    shares = {} if report.delta is None else _named(report.delta, "delta", ("leakage", "utility"))
+    for place, histogram in enumerate(report.histograms):
+        shares |= _named(histogram, f"histograms.{place}", ("success",))
+        files = {field and field.file for field in map(image_field, (histogram.value, histogram.success))}
+        if len(files) > 1 or None in files:
+            raise StudyError(
+                f"report.histograms.{place}: value={histogram.value} and success={histogram.success} must be "
+                "kept for the same images; choose two of class/... or two that end alike in _test or _train."
+            )
+    for field, name in shares.items():
+        known = METRICS.get(measure(name))
+        if known is None or not known.unit.startswith("share"):
+            raise StudyError(
+                f"report.{field} must be a share of images; choose an accuracy, for example target/accuracy "
+                "or attack/accuracy_top1_test."
+            )
+    if report.costs and report.costs.stage not in VERSIONS:
+        raise StudyError(
+            f"report.costs.stage={report.costs.stage} is no stage; choose from {', '.join(VERSIONS)}."
+        )
 
 
 class Preflight:
@@ -90,14 +146,16 @@ class Preflight:
     def __init__(self, location: Location) -> None:
         self._location = location
         self.descriptions: dict[str, Description] = {}
+        self._weights: dict[str, weights.Weights] = {}
         self._labels: dict[str, Labels] = {}
         self._budgets: dict[str, str] = {}
         self._built: set[str] = set()
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Data set name -> digest of its manifest."""
-        return {name: about.digest for name, about in self.descriptions.items()}
+        """Data set name, or `weights/NAME`, -> digest of its manifest."""
+        public = {weights.key_of(name): about.digest for name, about in self._weights.items()}
+        return {name: about.digest for name, about in self.descriptions.items()} | public
 
     def resolve(self, point: Point) -> Point:
         """Return the point with its budget as a cut point's name; raise `StudyError` with the way out."""
@@ -108,6 +166,7 @@ class Preflight:
                     self.descriptions[name] = self._verify(role, name)
             self._check_classes(spec)
             self._check_networks(spec)
+            self._check_weights(spec)
             return replace(point, spec=self._with_cut(spec))
         except ValueError as error:
             raise StudyError(" ".join(str(error).split())) from error
@@ -194,19 +253,46 @@ class Preflight:
             classifiers["attack.losses.surrogate.model"] = attack.losses.surrogate.model
         for field, model in classifiers.items():
             if self._is_new(f"{model} {field} {shapes}"):
-                build_classifier(model, field=field, **shapes)
+                with torch.device("meta"):
+                    build_classifier(model, field=field, resizes=field == "judge.model", **shapes)
         if isinstance(attack, InverterAttack | JointAttack) and self._is_new(f"{attack.model} {shapes}"):
             build_attack(attack, **shapes)
         is_adversarial = isinstance(attack, InverterAttack) and attack.losses.adversarial
         if is_adversarial and self._is_new(f"discriminator {shapes}"):
             Discriminator(channels=shapes["channels"], image_size=shapes["image_size"], width=0.1)
 
+    def _check_weights(self, spec: TrialSpec) -> None:
+        """Find the public weights that a trial names; those that F starts from must fit its network."""
+        for role, name in weight_names(spec).items():
+            field = "target.pretrain.weights" if role == "pretrain" else f"evaluation.networks.{role}"
+            if name not in self._weights:
+                self._weights[name] = weights.describe(name, self._location, field)
+        pretrain = spec.target.pretrain
+        if pretrain is None or pretrain.weights is None:
+            return
+        model, data = spec.target.model, spec.data
+        shapes = f"{data.channels} {data.image_size}"
+        if not self._is_new(f"{model} {pretrain.weights} {pretrain.dataset} {shapes}"):
+            return
+        checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None
+        classes = checked_on.num_classes if checked_on else 2
+        with torch.device("meta"):
+            network = build_classifier(
+                model, classes=classes, channels=data.channels, image_size=data.image_size
+            )
+            stored = self._weights[pretrain.weights].shapes
+            public = {name: torch.empty(shape) for name, shape in stored.items()}
+        state = renamed(network, public, name=pretrain.weights)
+        if checked_on is not None:
+            _check_head(network, state, pretrain.weights, checked_on)
+
     def _with_cut(self, spec: TrialSpec) -> TrialSpec:
         data, target = spec.data, spec.target
-        if target.budget != "full" and target.pretrain is None:
+        if target.budget != "full" and target.pretrain is None and not target.freezes_random:
             raise ValueError(
                 f"target.budget={target.budget} freezes layers at public weights, but target.pretrain is "
-                "null; add target.pretrain or use the budget full."
+                "null; add target.pretrain, use the budget full, or set target.freezes_random=true to "
+                "freeze random first weights."
             )
         known = f"{target.model} {target.budget} {target.classes} {data.channels} {data.image_size}"
         if known not in self._budgets:
@@ -227,3 +313,19 @@ class Preflight:
         is_new = what not in self._built
         self._built.add(what)
         return is_new
+
+
+def _check_head(
+    network: Classifier, state: Mapping[str, torch.Tensor], name: str, checked_on: Description
+) -> None:
+    """Raise if the weights' own head cannot tell the classes of the set that they are to be checked on."""
+    wanted = {f"head.{key}": tensor.shape for key, tensor in network.head.state_dict().items()}
+    found = {key: tensor.shape for key, tensor in state.items() if key.startswith("head.")}
+    if wanted == found:
+        return
+    rows = max((shape[0] for shape in found.values()), default=0)
+    told = f"tell {rows} classes" if rows else "have no head"
+    raise ValueError(
+        f"target.pretrain.weights={name} {told}, but target.pretrain.dataset={checked_on.name}, which is to "
+        f"check them, has {checked_on.num_classes}; name a set with as many, or null to check nothing."
+    )

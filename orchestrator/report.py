@@ -1,27 +1,35 @@
 """From records to what people read: tables as CSV, parquet and LaTeX, heat maps and the study's picture.
 
 Everything is a function of the records, so the same sweep gives the same bytes. Costs and times are left out
-of the results table on purpose: they differ from run to run.
+of the results table on purpose: they differ from run to run, and so does `costs.csv`, which has nothing else.
 """
 
 import io
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
 from orchestrator.artifacts import Artifacts
 from orchestrator.comparison import comparison_table, orderings_table
+from orchestrator.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
+from orchestrator.delta import delta_table
 from orchestrator.figures import SEED, heat_maps
+from orchestrator.metrics import METRICS
+from orchestrator.per_image import measure
 from orchestrator.picture import picture
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import mean_and_interval
 from orchestrator.study import Study
 
+logger = logging.getLogger(__name__)
+
 DIGITS = 6  # significant digits of the CSV
 SHOWN_DIGITS = 4  # of LaTeX tables
-WIDE = ["survives_holm", "resampled", "note"]  # columns of the orderings that only the CSV has room for
+WIDE = ["survives_holm", "resampled", "note"]  # columns of comparisons that only the CSV has room for
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -93,6 +101,12 @@ def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.
     return pd.DataFrame(rows)
 
 
+def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the summary with the reason in the column of each metric that no finished trial has."""
+    missing = [name for name in metrics if name in summary and summary[name].isna().all()]
+    return summary.assign(**{name: _why_missing(name) for name in missing})
+
+
 def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
     """Return every file of the report by its path."""
     table = results_table(records)
@@ -102,13 +116,10 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
         "results.csv": csv(table),
         "results.parquet": parquet(table),
         "study.yaml": study.yaml().encode(),
-        **_both("summary", summary_table(records, metrics)),
+        **_both("summary", with_reasons(summary_table(records, metrics), metrics)),
+        **_comparisons(study, records, store),
+        **_curves(study, records, store),
     }
-    if study.report.printed:
-        files |= _both("comparison", comparison_table(study, records))
-    if study.report.orderings:
-        orderings = orderings_table(study, records, store)
-        files |= _both("orderings", orderings) | {"orderings.tex": latex(orderings.drop(columns=WIDE))}
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective)
         if study.report.rows and (figure := picture(study, records, store)) is not None:
@@ -118,9 +129,46 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     return files
 
 
-def _both(name: str, table: pd.DataFrame) -> dict[str, bytes]:
+def _comparisons(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    if study.report.printed:
+        files |= _both("comparison", comparison_table(study, records))
+    if study.report.orderings:
+        files |= _both("orderings", orderings_table(study, records, store), csv_only=WIDE)
+    if study.report.delta:
+        files |= _both("delta", delta_table(study, records, store), csv_only=WIDE)
+    return files
+
+
+def _curves(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for curve in study.report.curves:
+        table = robustness_curve(curve, records)
+        files |= _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
+    for one in study.report.histograms:
+        table = histogram(one, records, store)
+        files |= _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
+    if study.report.costs:
+        files |= _both("costs", costs_table(study.report.costs, records, store), csv_only=WIDE)
+    return files
+
+
+def _drawn(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], bytes]) -> dict[str, bytes]:
+    if table.empty:
+        logger.warning("event=no_figure name=%s reason=no finished trial has what it shows", name)
+        return {}
+    return {f"{name}.csv": csv(table), f"{name}.png": draw(table)}
+
+
+def _both(name: str, table: pd.DataFrame, *, csv_only: Sequence[str] = ()) -> dict[str, bytes]:
     files = {f"{name}.csv": csv(table)}
-    return files | ({f"{name}.tex": latex(table)} if len(table.columns) else {})
+    shown = table.drop(columns=list(csv_only), errors="ignore")
+    return files | ({f"{name}.tex": latex(shown)} if len(shown.columns) else {})
+
+
+def _why_missing(metric: str) -> str:
+    known = METRICS.get(measure(metric))
+    return f"needs evaluation.networks.{known.needs}" if known and known.needs else "not measured"
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -19,31 +19,43 @@ from orchestrator.attack_specs import (
     Surrogate,
     attack_name,
 )
-from orchestrator.spec_parts import Model, Recipe, Seed, Spec
+from orchestrator.defense_specs import Bido, Defense, DpSgd, Mid, Smoothing
+from orchestrator.spec_parts import Model, Recipe, Seed, Share, Spec
 
 __all__ = [
     "ATTACK_SPECS",
     "Attack",
     "Auxiliary",
+    "Bido",
     "Data",
+    "Defense",
+    "DpSgd",
     "Evaluation",
+    "Fisher",
     "InverterAttack",
     "JointAttack",
     "Judge",
     "Losses",
     "MiaAttack",
+    "Mid",
     "Model",
     "OptimizationAttack",
     "Pretrain",
+    "PublicNetworks",
     "Recipe",
     "Release",
     "Seed",
+    "Smoothing",
     "Spec",
     "Surrogate",
     "Target",
     "TrialSpec",
     "attack_name",
 ]
+
+
+BUDGET = r"^[A-Za-z_][A-Za-z0-9_.-]*$|^(100|[1-9][0-9]?)(\.[0-9]+)?%$"
+"""A name, or a percentage."""
 
 
 class Data(Spec):
@@ -73,16 +85,33 @@ class Data(Spec):
 
 
 class Pretrain(Spec):
-    """Public training of the same network before the private classes are seen (TL-DMI, section 9)."""
+    """Public training of the same network before the private classes are seen (TL-DMI, section 9): trained
+    here, or weights that somebody else has trained."""
+
+    weights: str | None = None
+    """Name of public weights staged with `python -m jobs.stage_weights`; None trains them here."""
 
     dataset: str | None = None
-    """None: the public classes of the private data set (those outside `data.class_pool`)."""
+    """What to train on; None: the public classes of the private data set (those outside `data.class_pool`).
+    With `weights`, a set that their accuracy is checked on; None: they are not checked."""
+
+    minimum_accuracy: Share = 0.0
+    """A lower accuracy (on held-out images; of `weights`, on `dataset`) fails before F is trained."""
 
     recipe: Recipe = Recipe()
-    """Training on the public classes."""
+    """Training on the public classes; not used with `weights`."""
 
     seed: Seed = 0
     """Of weights, order and held-out images; the same for every target, like downloaded weights."""
+
+    @model_validator(mode="after")
+    def _can_be_checked(self) -> Self:
+        if self.weights and self.minimum_accuracy and self.dataset is None:
+            raise ValueError(
+                f"target.pretrain.minimum_accuracy={self.minimum_accuracy} of weights={self.weights} needs a "
+                "labelled set to check them on; name target.pretrain.dataset or use 0."
+            )
+        return self
 
 
 class Target(Spec):
@@ -97,12 +126,20 @@ class Target(Spec):
     pretrain: Pretrain | None = None
     """None trains from random weights."""
 
-    budget: str | Annotated[float, Field(gt=0.0)] = "full"
-    """Frozen-layer budget: `full` trains everything, a cut point's name freezes up to and including it, a
-    number is |theta_C| in millions and picks the nearest cut point (TL-DMI, Table 8)."""
+    budget: Annotated[str, Field(pattern=BUDGET)] | Annotated[float, Field(gt=0.0)] = "full"
+    """Frozen-layer budget: `full` trains everything; a cut point's name freezes up to and including it; a
+    number is |theta_C| in millions and `40%` a share of |theta_T|, either of the cut point within 5 %;
+    `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2)."""
 
     freeze: Literal["weights", "weights+statistics"] = "weights"
-    """Whether frozen batch norms go on absorbing private data (as released) or are fixed too."""
+    """Whether frozen batch norms go on absorbing private data (as released) or are fixed too. With
+    weights+statistics what frozen layers make of an image is computed once, unless images are augmented."""
+
+    freezes_random: bool = False
+    """True lets a budget freeze random first weights where there is no pretraining (VMI's ResNet-34)."""
+
+    defense: Defense = Defense()
+    """What else protects the training images; combines with the budget."""
 
     recipe: Recipe = Recipe()
     """Training on the private classes."""
@@ -111,8 +148,38 @@ class Target(Spec):
     """Which epoch is kept: the best on held-out training images, the last, or the best on the test images,
     which AMI's released code takes."""
 
+    snapshots: tuple[PositiveInt, ...] = ()
+    """Epochs whose weights are kept as well, to be attacked by `snapshot`."""
+
+    snapshot: PositiveInt | None = None
+    """One of `snapshots`: F as it was after that epoch (TL-DMI, Figure 1). None: as `selection` says."""
+
     seed: Seed = 0
     """Of weights, order and held-out images."""
+
+    @model_validator(mode="after")
+    def _private_training_sees_no_statistics(self) -> Self:
+        if self.defense.dp and self.budget != "full" and self.freeze == "weights":
+            raise ValueError(
+                "target.freeze=weights lets frozen batch norms absorb private images, which "
+                "target.defense.dp cannot protect; set target.freeze=weights+statistics."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_exist(self) -> Self:
+        late = [epoch for epoch in self.snapshots if epoch > self.recipe.epochs]
+        if late:
+            raise ValueError(
+                f"target.snapshots={late[0]} must lie in 1..target.recipe.epochs={self.recipe.epochs}; "
+                "leave it out or train longer."
+            )
+        if self.snapshot is not None and self.snapshot not in self.snapshots:
+            raise ValueError(
+                f"target.snapshot={self.snapshot} must be one of target.snapshots={list(self.snapshots)}; "
+                "add it there."
+            )
+        return self
 
 
 class Release(Spec):
@@ -169,6 +236,36 @@ class Judge(Spec):
     """Differs from any target's seed, so that judge and target share no initial weights."""
 
 
+class PublicNetworks(Spec):
+    """Networks that measure pictures; names of weights staged with `python -m jobs.stage_weights`. A metric
+    whose network is None is left out, and tables say so."""
+
+    inception: str | None = None
+    """torchvision's Inception-v3: FID, precision, recall, density, coverage."""
+
+    facenet: str | None = None
+    """InceptionResnetV1 trained on VGGFace2: delta_FaceNet."""
+
+    vgg: str | None = None
+    """torchvision's VGG16: LPIPS, and a distance of the Fisher analysis."""
+
+    alex: str | None = None
+    """torchvision's AlexNet: LPIPS, and a distance of the Fisher analysis."""
+
+
+class Fisher(Spec):
+    """Fisher information of each layer for classification and for inversion (TL-DMI, Figures 4 and 5)."""
+
+    images: PositiveInt = 128
+    """Private training images that the expectation runs over, at most."""
+
+    distances: tuple[Literal["l2", "l1", "lpips-vgg", "lpips-alex"], ...] = ("l2",)
+    """Between reconstructions and private images."""
+
+    iterations: tuple[PositiveInt, ...] = (1, 10, 100)
+    """Of a descending attack (mia): after which updates; an inverter has one profile."""
+
+
 class Evaluation(Spec):
     """What is rebuilt and how it is measured."""
 
@@ -182,6 +279,12 @@ class Evaluation(Spec):
 
     grid: Annotated[int, Field(ge=1, le=64)] = 16
     """Images in the picture of victims above their reconstructions."""
+
+    networks: PublicNetworks = PublicNetworks()
+    """Public networks that some metrics need."""
+
+    fisher: Fisher | None = None
+    """None leaves the Fisher analysis out."""
 
     seed: Seed = 0
     """Draws which images are reconstructed."""
@@ -227,7 +330,45 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _profiles_can_be_made(self) -> Self:
+        fisher, attack = self.evaluation.fisher, self.attack
+        if fisher is None:
+            return self
+        if isinstance(attack, OptimizationAttack):
+            raise ValueError(
+                "evaluation.fisher differentiates an inverter or the last update of a descent, but "
+                "attack.name=optimization is neither here; use null or attack.name=mia."
+            )
+        if isinstance(attack, MiaAttack) and attack.process != "none":
+            raise ValueError(
+                f"attack.process={attack.process} is no part of the update that evaluation.fisher "
+                "differentiates; use none or leave the analysis out."
+            )
+        if not isinstance(attack, MiaAttack) and self.release.labels_only:
+            raise ValueError(
+                "release.labels_only=true leaves evaluation.fisher nothing to differentiate; release scores "
+                "or leave the analysis out."
+            )
+        for kind in ("vgg", "alex"):
+            if f"lpips-{kind}" in fisher.distances and getattr(self.evaluation.networks, kind) is None:
+                raise ValueError(
+                    f"evaluation.fisher.distances has lpips-{kind}, which needs evaluation.networks.{kind}; "
+                    "name staged weights there or leave the distance out."
+                )
+        return self
+
+    @model_validator(mode="after")
     def _attack_can_use_what_it_gets(self) -> Self:
+        if isinstance(self.attack, JointAttack) and self.target.defense != Defense():
+            raise ValueError(
+                "target.defense protects from others, but with attack.name=joint the developer is the "
+                "adversary; leave the defense out or choose another attack."
+            )
+        if isinstance(self.attack, JointAttack) and self.target.snapshot is not None:
+            raise ValueError(
+                f"target.snapshot={self.target.snapshot} has no inverter of its own under attack.name=joint; "
+                "use null or choose another attack."
+            )
         if isinstance(self.attack, JointAttack) and self.release.labels_only:
             raise ValueError(
                 "release.labels_only=true passes no gradient to the classifier, so attack.name=joint has "

@@ -1,6 +1,6 @@
 """What every spec is made of: a frozen record, and the parts that several of them have."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -25,6 +25,10 @@ class Model(Spec):
     width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
     """Factor on every hidden channel count; 1 is the printed network, 0.125 suits a laptop."""
 
+    scaling: Literal["unit", "imagenet", "signed"] = "unit"
+    """Of images before a classifier's first layer: [0, 1] as they are, which TL-DMI's released code feeds
+    even to ImageNet weights; by ImageNet's mean and deviation; or to [-1, 1]."""
+
 
 class Recipe(Spec):
     """How a network is trained. Defaults: AMI's released code (Adam with AMSGrad, betas 0.5 and 0.999)."""
@@ -35,11 +39,24 @@ class Recipe(Spec):
     batch_size: PositiveInt = 128
     """Images in one optimiser step, over all workers together."""
 
+    optimizer: Literal["amsgrad", "adam", "sgd"] = "amsgrad"
+    """amsgrad: Adam as AMI releases it; adam: betas 0.9 and 0.999; sgd: with momentum (TL-DMI, Table 8)."""
+
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
-    """Adam step size."""
+    """Step size of the first epoch."""
+
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs after which the step size is divided by 10."""
+
+    momentum: Share = 0.9
+    """Of sgd."""
 
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """L2 penalty of the trainable parameters."""
+
+    augmentation: Literal["none", "flip", "crop-jitter-flip"] = "none"
+    """Of training images: flip mirrors half of them (TL-DMI at 64x64); crop-jitter-flip also cuts 85 to 100 %
+    of the area and changes colours a little (PPA's targets). Only classifiers have images to change."""
 
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the stage's own images held out to choose the best epoch; never the victim's test images."""

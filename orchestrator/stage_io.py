@@ -28,6 +28,7 @@ class Inputs:
     datasets: Callable[[str], Dataset]  # by name, verified
     read: Callable[[str, str], bytes]  # (role of an input stage, file name) -> verified bytes
     names: Mapping[str, str] = field(default_factory=dict)  # role (auxiliary, pretrain) -> data set name
+    weights: Callable[[str], Mapping[str, Tensor] | None] = lambda role: None  # public ones, verified
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,14 @@ class Outputs:
     images_seen: int = 0
 
 
-def new_classifier(model: Model, classes: int, data: Data, seed: int) -> Any:
-    """Build a classifier whose first weights depend on the seed alone."""
+def new_classifier(model: Model, classes: int, data: Data, seed: int, *, resizes: bool = False) -> Any:
+    """Build a classifier whose first weights depend on the seed alone; a judge resizes images to its side."""
     channels, image_size = data.channels, data.image_size
     return seeded(
-        lambda: build_classifier(model, classes=classes, channels=channels, image_size=image_size), seed
+        lambda: build_classifier(
+            model, classes=classes, channels=channels, image_size=image_size, resizes=resizes
+        ),
+        seed,
     )
 
 
@@ -53,16 +57,13 @@ def new_inverter(attack: InverterAttack | JointAttack, data: Data, target: Targe
     return seeded(lambda: build_attack(attack, **shapes), attack.seed)
 
 
-def stored_classifier(inputs: Inputs, role: str, model: Model, classes: int, data: Data) -> Classifier:
+def stored_classifier(
+    inputs: Inputs, role: str, model: Model, classes: int, data: Data, *, resizes: bool = False
+) -> Classifier:
     """Return the trained classifier that an input stage left, on the device, in evaluation mode."""
-    network: Classifier = new_classifier(model, classes, data, 0)
+    network: Classifier = new_classifier(model, classes, data, 0, resizes=resizes)
     network.load_state_dict(load_tensors(inputs.read(role, "model.safetensors")))
     return network.to(inputs.world.device).eval()
-
-
-def victim(inputs: Inputs, data: Data, target: Target) -> Classifier:
-    """Return the trained victim F."""
-    return stored_classifier(inputs, "target", target.model, target.classes, data)
 
 
 def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
@@ -112,14 +113,13 @@ def trained(stage: str, network: nn.Module, fitted: Fitted) -> Outputs:
     curves = {f"{stage}/{name}": values for name, values in fitted.curves.items()}
     metrics = {f"{stage}/{name}": value for name, value in fitted.best.items()}
     metrics[f"{stage}/best_epoch"] = float(fitted.best_epoch)
-    files = {"model.safetensors": tensors(network), "curves.json": json.dumps(curves).encode()}
+    files = {"model.safetensors": tensors(network.state_dict()), "curves.json": json.dumps(curves).encode()}
     return Outputs(files, metrics, fitted.images_seen)
 
 
-def tensors(network: nn.Module) -> bytes:
+def tensors(state: Mapping[str, Tensor]) -> bytes:
     """Return a network's state as safetensors."""
-    state = network.state_dict().items()
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in state})
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
 def npy(array: Tensor | np.ndarray) -> bytes:

@@ -1,5 +1,5 @@
-"""The experiment in the order it runs: pretrain, target or joint, judge, victims, then the attack's own
-stages (predictions, surrogate, inversion; or optimization), evaluation.
+"""The experiment in the order it runs: pretrain, target or joint, snapshot, judge, victims, then the attack's
+own stages (predictions, surrogate, inversion; or optimization), fisher, evaluation.
 
 A stage is a function of the sub-specs it reads and of its inputs' files; it returns files and metrics and
 knows neither store nor cluster. `run` calls the one that a planned stage names. All ranks of a worker group
@@ -17,6 +17,15 @@ from pydantic import TypeAdapter
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from orchestrator import defenses, victim
+from orchestrator.analyses import layers
+from orchestrator.analyses.fisher import (
+    classification_profile,
+    inverter_profiles,
+    mia_search,
+    search_profiles,
+)
+from orchestrator.analyses.profiles import CLASSIFICATION, Measured, profile_csv, profile_png
 from orchestrator.attacks import SEARCHED
 from orchestrator.attacks import losses as extra
 from orchestrator.attacks.class_count import class_count
@@ -25,17 +34,18 @@ from orchestrator.attacks.joint import Pair
 from orchestrator.attacks.joint import objective as joint_objective
 from orchestrator.attacks.sharing import search_all
 from orchestrator.datasets import selection
-from orchestrator.judging import measure_classes, measure_images
+from orchestrator.judging import Attacked, measure_classes, measure_images
+from orchestrator.likeness import Likeness, public_networks
 from orchestrator.metrics.classification import topk_accuracy
-from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.models.freezing import Frozen, freeze
 from orchestrator.plan import Stage
+from orchestrator.pretraining import check_accuracy, public_weights
 from orchestrator.spec import (
     Attack,
     Auxiliary,
     Data,
     Evaluation,
+    Fisher,
     InverterAttack,
     JointAttack,
     Judge,
@@ -60,17 +70,15 @@ from orchestrator.stage_io import (
     stored_classifier,
     tensors,
     trained,
-    transfer,
-    victim,
     victim_images,
 )
 from orchestrator.threat import BlackBox, WhiteBox, released, released_length
 from orchestrator.training import (
-    Fitted,
     Objective,
     Pairs,
     as_unit,
     classification,
+    derive_seed,
     distillation,
     fit,
     predict,
@@ -86,7 +94,8 @@ def run(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
     function, reads = STAGES[stage.name]
     specs = {role: TypeAdapter(reads[role]).validate_python(stage.specs[role]) for role in reads}
     wall, cpu = time.perf_counter(), time.process_time()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed("stage", stage.key))  # a victim may draw noise for each prediction
         outputs = function(inputs, **specs)
     cost = {
         "wall_seconds": round(time.perf_counter() - wall, 3),
@@ -97,43 +106,62 @@ def run(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
 
 
 def pretrain(inputs: Inputs, data: Data, model: Model, pretrain: Pretrain) -> Outputs:
-    """Train the target's network on public classes (TL-DMI, section 9)."""
-    other = inputs.names.get("pretrain")
-    if other is None:
-        images = selection.public_images(inputs.datasets(data.dataset), data)
-    else:
+    """Train the target's network on public classes, or take weights that were trained elsewhere and check
+    them (TL-DMI, section 9)."""
+    images, other = None, inputs.names.get("pretrain")
+    if other is not None:
         images = selection.whole(inputs.datasets(other), data)
-    network = new_classifier(model, images.num_classes, data, pretrain.seed)
-    pairs = Pairs(images.images, images.labels)
-    fitted = fit(network, pairs, classification(), pretrain.recipe, pretrain.seed, inputs.world)
-    return trained("pretrain", network, fitted)
+    elif pretrain.weights is None:
+        images = selection.public_images(inputs.datasets(data.dataset), data)
+    public = inputs.weights("pretrain")
+    if public is not None:
+        outputs = public_weights(public, images, data, model, pretrain, inputs.world.device)
+    else:
+        assert images is not None
+        network = new_classifier(model, images.num_classes, data, pretrain.seed)
+        pairs = Pairs(images.images, images.labels)
+        fitted = fit(network, pairs, classification(), pretrain.recipe, pretrain.seed, inputs.world)
+        outputs = trained("pretrain", network, fitted)
+    check_accuracy(outputs, pretrain)
+    return outputs
 
 
 def target(inputs: Inputs, data: Data, target: Target) -> Outputs:
     """Train the victim F on its private classes; frozen layers keep the public weights."""
-    network, frozen = _untrained_victim(inputs, data, target)
-    fitted = _fit_victim(inputs, data, target, network, classification())
-    outputs = trained("target", network, fitted)
-    return _with_accuracy(outputs, inputs, data, target, network, frozen)
+    network, frozen = victim.untrained(inputs, data, target)
+    loss = defenses.objective(target.defense, target.classes)
+    fitted = victim.train(inputs, data, target, loss, network, frozen)
+    outputs = victim.left("target", network, fitted, frozen)
+    if target.defense.dp:
+        outputs.metrics["target/epsilon"] = victim.epsilon(inputs, data, target)
+    return victim.with_accuracy(outputs, inputs, data, target, network)
+
+
+def snapshot(inputs: Inputs, data: Data, target: Target) -> Outputs:
+    """Take F as it was after an epoch of its training (TL-DMI, Figure 1)."""
+    assert target.snapshot is not None
+    state = inputs.read("target", victim.snapshot_file(target.snapshot))
+    network = victim.holding(state, inputs, data, target)
+    return victim.with_accuracy(Outputs({"model.safetensors": state}, {}), inputs, data, target, network)
 
 
 def joint(inputs: Inputs, data: Data, target: Target, attack: JointAttack, release: Release) -> Outputs:
     """Train F and G together on F's private classes (AMI, section IV-C); leaves both."""
-    network, frozen = _untrained_victim(inputs, data, target)
+    network, frozen = victim.untrained(inputs, data, target)
     inverter = new_inverter(attack, data, target)
     pair = Pair(network, inverter, released_length(target.classes, release), release.renormalised)
     loss = joint_objective(attack, num_pixels=data.channels * data.image_size**2)
-    fitted = _fit_victim(inputs, data, target, pair, loss)
-    outputs = trained("joint", network, fitted)
-    outputs.files["inverter.safetensors"] = tensors(inverter)
-    return _with_accuracy(outputs, inputs, data, target, network, frozen)
+    fitted = victim.train(inputs, data, target, loss, pair, frozen)
+    outputs = victim.left("joint", network, fitted, frozen)
+    outputs.files["inverter.safetensors"] = tensors(inverter.state_dict())
+    return victim.with_accuracy(outputs, inputs, data, target, network)
 
 
 def judge(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
     """Train the evaluation classifier on every class of the private data set."""
     private = inputs.datasets(data.dataset)
     images = selection.judge_images(private, data, "train")
-    network = new_classifier(judge.model, images.num_classes, data, judge.seed)
+    network = new_classifier(judge.model, images.num_classes, data, judge.seed, resizes=True)
     pairs = Pairs(images.images, images.labels)
     fitted = fit(network, pairs, classification(), judge.recipe, judge.seed, inputs.world)
     outputs = trained("judge", network, fitted)
@@ -147,7 +175,7 @@ def judge(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
 def victims(inputs: Inputs, data: Data, target: Target, evaluation: Evaluation) -> Outputs:
     """Record the victim's full scores for its own training and test images: what will be released."""
     files, seen = {}, 0
-    network = victim(inputs, data, target)
+    network = victim.stored(inputs, data, target)
     for part, (images, _) in victim_images(inputs, data, target, evaluation).items():
         files[f"scores_{part}.npy"] = npy(predict(network, images, inputs.world.device).softmax(1))
         seen += len(images)
@@ -157,7 +185,7 @@ def victims(inputs: Inputs, data: Data, target: Target, evaluation: Evaluation) 
 def predictions(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Outputs:
     """Query the victim once with every auxiliary image; full scores are stored, truncated on reading."""
     images = auxiliary_images(inputs, data, target, auxiliary)
-    box = BlackBox(victim(inputs, data, target), Release())
+    box = BlackBox(victim.stored(inputs, data, target), Release())
     scores = _answers(box, images)
     counted = class_count(scores.argmax(1))  # the top label is in every release
     metrics = {
@@ -206,13 +234,16 @@ def inversion(
     chosen_on, asked = None, {}
     if attack.selection == "victim-train":  # asked beside the auxiliary images
         known, _ = fitted_images(inputs, data, target)
-        box = BlackBox(victim(inputs, data, target), release)
+        box = BlackBox(victim.stored(inputs, data, target), release)
         chosen_on = pairs(_answers(box, known), known)
         asked = {"attack/queries": float(len(images) + box.num_queries)}
     training = pairs(scores, images)
     fitted = fit(network, training, loss, attack.recipe, attack.seed, inputs.world, chosen_on)
     outputs = trained("inversion", network, fitted)
-    files = {"inverter.safetensors": tensors(inverter), "curves.json": outputs.files["curves.json"]}
+    files = {
+        "inverter.safetensors": tensors(inverter.state_dict()),
+        "curves.json": outputs.files["curves.json"],
+    }
     return Outputs(files, outputs.metrics | asked, outputs.images_seen)
 
 
@@ -225,7 +256,7 @@ def optimization(
     evaluation: Evaluation,
 ) -> Outputs:
     """Search an image for each prediction by the victim's gradient (AMI, section II-B)."""
-    box = WhiteBox(victim(inputs, data, target))
+    box = WhiteBox(victim.stored(inputs, data, target))
     shape = (data.channels, data.image_size, data.image_size)
     if evaluation.task == "class-inference":
         parts, m = {"class": torch.eye(target.classes)}, 1
@@ -247,6 +278,33 @@ def optimization(
     return Outputs(files, metrics, len(scores))
 
 
+def fisher(
+    inputs: Inputs,
+    data: Data,
+    target: Target,
+    attack: Attack,
+    release: Release,
+    fisher: Fisher,
+) -> Outputs:
+    """Measure how much each of F's layers matters for classifying and for being inverted (TL-DMI, Fig. 4)."""
+    images, labels = fitted_images(inputs, data, target)
+    images, labels = images[: fisher.images], labels[: fisher.images]
+    network = victim.stored(inputs, data, target)
+    distances = layers.distances(fisher, public_networks(inputs))
+    profiles = {CLASSIFICATION: classification_profile(network, images, labels)}
+    if isinstance(attack, MiaAttack):
+        search = mia_search(attack, labels, (data.channels, data.image_size, data.image_size))
+        found = search_profiles(network, search, images, iterations=fisher.iterations, distances=distances)
+        profiles |= {Measured("inversion", name, iteration): one for (name, iteration), one in found.items()}
+    else:
+        assert isinstance(attack, InverterAttack | JointAttack)
+        inverter = _trained_inverter(inputs, data, target, attack)
+        made = inverter_profiles(network, inverter, release, images, distances=distances)
+        profiles |= {Measured("inversion", name): one for name, one in made.items()}
+    files = {"fisher.csv": profile_csv(profiles), "fisher.png": profile_png(profiles)}
+    return Outputs(files, layers.early_shares(network, profiles), len(images))
+
+
 def evaluation(
     inputs: Inputs,
     data: Data,
@@ -258,20 +316,26 @@ def evaluation(
 ) -> Outputs:
     """Rebuild the victim's images, or one for each of its classes; measure and judge them."""
     private, device = inputs.datasets(data.dataset), inputs.world.device
-    judging = stored_classifier(inputs, "judge", judge.model, private.description.num_classes, data)
+    num_classes = private.description.num_classes
+    judging = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
+    training = selection.target_images(private, data, target.classes, "train")
+    likeness, box = Likeness(training, judging, inputs), victim.stored(inputs, data, target)
+
+    def attacked(guesses: Tensor, labels: Tensor) -> Attacked:
+        scores = predict(box, guesses, device).softmax(1)
+        return Attacked(guesses, labels, scores, predict(judging, guesses, device), original)
+
     if evaluation.task == "class-inference":
-        images = selection.target_images(private, data, target.classes, "train")
         guesses = _rebuilt(inputs, data, target, attack, "class", torch.eye(target.classes), 1)
-        scores = predict(victim(inputs, data, target), guesses, device).softmax(1)
-        measured = [measure_classes(images, guesses, scores, predict(judging, guesses, device), original)]
+        found = attacked(guesses, torch.arange(target.classes))
+        measured = [measure_classes(training, found, likeness)]
     else:
         measured, m = [], released_length(target.classes, release)
         for part, (victims, labels) in victim_images(inputs, data, target, evaluation).items():
             scores = released(read_npy(inputs, "victims", f"scores_{part}.npy"), release)
             guesses = _rebuilt(inputs, data, target, attack, part, scores, m)
-            logits = predict(judging, guesses, device)
-            measured.append(measure_images(part, victims, labels, guesses, logits, original))
+            measured.append(measure_images(part, victims, attacked(guesses, labels), likeness))
     files = {name: content for one in measured for name, content in one.files(evaluation.grid).items()}
     metrics = {name: value for one in measured for name, value in one.metrics.items()}
     return Outputs(files, metrics, sum(len(one.victims) for one in measured))
@@ -280,6 +344,7 @@ def evaluation(
 STAGES: dict[str, tuple[Callable[..., Outputs], dict[str, Any]]] = {
     "pretrain": (pretrain, {"data": Data, "model": Model, "pretrain": Pretrain}),
     "target": (target, {"data": Data, "target": Target}),
+    "snapshot": (snapshot, {"data": Data, "target": Target}),
     "joint": (joint, {"data": Data, "target": Target, "attack": JointAttack, "release": Release}),
     "judge": (judge, {"data": Data, "judge": Judge}),
     "predictions": (predictions, {"data": Data, "target": Target, "auxiliary": Auxiliary}),
@@ -308,6 +373,10 @@ STAGES: dict[str, tuple[Callable[..., Outputs], dict[str, Any]]] = {
             "evaluation": Evaluation,
         },
     ),
+    "fisher": (
+        fisher,
+        {"data": Data, "target": Target, "attack": Attack, "release": Release, "fisher": Fisher},
+    ),
     "evaluation": (
         evaluation,
         {
@@ -332,44 +401,6 @@ class AtTruncation(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Reconstruct images (N, C, S, S) in [0, 1]."""
         return self.inverter(scores, self.m)
-
-
-def _untrained_victim(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, Frozen]:
-    """Return F before private training: its first or public weights, and what of it is frozen."""
-    network = new_classifier(target.model, target.classes, data, target.seed)
-    if target.pretrain:
-        transfer(load_tensors(inputs.read("pretrain", "model.safetensors")), network)
-    return network, freeze(network, str(target.budget), target.freeze)
-
-
-def _fit_victim(
-    inputs: Inputs, data: Data, target: Target, network: nn.Module, objective: Objective
-) -> Fitted:
-    """Train F (or F and G) on the private training images and keep the epoch that the spec asks for."""
-    private = inputs.datasets(data.dataset)
-    images = selection.target_images(private, data, target.classes, "train")
-    chosen_on = None
-    if target.selection == "test":
-        test = selection.target_images(private, data, target.classes, "evaluation")
-        chosen_on = Pairs(test.images, test.labels)
-    loss = replace(objective, keeps_last=target.selection == "last")
-    pairs = Pairs(images.images, images.labels)
-    return fit(network, pairs, loss, target.recipe, target.seed, inputs.world, chosen_on)
-
-
-def _with_accuracy(
-    outputs: Outputs, inputs: Inputs, data: Data, target: Target, network: nn.Module, frozen: Frozen
-) -> Outputs:
-    """Add F's accuracy on its test images and |theta_C| and |theta_T| in millions, as TL-DMI prints them."""
-    metrics = {
-        "target/theta_c_millions": frozen.trainable / 1e6,
-        "target/theta_t_millions": frozen.total / 1e6,
-    }
-    if inputs.world.rank == 0:
-        test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
-        logits = predict(network, test.images, inputs.world.device)
-        metrics["target/accuracy"] = topk_accuracy(logits, test.labels, 1) or 0.0
-    return Outputs(outputs.files, outputs.metrics | metrics, outputs.images_seen)
 
 
 def _with_losses(
@@ -403,10 +434,18 @@ def _rebuilt(
     """Return the attack's image (N, C, S, S) in [0, 1] for each released row of scores (N, k)."""
     if not isinstance(attack, InverterAttack | JointAttack):
         return as_unit(read_npy(inputs, "attack", f"reconstructions_{part}.npy"))
-    inverter = new_inverter(attack, data, target)
-    inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))
     device = inputs.world.device
+    inverter = _trained_inverter(inputs, data, target, attack)
     return predict(AtTruncation(inverter, m).to(device), scores, device)
+
+
+def _trained_inverter(
+    inputs: Inputs, data: Data, target: Target, attack: InverterAttack | JointAttack
+) -> Inverter:
+    """Return the inverter that the attack's stage left."""
+    inverter: Inverter = new_inverter(attack, data, target)
+    inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))
+    return inverter
 
 
 def _num_shared(inputs: Inputs, data: Data, auxiliary: Auxiliary) -> int:

@@ -29,7 +29,16 @@ SHORT_NAMES = {
     "auxiliary.size": "size",
     "target.budget": "budget",
     "attack.align": "align",
+    "target.defense": "defense",
+    "target.snapshot": "snapshot",
 }
+EMPTY_WORDS = {"target.defense": "none", "target.pretrain": "none", "target.snapshot": "selected"}
+"""How tables write the empty value of an axis; elsewhere it means that everything is taken, `all`."""
+FILE_NAME = r"^[a-z0-9][a-z0-9-]{0,60}$"
+
+
+LABEL = "label"
+"""What a mapping among an axis's values may have beside settings: how tables write it."""
 
 
 class StudyError(ValueError):
@@ -172,6 +181,72 @@ class Ordering(Spec):
     """Values of other axes; what is left out and swept is paired setting by setting."""
 
 
+class Delta(Spec):
+    """What a defense saves for what it costs: attack accuracy against natural accuracy, point for point."""
+
+    reference: dict[str, AxisValue] = Field(min_length=1)
+    """Axes (short names) and values that make a trial undefended; trials that have other values there are
+    defended ones, set beside the undefended one with the same other axes and seeds."""
+
+    leakage: str = "attack/accuracy_top1_test"
+    """Metric of the numerator: a share that is larger where more leaks."""
+
+    utility: str = "target/accuracy"
+    """Metric of the denominator: the victim's accuracy as a share."""
+
+
+class RobustnessCurve(Spec):
+    """Leakage over utility along the training of victims, as in TL-DMI's Figure 1."""
+
+    name: str = Field(pattern=FILE_NAME)
+    """The files are curve-NAME.png and curve-NAME.csv."""
+
+    x: str = "target/accuracy"
+    """Metric from left to right, averaged over seeds."""
+
+    y: str = "attack/accuracy_top1_test"
+    """Metric from bottom to top, averaged over seeds."""
+
+    line: str
+    """Axis (short name) that has a line for each of its values."""
+
+    points: str | None = None
+    """Axis whose values are the points of a line, in their order; None takes every setting of the other axes,
+    from the smallest x to the largest."""
+
+    where: dict[str, AxisValue] = Field({})
+    """Values of the other axes; with `points`, an axis left out takes its first value."""
+
+
+class Histogram(Spec):
+    """How a value is distributed over successful and failed attacks, as in TL-DMI's Figures 6 and 7."""
+
+    name: str = Field(pattern=FILE_NAME)
+    """The files are histogram-NAME.png and histogram-NAME.csv."""
+
+    value: str = "class/target_confidence"
+    """Metric that evaluations keep for each image."""
+
+    success: str = "class/judge_top1"
+    """Metric of the same images that is 1 where the attack succeeded and 0 where it failed."""
+
+    panels: str
+    """Axis (short name) that has a panel for each of its values."""
+
+    where: dict[str, AxisValue] = Field({})
+    """Values of the other axes; an axis left out takes its first value. Images of all seeds are pooled."""
+
+
+class Costs(Spec):
+    """What one stage costs in each setting beside a reference, as in TL-DMI's Table 13."""
+
+    stage: str = "target"
+    """Stage whose wall and CPU seconds are compared."""
+
+    reference: dict[str, AxisValue] = Field(min_length=1)
+    """Axes (short names) and values of the setting that the others are divided by, at the same other axes."""
+
+
 class Report(Spec):
     """What the sweep's report shows beside the objectives."""
 
@@ -199,6 +274,30 @@ class Report(Spec):
 
     orderings: tuple[Ordering, ...] = ()
     """Orders that a paper reports for settings of this study."""
+
+    delta: Delta | None = None
+    """Trade of leakage against accuracy for each defended setting; None makes no such table."""
+
+    curves: tuple[RobustnessCurve, ...] = ()
+    """Pictures of leakage over utility."""
+
+    histograms: tuple[Histogram, ...] = ()
+    """Pictures of a value over successful and failed attacks."""
+
+    costs: Costs | None = None
+    """Table of one stage's seconds; they differ from store to store, so no other table has them. None makes
+    none."""
+
+    @model_validator(mode="after")
+    def _names_are_used_once(self) -> Self:
+        for field, parts in (("curves", self.curves), ("histograms", self.histograms)):
+            names = [part.name for part in parts]
+            repeated = [name for name in names if names.count(name) > 1]
+            if repeated:
+                raise ValueError(
+                    f"report.{field} has name={repeated[0]} twice; each one has files of its own."
+                )
+        return self
 
 
 class Study(Spec):
@@ -270,7 +369,7 @@ class Study(Spec):
         for axis, values in ((a, v) for grid in self.sweep for a, v in grid.items()):
             listed = [values.low, values.high] if isinstance(values, Range) else values
             known = found.setdefault(short_name(axis), [])
-            known.extend(value for value in map(shown, listed) if value not in known)
+            known.extend(word for word in (shown(value, axis) for value in listed) if word not in known)
         return found
 
     def yaml(self) -> str:
@@ -283,15 +382,18 @@ def short_name(axis: str) -> str:
     return SHORT_NAMES.get(axis, axis)
 
 
-def shown(value: Any) -> Scalar:
-    """Return how tables write an axis value: None is `all`, a mapping the settings that it sets."""
+def shown(value: Any, axis: str = "") -> Scalar:
+    """Return how tables write a value of an axis: nothing by its word, a mapping by the settings it sets."""
+    nothing = EMPTY_WORDS.get(axis, "all")
     if value is None:
-        return "all"
+        return nothing
     if not isinstance(value, Mapping):
         return value
+    if LABEL in value:
+        return str(value[LABEL])
     plain = {name: part for name, part in value.items() if not isinstance(part, Mapping)}
     parts = plain or value  # which network an attack trains is no news in a table of attacks
-    return " ".join(filter(None, (_shown_part(name, part) for name, part in parts.items()))) or "all"
+    return " ".join(filter(None, (_shown_part(name, part) for name, part in parts.items()))) or nothing
 
 
 def _shown_part(name: str, value: Any) -> str:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from orchestrator.spec import ATTACK_SPECS, TrialSpec, attack_name
 from orchestrator.study import SHORTHANDS, Range, Study, StudyError
 
+MERGED = ("base", "resources", "scales")
+
 
 def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None = None) -> Study:
     """Read a study file, apply its scale and then the `a.b=c` overrides; raise `StudyError`."""
@@ -61,7 +63,17 @@ def explain(error: ValidationError, where: str) -> str:
 
 def _is_branch(part: int | str) -> bool:
     """Return whether a part of a fault's place is pydantic's name of a type instead of a field."""
-    return part in ("list", "range", "str", "int", "float", "bool", "constrained-float", *ATTACK_SPECS)
+    return part in (
+        "list",
+        "range",
+        "str",
+        "int",
+        "float",
+        "bool",
+        "constrained-str",
+        "constrained-float",
+        *ATTACK_SPECS,
+    )
 
 
 def _explain_one(fault: dict[str, Any], where: str) -> str:
@@ -96,6 +108,25 @@ def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[
 
 
 def _load(path: Path) -> dict[str, Any]:
+    """Read a file, over the one that it extends: `base`, `resources` and `scales` are merged, the rest is its
+    own."""
+    own = _read(path)
+    parent = own.pop("extends", None)
+    if parent is None:
+        return own
+    there = path.parent / f"{parent}.yaml"
+    if not there.is_file():
+        raise StudyError(f"extends={parent} in {path.name} must name a file beside it, without .yaml.")
+    inherited = _load(there)
+    merged = OmegaConf.merge(
+        {name: inherited.get(name) or {} for name in MERGED}, {name: own.get(name) or {} for name in MERGED}
+    )
+    plain = OmegaConf.to_container(merged)
+    assert isinstance(plain, dict)
+    return inherited | own | {name: plain[name] for name in MERGED if plain[name]}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError:

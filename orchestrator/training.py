@@ -9,39 +9,29 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
+from orchestrator.augmentation import augmentation
+from orchestrator.checkpoint import Checkpoint, pack, unpack
 from orchestrator.spec import Recipe
 
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512
-# AMI's released code, for every network (methods of Yang, Chang and Liang)
-ADAM_BETAS = (0.5, 0.999)
+AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
 
 
 class Cancelled(Exception):
     """Somebody no longer wants this stage (a scheduler stopped the trial)."""
-
-
-class Checkpoint(Protocol):
-    """Where an unfinished fit leaves its state."""
-
-    def load(self) -> bytes | None:
-        """Return what was saved last, or None."""
-
-    def save(self, data: bytes) -> None:
-        """Replace what was saved, atomically."""
 
 
 @dataclass
@@ -94,7 +84,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, what is summed on held-out pairs, and which epoch is best.
+    """A loss, what is summed on held-out pairs, and which epoch is best; what a defense adds to the loop.
 
     `loss` runs under the precision of the world: it takes its networks' outputs to float32 itself.
     """
@@ -103,6 +93,9 @@ class Objective:
     sums: Callable[[Any, Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch
     badness: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
     keeps_last: bool = False  # whether the last epoch is kept, however good it is
+    begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with
+    steps_by: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer
 
 
 @dataclass(frozen=True)
@@ -113,6 +106,7 @@ class Fitted:
     best: dict[str, float]  # validation means of that epoch
     curves: dict[str, list[float]]  # name -> one value for each epoch
     images_seen: int
+    snapshots: dict[int, dict[str, Tensor]]  # epoch -> the model's state after it
 
 
 def as_unit(batch: Tensor) -> Tensor:
@@ -216,7 +210,7 @@ def predict(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
     return torch.cat([model(as_unit(batch.to(device))).float().cpu() for batch in batches])
 
 
-def fit(
+def fit(  # noqa: PLR0913 - one for each thing that a training depends on
     model: nn.Module,
     pairs: Pairs,
     objective: Objective,
@@ -224,10 +218,12 @@ def fit(
     seed: int,
     world: World,
     chosen_on: Pairs | None = None,
+    snapshots: Collection[int] = (),
 ) -> Fitted:
     """Train for `recipe.epochs`, leave the best epoch in `model`; `Cancelled` when told to stop.
 
     The best one is chosen on a held-out share of the pairs, or on `chosen_on`; then all pairs are trained on.
+    The state after each epoch of `snapshots` is returned as well.
     """
     held_out = chosen_on
     training = pairs
@@ -241,57 +237,67 @@ def fit(
         )
     model.to(world.device)
     model.to(memory_format=torch.channels_last)
-    run = _Run(model, world.wrap(_Loss(model, objective)), recipe, seed, world)
+    run = _Run(model, world.wrap(_Loss(objective.wrap(model), objective)), objective, recipe, seed, world)
     run.restore()
+    _train(run, training, held_out, snapshots)
+    if world.rank == 0:
+        model.load_state_dict(run.best_state)
+    return Fitted(run.best_epoch, run.best, run.curves, recipe.epochs * len(training), run.snapshots)
+
+
+def _train(run: "_Run", training: Pairs, held_out: Pairs, snapshots: Collection[int]) -> None:
+    """Go through the epochs that are left."""
+    world, epochs = run.world, run.recipe.epochs
     last_save = time.monotonic()
-    for epoch in range(run.epoch + 1, recipe.epochs + 1):
+    for epoch in range(run.epoch + 1, epochs + 1):
+        run.objective.begins(epoch, epochs)
         train_loss = run.train_epoch(epoch, training)
         goes_on = True
         if world.rank == 0:
-            means = run.validate(held_out, objective)
-            run.remember(epoch, train_loss, means, objective)
-            goes_on = world.report(
-                {"epoch": epoch, "epochs": recipe.epochs, "train_loss": train_loss, **means}
-            )
-            if time.monotonic() - last_save >= world.checkpoint_seconds and epoch < recipe.epochs:
+            means = run.validate(held_out)
+            run.remember(epoch, train_loss, means, is_kept=epoch in snapshots)
+            goes_on = world.report({"epoch": epoch, "epochs": epochs, "train_loss": train_loss, **means})
+            if time.monotonic() - last_save >= world.checkpoint_seconds and epoch < epochs:
                 run.save()
                 last_save = time.monotonic()
         if not world.agree(goes_on):
-            raise Cancelled(f"stopped after epoch {epoch} of {recipe.epochs}")
-    if world.rank == 0:
-        model.load_state_dict(run.best_state)
-    return Fitted(run.best_epoch, run.best, run.curves, recipe.epochs * len(training))
+            raise Cancelled(f"stopped after epoch {epoch} of {epochs}")
 
 
 class _Run:
     """The state of one fit between epochs, and its checkpoint."""
 
-    def __init__(self, model: nn.Module, wrapped: nn.Module, recipe: Recipe, seed: int, world: World) -> None:
-        self.model, self.wrapped, self.recipe, self.seed, self.world = model, wrapped, recipe, seed, world
+    def __init__(
+        self,
+        model: nn.Module,
+        wrapped: nn.Module,
+        objective: Objective,
+        recipe: Recipe,
+        seed: int,
+        world: World,
+    ) -> None:
+        self.model, self.wrapped, self.objective = model, wrapped, objective
+        self.recipe, self.seed, self.world = recipe, seed, world
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.trainable,
-            lr=recipe.learning_rate,
-            betas=ADAM_BETAS,
-            weight_decay=recipe.weight_decay,
-            amsgrad=True,
-            fused=True,
-        )
+        self.optimizer = objective.steps_by(new_optimizer(self.trainable, recipe), recipe.batch_size)
+        self.augment = augmentation(recipe.augmentation)
         self.epoch = self.best_epoch = 0
         self.best: dict[str, float] = {}
         self.best_state: dict[str, Tensor] = {}
+        self.snapshots: dict[int, dict[str, Tensor]] = {}
         self.curves: dict[str, list[float]] = {}
 
     def train_epoch(self, epoch: int, training: Pairs) -> float:
         """Take one pass in the order of (seed, epoch); return the mean loss of this worker's batches."""
-        self.model.train()
+        self.wrapped.train()
         device = self.world.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, epoch)
         total, num_batches = torch.zeros((), device=device), 0
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed("epoch", self.seed, epoch, self.world.rank))
+        with self._seeded("epoch", epoch, self.world.rank):
             for index in self._batches(epoch, len(training)):
                 inputs, wanted = training.batch(index, device)
+                inputs = self.augment(inputs)
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.world.precision == "bfloat16"):
                     loss = self.wrapped(inputs, wanted)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -300,6 +306,14 @@ class _Run:
                 total += loss.detach()
                 num_batches += 1
         return total.item() / num_batches
+
+    @contextmanager
+    def _seeded(self, *what: object) -> Iterator[None]:
+        """Meanwhile draw from generators that depend on the fit's seed and on what is done."""
+        device = self.world.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(*what[:1], self.seed, *what[1:]))
+            yield
 
     def _batches(self, epoch: int, num_pairs: int) -> Iterator[Tensor]:
         """Cut the epoch's order into global batches and each batch into equal shares of the workers."""
@@ -311,28 +325,30 @@ class _Run:
                 yield batch[rank * share : (rank + 1) * share]
 
     @torch.inference_mode()
-    def validate(self, held_out: Pairs, objective: Objective) -> dict[str, float]:
+    def validate(self, held_out: Pairs) -> dict[str, float]:
         """Return validation means, in evaluation mode and float32."""
         self.model.eval()
         sums: dict[str, float] = {}
-        for index in torch.arange(len(held_out)).split(EVALUATION_BATCH):
-            inputs, wanted = held_out.batch(index, self.world.device)
-            for name, value in objective.sums(self.model, inputs, wanted).items():
-                sums[name] = sums.get(name, 0.0) + value
+        with self._seeded("validation"):  # a network may draw noise for each prediction
+            for index in torch.arange(len(held_out)).split(EVALUATION_BATCH):
+                inputs, wanted = held_out.batch(index, self.world.device)
+                for name, value in self.objective.sums(self.model, inputs, wanted).items():
+                    sums[name] = sums.get(name, 0.0) + value
         return {f"validation_{name}": value / len(held_out) for name, value in sums.items()}
 
-    def remember(self, epoch: int, train_loss: float, means: dict[str, float], objective: Objective) -> None:
-        """Extend the curves and keep the weights if this epoch is to be kept so far."""
+    def remember(self, epoch: int, train_loss: float, means: dict[str, float], *, is_kept: bool) -> None:
+        """Extend the curves; keep the weights as the best if they are so far, and as a snapshot if asked."""
         self.epoch = epoch
         for name, value in {"train_loss": train_loss, **means}.items():
             self.curves.setdefault(name, []).append(value)
         short = {name.removeprefix("validation_"): value for name, value in means.items()}
         best = {name.removeprefix("validation_"): value for name, value in self.best.items()}
-        if not best or objective.keeps_last or objective.badness(short) < objective.badness(best):
+        badness = self.objective.badness
+        if not best or self.objective.keeps_last or badness(short) < badness(best):
             self.best_epoch, self.best = epoch, means
-            self.best_state = {
-                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
-            }
+            self.best_state = _copied(self.model)
+        if is_kept:
+            self.snapshots[epoch] = _copied(self.model)
 
     def save(self) -> None:
         """Write weights, optimiser, best epoch and counters as one safetensors file with its own digest."""
@@ -340,6 +356,8 @@ class _Run:
             return
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_state.items()}
+        for epoch, state in self.snapshots.items():
+            tensors |= {f"snapshot.{epoch}.{name}": tensor for name, tensor in state.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in state.items()}
         counters = {
@@ -358,10 +376,13 @@ class _Run:
         tensors, counters = saved
         part = {
             prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            for prefix in ("model.", "best.", "optimizer.")
+            for prefix in ("model.", "best.", "snapshot.", "optimizer.")
         }
         self.model.load_state_dict(part["model."])
         self.best_state = {name: tensor.to(self.world.device) for name, tensor in part["best."].items()}
+        for name, tensor in part["snapshot."].items():
+            epoch, field_name = name.split(".", 1)
+            self.snapshots.setdefault(int(epoch), {})[field_name] = tensor.to(self.world.device)
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in part["optimizer."].items():
             number, field_name = name.split(".", 1)
@@ -374,26 +395,23 @@ class _Run:
         logger.info("event=resumed epoch=%d of=%d", self.epoch, self.recipe.epochs)
 
 
-def pack(tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> bytes:
-    """Return tensors and counters as one safetensors file with its own digest."""
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(stored, {"counters": json.dumps(counters), "sha256": _digest(stored)})
+def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:
+    """Return the recipe's optimiser over what is trained."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
+    is_ami = recipe.optimizer == "amsgrad"
+    betas = AMI_BETAS if is_ami else (0.9, 0.999)
+    return torch.optim.Adam(parameters, lr=rate, betas=betas, weight_decay=decay, amsgrad=is_ami, fused=True)
 
 
-def unpack(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return what was packed last; a damaged checkpoint is reported and counts as none."""
-    data = checkpoint.load() if checkpoint else None
-    if data is None:
-        return None
-    try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        tensors = load_tensors(data)
-        if _digest(tensors) != header["__metadata__"]["sha256"]:
-            raise ValueError("checksum differs")
-        return tensors, json.loads(header["__metadata__"]["counters"])
-    except (SafetensorError, ValueError, KeyError) as error:
-        logger.warning("event=checkpoint_damaged reason=%s action=start_over", error)
-        return None
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Return the step size of an epoch (from 1): a tenth after each milestone."""
+    return recipe.learning_rate * 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
@@ -401,11 +419,3 @@ def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()

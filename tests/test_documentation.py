@@ -21,7 +21,6 @@ from orchestrator.datasets import Location
 from orchestrator.datasets.sources import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
-from orchestrator.models.freezing import cut_points
 from orchestrator.points import expand
 from orchestrator.preflight import Preflight, check_report
 
@@ -37,11 +36,20 @@ SECTIONS: dict[str, type[spec.Spec]] = {
     "`report`": study.Report,
     "An entry of `report.printed`": study.Printed,
     "An entry of `report.orderings`": study.Ordering,
+    "`report.delta`": study.Delta,
+    "An entry of `report.curves`": study.RobustnessCurve,
+    "An entry of `report.histograms`": study.Histogram,
+    "`report.costs`": study.Costs,
     "A range in `sweep`": study.Range,
     "`base`": spec.TrialSpec,
     "`base.data`": spec.Data,
     "`base.target`": spec.Target,
     "`base.target.pretrain`": spec.Pretrain,
+    "`base.target.defense`": spec.Defense,
+    "`base.target.defense.mid`": spec.Mid,
+    "`base.target.defense.bido`": spec.Bido,
+    "`base.target.defense.smoothing`": spec.Smoothing,
+    "`base.target.defense.dp`": spec.DpSgd,
     "`base.release`": spec.Release,
     "`base.auxiliary`": spec.Auxiliary,
     "`base.attack`, `name: inverter`": spec.InverterAttack,
@@ -52,6 +60,8 @@ SECTIONS: dict[str, type[spec.Spec]] = {
     "`base.attack`, `name: optimization`": spec.OptimizationAttack,
     "`base.judge`": spec.Judge,
     "`base.evaluation`": spec.Evaluation,
+    "`base.evaluation.networks`": spec.PublicNetworks,
+    "`base.evaluation.fisher`": spec.Fisher,
     "Every `recipe`": spec.Recipe,
     "Every `model`": spec.Model,
 }
@@ -369,7 +379,7 @@ def test_the_example_is_a_study(tmp_path: Path) -> None:
 
 def test_studies_page_knows_the_names() -> None:
     text = STUDIES.read_text(encoding="ascii")
-    for name in (*CLASSIFIERS, *study.SHORT_NAMES.values(), *study.SHORTHANDS, *cut_points("ami-face")):
+    for name in (*CLASSIFIERS, *study.SHORT_NAMES.values(), *study.SHORTHANDS):
         assert f"`{name}`" in text, name
 
 

@@ -13,19 +13,19 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"spec", "spec_parts", "attack_specs", "blobs", "records", "directory"},
-    {"training", "threat", "datasets", "models"},
+    {"spec", "spec_parts", "attack_specs", "defense_specs", "blobs", "records", "directory"},
+    {"training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
-    | {"stages", "stage_io", "judging", "build", "pipeline"}
-    | {"report", "figures", "picture", "comparison", "statistics"},
+    | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}
+    | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
     {"runtime"},
 ]  # fmt: skip
 # Third-party packages that each floor adds to those below it.
 PACKAGES = [
     {"pydantic"},
     {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
-    {"torchmetrics"},
+    {"torchmetrics", "opacus"},
     {"pandas", "scipy", "matplotlib", "yaml", "omegaconf"},
     {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow", "urllib3"},
 ]

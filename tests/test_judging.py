@@ -2,17 +2,56 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.datasets.selection import ImageSet
-from orchestrator.judging import Measured, measure_classes, measure_images
+from orchestrator.judging import Attacked, Measured
+from orchestrator.judging import measure_classes as measure_classes_with
+from orchestrator.judging import measure_images as measure_images_with
+from orchestrator.likeness import Likeness
+from orchestrator.models.classifier import Classifier
+from orchestrator.stage_io import Inputs
+from orchestrator.training import World
 
 LABELS = torch.tensor([1, 0, 1])
 ORIGINAL = torch.tensor([4, 2])  # the victim's classes 0 and 1 are the judge's 4 and 2
+SEEN = ("knn_distance", "centroid_distance")  # by the judge, whose features are the pixels here
+
+
+class Pixels(Classifier):
+    """A judge whose penultimate features are the pixels themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks, self.head = nn.Sequential(nn.Flatten()), nn.Linear(256, 2)
+
+
+def likeness(private: ImageSet) -> Likeness:
+    """Return what compares with private images, without public networks."""
+    return Likeness(private, Pixels(), Inputs(World(), datasets=_none, read=_none))
+
+
+def _none(*names: str) -> Any:
+    raise AssertionError(f"nothing is read, but {names}")
+
+
+def measure_images(part: str, victims: Tensor, labels: Tensor, guesses: Tensor, logits: Tensor) -> Measured:
+    """Measure against one even training image of each class; the victim's scores are 0.7 and 0.3."""
+    scores = torch.tensor([0.7, 0.3]).expand(len(labels), 2)
+    attacked = Attacked(guesses, labels, scores, logits, ORIGINAL)
+    return measure_images_with(
+        part, victims, attacked, likeness(ImageSet(grey(0, 255), torch.tensor([0, 1]), 2))
+    )
+
+
+def measure_classes(private: ImageSet, guesses: Tensor, scores: Tensor, logits: Tensor) -> Measured:
+    attacked = Attacked(guesses, torch.arange(len(guesses)), scores, logits, ORIGINAL)
+    return measure_classes_with(private, attacked, likeness(private))
 
 
 def grey(*levels: int) -> Tensor:
@@ -41,13 +80,15 @@ def table(measured: Measured) -> np.ndarray:
 def test_identical_images_are_as_like_as_can_be() -> None:
     victims = torch.randint(0, 256, (3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     victims = victims.to(torch.uint8)
-    measured = measure_images("train", victims, LABELS, unit(victims), choices([2], [4], [2]), ORIGINAL)
-    assert measured.metrics == {
+    measured = measure_images("train", victims, LABELS, unit(victims), choices([2], [4], [2]))
+    metrics = {name: value for name, value in measured.metrics.items() if "distance" not in name}
+    assert metrics == {
         "inversion/mse_train": 0.0,
         "inversion/psnr_train": 100.0,
         "inversion/ssim_train": pytest.approx(1.0),
         "attack/accuracy_top1_train": 1.0,
         "attack/accuracy_top5_train": 1.0,
+        "attack/target_confidence_train": pytest.approx((0.3 + 0.7 + 0.3) / 3),
     }
 
 
@@ -58,7 +99,7 @@ def test_likeness_by_hand() -> None:
         grey(0, 255, 51),
         unit(grey(0, 255, 51)) + torch.tensor([0.1, -0.2, 0.0]).view(3, 1, 1, 1),
     )
-    measured = measure_images("test", victims, LABELS, guesses, choices([0], [0], [0]), ORIGINAL)
+    measured = measure_images("test", victims, LABELS, guesses, choices([0], [0], [0]))
     values = measured.values
     torch.testing.assert_close(values["mse"], torch.tensor([0.01, 0.04, 0.0]).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(values["psnr"], torch.tensor([20, 13.9794, 100]).double(), atol=1e-3, rtol=0)
@@ -66,6 +107,17 @@ def test_likeness_by_hand() -> None:
     # Variances of even images cancel to within 1e-7 in float32, beside a constant of 9e-4.
     torch.testing.assert_close(values["ssim"], torch.tensor(ssim), atol=3e-4, rtol=0)
     assert measured.metrics["inversion/mse_test"] == pytest.approx(0.05 / 3)
+
+
+def test_distances_to_private_images_by_hand() -> None:
+    """In 256 pixels of one level: guesses 0.1, 0.4 and 1 of classes whose only images are 1, 0 and 1."""
+    victims = grey(0, 0, 0)
+    guesses = torch.tensor([0.1, 0.4, 1.0]).view(3, 1, 1, 1).expand(3, 1, 16, 16)
+    measured = measure_images("test", victims, LABELS, guesses, choices([0], [0], [0]))
+    squares = [256 * 0.9**2, 256 * 0.4**2, 0.0]
+    assert measured.values["knn_distance"].tolist() == pytest.approx(squares, abs=1e-4)
+    roots = [16 * 0.9, 16 * 0.4, 0.0]
+    assert measured.values["centroid_distance"].tolist() == pytest.approx(roots, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +131,7 @@ def test_likeness_by_hand() -> None:
 )
 def test_the_judge_by_hand(logits: Tensor, top1: list[float], top5: list[float]) -> None:
     victims = grey(1, 2, 3)
-    measured = measure_images("test", victims, LABELS, unit(victims), logits, ORIGINAL)
+    measured = measure_images("test", victims, LABELS, unit(victims), logits)
     assert measured.values["accuracy_top1"].tolist() == top1
     assert measured.values["accuracy_top5"].tolist() == top5
     assert measured.metrics["attack/accuracy_top1_test"] == pytest.approx(sum(top1) / 3)
@@ -89,7 +141,7 @@ def test_the_judge_by_hand(logits: Tensor, top1: list[float], top5: list[float])
 def test_five_of_five_classes_say_nothing(classes: int, has_top5: bool) -> None:
     victims = grey(1, 2, 3)
     logits = choices([2], [4], [2], classes=classes)
-    measured = measure_images("test", victims, LABELS, unit(victims), logits, ORIGINAL)
+    measured = measure_images("test", victims, LABELS, unit(victims), logits)
     assert ("accuracy_top5" in measured.values) is has_top5
     assert ("attack/accuracy_top5_test" in measured.metrics) is has_top5
     assert ("accuracy_top5" in (table(measured).dtype.names or ())) is has_top5
@@ -98,9 +150,9 @@ def test_five_of_five_classes_say_nothing(classes: int, has_top5: bool) -> None:
 def test_every_image_has_its_row() -> None:
     victims = grey(0, 128, 255)
     guesses = unit(grey(10, 100, 200))
-    measured = measure_images("train", victims, LABELS, guesses, choices([2], [0], [2]), ORIGINAL)
+    measured = measure_images("train", victims, LABELS, guesses, choices([2], [0], [2]))
     rows = table(measured)
-    names = ["label", "mse", "psnr", "ssim", "accuracy_top1", "accuracy_top5"]
+    names = ["label", "mse", "psnr", "ssim", "accuracy_top1", "accuracy_top5", "target_confidence", *SEEN]
     assert [(name, rows.dtype[name]) for name in rows.dtype.names or ()] == [
         (name, np.int32 if name == "label" else np.float32) for name in names
     ]
@@ -114,7 +166,7 @@ def test_every_image_has_its_row() -> None:
 
 def test_the_first_images_are_shown_and_all_are_measured() -> None:
     victims, guesses = grey(0, 128, 255), unit(grey(10, 100, 200))
-    measured = measure_images("test", victims, LABELS, guesses, choices([2], [0], [2]), ORIGINAL)
+    measured = measure_images("test", victims, LABELS, guesses, choices([2], [0], [2]))
     files = measured.files(2)
     shown = {name: np.load(io.BytesIO(files[f"{name}_test.npy"])) for name in ("victims", "reconstructions")}
     assert np.array_equal(shown["victims"], victims[:2].numpy())
@@ -131,7 +183,7 @@ SCORES = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
 
 
 def test_classes_by_hand() -> None:
-    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0]), ORIGINAL)
+    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0]))
     assert (measured.part, measured.labels.tolist()) == ("class", [0, 1])
     expected = {
         "mse_mean": [0.3**2, 0.1**2],
@@ -140,19 +192,21 @@ def test_classes_by_hand() -> None:
         "target_confidence": [0.7, 0.4],
         "judge_top1": [1.0, 0.0],
         "judge_top5": [1.0, 1.0],
+        "knn_distance": [256 * 0.1**2, 256 * 0.1**2],
+        "centroid_distance": [16 * 0.3, 16 * 0.1],
     }
     assert {name: value.tolist() for name, value in measured.values.items()} == {
-        name: pytest.approx(value, abs=1e-6) for name, value in expected.items()
+        name: pytest.approx(value, abs=1e-5) for name, value in expected.items()
     }
     assert measured.metrics == {
-        f"class/{name}": pytest.approx(sum(value) / 2, abs=1e-6) for name, value in expected.items()
+        f"class/{name}": pytest.approx(sum(value) / 2, abs=1e-5) for name, value in expected.items()
     }
 
 
 def test_the_mean_image_is_not_the_mean_of_distances() -> None:
     """A guess that is the class's mean is 0 from it, but not from any image."""
     means = torch.tensor([0.2, 0.8])[:, None, None, None].expand(2, 1, 16, 16)
-    values = measure_classes(PRIVATE, means, SCORES, choices([4], [2]), ORIGINAL).values
+    values = measure_classes(PRIVATE, means, SCORES, choices([4], [2])).values
     assert values["mse_mean"].tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
     assert values["mse_nearest"].tolist() == pytest.approx([0.0, 0.2**2], abs=1e-6)
 
@@ -162,16 +216,16 @@ def test_the_image_shown_is_the_one_closest_to_the_mean_of_its_class() -> None:
     private = ImageSet(grey(0, 250, 90, 110, 250, 10), torch.tensor([0, 1, 0, 0, 1, 1]), 2)
     for level in (0.0, 0.5, 1.0):
         guesses = torch.full((2, 1, 16, 16), level)
-        measured = measure_classes(private, guesses, SCORES, choices([4], [2]), ORIGINAL)
+        measured = measure_classes(private, guesses, SCORES, choices([4], [2]))
         assert measured.victims.dtype == torch.uint8
         assert torch.equal(measured.victims, grey(90, 250))
 
 
 def test_classes_have_their_rows_and_pictures() -> None:
-    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0], classes=5), ORIGINAL)
+    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0], classes=5))
     rows = table(measured)
     names = ("label", "mse_mean", "mse_nearest", "target_top1", "target_confidence", "judge_top1")
-    assert rows.dtype.names == names  # five of five classes say nothing
+    assert rows.dtype.names == (*names, *SEEN)  # five of five classes say nothing
     assert rows["label"].tolist() == [0, 1]
     assert set(measured.files(2)) == {
         "grid_class.png",

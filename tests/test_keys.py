@@ -26,18 +26,19 @@ FIXED = TrialSpec.model_validate(
     }
 )
 GOLDEN = {
-    "pretrain": "a0ca2fd6d049ac3b748f43ffbf633ca24b949028202f23d2a763dce4a3429af3",
-    "target": "d9716a8d774ced892c35da05ae9b0829cc432c3c3e5160882d30002bcea42ca7",
-    "judge": "1dd4dd51455beccca13709e46d4a8dfe6fbac1ce053eab80839b69f68fa34c4d",
-    "victims": "5fb5017027baa9404a353d813d1a4a7dfe9ddf96db280c9f32a9ee7685107dff",
-    "predictions": "cc8f30226985cf38c0fdc7c7c0b7e0ac275005190aefee232d1d5646681dd4bb",
-    "inversion": "730fa035a6a8e7b1ed864f2cbb86c91284d9bc8b3d870a2b9cbc8c3e1a72cd53",
-    "evaluation": "b948f5bd08af5440dd97264542f85343ccd8d50e817a4389833c0798cc956c3a",
+    "pretrain": "7508c3750ae29729c63bb98e50e83af83b6320ae35e37686915c9f0ceeefc06f",
+    "target": "e31dc854bf73c13b61ad877810a0e18a2205501f47029db6c99373c3cd644af8",
+    "judge": "e4a407fcb949226331e00694fd2fc83947e704332a28182dbd85e2ef92d72ca5",
+    "victims": "9ae4f18287dc96cb55ba55bbcbf97949759c3ea5a006a9503931e446c8f04762",
+    "predictions": "6be74c10badb9c3d2f8c0ba73b56b192e36375e40fe9153653ab7de2c09aaa76",
+    "inversion": "41b9aeb2cdf680c6aafe5691ad55c66243496f74b824c9c9d7e22ea3374972a8",
+    "evaluation": "c044781d02a47c07ca7215cb1039cdd4be8f43a29649b63c2a71d68209ee0e26",
 }
 
 
 JOINT = {"name": "joint", "model": tiny.DIGIT}
 WHITE_BOX = {"name": "optimization"}
+SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
 WITH_FEATURES = {"model": tiny.DIGIT, "losses": {"features": 1.0, "surrogate": {"model": tiny.DIGIT}}}
 
 
@@ -66,6 +67,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         assert set(stage.needs.values()) <= seen, stage.name
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
+    every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}})]
     order = list(VERSIONS)
     for stages in (planned(), *every):
         assert [name for name in order if name in stages] == list(stages)
@@ -87,6 +89,10 @@ TRAINED = {"target", *QUERIED}
         ({"target.classes": 2}, TRAINED),
         ({"target.budget": "block2"}, TRAINED),
         ({"target.freeze": "weights+statistics"}, TRAINED),
+        ({"target.defense": {"mid": {}}}, TRAINED),
+        ({"target.snapshots": [1]}, TRAINED),
+        (SNAPSHOT, {"snapshot", *TRAINED}),
+        ({"evaluation.fisher": {}}, {"fisher"}),
         ({"target.recipe": {"epochs": 2}}, TRAINED),
         ({"target.pretrain": {"seed": 3}}, {"pretrain", *TRAINED}),
         ({"target.pretrain": {"dataset": "faces"}}, {"pretrain", *TRAINED}),

@@ -14,8 +14,9 @@ from orchestrator.datasets.selection import auxiliary_images, private_classes, p
 from orchestrator.datasets.source import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.directory import DirectoryBlobs
+from orchestrator.models import CLASSIFIERS
 from orchestrator.points import Point, expand
-from orchestrator.preflight import Preflight
+from orchestrator.preflight import Preflight, check_report
 from orchestrator.study import StudyError
 from tests import tiny
 
@@ -53,11 +54,11 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ),
         (
             {"target.model": {"name": "vgg"}},
-            "target.model.name=vgg is unknown; choose one of ami-digit, ami-face.",
+            f"target.model.name=vgg is unknown; choose one of {', '.join(CLASSIFIERS)}.",
         ),
         (
             {"judge.model": {"name": "vgg"}},
-            "judge.model.name=vgg is unknown; choose one of ami-digit, ami-face.",
+            f"judge.model.name=vgg is unknown; choose one of {', '.join(CLASSIFIERS)}.",
         ),
         (
             {"attack.model": {"name": "vgg"}},
@@ -88,17 +89,18 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         (
             {"data.image_size": 64},
             "data.image_size=64 must be 32 for target.model.name=ami-digit; change the size or choose a "
-            "network made for 64 (ami-face).",
+            "network made for 64 (ami-face, vgg16, ir152, facenet64).",
         ),
         (
             {"target.budget": "block9"},
             "target.budget=block9 is no cut point of this classifier; choose full, block1, block2, block3, "
-            "or |theta_C| in millions.",
+            "a layer set (first, middle, last), or |theta_C| in millions or as a percentage of |theta_T|.",
         ),
         (
             {"target.pretrain": None},
             "target.budget=block1 freezes layers at public weights, but target.pretrain is null; add "
-            "target.pretrain or use the budget full.",
+            "target.pretrain, use the budget full, or set target.freezes_random=true to freeze random first "
+            "weights.",
         ),
         (
             {"auxiliary": {"kind": "distinct", "dataset": "digits"}},
@@ -120,6 +122,76 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
 )
 def test_what_cannot_run_is_told_in_one_line(changes: dict[str, Any], text: str) -> None:
     assert refusal(changes) == text
+
+
+CURVE = {"name": "one", "line": "m"}
+HISTOGRAM = {"name": "one", "panels": "m"}
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ({"delta": {"reference": {"colour": 1}}}, "report.delta.reference.colour is not an axis;"),
+        (
+            {"delta": {"reference": {"m": 1}, "utility": "target/taste"}},
+            "report.delta.utility=target/taste is not measured;",
+        ),
+        (
+            {"delta": {"reference": {"m": 1}, "leakage": "inversion/mse_test"}},
+            "report.delta.leakage=inversion/mse_test must be a share of images; choose an accuracy, for "
+            "example target/accuracy or attack/accuracy_top1_test.",
+        ),
+        ({"curves": [{**CURVE, "x": "target/taste"}]}, "report.curves.0.x=target/taste is not measured;"),
+        ({"curves": [{**CURVE, "y": "taste"}]}, "report.curves.0.y=taste is not measured;"),
+        ({"curves": [CURVE | {"line": "colour"}]}, "report.curves.0.line=colour is not an axis;"),
+        ({"curves": [{**CURVE, "points": "hue"}]}, "report.curves.0.points=hue is not an axis;"),
+        ({"curves": [{**CURVE, "where": {"hue": 1}}]}, "report.curves.0.where.hue is not an axis;"),
+        ({"histograms": [{**HISTOGRAM, "panels": "hue"}]}, "report.histograms.0.panels=hue is not an axis;"),
+        (
+            {"histograms": [{**HISTOGRAM, "where": {"hue": 1}}]},
+            "report.histograms.0.where.hue is not an axis;",
+        ),
+        (
+            {"histograms": [{**HISTOGRAM, "value": "taste"}]},
+            "report.histograms.0.value=taste is not measured;",
+        ),
+        (
+            {"histograms": [{**HISTOGRAM, "success": "attack/accuracy_top1_test"}]},
+            "report.histograms.0: value=class/target_confidence and success=attack/accuracy_top1_test must "
+            "be kept for the same images;",
+        ),
+        (
+            {"histograms": [{**HISTOGRAM, "value": "judge/accuracy", "success": "attack/queries"}]},
+            "report.histograms.0: value=judge/accuracy and success=attack/queries must be kept for the same",
+        ),
+        (
+            {"histograms": [{**HISTOGRAM, "success": "class/mse_mean"}]},
+            "report.histograms.0.success=class/mse_mean must be a share of images;",
+        ),
+        ({"costs": {"reference": {"hue": 1}}}, "report.costs.reference.hue is not an axis;"),
+        (
+            {"costs": {"reference": {"m": 1}, "stage": "lunch"}},
+            "report.costs.stage=lunch is no stage; choose from pretrain, target,",
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_a_report_cannot_show_is_told_before_anything_runs(report: dict[str, Any], text: str) -> None:
+    study = tiny.study({"release.truncation": [1]}, report=report)
+    with pytest.raises(StudyError) as caught:
+        check_report(study)
+    assert text in str(caught.value)
+
+
+def test_a_report_of_everything_is_accepted() -> None:
+    alike = {"value": "attack/accuracy_top5_test", "success": "attack/accuracy_top1_test"}
+    report = {
+        "delta": {"reference": {"budget": "full"}},
+        "curves": [CURVE, {**CURVE, "name": "two", "points": "k", "where": {"seed": 0}}],
+        "histograms": [HISTOGRAM, {**HISTOGRAM, **alike, "name": "two"}],
+        "costs": {"reference": {"budget": "full", "m": 1}, "stage": "inversion"},
+    }
+    check_report(tiny.study({"release.truncation": [1]}, report=report))
 
 
 KINDS = ["same-train", "same-heldout", "same-test", "generic", "distinct", "augmented"]
@@ -199,7 +271,7 @@ def test_images_are_counted_without_holding_their_pixels(monkeypatch: pytest.Mon
 
 
 def test_a_number_picks_the_nearest_cut_point() -> None:
-    wanted = {1000.0: "full", 1e-9: "block3", 0.0016: "block1"}
+    wanted: dict[float | str, str] = {0.00166: "full", 0.0013: "block3", "97%": "block1"}
     for number, cut in wanted.items():
         resolved = Preflight(Location()).resolve(point({"target.budget": number}))
         assert resolved.spec.target.budget == cut

@@ -25,6 +25,7 @@ from orchestrator.report import (
     report_files,
     results_table,
     summary_table,
+    with_reasons,
 )
 from tests import tiny
 
@@ -100,6 +101,31 @@ def test_summary_over_seeds_by_hand() -> None:
 def test_a_metric_that_is_missing_is_empty_not_zero() -> None:
     table = summary_table([record(0, {"m": 1}, {MSE: 0.1})], ["attack/accuracy_top5_test"])
     assert math.isnan(table["attack/accuracy_top5_test"][0])
+
+
+def test_a_metric_that_no_trial_has_says_why_in_its_column() -> None:
+    metrics = [
+        MSE,
+        "attack/accuracy_top5_test",
+        "attack/fid_test",
+        "attack/queries",
+        "attack/lpips_alex_test",
+    ]
+    half = [record(0, {"m": 1}, {MSE: 0.1}), record(1, {"m": 2}, {"attack/queries": 7.0})]
+    table = with_reasons(summary_table(half, metrics), metrics)
+    assert table["attack/accuracy_top5_test"].tolist() == ["not measured"] * 2
+    assert table["attack/fid_test"].tolist() == ["needs evaluation.networks.inception"] * 2
+    assert table["attack/lpips_alex_test"].tolist() == ["needs evaluation.networks.alex"] * 2
+    assert table[MSE].isna().tolist() == [False, True]  # some trial has it
+    assert csv(table[["m", "attack/queries", "attack/fid_test"]]).decode().splitlines()[1:] == [
+        "1,,needs evaluation.networks.inception",
+        "2,7,needs evaluation.networks.inception",
+    ]
+    assert rb"1 & not measured \\" in latex(table[["m", "attack/accuracy_top5_test"]])
+    study = tiny.study({"release.truncation": [1]}, report={"metrics": metrics[:3]})
+    files = report_files(study, half[:1], Artifacts(MemoryBlobs("memory")))
+    assert b"needs evaluation.networks.inception" in files["summary.csv"]
+    assert b"evaluation.networks" not in files["results.csv"]
 
 
 def test_one_heat_map_for_each_pair_of_swept_axes() -> None:

@@ -65,7 +65,7 @@ def test_what_each_stage_leaves(kept: Kept) -> None:
     parts = ("test", "train")
     assert files == {
         "pretrain": trained,
-        "target": trained,
+        "target": ["accuracy_test.npy", *trained],
         "judge": trained,
         "predictions": ["scores.npy"],
         "victims": ["scores_test.npy", "scores_train.npy"],

@@ -215,8 +215,8 @@ RANDOM = {"algorithm": "random"}
         (
             {},
             ["target.pretrain.recipe.epoch=1"],
-            "target.pretrain.recipe.epoch is not a field; known here: "
-            "batch_size, epochs, learning_rate, validation_fraction, weight_decay.",
+            "target.pretrain.recipe.epoch is not a field; known here: augmentation, batch_size, epochs, "
+            "learning_rate, milestones, momentum, optimizer, validation_fraction, weight_decay.",
         ),
         (
             {},

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from orchestrator.attacks.descent import Found, joined
-from orchestrator.training import Cancelled, World, pack, unpack
+from orchestrator.checkpoint import pack, unpack
+from orchestrator.training import Cancelled, World
 
 CHUNK = 256  # rows between two chances of a checkpoint
 

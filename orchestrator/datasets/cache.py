@@ -16,21 +16,29 @@ from orchestrator.datasets.manifest import File, sha256
 ATTEMPTS = 2  # a flipped bit on the wire goes away, one at rest stays
 
 
-def read_verified(blobs: Blobs, folder: str, file: File, cache: Path | None, limit: int) -> bytes:
-    """Return the bytes of `folder`/`file`, equal to the manifest's checksum."""
+def read_verified(
+    blobs: Blobs,
+    folder: str,
+    file: File,
+    cache: Path | None,
+    limit: int,
+    *,
+    tool: str = "jobs.stage_data",
+) -> bytes:
+    """Return the bytes of `folder`/`file`, equal to the manifest's checksum; `tool` stages such files."""
     if cache is None:
-        return _download(blobs, f"{folder}/{file.name}", file)
+        return _download(blobs, f"{folder}/{file.name}", file, tool)
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{file.sha256}.lock"):
         data = _read_cached(cache / file.sha256, file)
         if data is None:
-            data = _download(blobs, f"{folder}/{file.name}", file)
+            data = _download(blobs, f"{folder}/{file.name}", file, tool)
             _fill(cache / file.sha256, data)
             _trim(cache, limit)
         return data
 
 
-def _download(blobs: Blobs, name: str, file: File) -> bytes:
+def _download(blobs: Blobs, name: str, file: File, tool: str) -> bytes:
     got = "no such file"
     for _ in range(ATTEMPTS):
         data = blobs.get(name)
@@ -41,7 +49,7 @@ def _download(blobs: Blobs, name: str, file: File) -> bytes:
             return data
     raise ValueError(
         f"{blobs.uri}/{name} does not match its manifest: want SHA-256 {file.sha256}, got {got}; "
-        "remove the set's folder and stage it again with python -m jobs.stage_data."
+        f"remove the set's folder and stage it again with python -m {tool}."
     )
 
 

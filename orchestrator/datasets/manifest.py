@@ -15,15 +15,15 @@ from orchestrator.spec import Seed, Spec
 FORMAT = 1
 AMI_SEED = 666  # of the split in AMI's released code
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-FileName = Annotated[
-    str, Field(pattern=r"^(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy$")
-]
+ARRAYS = r"(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy"
+WEIGHTS = r"weights-[0-9a-f]{12}\.safetensors"
+FileName = Annotated[str, Field(pattern=rf"^({ARRAYS}|{WEIGHTS})$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
 class File(Spec):
-    """One array file beside the manifest."""
+    """One file beside the manifest."""
 
     name: FileName
     size: PositiveInt

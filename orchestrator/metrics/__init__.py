@@ -10,6 +10,8 @@ class Metric:
 
     unit: str
     leaks: Literal["up", "down"] | None
+    needs: str | None = None
+    """Field of `evaluation.networks` that it needs; None: it is always measured."""
 
 
 METRICS: dict[str, Metric] = {
@@ -24,6 +26,24 @@ METRICS: dict[str, Metric] = {
     "judge_top5": Metric("share of classes in [0, 1]", "up"),
     "target_top1": Metric("share of classes in [0, 1]", "up"),
     "target_confidence": Metric("mean score in [0, 1]", "up"),
+    "knn_distance": Metric("squared distance of judge features to the nearest training image", "down"),
+    "centroid_distance": Metric("distance of judge features to the mean of the class", "down"),
+    "delta_facenet": Metric("squared distance of FaceNet features", "down", "facenet"),
+    "lpips_vgg": Metric("LPIPS to the nearest training image", "down", "vgg"),
+    "lpips_alex": Metric("LPIPS to the nearest training image", "down", "alex"),
+    "fid": Metric("Frechet distance of Inception features", "down", "inception"),
+    "precision": Metric("share in [0, 1]", "up", "inception"),
+    "recall": Metric("share in [0, 1]", "up", "inception"),
+    "density": Metric("mean count over k, >= 0", "up", "inception"),
+    "coverage": Metric("share in [0, 1]", "up", "inception"),
+    "epsilon": Metric("privacy loss of DP-SGD", None),
+    "early_share_classification": Metric("share of Fisher information in the first layers", None),
+    **{
+        f"early_share_{distance}": Metric("share of Fisher information in the first layers", None)
+        for distance in ("l2", "l1")
+    },
+    "early_share_lpips-vgg": Metric("share of Fisher information in the first layers", None, "vgg"),
+    "early_share_lpips-alex": Metric("share of Fisher information in the first layers", None, "alex"),
     "accuracy": Metric("share in [0, 1]", None),
 }
 """Last part of a metric's name, as in `inversion/mse` -> its meaning. `accuracy` is a classifier's on its own
@@ -32,10 +52,22 @@ test images; `accuracy_top1` and `accuracy_top5` are the judge's on reconstructi
 
 PARTS = ("train", "test")
 
+LIKENESS = (
+    "knn_distance",
+    "centroid_distance",
+    "delta_facenet",
+    "lpips_vgg",
+    "lpips_alex",
+    *("fid", "precision", "recall", "density", "coverage"),
+)
+"""Likeness of attack images to private ones in what networks see: `attack/NAME_PART` or `class/NAME`."""
+
 MEASURED = (
     "target/accuracy",
     "target/theta_c_millions",
     "target/theta_t_millions",
+    "target/epsilon",
+    "pretrain/accuracy",
     "judge/accuracy",
     "predictions/images",
     "predictions/classes_seen",
@@ -54,8 +86,11 @@ MEASURED = (
     *(f"optimization/{name}" for name in ("steps", "cost")),
     *(f"inversion/{name}_{part}" for name in ("mse", "psnr", "ssim") for part in PARTS),
     *(f"attack/accuracy_top{k}_{part}" for k in (1, 5) for part in PARTS),
+    *(f"attack/{name}_{part}" for name in ("target_confidence", *LIKENESS) for part in PARTS),
     *(f"class/{name}" for name in ("mse_mean", "mse_nearest", "target_top1", "target_confidence")),
     *(f"class/judge_top{k}" for k in (1, 5)),
+    *(f"class/{name}" for name in LIKENESS),
+    *(f"fisher/early_share_{name}" for name in ("classification", "l2", "l1", "lpips-vgg", "lpips-alex")),
 )
 """Every metric that a finished trial may have, by its full name; a pretrained one has `pretrain/...` too."""
 

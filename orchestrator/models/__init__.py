@@ -1,5 +1,6 @@
 """Networks by name: the classifiers a victim trains and the inverters an adversary trains."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -9,22 +10,46 @@ from torch import nn
 from orchestrator import spec
 from orchestrator.models.ami import AmiClassifier, AmiInverter
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.inputs import Resized, Scaled
+from orchestrator.models.ir import FaceNet, FaceNet64, Ir152
+from orchestrator.models.library import (
+    InceptionV3,
+    MaxVitT,
+    ResNeSt101,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+)
+from orchestrator.models.vgg import Vgg16
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Architecture(Generic[Network]):
-    """A constructor (classes, channels, image_size and width by keyword) and the image side it is made
-    for."""
+    """A constructor (classes, channels, image_size and width by keyword), the image side it is made for, and
+    whether it takes others (it says itself which)."""
 
     build: Callable[..., Network]
     image_size: int
+    is_flexible: bool = False
 
 
 CLASSIFIERS: dict[str, Architecture[Classifier]] = {
     "ami-digit": Architecture(AmiClassifier, 32),
     "ami-face": Architecture(AmiClassifier, 64),
+    "vgg16": Architecture(Vgg16, 64, is_flexible=True),
+    "ir152": Architecture(Ir152, 64, is_flexible=True),
+    "facenet64": Architecture(FaceNet64, 64, is_flexible=True),
+    "facenet": Architecture(FaceNet, 112, is_flexible=True),
+    "resnet18": Architecture(ResNet18, 224, is_flexible=True),
+    "resnet34": Architecture(ResNet34, 224, is_flexible=True),
+    "resnet50": Architecture(ResNet50, 224, is_flexible=True),
+    "resnet101": Architecture(ResNet101, 224, is_flexible=True),
+    "resnest101": Architecture(ResNeSt101, 224, is_flexible=True),
+    "maxvit_t": Architecture(MaxVitT, 224),
+    "inception_v3": Architecture(InceptionV3, 299, is_flexible=True),
 }
 """Images (N, C, S, S) in [0, 1] -> logits (N, k)."""
 
@@ -36,11 +61,26 @@ INVERTERS: dict[str, Architecture[nn.Module]] = {
 
 
 def build_classifier(
-    model: spec.Model, *, classes: int, channels: int, image_size: int, field: str = "target.model"
+    model: spec.Model,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    field: str = "target.model",
+    resizes: bool = False,
 ) -> Classifier:
-    """Build a classifier with logits as output; its first weights come from torch's global generator."""
-    architecture = _find(CLASSIFIERS, model.name, image_size, field)
-    return architecture.build(classes=classes, channels=channels, image_size=image_size, width=model.width)
+    """Build a classifier with logits as output; its first weights come from torch's global generator.
+
+    With `resizes` (a judge) images are brought to the side that its network is made for.
+    """
+    architecture = _find(CLASSIFIERS, model.name, None if resizes else image_size, field)
+    side = image_size if architecture.is_flexible and not resizes else architecture.image_size
+    network = architecture.build(classes=classes, channels=channels, image_size=side, width=model.width)
+    if model.scaling != "unit":
+        prepend(network, "scaling", Scaled(model.scaling))
+    if side != image_size:
+        prepend(network, "resizing", Resized(side))
+    return network
 
 
 def build_inverter(
@@ -51,13 +91,25 @@ def build_inverter(
     return architecture.build(classes=classes, channels=channels, image_size=image_size, width=model.width)
 
 
+def prepend(network: Classifier, name: str, block: nn.Module) -> None:
+    """Put a block without parameters before all others."""
+    network.blocks = nn.Sequential(OrderedDict([(name, block), *network.blocks.named_children()]))
+    network.cuts = {cut: place + 1 for cut, place in network.cuts.items()}
+    network.taps = tuple(place + 1 for place in network.taps)
+    first, middle = network.thirds
+    network.thirds = (first + 1, middle + 1)
+    network.released = {
+        name: range(blocks.start + 1, blocks.stop + 1) for name, blocks in network.released.items()
+    }
+
+
 def _find(
-    known: Mapping[str, Architecture[Network]], name: str, image_size: int, field: str
+    known: Mapping[str, Architecture[Network]], name: str, image_size: int | None, field: str
 ) -> Architecture[Network]:
     if name not in known:
         raise ValueError(f"{field}.name={name} is unknown; choose one of {', '.join(known)}.")
     architecture = known[name]
-    if image_size != architecture.image_size:
+    if image_size not in (None, architecture.image_size) and not architecture.is_flexible:
         fitting = ", ".join(other for other, one in known.items() if one.image_size == image_size)
         raise ValueError(
             f"data.image_size={image_size} must be {architecture.image_size} for {field}.name={name}; "

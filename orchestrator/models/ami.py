@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from orchestrator.models.classifier import Classifier
+from orchestrator.models.classifier import Classifier, scaled
 from orchestrator.models.transposed import Doubling, Seed, ToPixels
 
 CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
@@ -35,19 +35,14 @@ class AmiClassifier(Classifier):
         counts = (channels, *_scaled(CLASSIFIER_CHANNELS[image_size], width))
         hidden = HIDDEN_PER_CLASS * classes
         self.blocks = nn.Sequential(*(_down(before, after) for before, after in pairwise(counts)))
-        self.cuts = {f"block{i + 1}": (f"blocks.{i}",) for i in range(len(self.blocks))}
+        last = len(self.blocks)
+        self.cuts = {f"block{place}": place for place in range(1, last + 1)}
+        self.thirds, self.taps = (last // 3, last - 1), tuple(self.cuts.values())
+        self.num_features = counts[-1] * 4 * 4
         # No activation between the two linear layers, as released.
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(counts[-1] * 4 * 4, hidden), nn.Dropout(0.5), nn.Linear(hidden, classes)
+            nn.Flatten(), nn.Linear(self.num_features, hidden), nn.Dropout(0.5), nn.Linear(hidden, classes)
         )
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the last block's output (N, C, 4, 4)."""
-        return self.blocks(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, k)."""
-        return self.head(self.features(images))
 
 
 class AmiInverter(nn.Module):
@@ -67,7 +62,7 @@ class AmiInverter(nn.Module):
 
 
 def _scaled(channels: Sequence[int], width: float) -> tuple[int, ...]:
-    return tuple(max(4, round(count * width)) for count in channels)
+    return tuple(scaled(count, width) for count in channels)
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:

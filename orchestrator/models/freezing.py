@@ -1,23 +1,29 @@
 """Frozen-layer budgets (TL-DMI: Ho et al., CVPR 2024, Table 8): early layers keep their public weights.
 
-A budget is `full`, a cut point's name, or |theta_C| in millions. Cut points are ordered from early to late;
-freezing at one freezes everything up to and including it. Each classifier lists its own (`Classifier.cuts`).
+A budget is `full`; a cut point's name, which freezes everything up to and including it; |theta_C| in millions
+or as a percentage of |theta_T|, which means the cut point that comes within 5 %; or a layer set (supplement
+B.2): `last` trains the last layers only, `first` and `middle` train these as well. Each classifier says where
+its cut points and layer sets are (`Classifier.cuts`, `Classifier.thirds`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator import spec
-from orchestrator.models import CLASSIFIERS, build_classifier
+from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 
 FULL = "full"
 """The budget that freezes nothing."""
+
+LAYER_SETS = ("first", "middle", "last")
+"""Which layers train, the last ones always."""
+
+TOLERANCE = 0.05
+"""How far the nearest cut point may be from a number, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,10 @@ class Frozen:
     """What a budget came to."""
 
     cut: str
-    """Name of the cut point, or `full`."""
+    """Name of the cut point or layer set, or `full`."""
+
+    blocks: range
+    """Places of the frozen blocks."""
 
     trainable: int
     """|theta_C|: parameters that private data may change."""
@@ -33,59 +42,77 @@ class Frozen:
     total: int
     """|theta_T|: all parameters."""
 
-
-class FixedStatistics(_BatchNorm):
-    """A batch norm that stays in evaluation mode whatever mode its model is put in; same state as the one it
-    replaces."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
-
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Accept any shape: the batch norm this one replaces has been chosen for its input."""
-
-
-def cut_points(classifier_name: str) -> tuple[str, ...]:
-    """List the cut points of a known classifier, early to late."""
-    size = CLASSIFIERS[classifier_name].image_size
-    with torch.device("meta"):
-        network = build_classifier(spec.Model(name=classifier_name), classes=2, channels=1, image_size=size)
-    return tuple(network.cuts)
+    @property
+    def prefix(self) -> int:
+        """How many blocks from the first one on are frozen: no gradient flows there."""
+        return len(self.blocks) if self.blocks.start == 0 else 0
 
 
 def freeze(
     network: Classifier, budget: str, mode: Literal["weights", "weights+statistics"] = "weights"
 ) -> Frozen:
-    """Stop the gradients of everything up to and including the cut point `budget`, in place.
+    """Stop the gradients of the blocks that a budget (a name) freezes, in place.
 
     Under `weights` (as released) frozen batch norms go on absorbing private data; under `weights+statistics`
-    their running means and variances are fixed too, and used in training as well. Call it before an optimiser
-    or a parallel wrapper takes hold of the network.
+    frozen blocks stay in evaluation mode, so that their running means and variances are fixed, and used in
+    training as well. Call it before an optimiser or a parallel wrapper takes hold of the network.
     """
-    for path in _frozen_modules(network.cuts, budget):
-        block = network.get_submodule(path)
-        block.requires_grad_(False)
-        if mode == "weights+statistics":
-            _fix_statistics(block)
+    blocks = frozen_blocks(network, budget)
+    for place in blocks:
+        network.blocks[place].requires_grad_(False)
+    if mode == "weights+statistics":
+        network.fixed = blocks
     total = sum(parameter.numel() for parameter in network.parameters())
-    return Frozen(budget, sum(parameter.numel() for parameter in trainable_parameters(network)), total)
+    return Frozen(budget, blocks, sum(p.numel() for p in trainable_parameters(network)), total)
+
+
+def frozen_blocks(network: Classifier, budget: str) -> range:
+    """Return the places of the blocks that a budget, given by name, freezes."""
+    if budget == FULL:
+        return range(0)
+    if budget in network.cuts:
+        return range(network.cuts[budget])
+    if budget in network.released:
+        return network.released[budget]
+    first, middle = network.thirds
+    sets = {"first": range(first, middle), "middle": range(first), "last": range(middle)}
+    if budget not in sets:
+        raise ValueError(
+            f"target.budget={budget} is no cut point of this classifier; choose {FULL}, "
+            f"{', '.join([*network.cuts, *network.released])}, a layer set ({', '.join(LAYER_SETS)}), or "
+            "|theta_C| in millions or as a percentage of |theta_T|."
+        )
+    return sets[budget]
 
 
 def resolve_budget(
     model: spec.Model, budget: str | float, *, classes: int, channels: int, image_size: int
 ) -> str:
-    """Return the name of the cut point that a budget means: itself if a name, else the nearest in |theta_C|
-    (millions)."""
+    """Return the name that a budget means: a number's nearest cut point in |theta_C|, a layer set's cut point
+    where one freezes the same. Raises `ValueError` if the nearest is more than 5 % away."""
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
-    if isinstance(budget, str):
-        _frozen_modules(network.cuts, budget)
-        return budget
-    # Each cut freezes more than the one before it, so one network serves all of them.
-    counts = {FULL: freeze(network, FULL).trainable}
-    counts |= {cut: freeze(network, cut).trainable for cut in network.cuts}
-    return min(counts, key=lambda cut: abs(counts[cut] - budget * 1e6))
+    counts = budget_counts(network)
+    wanted = _wanted(budget, counts[FULL])
+    if wanted is None:
+        blocks = frozen_blocks(network, str(budget))
+        same = (cut for cut, num_blocks in network.cuts.items() if range(num_blocks) == blocks)
+        return FULL if not blocks else next(same, str(budget))
+    nearest = sorted(counts, key=lambda cut: abs(counts[cut] - wanted))
+    if abs(counts[nearest[0]] - wanted) > TOLERANCE * wanted:
+        known = " and ".join(f"{cut} with {counts[cut] / 1e6:.3f}" for cut in nearest[:2])
+        raise ValueError(
+            f"target.budget={budget} means {wanted / 1e6:.3f} million trained parameters, but no cut point "
+            f"of {model.name} comes within {TOLERANCE:.0%}; the nearest are {known}; name one of them."
+        )
+    return nearest[0]
+
+
+def budget_counts(network: Classifier) -> dict[str, int]:
+    """Return |theta_C| of `full` and of each cut point, early to late."""
+    trainable = [sum(p.numel() for p in trainable_parameters(block)) for block in network.blocks]
+    total = sum(parameter.numel() for parameter in trainable_parameters(network))
+    return {FULL: total} | {cut: total - sum(trainable[:place]) for cut, place in network.cuts.items()}
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -93,29 +120,8 @@ def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _frozen_modules(cuts: Mapping[str, tuple[str, ...]], budget: str) -> list[str]:
-    """List the submodules that a budget freezes."""
-    if budget == FULL:
-        return []
-    if budget not in cuts:
-        raise ValueError(
-            f"target.budget={budget} is no cut point of this classifier; "
-            f"choose {FULL}, {', '.join(cuts)}, or |theta_C| in millions."
-        )
-    names = list(cuts)
-    return [path for name in names[: names.index(budget) + 1] for path in cuts[name]]
-
-
-def _fix_statistics(block: nn.Module) -> None:
-    """Replace every batch norm inside `block` by one of fixed statistics, sharing its parameters and
-    buffers."""
-    for parent in list(block.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, _BatchNorm) and not isinstance(child, FixedStatistics):
-                fixed = FixedStatistics(
-                    child.num_features, child.eps, child.momentum, child.affine, device="meta"
-                )
-                fixed.weight, fixed.bias = child.weight, child.bias
-                for buffer, value in child.named_buffers():
-                    setattr(fixed, buffer, value)
-                parent.add_module(name, fixed.eval())
+def _wanted(budget: str | float, total: int) -> float | None:
+    """Return how many parameters a number or a percentage asks to train; None where it is a name."""
+    if isinstance(budget, str):
+        return float(budget.removesuffix("%")) / 100 * total if budget.endswith("%") else None
+    return budget * 1e6

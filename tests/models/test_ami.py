@@ -144,14 +144,12 @@ def test_width_scales_channels_down_to_four_and_leaves_the_bottleneck() -> None:
 @pytest.mark.parametrize("build", [build_classifier, build_inverter])
 def test_unknown_network_lists_the_known(build: object) -> None:
     assert callable(build)
-    with pytest.raises(
-        ValueError, match=r"\.model\.name=vgg is unknown; choose one of ami-digit, ami-face\."
-    ):
+    with pytest.raises(ValueError, match=r"\.model\.name=vgg is unknown; choose one of ami-digit, ami-face"):
         build(spec.Model(name="vgg"), classes=10, channels=1, image_size=32)
 
 
 def test_wrong_image_size_names_the_fitting_network() -> None:
-    expected = r"data.image_size=64 must be 32 for judge.model.name=ami-digit; .* made for 64 \(ami-face\)"
+    expected = r"data.image_size=64 must be 32 for judge.model.name=ami-digit; .* made for 64 \(ami-face, "
     with pytest.raises(ValueError, match=expected):
         build_classifier(
             spec.Model(name="ami-digit"), classes=10, channels=1, image_size=64, field="judge.model"

@@ -1,5 +1,6 @@
 """A budget freezes what it says, and frozen statistics stay frozen."""
 
+import re
 from typing import Literal
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from orchestrator import spec
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import Frozen, cut_points, freeze, resolve_budget, trainable_parameters
+from orchestrator.models.freezing import Frozen, freeze, resolve_budget, trainable_parameters
 
 Mode = Literal["weights", "weights+statistics"]
 MODES: tuple[Mode, ...] = ("weights", "weights+statistics")
@@ -28,8 +29,7 @@ def train_a_step(network: Classifier) -> None:
 
 
 def test_cut_points_run_from_early_to_late() -> None:
-    assert cut_points("ami-digit") == ("block1", "block2", "block3")
-    assert cut_points("ami-face") == ("block1", "block2", "block3", "block4")
+    assert small().cuts == {"block1": 1, "block2": 2, "block3": 3}
 
 
 def test_budgets_count_trainable_parameters() -> None:
@@ -41,22 +41,59 @@ def test_budgets_count_trainable_parameters() -> None:
     total = 1_888_560
     block1 = 128 * 9 + 128 + 2 * 128
     block2 = 128 * 256 * 9 + 256 + 2 * 256
-    assert counts["full"] == Frozen("full", total, total)
-    assert counts["block1"] == Frozen("block1", total - block1, total)
-    assert counts["block2"] == Frozen("block2", total - block1 - block2, total)
+    assert counts["full"] == Frozen("full", range(0), total, total)
+    assert counts["block1"] == Frozen("block1", range(1), total - block1, total)
+    assert counts["block2"] == Frozen("block2", range(2), total - block1 - block2, total)
     assert counts["block3"].trainable == 8192 * 50 + 50 + 50 * 10 + 10
 
 
 @pytest.mark.parametrize(
     ("millions", "cut"),
-    [(99.0, "full"), (1.8885, "full"), (1.887, "block1"), (1.6, "block2"), (0.01, "block3")],
+    [(1.8885, "full"), (1.887, "block1"), (1.6, "block2"), (0.4, "block3"), ("84.5%", "block2")],
 )
-def test_a_number_means_the_nearest_cut(millions: float, cut: str) -> None:
+def test_a_number_means_the_nearest_cut(millions: float | str, cut: str) -> None:
     assert resolve_budget(DIGIT, millions, classes=10, channels=1, image_size=32) == cut
 
 
-def test_a_name_means_itself() -> None:
-    assert resolve_budget(DIGIT, "block2", classes=10, channels=1, image_size=32) == "block2"
+@pytest.mark.parametrize(
+    ("budget", "means"), [("block2", "block2"), ("first", "first"), ("middle", "block1"), ("last", "block2")]
+)
+def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means: str) -> None:
+    assert resolve_budget(DIGIT, budget, classes=10, channels=1, image_size=32) == means
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (
+            1.2,
+            "target.budget=1.2 means 1.200 million trained parameters, but no cut point of ami-digit comes "
+            "within 5%; the nearest are block2 with 1.591 and block1 with 1.887; name one of them.",
+        ),
+        (
+            "50%",
+            "target.budget=50% means 0.944 million trained parameters, but no cut point of ami-digit comes "
+            "within 5%; the nearest are block3 with 0.410 and block2 with 1.591; name one of them.",
+        ),
+    ],
+)
+def test_a_budget_that_no_cut_meets_names_the_nearest(budget: float | str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        resolve_budget(DIGIT, budget, classes=10, channels=1, image_size=32)
+
+
+def test_layer_sets_train_what_they_say_and_the_last_layers() -> None:
+    trained = {}
+    for name in ("first", "middle", "last"):
+        network = small()
+        freeze(network, name)
+        trained[name] = [
+            place
+            for place, block in enumerate(network.blocks)
+            if all(p.requires_grad for p in block.parameters())
+        ]
+        assert all(parameter.requires_grad for parameter in network.head.parameters())
+    assert trained == {"first": [0, 2], "middle": [1, 2], "last": [2]}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -94,6 +131,7 @@ def test_frozen_statistics_normalise_training_batches_too() -> None:
     freeze(network, "block1", "weights+statistics")
     network.train()
     assert torch.equal(frozen_part(images), expected)
+    assert network.blocks[1].training
 
 
 def test_freezing_keeps_the_state_and_its_names() -> None:
@@ -107,7 +145,7 @@ def test_freezing_keeps_the_state_and_its_names() -> None:
 
 
 def test_unknown_cut_lists_the_known() -> None:
-    expected = r"target.budget=block9 is no cut point .* choose full, block1, block2, block3, or \|theta_C\|"
+    expected = r"target.budget=block9 is no cut point .* choose full, block1, block2, block3, a layer set"
     with pytest.raises(ValueError, match=expected):
         freeze(small(), "block9")
     with pytest.raises(ValueError, match=expected):

@@ -1,0 +1,1 @@
+"""What is measured about a victim beside its attacks: which layers a task depends on."""

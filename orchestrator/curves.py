@@ -1,0 +1,268 @@
+"""Pictures and costs over the settings of a study: robustness curves, histograms, seconds of a stage.
+
+A curve (TL-DMI, Figure 1) has leakage over utility with a point for each checkpoint of a victim; a histogram
+(Figures 6 and 7) shows how sure the victim is of successful and failed reconstructions; `costs_table` (Table
+13) divides one stage's seconds by those of a reference. What is drawn is also a table.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes as Plot
+from matplotlib.figure import Figure
+
+from orchestrator.artifacts import Artifacts
+from orchestrator.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
+from orchestrator.figures import png
+from orchestrator.metrics import METRICS
+from orchestrator.per_image import PerImage, measure
+from orchestrator.points import ABSENT
+from orchestrator.records import Scalar, TrialRecord
+from orchestrator.statistics import mean_and_interval
+from orchestrator.study import Costs, Histogram, RobustnessCurve
+
+DPI = 120
+BINS = 20
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+MARKERS = "osD^vP*X"
+SUCCESSFUL, FAILED = "#d55e00", "#0072b2"
+PERCENT = 100
+
+
+def robustness_curve(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Return one row for each point of each line: means over seeds with half a 95 % t-interval."""
+    measured = [r for r in finished_trials(records) if curve.x in r.metrics and curve.y in r.metrics]
+    fitting = [r for r in measured if curve.line in r.axes and fits(r.axes, curve.where)]
+    told = [axis for axis in _varying(fitting) if axis not in (curve.line, curve.points)]
+    if curve.points:
+        fitting = _narrowed(fitting, {curve.line, curve.points, *curve.where})
+        told = [curve.points, *told]
+    lines: dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]] = {}
+    for record in fitting:
+        place = tuple(record.axes.get(axis, ABSENT) for axis in told)
+        lines.setdefault(record.axes[curve.line], {}).setdefault(place, []).append(record)
+    rows = []
+    for line, points in lines.items():
+        for place, members in points.items():
+            row: dict[str, object] = {curve.line: line, **dict(zip(told, place, strict=True))}
+            for metric in (curve.x, curve.y):
+                row[metric], row[f"{metric} +-"] = mean_and_interval([one.metrics[metric] for one in members])
+            rows.append(row | {"seeds": len(members)})
+    return pd.DataFrame(rows)
+
+
+def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
+    """Draw the curve's table as PNG, shares in percent; one seed has no error bars."""
+    figure = Figure(figsize=(6.4, 4.8), dpi=DPI, layout="constrained")
+    plot = figure.subplots()
+    scales = {metric: PERCENT if _is_share(metric) else 1 for metric in (curve.x, curve.y)}
+    for place, (value, points) in enumerate(table.groupby(curve.line, sort=False)):
+        if curve.points is None:
+            points = points.sort_values(curve.x, kind="stable")
+        x, x_half, y, y_half = (
+            scales[metric] * points[f"{metric}{end}"].to_numpy(dtype=float)
+            for metric in (curve.x, curve.y)
+            for end in ("", " +-")
+        )
+        plot.errorbar(
+            x,
+            y,
+            xerr=x_half,
+            yerr=y_half,
+            label=str(value),
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=5,
+            capsize=2.5,
+            elinewidth=0.9,
+            linewidth=1.4,
+        )
+    plot.set_xlabel(_axis_label(curve.x))
+    plot.set_ylabel(_axis_label(curve.y))
+    fixed = _words({**curve.where, **_fixed(table, curve.x)})
+    plot.set_title("\n".join(filter(None, (fixed, _seeds(table["seeds"])))), fontsize=8)
+    plot.grid(alpha=0.3, linewidth=0.6)
+    plot.legend(fontsize=8, title=curve.line, title_fontsize=8)
+    return png(figure)
+
+
+def histogram(asked: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+    """Return one row for each bin of each panel: its ends and how many attacks succeeded and failed."""
+    images = PerImage(store)
+    fitting = [r for r in finished_trials(records) if asked.panels in r.axes and fits(r.axes, asked.where)]
+    shown = _narrowed(fitting, {asked.panels, *asked.where})
+    told = [axis for axis in _varying(fitting) if axis != asked.panels]
+    fixed = {axis: (_present(axis, shown) or [ABSENT])[0] for axis in told}
+    panels: dict[Scalar, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for record in shown:
+        rows, judged = images.of(record, asked.value), images.of(record, asked.success)
+        if rows is not None and judged is not None and len(rows):
+            values = rows[measure(asked.value)].astype(np.float64)
+            is_success = judged[measure(asked.success)] > 0.5
+            panels.setdefault(record.axes[asked.panels], []).append((values, is_success))
+    edges = _edges(asked.value, [values for parts in panels.values() for values, _ in parts])
+    bins = []
+    for panel, parts in panels.items():
+        values, is_success = (np.concatenate(part) for part in zip(*parts, strict=True))
+        counts = [np.histogram(values[chosen], edges)[0] for chosen in (is_success, ~is_success)]
+        for low, high, successful, failed in zip(edges[:-1], edges[1:], *counts, strict=True):
+            ends = {asked.panels: panel, **fixed, "low": low, "high": high}
+            bins.append(ends | {"successful": int(successful), "failed": int(failed)})
+    return pd.DataFrame(bins)
+
+
+def draw_histogram(asked: Histogram, table: pd.DataFrame) -> bytes:
+    """Draw the histogram's table as PNG: a panel for each value, shares of successful and of failed ones."""
+    panels = list(table.groupby(asked.panels, sort=False))
+    figure = Figure(figsize=(3.4 * len(panels) + 0.8, 3.8), dpi=DPI, layout="constrained")
+    plots = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for plot, (value, counts) in zip(plots, panels, strict=True):
+        _draw_panel(plot, counts)
+        num, won = counts[["successful", "failed"]].to_numpy().sum(), counts["successful"].sum()
+        title = f"{asked.panels}={value}\n{won} of {num} succeed ({PERCENT * won / num:.1f} %)"
+        plot.set_title(title, fontsize=9)
+        plot.set_xlabel(asked.value)
+    plots[0].set_ylabel("% of the group's images")
+    plots[0].set_ylim(0, PERCENT * 1.05)
+    fixed = {**asked.where, **_fixed(table, "low")}
+    words = _words({axis: value for axis, value in fixed.items() if axis != asked.panels})
+    figure.suptitle("; ".join(filter(None, (f"success: {asked.success}", words))), fontsize=8)
+    return png(figure)
+
+
+def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+    """Return one row for each setting that the stage depends on: mean seconds and their ratio to the
+    reference's. A stage that several trials share counts once."""
+    having = [r for r in finished_trials(records) if costs.stage in r.stage_keys]
+    axes = _deciding(having, costs)
+    spent: dict[Setting, dict[str, Mapping[str, float]]] = {}
+    for record in having:
+        artifact = store.find(record.stage_keys[costs.stage])
+        if artifact is not None:
+            setting = setting_of({axis: record.axes.get(axis, ABSENT) for axis in axes})
+            spent.setdefault(setting, {})[artifact.key] = artifact.cost
+    settings = [_Spent(dict(setting), list(runs.values())) for setting, runs in spent.items()]
+    return pd.DataFrame([one.row(_reference(one, settings, costs)) for one in settings])
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What the runs of one setting's stage cost."""
+
+    axes: Mapping[str, Scalar]
+    runs: Sequence[Mapping[str, float]]
+
+    def seconds(self, kind: str) -> list[float]:
+        """Return wall or CPU seconds of each run that measured them."""
+        return [run[f"{kind}_seconds"] for run in self.runs if f"{kind}_seconds" in run]
+
+    def row(self, reference: "_Spent | None") -> dict[str, object]:
+        """Return the table's row."""
+        row: dict[str, object] = {**self.axes, "runs": len(self.runs)}
+        for kind in ("wall", "cpu"):
+            mean, half = mean_and_interval(self.seconds(kind))
+            beside, _ = mean_and_interval(reference.seconds(kind) if reference else [])
+            row |= {f"{kind}_seconds": mean, f"{kind}_seconds +-": half}
+            row[f"{kind}_ratio"] = mean / beside if beside > 0 else math.nan
+        return row | {"note": "" if reference else "no such reference with the same other axes"}
+
+
+def _deciding(records: Sequence[TrialRecord], costs: Costs) -> list[str]:
+    """Return the axes that tell this stage's keys apart; what only other stages read is left out."""
+    axes = list(dict.fromkeys(axis for record in records for axis in record.axes))
+    for axis in [axis for axis in axes if axis not in costs.reference]:
+        rest = [other for other in axes if other != axis]
+        keys: dict[tuple[Scalar, ...], set[str]] = {}
+        for record in records:
+            place = tuple(record.axes.get(other, ABSENT) for other in rest)
+            keys.setdefault(place, set()).add(record.stage_keys[costs.stage])
+        if all(len(found) == 1 for found in keys.values()):
+            axes = rest
+    return axes
+
+
+def _reference(one: _Spent, settings: Sequence[_Spent], costs: Costs) -> _Spent | None:
+    """Return the only reference that differs in the reference's axes alone."""
+    found = [
+        other
+        for other in settings
+        if fits(other.axes, costs.reference)
+        and merged_axes(one.axes, other.axes, costs.reference) is not None
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _narrowed(records: Sequence[TrialRecord], named: set[str]) -> list[TrialRecord]:
+    """Keep the first value of every axis that is no seed and not named; absent ones exclude nothing."""
+    kept = list(records)
+    for axis in _varying(records):
+        if axis not in named:
+            first = _present(axis, kept)[:1]
+            kept = [record for record in kept if record.axes.get(axis, ABSENT) in (ABSENT, *first)]
+    return kept
+
+
+def _present(axis: str, records: Sequence[TrialRecord]) -> list[Scalar]:
+    """Return the axis's values in those trials that have it."""
+    values = (record.axes.get(axis, ABSENT) for record in records)
+    return [value for value in values if value != ABSENT]
+
+
+def _varying(records: Sequence[TrialRecord]) -> list[str]:
+    """Return the axes, seeds apart, that have several values."""
+    axes = dict.fromkeys(axis for record in records for axis in record.axes if axis not in SEEDS)
+    return [axis for axis in axes if len({record.axes.get(axis, ABSENT) for record in records}) > 1]
+
+
+def _draw_panel(plot: Plot, counts: pd.DataFrame) -> None:
+    """Draw both groups over each other, each as shares of its own images."""
+    edges = np.append(counts["low"].to_numpy(), counts["high"].iloc[-1])
+    for group, colour, style in (("successful", SUCCESSFUL, "-"), ("failed", FAILED, "--")):
+        num = int(counts[group].sum())
+        shares = PERCENT * counts[group].to_numpy() / max(num, 1)
+        plot.stairs(shares, edges, fill=True, alpha=0.25, color=colour)
+        plot.stairs(shares, edges, color=colour, linestyle=style, linewidth=1.4, label=f"{group} (n = {num})")
+    plot.set_xlim(edges[0], edges[-1])
+    plot.grid(alpha=0.3, linewidth=0.6)
+    plot.legend(fontsize=8, loc="upper left")
+
+
+def _edges(metric: str, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the ends of the bins: of [0, 1] for shares and scores, else of what occurs."""
+    if not values or _unit(metric).startswith(("share", "score", "mean score")):
+        return np.linspace(0, 1, BINS + 1)
+    joined = np.concatenate(values)
+    return np.histogram_bin_edges(joined[np.isfinite(joined)], BINS)
+
+
+def _axis_label(metric: str) -> str:
+    return f"{metric} (%)" if _is_share(metric) else f"{metric} ({_unit(metric) or 'no unit'})"
+
+
+def _is_share(metric: str) -> bool:
+    return _unit(metric).startswith("share")
+
+
+def _unit(metric: str) -> str:
+    known = METRICS.get(measure(metric))
+    return known.unit if known else ""
+
+
+def _fixed(table: pd.DataFrame, last: str) -> dict[str, Scalar]:
+    """Return the axes that all rows share: of the columns between the first and the one named."""
+    axes = table.columns[1 : table.columns.get_loc(last)]
+    return {axis: table[axis].iloc[0] for axis in axes if table[axis].nunique() == 1}
+
+
+def _seeds(counts: pd.Series) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    if most == 1:
+        return "one seed, no error bars"
+    return f"means over {most if least == most else f'{least}-{most}'} seeds, bars: 95 % t-interval"
+
+
+def _words(where: Mapping[str, Scalar]) -> str:
+    return ", ".join(f"{axis}={value}" for axis, value in where.items())

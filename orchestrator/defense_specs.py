@@ -1,0 +1,107 @@
+"""How the victim trains against model inversion: defenses that compose with each other and with the budget of
+frozen layers. Part of `spec`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.spec_parts import Intensity, Share, Spec, Weight
+
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Mid(Spec):
+    """Mutual-information defense (Wang et al., AAAI 2021): a noisy bottleneck in place of the head."""
+
+    weight: Weight = 0.003
+    """lambda of the divergence beside the cross-entropy. Printed: 0.002 to 0.01 for VGG16 on CelebA, 0.01 to
+    0.05 on FaceScrub; the default lies in the first range."""
+
+    noise_at_inference: bool = True
+    """Whether the trained network still draws noise for each prediction, as the released ones do."""
+
+
+class Bido(Spec):
+    """Bilateral dependency optimisation (Peng et al., KDD 2022): hidden representations depend less on the
+    images and more on the labels. Defaults: a published choice for VGG16 on CelebA."""
+
+    kind: Literal["hsic", "coco"] = "hsic"
+    """Measure of dependence: normalised HSIC or constrained covariance. Published weights for coco: (5, 50)
+    and (10, 50)."""
+
+    weight_x: Weight = 0.05
+    """lambda_x of the dependence on the images, a penalty. Printed accuracy is very sensitive: 80.35 % at
+    0.05, 76.13 % at 0.06."""
+
+    weight_y: Weight = 0.5
+    """lambda_y of the dependence on the labels, a reward."""
+
+    sigma: Positive = 5.0
+    """Width of the Gaussian kernel on images and representations, in units of sqrt(dimensions) (released
+    code)."""
+
+    epsilon: Positive = 1e-5
+    """Ridge of hsic, times the batch size (released code); coco has none."""
+
+
+class Smoothing(Spec):
+    """Label smoothing; a negative factor defends (Struppek et al., ICLR 2024), a positive one does the
+    opposite."""
+
+    alpha: Annotated[float, Field(gt=-1.0, le=1.0)] = -0.05
+    """Share of the label that goes to the mean over all classes (their choice for the defense)."""
+
+    start: Share = 0.0
+    """alpha is 0 for this share of the epochs (their code: half of 100 epochs), then rises in a line ..."""
+
+    full: Intensity = 0.0
+    """... to its value after this share of them (their code: three quarters). Both 0: constant."""
+
+    @model_validator(mode="after")
+    def _rises_forward(self) -> Self:
+        if self.start > self.full:
+            raise ValueError(
+                f"target.defense.smoothing.start={self.start} must not exceed full={self.full}, where alpha "
+                "has its value; lower start or raise full (both 0: constant)."
+            )
+        return self
+
+
+class DpSgd(Spec):
+    """DP-SGD (Abadi et al., CCS 2016): each image's gradient is clipped and their sum is blurred. Trainable
+    batch norms become group norms. Defaults: the MNIST example of Opacus."""
+
+    noise_multiplier: Weight = 1.0
+    """Standard deviation of the noise on the sum of clipped gradients, in units of `max_grad_norm`; 0 only
+    clips, and protects nothing."""
+
+    max_grad_norm: Positive = 1.0
+    """Largest norm of one image's gradient, over all trained parameters together."""
+
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """The probability at which epsilon is stated; below 1 / number of training images to mean anything."""
+
+
+class Defense(Spec):
+    """What the victim does beside minimising cross-entropy; several at once add up."""
+
+    mid: Mid | None = None
+    """None keeps the head of the classifier."""
+
+    bido: Bido | None = None
+    """None leaves the hidden representations alone."""
+
+    smoothing: Smoothing | None = None
+    """None trains on one-hot labels."""
+
+    dp: DpSgd | None = None
+    """None trains on plain gradients."""
+
+    @model_validator(mode="after")
+    def _every_image_has_a_gradient(self) -> Self:
+        if self.dp and self.bido:
+            raise ValueError(
+                f"target.defense.bido.kind={self.bido.kind} compares the images of a batch with each other: "
+                "no image has a gradient of its own, for target.defense.dp to clip; set one of them to null."
+            )
+        return self

@@ -1,0 +1,37 @@
+"""What a network does to images before its first layer: another size, another scale."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Resized(nn.Module):
+    """Images (N, C, S, S) -> (N, C, side, side), bilinear with antialias."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Resize."""
+        return functional.interpolate(images, size=(self.side, self.side), mode="bilinear", antialias=True)
+
+
+class Scaled(nn.Module):
+    """Images in [0, 1] -> standardised by ImageNet's mean and deviation, or in [-1, 1] (`signed`)."""
+
+    def __init__(self, scaling: Literal["imagenet", "signed"]) -> None:
+        super().__init__()
+        self.scaling = scaling
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shift and scale; a grey image takes the mean over ImageNet's channels."""
+        if self.scaling == "signed":
+            return images * 2.0 - 1.0
+        mean, std = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_STD)
+        if images.shape[1] == 1:
+            mean, std = mean.mean()[None], std.mean()[None]
+        return (images - mean[:, None, None]) / std[:, None, None]

@@ -1,0 +1,183 @@
+"""Classifiers of torchvision and timm for larger images, taken apart into chains of blocks.
+
+Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (TL-DMI, CVPR 2024), Table 8, attack
+ResNets, ResNeSt-101 and MaxViT by PPA, MIRROR and VMI; Inception-v3 is the judge of the first two.
+The chains compute what the libraries' own forward passes do. First weights are drawn as the libraries do.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import ClassVar
+
+import timm
+from torch import nn
+from torchvision.models import get_model
+
+from orchestrator.models.classifier import Classifier
+
+RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class ResNet(Classifier):
+    """Images (N, C, S, S), S at least 32 -> logits (N, k)."""
+
+    library_name: ClassVar[str]
+    """What torchvision calls it."""
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        _require_width_1(width, self.library_name)
+        _require_side(image_size, 32, self.library_name)
+        network = get_model(self.library_name, weights=None, num_classes=classes)
+        _take_inputs(network.conv1, channels)
+        self.blocks, self.head, self.renamed = _taken_apart(network, RESNET_STAGES)
+        self.num_features = self.head.in_features
+        firsts = {"stem": "conv1"} | {stage: f"{stage}_0" for stage in RESNET_STAGES}
+        self.cuts = _cuts(self.blocks, firsts, after="avgpool")
+        self.thirds = self.cuts["layer2"], self.cuts["layer3"]
+        self.taps = tuple(self.cuts[stage] for stage in RESNET_STAGES)
+
+
+class ResNet18(ResNet):
+    """TL-DMI freezes conv1 and layers 1-3 (cut `layer3`)."""
+
+    library_name = "resnet18"
+
+
+class ResNet34(ResNet):
+    """VMI's target. Which layers TL-DMI freezes is not printed."""
+
+    library_name = "resnet34"
+
+
+class ResNet50(ResNet):
+    """A target of MIRROR. Which layers TL-DMI freezes is not printed."""
+
+    library_name = "resnet50"
+
+
+class ResNet101(ResNet):
+    """A target of PPA. Which layers TL-DMI freezes is not printed."""
+
+    library_name = "resnet101"
+
+
+class ResNeSt101(Classifier):
+    """timm's resnest101e: images (N, C, S, S), S at least 32 -> logits (N, k).
+
+    There is a cut after every unit: TL-DMI's printed |theta_C| of 27.9 M is that of one inside the third
+    stage, `layer3_14`.
+    """
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        _require_width_1(width, "resnest101")
+        _require_side(image_size, 32, "resnest101")
+        network = timm.create_model("resnest101e", num_classes=classes, in_chans=channels)
+        self.blocks, self.head, self.renamed = _taken_apart(network, RESNET_STAGES)
+        self.num_features = self.head.in_features
+        units = [name for name, _ in self.blocks.named_children() if name.startswith(RESNET_STAGES)]
+        firsts = {"stem": "conv1"} | {unit: unit for unit in units}
+        self.cuts = _cuts(self.blocks, firsts, after="global_pool")
+        self.thirds = self.cuts["layer2_3"], self.cuts["layer3_22"]
+        self.taps = tuple(self.cuts[unit] for unit in ("layer1_2", "layer2_3", "layer3_22", "layer4_2"))
+
+
+class MaxVitT(Classifier):
+    """torchvision's maxvit_t: images (N, C, 224, 224) -> logits (N, k).
+
+    Attention windows are 7x7, and the side is halved five times. The features come after the library's hidden
+    layer of 512 tanh units. TL-DMI freezes the stem and blocks 0-2 (cut `block2`).
+    """
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        _require_width_1(width, "maxvit_t")
+        if image_size != 224:
+            raise ValueError(
+                f"data.image_size={image_size} must be 224 for maxvit_t, whose attention windows are made "
+                "for it; resize the images to 224."
+            )
+        network = get_model("maxvit_t", weights=None, num_classes=classes)
+        _take_inputs(network.stem[0][0], channels)
+        self.blocks, self.head, self.renamed = _taken_apart(network, ("blocks", "classifier"))
+        self.num_features = self.head.in_features
+        firsts = {"stem": "stem"} | {f"block{place}": f"blocks_{place}" for place in range(4)}
+        self.cuts = _cuts(self.blocks, firsts, after="classifier_0")
+        self.thirds = self.cuts["block1"], self.cuts["block2"]
+        self.taps = tuple(self.cuts[f"block{place}"] for place in range(4))
+
+
+class InceptionV3(Classifier):
+    """torchvision's inception_v3 without its auxiliary head: images (N, C, S, S), S at least 75 and made for
+    299 -> logits (N, k)."""
+
+    ignored = ("AuxLogits.",)
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        _require_width_1(width, "inception_v3")
+        _require_side(image_size, 75, "inception_v3")
+        network = get_model(
+            "inception_v3", weights=None, num_classes=classes, aux_logits=False, init_weights=True
+        )
+        _take_inputs(network.Conv2d_1a_3x3.conv, channels)
+        self.blocks, self.head, self.renamed = _taken_apart(network)
+        self.num_features = self.head.in_features
+        firsts = {name: name for name, block in self.blocks.named_children() if list(block.parameters())}
+        self.cuts = _cuts(self.blocks, firsts, after="avgpool")
+        self.thirds = self.cuts["Mixed_5d"], self.cuts["Mixed_6e"]
+        self.taps = tuple(self.cuts[name] for name in ("Mixed_5d", "Mixed_6e", "Mixed_7c"))
+
+
+def _taken_apart(
+    network: nn.Module, unrolled: Collection[str] = ()
+) -> tuple[nn.Sequential, nn.Linear, dict[str, str]]:
+    """Return a library's network as blocks and head, and how its names become ours.
+
+    Its children are the blocks, in order, and the last one is the head; a child in `unrolled` gives its own
+    children in its place.
+    """
+    parts: dict[str, nn.Module] = {}
+    for name, child in network.named_children():
+        inner = child.named_children() if name in unrolled else ()
+        parts |= {f"{name}.{place}": part for place, part in inner} or {name: child}
+    head_name, head = parts.popitem()
+    assert isinstance(head, nn.Linear)
+    ours = {name: name.replace(".", "_") for name in parts}
+    blocks = nn.Sequential(OrderedDict((ours[name], part) for name, part in parts.items()))
+    blocks.add_module("flatten", nn.Flatten())  # a library may do so between two modules
+    names = {f"{name}.": f"blocks.{ours[name]}." for name in parts}
+    return blocks, head, names | {f"{head_name}.": "head."}
+
+
+def _cuts(blocks: nn.Sequential, firsts: Mapping[str, str], *, after: str) -> dict[str, int]:
+    """Place the cuts, given the first block of each and the block `after` the last one's.
+
+    A cut ends where the next one begins: layers without parameters belong to what comes before them.
+    """
+    names = [name for name, _ in blocks.named_children()]
+    begins = [names.index(first) for first in (*firsts.values(), after)]
+    return dict(zip(firsts, begins[1:], strict=True))
+
+
+def _take_inputs(first: nn.Conv2d, channels: int) -> None:
+    """Make a network's first convolution take 1 channel or all 3; libraries draw them alike."""
+    first.weight = nn.Parameter(first.weight.detach()[:, :channels].clone())
+    first.in_channels = channels
+
+
+def _require_width_1(width: float, name: str) -> None:
+    if width != 1:
+        raise ValueError(
+            f"model.width={width:g} must be 1 for {name}, whose layers a library fixes; "
+            "choose vgg16 or ir152 for smaller networks."
+        )
+
+
+def _require_side(image_size: int, least: int, name: str) -> None:
+    if image_size < least:
+        raise ValueError(
+            f"data.image_size={image_size} must be at least {least} for {name}; "
+            f"resize the images to {least} or more."
+        )

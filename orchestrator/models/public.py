@@ -1,0 +1,81 @@
+"""Public weights under our names: what libraries and papers publish, for `Classifier.load_state_dict`."""
+
+import logging
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from orchestrator.models.classifier import Classifier
+
+HEAD = "head."
+WRAPPER = "module."  # released classifiers are saved inside torch's DataParallel
+COUNTER = "num_batches_tracked"  # older files lack it; torch then counts from 0
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+logger = logging.getLogger(__name__)
+
+
+def renamed(network: Classifier, public: Mapping[str, Tensor], *, name: str = "given") -> dict[str, Tensor]:
+    """Return public tensors by the names that `network.state_dict()` has for them.
+
+    All of the blocks' are there, in the shape that the network wants; only the parts in `network.own` may be
+    absent. The head's come as `head.*`, if the file has any and in whatever shape: they fit the same classes
+    only. `name` is what an error calls the weights.
+    """
+    theirs = {_our_name(network, public_name): public_name for public_name in public}
+    theirs.pop("", None)
+    wanted = _shapes(network.state_dict())
+    found = _shapes({ours: public[public_name] for ours, public_name in theirs.items()})
+    kept = tuple(
+        part for part in network.own if _complaints(_inside(part, wanted), _inside(part, found), theirs)
+    )
+    for part in kept:
+        logger.info("event=first_values_kept weights=%s part=%s", name, part)
+    outside = (HEAD, *kept)
+    if complaints := _complaints(_without(outside, wanted), _without(outside, found), theirs):
+        raise ValueError(
+            f"weights {name} do not fit {type(network).__name__}: {', '.join(complaints)}; "
+            "choose weights of the same architecture."
+        )
+    return {ours: public[theirs[ours]] for ours in found if not ours.startswith(kept)}
+
+
+def _our_name(network: Classifier, public_name: str) -> str:
+    """Return "" for a tensor that the network has no place for."""
+    bare = public_name.removeprefix(WRAPPER)
+    if bare.startswith(network.ignored):
+        return ""
+    prefix = max((begin for begin in network.renamed if bare.startswith(begin)), key=len, default="")
+    return network.renamed.get(prefix, "") + bare.removeprefix(prefix)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _inside(part: str, shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if name.startswith(part)}
+
+
+def _without(parts: tuple[str, ...], shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(parts)}
+
+
+def _complaints(wanted: Shapes, found: Shapes, theirs: Mapping[str, str]) -> list[str]:
+    """Say in what found tensors differ from the wanted ones."""
+    missing = [name for name in wanted if name not in found and not name.endswith(COUNTER)]
+    unknown = [theirs[name] for name in found if name not in wanted]
+    reshaped = [name for name in wanted if name in found and found[name] != wanted[name]]
+    complaints = []
+    if missing:
+        tensors = "1 tensor is" if len(missing) == 1 else f"{len(missing)} tensors are"
+        complaints.append(f"{tensors} missing (first: {missing[0]})")
+    if unknown:
+        complaints.append(f"{len(unknown)} unknown (first: {unknown[0]})")
+    if reshaped:
+        first = reshaped[0]
+        complaints.append(
+            f"{len(reshaped)} of another shape (first: {first} has {found[first]}, wants {wanted[first]})"
+        )
+    return complaints

@@ -1,0 +1,62 @@
+"""VGG16 with batch norm for small images, as the target classifier of TL-DMI, BiDO and GAN-based attacks.
+
+Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (CVPR 2024), Table 8: torchvision's
+vgg16_bn features (at 64x64 they end in 512x2x2), a batch norm without shift, one linear layer. The |theta_C|
+of each cut point is in tests/models/test_vgg.py. First weights are drawn as torch does by default.
+"""
+
+from collections import OrderedDict
+from itertools import pairwise
+
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from orchestrator.models.classifier import Classifier, require_multiple, scaled
+
+CONVOLUTIONS = tuple(
+    f"conv{stage}_{place + 1}"
+    for stage, count in enumerate((2, 2, 3, 3, 3), start=1)
+    for place in range(count)
+)
+"""Names of the 13 convolutions as in the paper, in order."""
+
+PUBLIC_NAMES = {"features.": "blocks.", "feature.": "blocks.", "bn.": "blocks.norm.", "fc_layer.": "head."}
+"""The first is torchvision's; the others are those of classifiers that attacks' authors release."""
+
+
+class Vgg16(Classifier):
+    """Images (N, C, S, S), S a multiple of 32 -> logits (N, k).
+
+    Layer i of torchvision's `features` is block i. Freezing at a convolution freezes its batch norm too.
+    """
+
+    renamed = PUBLIC_NAMES
+    ignored = ("classifier.",)  # torchvision's: three layers for 224x224 images
+    own = ("blocks.norm.",)
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        require_multiple(image_size, 32, "vgg16")
+        plan = [entry if isinstance(entry, str) else scaled(entry, width) for entry in cfgs["D"]]
+        layers = make_layers(plan, batch_norm=True)
+        layers[0] = nn.Conv2d(channels, scaled(64, width), kernel_size=3, padding=1)
+        self.num_features = scaled(512, width) * (image_size // 32) ** 2
+        self.blocks = nn.Sequential(OrderedDict(layers.named_children()))
+        self.blocks.add_module("flatten", nn.Flatten())
+        self.blocks.add_module("norm", _norm_without_shift(self.num_features))
+        self.head = nn.Linear(self.num_features, classes)
+        # A cut ends where the next convolution begins, so that a pooling belongs to the one before it.
+        begins = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+        ends = [end for _, end in pairwise([*begins, len(layers)])]
+        self.cuts = dict(zip(CONVOLUTIONS, ends, strict=True))
+        # The paper does not print its sets; this reading gives 1.74 M first and 5.90 M middle parameters.
+        self.thirds = self.cuts["conv3_3"], self.cuts["conv4_3"]
+        pools = [place for place, layer in enumerate(layers, start=1) if isinstance(layer, nn.MaxPool2d)]
+        self.taps = (*pools[:-1], len(self.blocks))  # released BiDO: the fifth stage's after the batch norm
+
+
+def _norm_without_shift(features: int) -> nn.BatchNorm1d:
+    """Make a batch norm whose bias stays 0 (released code)."""
+    norm = nn.BatchNorm1d(features)
+    norm.bias.requires_grad_(False)
+    return norm
