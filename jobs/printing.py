@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,10 +18,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.artifacts import Artifacts
+from orchestrator.models.freezing import counted
 from orchestrator.pipeline import Source, Task
 from orchestrator.points import Dropped
 from orchestrator.records import TrialRecord
-from orchestrator.report import summary_table
+from orchestrator.report import summary_table, with_reasons
 from orchestrator.study import Study
 
 
@@ -119,6 +120,8 @@ def print_plan(
     for task in tasks:
         console.print(f"  {task.point.name}", markup=False)
     print_dropped(console, dropped)
+    for words in _budgets(tasks):
+        console.print(words, markup=False, soft_wrap=True)
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
     stored = {key: artifact for key in stages if (artifact := store.find(key)) is not None}
     typical = _typical_costs(store)
@@ -141,6 +144,21 @@ def print_plan(
     )
 
 
+def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
+    """Yield, for each distinct frozen-layer budget, how much of which network trains."""
+    specs = [task.point.spec for task in tasks]
+    shapes = {(one.target.model, one.target.budget, one.target.classes, one.data): None for one in specs}
+    for model, budget, classes, data in shapes:
+        frozen = counted(
+            model, str(budget), classes=classes, channels=data.channels, image_size=data.image_size
+        )
+        trained, total = frozen.trainable / 1e6, frozen.total / 1e6
+        yield (
+            f"budget {frozen.cut} of {model.name}, width {model.width:g}, k={classes}: "
+            f"{trained:.3f} of {total:.3f} million parameters train"
+        )
+
+
 def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
     """Print how many combinations were dropped for which reason."""
     for reason, count in Counter(one.reason for one in dropped).items():
@@ -158,11 +176,17 @@ def print_end(
 ) -> None:
     """Print the tables, the counts and where the report is."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
-    console.print(_rich_table(summary_table(source.records, metrics), metrics))
+    console.print(_rich_table(with_reasons(summary_table(source.records, metrics), metrics), metrics))
     if "comparison.csv" in files:
         console.print(_printed_numbers(files["comparison.csv"]))
     if "orderings.csv" in files:
         console.print(_claimed_orders(files["orderings.csv"]))
+    for name, title in PLAIN_TABLES.items():
+        if f"{name}.csv" in files:
+            rows = [
+                {column: _short(cell) for column, cell in row.items()} for row in _rows(files[f"{name}.csv"])
+            ]
+            console.print(_table(title, rows))
     counts = Counter(record.status for record in source.records)
     console.print(
         f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"
@@ -173,6 +197,13 @@ def print_end(
         each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
         console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
     console.print(f"report: {folder}: {', '.join(sorted(files))}", soft_wrap=True)
+
+
+PLAIN_TABLES = {
+    "delta": "what a defense saves (numerator) for what it costs (denominator), in points",
+    "costs": "what stages cost, and the ratio to the reference",
+}
+"""Tables of the report that are shown as they are written."""
 
 
 def _printed_numbers(content: bytes) -> Table:
@@ -236,7 +267,8 @@ def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
         cells = [_cell(row[axis]) for axis in axes]
         for metric in metrics:
             value, interval = row.get(metric, float("nan")), row.get(f"{metric} +-", float("nan"))
-            cells.append(f"{value:.4f}" + ("" if math.isnan(interval) else f" +- {interval:.4f}"))
+            half = "" if math.isnan(interval) else f" +- {interval:.4f}"
+            cells.append(value if isinstance(value, str) else f"{value:.4f}{half}")
         table.add_row(*cells)
     return table
 

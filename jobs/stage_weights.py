@@ -5,7 +5,7 @@ timm:NAME, which downloads the library's own weights. DEST: the data location of
 s3://bucket/prefix. Calling it again with the same input does nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import timm
 import torch
 import torchvision
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator import spec, weights
 from orchestrator.models import CLASSIFIERS, build_classifier
@@ -65,20 +65,22 @@ def read(source: str) -> dict[str, Tensor]:
         if data is None:
             raise ValueError(f"SOURCE={source} does not exist; check bucket and key.")
         return weights.parse_state(data, source)
+    if not Path(source).is_file():
+        raise ValueError(
+            f"SOURCE={source} is no file; name one, s3://bucket/object, torchvision:NAME or timm:NAME."
+        )
     return weights.parse_state(Path(source).read_bytes(), source)
 
 
-def _downloaded(source: str, build: object) -> dict[str, Tensor]:
+def _downloaded(source: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
     try:
-        network = build()  # type: ignore[operator]
+        return build().state_dict()
     except Exception as error:  # the libraries raise whatever their downloader does
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"SOURCE={source} could not be had ({type(error).__name__}: {reason}); correct the name, or "
             "download the file elsewhere and stage that."
         ) from None
-    state: dict[str, Tensor] = network.state_dict()
-    return state
 
 
 def _check_fit(tensors: Mapping[str, Tensor], model: str, name: str) -> None:

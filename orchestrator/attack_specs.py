@@ -80,6 +80,15 @@ class InverterAttack(Spec):
     seed: Seed = 0
     """Of weights, order and held-out images."""
 
+    @model_validator(mode="after")
+    def _learns_from_scores(self) -> Self:
+        if self.recipe.augmentation != "none":
+            raise ValueError(
+                f"attack.recipe.augmentation={self.recipe.augmentation} changes images, but an inverter "
+                "learns from scores; set it to none."
+            )
+        return self
+
 
 class JointAttack(Spec):
     """AMI's malicious developer: trains F and G together on F's training images by `target.recipe`

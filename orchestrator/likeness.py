@@ -4,6 +4,7 @@ The judge's penultimate features are always there; public networks measure where
 weights. References are the images that F was trained on.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -67,7 +68,7 @@ class Likeness:
         of_classes = torch.isin(self._private.labels, labels)
         overlap = mean_overlap(overlap_by_class(found, labels, real, self._private.labels).values())
         values = {"fid": frechet_distance(real[of_classes], found)} | asdict(overlap)
-        return {name: value for name, value in values.items() if value == value}  # too few images: not known
+        return {name: value for name, value in values.items() if not math.isnan(value)}  # of too few images
 
     def _features(self, network: str) -> Tensor:
         """Return the private images' features, computed once."""

@@ -323,8 +323,11 @@ def _check_head(
     found = {key: tensor.shape for key, tensor in state.items() if key.startswith("head.")}
     if wanted == found:
         return
-    rows = max((shape[0] for shape in found.values()), default=0)
-    told = f"tell {rows} classes" if rows else "have no head"
+    last = found.get(next(reversed(wanted)))  # a head of several layers has the classes in its last one
+    if last is not None and last[0] != checked_on.num_classes:
+        told = f"tell {last[0]} classes"
+    else:
+        told = "have another head" if found else "have no head"
     raise ValueError(
         f"target.pretrain.weights={name} {told}, but target.pretrain.dataset={checked_on.name}, which is to "
         f"check them, has {checked_on.num_classes}; name a set with as many, or null to check nothing."

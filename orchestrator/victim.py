@@ -28,10 +28,11 @@ from orchestrator.stage_io import (
     trained,
     transfer,
 )
-from orchestrator.training import Fitted, Objective, Pairs, fit, predict, seeded
+from orchestrator.training import Fitted, Objective, Pairs, World, as_unit, fit, predict, seeded
 
 logger = logging.getLogger(__name__)
 
+ACTIVATION_BATCH = 64  # images through the frozen layers at a time: larger ones outgrow a CPU's caches
 ACTIVATION_BYTES = 4 * 2**30  # what frozen layers make of all training images is kept up to this size
 
 
@@ -68,21 +69,24 @@ def train(
     """
     private = inputs.datasets(data.dataset)
     images = selection.target_images(private, data, target.classes, "train")
-    test = selection.target_images(private, data, target.classes, "evaluation")
     loss = replace(objective, keeps_last=target.selection == "last")
 
     def run(prepared: Callable[[ImageSet], Pairs]) -> Fitted:
-        chosen_on = prepared(test) if target.selection == "test" else None
-        pairs = prepared(images)
+        pairs, chosen_on = prepared(images), None
+        if target.selection == "test":
+            chosen_on = prepared(selection.target_images(private, data, target.classes, "evaluation"))
         recipe, snapshots = target.recipe, target.snapshots
         return fit(network, pairs, loss, recipe, target.seed, inputs.world, chosen_on, snapshots)
 
     if not isinstance(network, Classifier) or not _is_reusable(network, frozen, target, images):
         return run(lambda images: Pairs(images.images, images.labels))
-    prefix = network.blocks[: frozen.prefix].to(inputs.world.device)
     logger.info("event=activations_reused cut=%s images=%d", frozen.cut, len(images))
+
+    def reused(images: ImageSet) -> Pairs:
+        return Pairs(_activations(network, frozen, images.images, inputs.world), images.labels)
+
     with network.starting_at(frozen.prefix):
-        return run(lambda images: Pairs(predict(prefix, images.images, inputs.world.device), images.labels))
+        return run(reused)
 
 
 def with_accuracy(
@@ -92,8 +96,8 @@ def with_accuracy(
     if inputs.world.rank != 0:
         return outputs
     test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
-    found = is_among(predict(network, test.images, inputs.world.device), test.labels)
-    is_right = torch.zeros(0) if found is None else found
+    is_right = is_among(predict(network, test.images, inputs.world.device), test.labels)
+    assert is_right is not None  # there are at least two classes
     table = np.empty(len(test), [("label", np.int32), ("accuracy", np.float32)])
     table["label"], table["accuracy"] = test.labels.numpy(), is_right.numpy()
     files = outputs.files | {"accuracy_test.npy": npy(table)}
@@ -136,11 +140,23 @@ def _protected(network: Classifier, target: Target) -> Frozen:
     return frozen
 
 
+@torch.no_grad()
+def _activations(network: Classifier, frozen: Frozen, images: Tensor, world: World) -> Tensor:
+    """Return what flows out of the frozen blocks, float32 on the CPU, computed as a training step would."""
+    prefix = network.blocks[: frozen.prefix].to(world.device).eval()
+    prefix.to(memory_format=torch.channels_last)
+    found = []
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=world.precision == "bfloat16"):
+        for batch in images.split(ACTIVATION_BATCH):
+            unit = as_unit(batch.to(world.device)).contiguous(memory_format=torch.channels_last)
+            found.append(prefix(unit).float().cpu())
+    return torch.cat(found)
+
+
 def _is_reusable(network: Classifier, frozen: Frozen, target: Target, images: ImageSet) -> bool:
     """Return whether the frozen layers always make the same of an image, and it can be kept."""
     is_fixed = target.freeze == "weights+statistics" and target.recipe.augmentation == "none"
     if not frozen.prefix or not is_fixed or needs_pixels(target.defense):
         return False
-    device = next(network.parameters()).device
-    one: Tensor = predict(network.blocks[: frozen.prefix], images.images[:1], device)
+    one = _activations(network, frozen, images.images[:1], World())
     return one.numel() * one.element_size() * len(images) <= ACTIVATION_BYTES

@@ -5,7 +5,6 @@ that enters stage keys. A state dict that comes as a pickle is read with weights
 """
 
 import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,19 +58,7 @@ def parse_state(data: bytes, where: str) -> dict[str, Tensor]:
     Nesting is opened where it has the only tensors (`state_dict`, `model`), a prefix `module.` that
     DataParallel leaves is dropped. Raises `ValueError` if there is no tensor or the file wants to run code.
     """
-    try:
-        return load_tensors(data)
-    except SafetensorError:
-        pass
-    try:
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{where} is neither safetensors nor a state dict that loads with weights only ({reason}); save "
-            "model.state_dict() and stage that."
-        ) from None
-    found = _tensors(loaded)
+    found = _parsed(data, where)
     if not found:
         raise ValueError(f"{where} holds no tensor; save model.state_dict() and stage that.")
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
@@ -85,8 +72,12 @@ def stage(
     Raises `ValueError` if the name is taken by other weights.
     """
     if NAME.fullmatch(name) is None:
-        raise ValueError(f"--name={name} must be lower-case letters, digits, dots or dashes; choose another.")
-    data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        raise ValueError(
+            f"--name={name} must be lower-case letters, digits, dots, dashes and underscores, at most 64; "
+            "choose another --name."
+        )
+    # Copies, because tied weights share memory, which safetensors refuses.
+    data = save_tensors({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = sha256(data)
     file = File(name=f"weights-{digest[:12]}.safetensors", size=len(data), sha256=digest)
     shapes = {key: tuple(tensor.shape) for key, tensor in sorted(tensors.items())}
@@ -114,6 +105,21 @@ def load(name: str, location: Location) -> dict[str, Tensor]:
     return load_tensors(
         read_verified(blobs, folder, manifest.file, location.cache, location.cache_bytes, tool=TOOL)
     )
+
+
+def _parsed(data: bytes, where: str) -> dict[str, Tensor]:
+    try:
+        return load_tensors(data)
+    except SafetensorError:
+        pass
+    try:
+        return _tensors(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises a dozen kinds, depending on where a file is damaged
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(
+            f"{where} is neither safetensors nor a state dict that loads with weights only ({reason}); save "
+            "model.state_dict() and stage that."
+        ) from None
 
 
 def _tensors(loaded: object) -> dict[str, Tensor]:

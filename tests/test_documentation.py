@@ -15,12 +15,13 @@ import pytest
 import typer
 from ray.dashboard.modules.job.cli import submit
 
-from jobs import report, stage_data, sweep, ui
+from jobs import report, stage_data, stage_weights, sweep, ui
 from orchestrator import spec, study, study_file
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
+from orchestrator.models.freezing import counted
 from orchestrator.points import expand
 from orchestrator.preflight import Preflight, check_report
 
@@ -67,11 +68,14 @@ SECTIONS: dict[str, type[spec.Spec]] = {
 }
 # Command of the README, comments left out -> the test that runs it or, where that takes minutes, checks it.
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
+STUDY = "tests/jobs/test_studies.py::test_a_study_runs_and_reports"
+WEIGHTS = "tests/jobs/test_stage_weights.py::test_a_library_with_a_network"
 RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
 ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
 CELEBA = f"{STAGE}_celeba_without_the_people_of_a_list"
 SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.seed=[0]'"
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
+PUBLIC = "python -m jobs.stage_weights torchvision:vgg16_bn DATASETS/ --name vgg16-imagenet --model vgg16"
 README_COMMANDS = {
     "make demo": f"{HERE}_targets_run_the_documented_commands",
     "make ui": f"{HERE}_targets_run_the_documented_commands",
@@ -88,7 +92,9 @@ README_COMMANDS = {
     "cluster/one-host.sh stop": ONE_HOST,
     "python -m jobs.stage_data mnist:DIR s3://BUCKET/datasets": f"{STAGE}_idx_sets",
     FOLDER: f"{STAGE}_an_image_folder_and_skipping_what_is_no_image",
+    PUBLIC: WEIGHTS,
     "python -m jobs.sweep STUDY.yaml --data DATASETS/": f"{HERE}_commands_parse",
+    "python -m jobs.sweep tl-dmi-fig-1 --scale smoke": STUDY,
     "python -m jobs.stage_data celeba:DIR DATASETS/ --size 64 --channels 1 --exclude LIST.txt "
     "--split default=1,0,0": CELEBA,
     "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
@@ -131,6 +137,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
         "jobs.sweep": sweep.app,
         "jobs.report": report.app,
         "jobs.stage_data": stage_data.app,
+        "jobs.stage_weights": stage_weights.app,
         "jobs.ui": browse,
     }
     context = typer.main.get_command(apps[module]).make_context(module, arguments)
@@ -144,6 +151,8 @@ def _parse_job(module: str, arguments: list[str]) -> None:
         assert chosen.study
     if module == "jobs.stage_data" and ":" in context.params["source"]:
         assert context.params["source"].partition(":")[0] in READERS
+    if module == "jobs.stage_weights":
+        assert context.params["model"] in ("", *CLASSIFIERS)
 
 
 def targets() -> set[str]:
@@ -161,7 +170,7 @@ def field_tables() -> str:
         for name, part in schema["properties"].items():
             is_own = "$ref" in part  # its defaults are in its own table
             default = "required" if name in required else "its own" if is_own else _default(part["default"])
-            meaning = " ".join(part.get("description", "").split())
+            meaning = " ".join(part.get("description", "").replace("|", "\\|").split())
             rows.append(f"| `{name}` | {_kind(part)} | {default} | {meaning} |".replace("|  |", "| |"))
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
@@ -301,9 +310,10 @@ def test_readme_says_how_many_points_the_demo_has() -> None:
 def test_readme_names_every_study_metric_and_file() -> None:
     text = PAGES[0].read_text(encoding="ascii")
     for path in (ROOT / "jobs" / "studies").glob("*.yaml"):
-        if path.name.startswith("test-"):  # a test that submits jobs puts its study there for a moment
+        if path.name.startswith(("test-", "tl-dmi-")):  # a test that submits jobs puts its study there
             continue
         assert f"(jobs/studies/{path.name})" in text
+    assert text.count("(docs/studies.md#tl-dmi)") == 1  # where each of its studies has a row
     for metric in METRICS:
         assert f"/{metric}" in text
     tree = text.partition("## Files")[2].partition("```")[2].partition("```")[0]
@@ -339,6 +349,18 @@ def test_every_study_has_the_papers_scale_and_a_small_one(name: str) -> None:
     assert chosen.report.orderings
 
 
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("tl-dmi-")])
+def test_every_study_of_tl_dmi_has_the_papers_scale_and_a_small_one(name: str) -> None:
+    for scale in (None, "small"):
+        chosen = study_file.read_study(sweep._find(name), scale=scale)
+        check_report(chosen)
+        points, dropped = expand(chosen)
+        assert not dropped
+        if scale is None:
+            assert {point.spec.target.seed for point in points} == {0, 1, 2}
+            assert {point.spec.target.model.width for point in points} == {1.0}
+
+
 def test_every_figure_and_table_of_ami_has_a_row() -> None:
     rows = STUDIES.read_text(encoding="ascii").partition("## The studies")[2].partition("\n## ")[0]
     named = {
@@ -349,6 +371,31 @@ def test_every_figure_and_table_of_ami_has_a_row() -> None:
     assert "Table II" in rows
     for name in SHIPPED:
         assert f"`{name}`" in rows
+
+
+def test_every_figure_and_table_of_tl_dmi_has_a_row() -> None:
+    section = STUDIES.read_text(encoding="ascii").partition("### TL-DMI\n")[2].partition("\n### ")[0]
+    wanted = {f"Table {number}": f"tl-dmi-table-{number}" for number in range(1, 14)}
+    wanted |= {f"Figure {number}": f"tl-dmi-fig-{number}" for number in range(1, 8)}
+    rows = dict(
+        re.findall(r"^\| ((?:Table|Figure) \d+) \| [^|]+ \| `([a-z0-9-]+)` \|", section, re.MULTILINE)
+    )
+    assert rows == wanted
+    assert {name for name in SHIPPED if name.startswith("tl-dmi-")} <= set(wanted.values())
+
+
+def test_cut_points_have_the_counted_parameters() -> None:
+    section = (
+        STUDIES.read_text(encoding="ascii").partition("### Frozen-layer budget\n")[2].partition("\n### ")[0]
+    )
+    rows = re.findall(r"^\| `([a-z0-9_-]+)` \| (\d+) \| (\d+) \| (.+) \|$", section, re.MULTILINE)
+    assert {name for name, *_ in rows} == set(CLASSIFIERS)
+    for name, side, classes, cuts in rows:
+        channels = 1 if name.startswith("ami-") else 3
+        shapes = {"classes": int(classes), "channels": channels, "image_size": int(side)}
+        for cut, millions in re.findall(r"`([A-Za-z0-9_-]+)` ([\d.]+\d)", cuts):
+            frozen = counted(spec.Model(name=name), cut, **shapes)
+            assert f"{frozen.trainable / 1e6:.3f}" == millions, (name, cut)
 
 
 def test_every_field_of_a_study_is_documented() -> None:

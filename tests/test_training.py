@@ -5,7 +5,7 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.spec import Model, Recipe
+from orchestrator.spec import Defense, Mid, Model, Recipe
 from orchestrator.training import (
     Cancelled,
     Fitted,
@@ -29,6 +30,8 @@ from orchestrator.training import (
     distillation,
     fit,
     hold_out,
+    learning_rate,
+    new_optimizer,
     predict,
     reconstruction,
     seeded,
@@ -387,3 +390,121 @@ def test_too_few_images_for_the_workers_are_refused_on_every_rank() -> None:
         match="5 images are left to train on 3 workers after holding out 1 of 6; at least 6 are needed",
     ):
         fit(network(), pairs(6), classification(), RECIPE, 0, World(rank=2, size=3))
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.5, weight_decay=0.2),
+    "adam": lambda weights: torch.optim.Adam(weights, lr=0.1, betas=(0.9, 0.999), weight_decay=0.2),
+    "amsgrad": lambda weights: torch.optim.Adam(
+        weights, lr=0.1, betas=(0.5, 0.999), weight_decay=0.2, amsgrad=True
+    ),
+}
+
+
+def stepped(optimizer: torch.optim.Optimizer, weights: nn.Parameter) -> Tensor:
+    """Take three steps down different slopes."""
+    for slope in (1.0, -2.0, 0.5):
+        weights.grad = slope * torch.tensor([1.0, -0.5, 0.0])
+        optimizer.step()
+    return weights.detach()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_is_torchs_with_every_setting_of_the_recipe(name: Any) -> None:
+    def weights() -> nn.Parameter:
+        return nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def ours(**changes: float) -> Tensor:
+        one = weights()
+        values = {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.2, **changes}
+        return stepped(new_optimizer([one], Recipe.model_validate({"optimizer": name, **values})), one)
+
+    one = weights()
+    torch.testing.assert_close(ours(), stepped(OPTIMIZERS[name]([one]), one), rtol=0, atol=1e-6)
+    assert not torch.allclose(ours(), ours(weight_decay=0.0))
+    assert not torch.allclose(ours(), ours(learning_rate=0.05))
+    assert torch.equal(ours(), ours(momentum=0.9)) is (name != "sgd")
+
+
+def test_one_step_of_sgd_by_hand() -> None:
+    weights = nn.Parameter(torch.tensor([2.0]))
+    recipe = Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.5)
+    optimizer = new_optimizer([weights], recipe)
+    weights.grad = torch.tensor([3.0])
+    optimizer.step()
+    assert weights.item() == pytest.approx(2 - 0.1 * (3 + 0.5 * 2))
+
+
+def test_the_step_size_is_a_tenth_after_each_milestone() -> None:
+    recipe = Recipe(epochs=6, learning_rate=0.1, milestones=(2, 4))
+    rates = [learning_rate(recipe, epoch) for epoch in range(1, 7)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_milestones_reach_the_steps_and_survive_an_interruption() -> None:
+    rates: list[float] = []
+
+    def noted(optimizer: torch.optim.Optimizer, batch_size: int) -> torch.optim.Optimizer:
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    def go(memory: Memory, stop: int) -> dict[str, Tensor]:
+        recipe = RECIPE.model_copy(update={"milestones": (1, 3), "optimizer": "sgd"})
+        world = World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(stop))
+        model = network()
+        with contextlib.suppress(Cancelled):
+            fit(model, pairs(), replace(classification(), steps_by=noted), recipe, 7, world)
+        return model.state_dict()
+
+    whole = go(Memory(), 9)
+    assert rates == pytest.approx([0.01] * 3 + [0.001] * 6 + [0.0001] * 3)  # 48 images in batches of 16
+    memory, before = Memory(), list(rates)
+    rates.clear()
+    go(memory, 2)
+    resumed = go(memory, 9)
+    assert rates == before
+    assert same(resumed, whole)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "amsgrad"])
+@pytest.mark.parametrize("augmentation", ["flip", "crop-jitter-flip"])
+def test_augmented_training_resumes_bit_for_bit(optimizer: str, augmentation: str) -> None:
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "augmentation": augmentation})
+    undisturbed, whole = trained(World(), recipe=recipe)
+    memory = Memory()
+    with pytest.raises(Cancelled):
+        trained(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(2)), recipe=recipe)
+    resumed, rest = trained(World(checkpoint=memory), recipe=recipe)
+    assert same(resumed, undisturbed)
+    assert rest == whole
+    assert not same(
+        undisturbed, trained(World(), recipe=RECIPE.model_copy(update={"optimizer": optimizer}))[0]
+    )
+
+
+@pytest.mark.parametrize("noise_at_inference", [True, False])
+def test_a_noisy_head_repeats_byte_for_byte_also_when_interrupted(noise_at_inference: bool) -> None:
+    defense = Defense(mid=Mid(weight=0.01, noise_at_inference=noise_at_inference))
+
+    def go(world: World) -> tuple[dict[str, Tensor], Fitted]:
+        torch.set_num_threads(1)
+        model = network()
+        seeded(lambda: defended(model, defense, 2), 3)
+        fitted = fit(model, pairs(), objective(defense, 2), RECIPE, 7, world, snapshots=(1, 3))
+        return model.state_dict(), fitted
+
+    undisturbed, whole = go(World())
+    torch.manual_seed(11)  # nobody else's numbers count
+    again, second = go(World())
+    memory = Memory()
+    for epoch in (1, 3):
+        with pytest.raises(Cancelled):
+            go(World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(epoch)))
+    resumed, rest = go(World(checkpoint=memory))
+    assert same(undisturbed, again)
+    assert same(undisturbed, resumed)
+    assert whole.curves == second.curves == rest.curves
+    assert whole.best == second.best == rest.best
+    for fitted in (second, rest):
+        assert sorted(fitted.snapshots) == [1, 3]
+        assert all(same(whole.snapshots[epoch], fitted.snapshots[epoch]) for epoch in (1, 3))

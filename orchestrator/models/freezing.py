@@ -108,6 +108,13 @@ def resolve_budget(
     return nearest[0]
 
 
+def counted(model: spec.Model, budget: str, *, classes: int, channels: int, image_size: int) -> Frozen:
+    """Return what a budget, given by name, comes to, without making the network's weights."""
+    with torch.device("meta"):
+        network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
+    return freeze(network, budget)
+
+
 def budget_counts(network: Classifier) -> dict[str, int]:
     """Return |theta_C| of `full` and of each cut point, early to late."""
     trainable = [sum(p.numel() for p in trainable_parameters(block)) for block in network.blocks]

@@ -1,4 +1,4 @@
-"""Every AMI study runs at its smoke scale, on bundled data, and leaves the report that it promises."""
+"""Every study of a paper runs at its smoke scale, on bundled data, and leaves the report that it promises."""
 
 from pathlib import Path
 
@@ -8,10 +8,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs import report, sweep
-from orchestrator.study import Study
+from orchestrator.models.freezing import resolve_budget
+from orchestrator.points import expand
+from orchestrator.preflight import check_report
+from orchestrator.spec import TrialSpec
+from orchestrator.study import Report, Study
 from orchestrator.study_file import read_study
 
-STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml"))
+TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
+STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +25,18 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("studies")
 
 
-def smoke(name: str) -> Study:
-    """Return a study at its smoke scale."""
-    return read_study(sweep.STUDIES / f"{name}.yaml", scale="smoke")
+def study_at(name: str, scale: str | None) -> Study:
+    """Return a study at one of its scales; None is the paper's."""
+    return read_study(sweep.STUDIES / f"{name}.yaml", scale=scale)
+
+
+def promised(asked: Report) -> set[str]:
+    """Return the files that a report leaves because its study asks for them."""
+    tables = {"comparison": asked.printed, "orderings": asked.orderings, "delta": asked.delta, "costs": asked.costs}
+    pictures = [f"curve-{one.name}" for one in asked.curves] + [f"histogram-{one.name}" for one in asked.histograms]
+    files = {f"{name}.csv" for name, part in tables.items() if part}
+    files |= {f"{name}.{end}" for name in pictures for end in ("csv", "png")}
+    return files | {"figure.png"} if asked.rows else files
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -32,13 +46,18 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
     assert done.exit_code == 0, done.output
     table = pd.read_csv(out / name / "results.csv")
     assert set(table["status"]) == {"finished"}
-    study = smoke(name)
-    assert set(study.report.metrics) <= set(table.columns)
-    with Image.open(out / name / "figure.png") as figure:
-        assert min(figure.size) > 60
-    if study.report.orderings:
+    asked = study_at(name, "smoke").report
+    assert set(asked.metrics) <= set(table.columns)
+    left = {path.name for path in (out / name).iterdir()}
+    assert promised(asked) <= left
+    for picture in (name for name in left if name.endswith(".png")):
+        with Image.open(out / name / picture) as image:
+            assert min(image.size) > 60
+    if asked.orderings:
         verdicts = pd.read_csv(out / name / "orderings.csv")
         assert set(verdicts["verdict"]) <= {"holds", "reversed", "not shown", "equal"}
+    if asked.costs:
+        assert pd.read_csv(out / name / "costs.csv")["wall_ratio"].notna().all()
 
 
 def test_a_report_is_rebuilt_byte_for_byte_without_training(out: Path) -> None:
@@ -50,3 +69,48 @@ def test_a_report_is_rebuilt_byte_for_byte_without_training(out: Path) -> None:
     done = CliRunner().invoke(report.app, [name, "--scale", "smoke", "--ship-later", "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert {path.name: path.read_bytes() for path in (out / name).iterdir()} == before
+
+
+def test_every_table_and_figure_of_tl_dmi_s_supplement_has_a_study() -> None:
+    wanted = {*(f"tl-dmi-table-{n}" for n in range(1, 14)), *(f"tl-dmi-fig-{n}" for n in range(1, 8))}
+    assert set(TL_DMI) >= wanted
+
+
+@pytest.mark.parametrize("name", TL_DMI)
+@pytest.mark.parametrize("scale", [None, "small"])
+def test_a_tl_dmi_study_has_the_papers_scale_and_a_small_one(name: str, scale: str | None) -> None:
+    study = study_at(name, scale)
+    check_report(study)
+    points, dropped = expand(study)
+    assert not dropped
+    seeds = {point.spec.target.seed for point in points}
+    assert seeds == {0, 1, 2} or (scale == "small" and 0 in seeds)
+    if scale is None:
+        assert {point.spec.target.model.width for point in points} == {1.0}
+    targets = {_shape(point.spec): point.spec for point in points}
+    for spec in targets.values():  # every budget is one of its network's
+        data, f = spec.data, spec.target
+        cut = resolve_budget(
+            f.model, f.budget, classes=f.classes, channels=data.channels, image_size=data.image_size
+        )
+        assert (cut == "full") == (f.budget == "full")
+        assert cut == "full" or f.pretrain or f.freezes_random
+
+
+@pytest.mark.parametrize("name", TL_DMI)
+def test_a_printed_number_and_an_order_name_settings_of_the_papers_scale(name: str) -> None:
+    study = study_at(name, None)
+    values = {axis: set(map(str, found)) for axis, found in study.axes().items()}
+    for printed in study.report.printed:
+        assert all(str(value) in values[axis] for axis, value in printed.where.items())
+        assert printed.source.startswith("TL-DMI, ")
+    for ordering in study.report.orderings:
+        assert {str(value) for value in ordering.order} <= values[ordering.axis]
+        assert all(str(value) in values[axis] for axis, value in ordering.where.items())
+
+
+def _shape(spec: TrialSpec) -> str:
+    """Return what decides how large a victim is and what of it is frozen."""
+    target, data = spec.target, spec.data
+    pretrain = target.pretrain is None
+    return f"{target.model} {target.budget} {target.classes} {data.channels} {data.image_size} {pretrain}"

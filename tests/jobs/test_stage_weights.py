@@ -1,0 +1,210 @@
+"""The command as people call it: from files, buckets and libraries, and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from jobs.stage_weights import app
+from orchestrator import weights
+from orchestrator.datasets import Location
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.models import CLASSIFIERS, build_classifier
+from orchestrator.runtime.stores import open_blobs
+from orchestrator.spec import Model
+from tests import s3
+
+
+def stage(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    """Return the only error line of a command that must refuse."""
+    result = stage(*arguments)
+    assert result.exit_code == 2, (result.output, result.exception)
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+def state() -> dict[str, Tensor]:
+    """Return the weights of a small classifier."""
+    torch.manual_seed(0)
+    model = Model(name="ami-digit", width=0.01)
+    return build_classifier(model, classes=2, channels=1, image_size=32).state_dict()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a file of these weights as torch saves them."""
+    torch.save({"state_dict": state()}, tmp_path / "net.pt")
+    return tmp_path / "net.pt"
+
+
+def test_a_file(file: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "data"
+    first = stage(file, dest, "--name", "net")
+    assert (first.exit_code, first.stderr) == (0, "")
+    about = weights.describe("net", Location(DirectoryBlobs(dest)))
+    (stored,) = (dest / "weights" / "net").glob("*.safetensors")
+    lines = first.stdout.splitlines()
+    assert lines[0] == f"staged {DirectoryBlobs(dest).uri}/weights/net"
+    assert lines[1] == f"tensors: 25, 0.001 million numbers, {stored.stat().st_size} bytes"
+    assert lines[2].startswith(f"sha256: {stored.stem.removeprefix('weights-')}")
+    assert about.source == "net.pt"  # no path
+    again = stage(file, dest, "--name", "net")
+    assert again.stdout.splitlines() == [
+        f"already staged, nothing written: {DirectoryBlobs(dest).uri}/weights/net",
+        *lines[1:],
+    ]
+
+
+def test_safetensors_of_the_same_numbers_are_the_same_weights(file: Path, tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "other.safetensors")
+    first = stage(file, tmp_path / "data", "--name", "net")
+    again = stage(tmp_path / "other.safetensors", tmp_path / "data", "--name", "net")
+    assert again.stdout.startswith("already staged, nothing written: ")
+    assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+
+
+def test_from_and_to_a_bucket(file: Path, tmp_path: Path, s3_endpoint: str) -> None:
+    bucket = s3.new_bucket(s3_endpoint)
+    open_blobs(f"s3://{bucket}/public").put("net.pt", file.read_bytes())
+    result = stage(f"s3://{bucket}/public/net.pt", f"s3://{bucket}/data", "--name", "net")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"staged s3://{bucket}/data/weights/net\n")
+    location = Location(open_blobs(f"s3://{bucket}/data"), tmp_path / "cache")
+    stored = weights.load("net", location)
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in state().items())
+    assert weights.describe("net", location).source == "net.pt"
+    absent = f"s3://{bucket}/public/absent.pt"
+    told = refused(absent, tmp_path / "data", "--name", "net")
+    assert told == f"SOURCE={absent} does not exist; check bucket and key."
+    told = refused(file, "s3://no-such-bucket/data", "--name", "net")
+    assert told == (
+        f"DEST=s3://no-such-bucket/data: bucket no-such-bucket does not exist at {s3_endpoint}; create it or "
+        "name another with DEST"
+    )
+
+
+def test_bad_input_is_one_line_and_writes_nothing(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    (tmp_path / "list.txt").write_text("not weights", encoding="utf-8")
+    known = ", ".join(CLASSIFIERS)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (
+            ("absent.pt", out),
+            "SOURCE=absent.pt is no file; name one, s3://bucket/object, torchvision:NAME or timm:NAME.",
+        ),
+        (
+            (tmp_path, out),
+            f"SOURCE={tmp_path} is no file; name one, s3://bucket/object, torchvision:NAME or timm:NAME.",
+        ),
+        ((file, out, "--model", "vgg"), f"--model=vgg is unknown; choose one of {known}."),
+        (
+            (file, out, "--model", "vgg16"),
+            "weights net do not fit Vgg16: 78 tensors are missing (first: blocks.0.weight), 21 unknown "
+            "(first: blocks.0.0.weight); choose weights of the same architecture.",
+        ),
+        ((file, "ftp://host/x"), "store=ftp://host/x: unknown scheme 'ftp'; use /dir, file:///dir or s3://"),
+        ((tmp_path / "list.txt", out), f"{tmp_path}/list.txt is neither safetensors nor a state dict that"),
+    ]
+    for arguments, text in cases:
+        told = refused(*arguments, "--name", "net")
+        assert told.startswith(text), told
+    assert refused(file, out, "--name", "No").startswith(
+        "--name=No must be lower-case letters, digits, dots,"
+    )
+    assert not list(out.rglob("*.safetensors"))
+    assert not list(out.rglob("manifest.json"))
+
+
+def test_weights_that_fit_pass_the_check(tmp_path: Path) -> None:
+    model = Model(name="ami-face")
+    network = build_classifier(model, classes=7, channels=3, image_size=64)
+    torch.save(network.state_dict(), tmp_path / "face.pt")
+    result = stage(tmp_path / "face.pt", tmp_path / "data", "--name", "face", "--model", "ami-face")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_name_taken_by_other_weights(file: Path, tmp_path: Path) -> None:
+    stage(file, tmp_path / "data", "--name", "net")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    told = refused(tmp_path / "other.pt", tmp_path / "data", "--name", "net")
+    where = DirectoryBlobs(tmp_path / "data").uri
+    assert told == f"--name=net is taken by other weights at {where}; choose another name."
+
+
+WAY_OUT = "correct the name, or download the file elsewhere and stage that."
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("torchvision:resnet18", "OSError: no network"),
+        ("torchvision:resnet7", "ValueError: Unknown model resnet7"),
+        ("timm:resnet18.a1_in1k", "LocalEntryNotFoundError: "),
+        ("timm:resnet7", "RuntimeError: Unknown model (resnet7)"),
+    ],
+)
+def test_a_library_without_a_network_ends_in_one_line(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    told = refused(source, tmp_path / "data", "--name", "net")
+    assert told.startswith(f"SOURCE={source} could not be had ({reason}")
+    assert told.endswith(WAY_OUT)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_library_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(url: str, path: str, *_: object, **__: object) -> None:
+        torch.manual_seed(1)
+        torch.save(squeezed().state_dict(), path)
+
+    def squeezed() -> Any:
+        return torchvision.models.squeezenet1_1(weights=None)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    result = stage("torchvision:squeezenet1_1", tmp_path / "data", "--name", "squeezed")
+    assert result.exit_code == 0, result.output
+    location = Location(DirectoryBlobs(tmp_path / "data"))
+    torch.manual_seed(1)
+    wanted = squeezed().state_dict()
+    stored = weights.load("squeezed", location)
+    assert stored.keys() == wanted.keys()
+    assert all(torch.equal(stored[name], wanted[name]) for name in wanted)
+    assert weights.describe("squeezed", location).source == "torchvision:squeezenet1_1"
+
+
+def test_the_help_lists_everything() -> None:
+    command = [sys.executable, "-m", "jobs.stage_weights", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    text = " ".join(word for word in done.stdout.split() if word.isascii())  # without the frames
+    for part in (
+        "source",
+        "dest",
+        "--name",
+        "--model",
+        "A file, s3://bucket/object, torchvision:vgg16_bn or timm:resnest101e.in1k.",
+        "Data location: a directory or s3://bucket/prefix.",
+        "Name of the weights in studies.",
+        "Check that they fit this classifier, e.g. vgg16.",
+        "exit code 2",
+    ):
+        assert part in text, part

@@ -1,0 +1,111 @@
+"""Random changes of training images: each its own, repeatable, of the shape and range it came with."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator import augmentation as module
+from orchestrator.augmentation import augmentation, crop_jitter_flip, flip
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Let each test draw the same numbers and leave none behind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def images(number: int, channels: int = 3, side: int = 16) -> Tensor:
+    return torch.rand(number, channels, side, side)
+
+
+def seen_twice(name: str, given: Tensor, seeds: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return what an augmentation makes of the same images after each of two seeds."""
+    found = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        found.append(augmentation(name)(given))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_about_half_of_the_images_are_mirrored_whole(channels: int) -> None:
+    given = images(1000, channels, 4)
+    before = given.clone()
+    found = flip(given)
+    kept = (found == given).flatten(1).all(1)
+    mirrored = (found == given.flip(3)).flatten(1).all(1)
+    assert torch.equal(kept, ~mirrored)
+    assert 430 < mirrored.sum() < 570  # 4.4 deviations of a fair coin
+    assert torch.equal(given, before)
+    assert not torch.equal(given.flip(3), given.flip(2))  # left to right, not upside down
+
+
+@pytest.mark.parametrize("name", ["flip", "crop-jitter-flip"])
+def test_it_repeats_with_torchs_seed_and_with_no_other(name: str) -> None:
+    given = images(8)
+    assert torch.equal(*seen_twice(name, given, (3, 3)))
+    assert not torch.equal(*seen_twice(name, given, (3, 4)))
+
+
+def test_none_changes_nothing_and_draws_nothing() -> None:
+    given, before = images(2), torch.random.get_rng_state()
+    assert augmentation("none")(given) is given
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [8, 33])
+def test_crops_and_colours_keep_shape_and_range(channels: int, side: int) -> None:
+    given = images(64, channels, side).round()  # black and white leave the range first
+    before = given.clone()
+    found = crop_jitter_flip(given)
+    assert (found.shape, found.dtype) == (given.shape, torch.float32)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_image_is_changed_in_its_own_way(channels: int) -> None:
+    same = images(1, channels).expand(32, -1, -1, -1)
+    found = crop_jitter_flip(same)
+    assert len({image.numpy().tobytes() for image in found}) == 32
+    halves = torch.cat([torch.zeros(1, channels, 16, 8), torch.ones(1, channels, 16, 8)], dim=3)
+    left = crop_jitter_flip(halves.expand(200, -1, -1, -1))[:, 0, :, 0].mean(1)
+    assert 70 < (left > 0.5).sum() < 130  # those that are mirrored
+
+
+def test_a_grey_image_changes_in_brightness_only_and_stays_even() -> None:
+    found = crop_jitter_flip(torch.full((64, 1, 16, 16), 0.5))
+    values = found.mean((1, 2, 3))
+    assert torch.allclose(found, values[:, None, None, None].expand_as(found), atol=1e-6)
+    assert values.min() >= 0.5 * 0.8 - 1e-6
+    assert values.max() <= 0.5 * 1.2 + 1e-6
+    assert values.max() - values.min() > 0.1
+    grey = torch.full((64, 3, 16, 16), 0.5)  # three equal channels stay equal
+    assert torch.allclose(crop_jitter_flip(grey).std(1), torch.zeros(()), atol=1e-6)
+
+
+def test_colours_move_where_there_are_three() -> None:
+    red = torch.tensor([0.8, 0.2, 0.2])[None, :, None, None].expand(64, 3, 16, 16)
+    found = crop_jitter_flip(red).mean((2, 3))
+    assert (found[:, 0] > found[:, 1:].amax(1)).all()  # red it stays: the hue turns by a tenth at most
+    assert (found[:, 1] - found[:, 2]).abs().max() > 0.1
+
+
+def test_the_crop_is_a_square_of_85_to_100_percent_of_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BRIGHTNESS", "CONTRAST"):
+        monkeypatch.setattr(module, name, 0.0)
+    ramp = torch.linspace(0, 1, 100).expand(128, 1, 100, 100)
+    middle = slice(20, 80)  # away from the edges, where resizing has fewer pixels
+    for tilted in (ramp, ramp.mT):
+        found = crop_jitter_flip(tilted)[:, 0, middle, middle]
+        height, width = ((found.diff(dim=dim).mean((1, 2)) * 99).abs() for dim in (1, 2))
+        side = height + width  # one of them does not change
+        assert ((side > 0.85**0.5 - 0.02) & (side < 1.001)).all()
+        assert side.min() < 0.94
+        assert side.max() > 0.98

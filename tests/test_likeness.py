@@ -1,0 +1,169 @@
+"""Public networks measure attack images where their weights are staged, and change nothing else."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from orchestrator import weights
+from orchestrator.artifacts import Artifact, Artifacts
+from orchestrator.build import build, use_profile
+from orchestrator.datasets import Location, load
+from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.selection import target_images
+from orchestrator.datasets.source import array_source
+from orchestrator.datasets.staging import publish
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.metrics import METRICS
+from orchestrator.metrics.features import frechet_distance, knn_distance
+from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
+from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
+from orchestrator.spec import TrialSpec
+from orchestrator.training import World, as_unit
+from tests import tiny
+from tests.test_pretraining import planned
+
+MEASURES = {
+    "inception": ("fid", "precision", "recall", "density", "coverage"),
+    "facenet": ("delta_facenet",),
+    "vgg": ("lpips_vgg",),
+    "alex": ("lpips_alex",),
+}
+# The victim's training images are the references: few enough here to pass through every network.
+FEW: dict[str, Any] = {
+    "data.dataset": "few",
+    "target.pretrain": None,
+    "target.budget": "full",
+    "auxiliary.size": 9,
+    "evaluation.images": 4,
+}
+
+
+def body(name: str) -> dict[str, Tensor]:
+    """Return the weights of torchvision's convolutions, as large as activations stay."""
+    with torch.device("meta"):
+        shapes = getattr(torchvision.models, name)(weights=None).features.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"features.{layer}": (2 / tensor[0].numel()) ** 0.5 * torch.randn(tensor.shape, generator=generator)
+        for layer, tensor in shapes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def public() -> dict[str, dict[str, Tensor]]:
+    """Return random weights of every network, named as in the public files."""
+    torch.manual_seed(0)
+    inception = torchvision.models.inception_v3(weights=None, init_weights=False)
+    return {
+        "inception": inception.state_dict(),
+        "facenet": InceptionResnetV1().state_dict(),
+        "vgg": body("vgg16"),
+        "alex": body("alexnet"),
+    }
+
+
+@pytest.fixture(scope="module")
+def location(tmp_path_factory: pytest.TempPathFactory, public: dict[str, dict[str, Tensor]]) -> Location:
+    """Return a data location with these weights and a few digits: the networks take seconds for a hundred."""
+    blobs, digits = DirectoryBlobs(tmp_path_factory.mktemp("data")), load("digits", Location())
+    source = array_source("npz", digits.images, digits.labels, digits.class_names, "0" * 64)
+    publish(source, Options(per_class=10), blobs, "few")
+    for name, state in public.items():
+        weights.stage(state, "random", blobs, name)
+    return Location(blobs)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    """Return a store that the trials of this file share."""
+    return Artifacts(DirectoryBlobs(tmp_path_factory.mktemp("runs")))
+
+
+def trial(task: str, networks: tuple[str, ...]) -> TrialSpec:
+    """Return a tiny trial over few images, measured by networks."""
+    named = {"evaluation.networks": {name: name for name in networks}, "evaluation.task": task}
+    return tiny.spec({**FEW, **named})
+
+
+def evaluated(trial: TrialSpec, location: Location, store: Artifacts) -> Artifact:
+    """Build what is missing of a trial; return what its evaluation left."""
+    use_profile(1)
+    stages = planned(trial, location)
+    for stage in stages.values():
+        if store.find(stage.key) is None:
+            build(stage, World(), store, location)
+    artifact = store.find(stages["evaluation"].key)
+    assert artifact is not None
+    return artifact
+
+
+def array(store: Artifacts, artifact: Artifact, name: str) -> np.ndarray:
+    return np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False)
+
+
+TASKS = {"reconstruction": ("attack/{}_train", "attack/{}_test"), "class-inference": ("class/{}",)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_network_adds_its_measures_and_changes_nothing_else(
+    task: str, location: Location, store: Artifacts
+) -> None:
+    plain, full = (evaluated(trial(task, names), location, store) for names in ((), tuple(MEASURES)))
+    added = {name.format(one) for names in MEASURES.values() for one in names for name in TASKS[task]}
+    if task == "class-inference":
+        added.remove("class/recall")  # one image of a class covers nothing: not known
+    assert set(full.metrics) - set(plain.metrics) == added
+    assert {name: full.metrics[name] for name in plain.metrics} == plain.metrics
+    assert all(np.isfinite(full.metrics[name]) for name in added)
+    assert all(METRICS[one].needs == network for network, names in MEASURES.items() for one in names)
+    assert set(full.files) == set(plain.files)
+    for name in plain.files:
+        if name.startswith("per_image"):
+            before, after = array(store, plain, name), array(store, full, name)
+            fields = list(before.dtype.names or ())
+            assert [*fields, "delta_facenet", "lpips_vgg", "lpips_alex"] == list(after.dtype.names or ())
+            assert np.array_equal(before, after[fields])
+        else:
+            assert full.files[name] == plain.files[name], name
+
+
+def test_only_the_evaluation_is_another_one(location: Location) -> None:
+    plain, full = (planned(trial("reconstruction", names), location) for names in ((), tuple(MEASURES)))
+    assert [name for name in plain if plain[name].key != full[name].key] == ["evaluation"]
+    assert full["evaluation"].weights.keys() == MEASURES.keys()
+
+
+def test_the_measures_are_those_of_the_stored_images(
+    location: Location, store: Artifacts, public: dict[str, dict[str, Tensor]]
+) -> None:
+    spec = trial("reconstruction", tuple(MEASURES))
+    artifact = evaluated(spec, location, store)
+    known = target_images(load("few", location), spec.data, 3, "train")
+    guesses = as_unit(torch.from_numpy(array(store, artifact, "reconstructions_test.npy")))
+    rows = array(store, artifact, "per_image_test.npy")
+    labels, device = torch.from_numpy(rows["label"]).long(), torch.device("cpu")
+    pictures = (guesses, labels, known.images, known.labels)
+    for kind in ("vgg", "alex"):
+        found = nearest_lpips(lpips_network(kind, public[kind]), *pictures)  # type: ignore[arg-type]
+        assert rows[f"lpips_{kind}"] == pytest.approx(found.numpy(), rel=0.02)  # stored in 8 bits
+    network = facenet(public["facenet"])
+    ours, theirs = (
+        features_of(network, images, 160, device, normalise="facenet") for images in (guesses, known.images)
+    )
+    assert rows["delta_facenet"] == pytest.approx(
+        knn_distance(ours, labels, theirs, known.labels).numpy(), rel=0.02
+    )
+    network = inception_network(public["inception"])
+    ours, theirs = (
+        features_of(network, images, 299, device, normalise="symmetric") for images in (guesses, known.images)
+    )
+    seen = torch.isin(known.labels, labels)
+    assert artifact.metrics["attack/fid_test"] == pytest.approx(
+        frechet_distance(theirs[seen], ours), rel=0.02
+    )
