@@ -102,8 +102,8 @@ def queries_auxiliary(spec: TrialSpec) -> bool:
 
 
 def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
-    """Return the stages of one trial in the order they run; `digests`: name of a data set, or `weights/NAME`,
-    -> manifest digest."""
+    """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest,
+    `weights/NAME` -> their file's digest."""
     spec = _canonical(spec)
     draft = _Draft(dataset_names(spec), weight_names(spec), digests, profile)
     data, attack = spec.data, spec.attack

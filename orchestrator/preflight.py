@@ -153,7 +153,7 @@ class Preflight:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Data set name, or `weights/NAME`, -> digest of its manifest."""
+        """Data set name -> digest of its manifest; `weights/NAME` -> digest of their file."""
         public = {weights.key_of(name): about.digest for name, about in self._weights.items()}
         return {name: about.digest for name, about in self.descriptions.items()} | public
 
@@ -266,7 +266,7 @@ class Preflight:
         for role, name in weight_names(spec).items():
             field = "target.pretrain.weights" if role == "pretrain" else f"evaluation.networks.{role}"
             if name not in self._weights:
-                self._weights[name] = weights.describe(name, self._location, field)
+                self._weights[name] = weights.verify(name, self._location, field)
         pretrain = spec.target.pretrain
         if pretrain is None or pretrain.weights is None:
             return

@@ -88,7 +88,8 @@ def _explain_one(fault: dict[str, Any], where: str) -> str:
         return f"{path} is missing; add it to {where}."
     if fault["type"] == "value_error":
         message = str(fault["ctx"]["error"])
-        return message if path == where else f"{path}: {message}"
+        is_placed = path == where or message.startswith(f"{path}.")  # it says itself where
+        return message if is_placed else f"{path}: {message}"
     value = str(fault.get("input"))[:60]
     return f"{path}={value} is refused: {fault['msg']}."
 

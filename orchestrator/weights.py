@@ -1,7 +1,7 @@
 """Public weights: staged once beside the data sets, read by name, always checked.
 
-`<data>/weights/NAME/` holds one safetensors file and a manifest, written last, whose SHA-256 is the digest
-that enters stage keys. A state dict that comes as a pickle is read with weights only: no code in it runs.
+`<data>/weights/NAME/` holds one safetensors file, whose SHA-256 enters stage keys, and a manifest, written
+last. A state dict that comes as a pickle is read with weights only: no code in it runs.
 """
 
 import io
@@ -42,7 +42,7 @@ class Weights:
     """What the manifest says."""
 
     name: str
-    digest: str  # SHA-256 of the manifest
+    digest: str  # SHA-256 of the file: the same tensors have the same one, whatever they were staged from
     source: str
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -94,17 +94,25 @@ def stage(
 
 def describe(name: str, location: Location, field: str = "weights") -> Weights:
     """Return what the manifest says; an unknown name raises with the known ones."""
-    manifest, digest, _ = _manifest(name, location, field)
-    return Weights(name, digest, manifest.source, manifest.shapes)
+    manifest, _ = _manifest(name, location, field)
+    return Weights(name, manifest.file.sha256, manifest.source, manifest.shapes)
+
+
+def verify(name: str, location: Location, field: str = "weights") -> Weights:
+    """Check the checksum of the file; return what the manifest says."""
+    _read(name, location, field)
+    return describe(name, location, field)
 
 
 def load(name: str, location: Location) -> dict[str, Tensor]:
     """Return the tensors, verified."""
-    manifest, _, blobs = _manifest(name, location, "weights")
+    return load_tensors(_read(name, location, "weights"))
+
+
+def _read(name: str, location: Location, field: str) -> bytes:
+    manifest, blobs = _manifest(name, location, field)
     folder = f"{FOLDER}/{name}"
-    return load_tensors(
-        read_verified(blobs, folder, manifest.file, location.cache, location.cache_bytes, tool=TOOL)
-    )
+    return read_verified(blobs, folder, manifest.file, location.cache, location.cache_bytes, tool=TOOL)
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Tensor]:
@@ -130,12 +138,12 @@ def _tensors(loaded: object) -> dict[str, Tensor]:
     return own or max(nested, key=len, default={})
 
 
-def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, str, Blobs]:
+def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, Blobs]:
     blobs = location.blobs
     data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
     if blobs is None or data is None:
         raise ValueError(_unknown(name, location, field))
-    return _parse(data, name), sha256(data), blobs
+    return _parse(data, name), blobs
 
 
 def _parse(data: bytes, name: str) -> WeightsManifest:

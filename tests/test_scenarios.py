@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.artifacts import Artifact, Artifacts
 from orchestrator.datasets import Location, load
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.metrics import MEASURED
-from orchestrator.spec import TrialSpec
+from orchestrator.spec import Defense, TrialSpec
 from orchestrator.stage_io import Inputs, fitted_images
 from orchestrator.training import World
 from tests import tiny
@@ -114,3 +115,117 @@ def test_choosing_an_epoch_on_the_victims_images_asks_the_victim_about_them(fold
     inputs = Inputs(World(), lambda name: load(name, Location()), lambda role, name: b"")
     _, labels = fitted_images(inputs, spec.data, spec.target)
     assert tiny.run(spec, folder)["attack/queries"] == asked + len(labels)
+
+
+ALONE: dict[str, Any] = {"target.pretrain": None, "target.budget": "full"}
+BIDO = {"weight_x": 0.05, "weight_y": 0.5}
+DEFENDED: dict[str, dict[str, Any]] = {
+    "mid": {**ALONE, "target.defense": {"mid": {}}},
+    "bido hsic": {**ALONE, "target.defense": {"bido": {"kind": "hsic", **BIDO}}},
+    "bido coco": {**ALONE, "target.defense": {"bido": {"kind": "coco", **BIDO}}},
+    "smoothing": {**ALONE, "target.defense": {"smoothing": {"alpha": -0.05}}},
+    "dp": {**ALONE, "target.defense": {"dp": {}}},
+    "mid and smoothing": {**ALONE, "target.defense": {"mid": {}, "smoothing": {}}},
+    "budget and bido": {"target.defense": {"bido": BIDO}},
+    "fixed budget and dp": {"target.freeze": "weights+statistics", "target.defense": {"dp": {}}},
+}
+WHITE_BOX = {"mia": "class-inference", "optimization": "reconstruction"}
+AGAINST = [
+    *((name, "aligned", task) for name in DEFENDED for task in TASKS),
+    *(("mid", attack, task) for attack, task in WHITE_BOX.items()),  # noise in every answer and gradient
+    *(("fixed budget and dp", attack, task) for attack, task in WHITE_BOX.items()),
+]
+
+
+def defended(name: str, attack: str, task: str) -> TrialSpec:
+    """Return a tiny trial of an attack on a defended victim."""
+    changes = {"attack": ATTACKS[attack], "evaluation.task": task, **DEFENDED[name]}
+    return tiny.spec({**changes, "release.truncation": 2})
+
+
+@pytest.mark.parametrize(("name", "attack", "task"), AGAINST)
+def test_a_defended_victim_goes_through_all_stages_and_repeats(
+    name: str, attack: str, task: str, folder: Path, tmp_path: Path
+) -> None:
+    spec = defended(name, attack, task)
+    metrics = tiny.run(spec, folder)
+    assert set(metrics) - {name for name in metrics if name.startswith("pretrain/")} <= set(MEASURED)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert ("target/epsilon" in metrics) is (spec.target.defense.dp is not None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)  # nobody else's numbers count
+        tiny.run(spec, tmp_path)
+    for stage in tiny.stages(spec):
+        first, second = found(folder, spec, stage), found(tmp_path, spec, stage)
+        assert [(file, one.sha256) for file, one in first.files.items()] == [
+            (file, one.sha256) for file, one in second.files.items()
+        ]
+        assert first.metrics == second.metrics
+
+
+@pytest.mark.parametrize("name", DEFENDED)
+def test_a_defense_changes_the_target_and_what_follows_from_it(name: str, folder: Path) -> None:
+    spec = defended(name, "aligned", "reconstruction")
+    plain = spec.model_copy(update={"target": spec.target.model_copy(update={"defense": Defense()})})
+    before, after = tiny.stages(plain), tiny.stages(spec)
+    same = {stage for stage in before if before[stage].key == after[stage].key}
+    assert same == {"pretrain", "judge"} & set(before)
+    assert (
+        len({tiny.stages(defended(one, "aligned", "reconstruction"))["target"].key for one in DEFENDED}) == 8
+    )
+    for one in (plain, spec):
+        tiny.run(one, folder)
+    weights = [found(folder, one, "target").files["model.safetensors"].sha256 for one in (plain, spec)]
+    assert weights[0] != weights[1]
+
+
+PROFILED: dict[str, dict[str, Any]] = {
+    "inverter": {"attack": INVERTER},
+    "joint": {"attack": JOINT},
+    "mia": {"attack": MIA, "evaluation.task": "class-inference"},
+}
+
+
+@pytest.mark.parametrize("name", PROFILED)
+def test_the_fisher_analysis_of_an_attack(name: str, folder: Path, tmp_path: Path) -> None:
+    changes = {**PROFILED[name], "release.truncation": None}
+    fisher = {"images": 6, "distances": ["l2", "l1"], "iterations": [1, 3]}
+    plain, spec = tiny.spec(changes), tiny.spec({**changes, "evaluation.fisher": fisher})
+    metrics = tiny.run(spec, folder)
+    shares = {f"fisher/early_share_{what}" for what in ("classification", "l2", "l1")}
+    assert {one for one in metrics if one.startswith("fisher/")} == shares
+    assert all(0 <= metrics[one] <= 1 for one in shares)
+    artifact = found(folder, spec, "fisher")
+    assert sorted(artifact.files) == ["fisher.csv", "fisher.png"]
+    assert artifact.cost["images_seen"] == 6
+    others = {stage: one.key for stage, one in tiny.stages(spec).items() if stage != "fisher"}
+    assert others == {stage: one.key for stage, one in tiny.stages(plain).items()}
+    assert tiny.run(spec, tmp_path) == metrics
+    again = found(tmp_path, spec, "fisher").files
+    assert {file: one.sha256 for file, one in again.items()} == {
+        file: one.sha256 for file, one in artifact.files.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("attack", "task"), [(name, task) for name, task in CASES if name in ("aligned", *WHITE_BOX)]
+)
+def test_a_snapshot_is_attacked_as_it_was(attack: str, task: str, folder: Path, tmp_path: Path) -> None:
+    kept = {
+        "attack": ATTACKS[attack],
+        "evaluation.task": task,
+        "target.recipe": {**tiny.RECIPE, "epochs": 2},
+        "target.snapshots": [1, 2],
+        "target.selection": "last",
+    }
+    early, late = (tiny.spec({**kept, "target.snapshot": epoch}) for epoch in (1, 2))
+    last = tiny.spec(kept)
+    metrics = {
+        name: tiny.run(one, folder) for name, one in {"early": early, "late": late, "last": last}.items()
+    }
+    assert len({tiny.stages(one)["target"].key for one in (early, late, last)}) == 1
+    assert metrics["late"] == metrics["last"]  # other keys, the same weights
+    assert metrics["early"]["target/accuracy"] != metrics["late"]["target/accuracy"]
+    assert found(folder, early, "snapshot").metrics["target/accuracy"] == metrics["early"]["target/accuracy"]
+    assert found(folder, early, "evaluation").inputs["target"] == tiny.stages(early)["snapshot"].key
+    assert tiny.run(early, tmp_path) == metrics["early"]

@@ -100,9 +100,9 @@ def resolve_budget(
         return FULL if not blocks else next(same, str(budget))
     nearest = sorted(counts, key=lambda cut: abs(counts[cut] - wanted))
     if abs(counts[nearest[0]] - wanted) > TOLERANCE * wanted:
-        known = " and ".join(f"{cut} with {counts[cut] / 1e6:.3f}" for cut in nearest[:2])
+        known = " and ".join(f"{cut} with {counts[cut]:,}" for cut in nearest[:2])
         raise ValueError(
-            f"target.budget={budget} means {wanted / 1e6:.3f} million trained parameters, but no cut point "
+            f"target.budget={budget} means {wanted:,.0f} trained parameters, but no cut point "
             f"of {model.name} comes within {TOLERANCE:.0%}; the nearest are {known}; name one of them."
         )
     return nearest[0]

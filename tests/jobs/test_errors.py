@@ -14,8 +14,11 @@ from typer.testing import CliRunner, Result
 
 from jobs import stage_data
 from jobs.sweep import app
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.models import CLASSIFIERS
 from tests import s3, tiny
 from tests.test_preflight import copy_of_digits, flip
+from tests.test_pretraining import network, staged
 
 
 def sweep(*arguments: object) -> Result:
@@ -76,7 +79,7 @@ Sections = dict[str, Any]
             SEED,
             {"target.model": {"name": "vgg"}},
             [],
-            ["target.model.name=vgg is unknown; choose one of ami-digit, ami-face."],
+            [f"target.model.name=vgg is unknown; choose one of {', '.join(CLASSIFIERS)}."],
         ),
         (
             {"target.classes": [2, 11]},
@@ -113,8 +116,9 @@ Sections = dict[str, Any]
             {},
             [],
             [
-                "target.budget=block7 is no cut point of this classifier; choose full, block1, "
-                "block2, block3, or |theta_C| in millions."
+                "target.budget=block7 is no cut point of this classifier; choose full, block1, block2, "
+                "block3, a layer set (first, middle, last), or |theta_C| in millions or as a percentage of "
+                "|theta_T|."
             ],
         ),
         (
@@ -123,7 +127,8 @@ Sections = dict[str, Any]
             [],
             [
                 "target.budget=block1 freezes layers at public weights, but target.pretrain is null; add "
-                "target.pretrain or use the budget full."
+                "target.pretrain, use the budget full, or set target.freezes_random=true to freeze random "
+                "first weights."
             ],
         ),
         (
@@ -225,6 +230,100 @@ Sections = dict[str, Any]
                 "sqlite:///runs/mlflow.db to track without a server."
             ],
         ),
+        (
+            {"target.budget": ["full", 0.2, "50%"]},
+            {"target.model.width": 0.5},
+            [],
+            [
+                "target.budget=0.2 means 200,000 trained parameters, but no cut point of ami-digit "
+                "comes within 5%; the nearest are block3 with 61,503 and block2 with 357,183; name one of "
+                "them.",
+                "target.budget=50% means 216,032 trained parameters, but no cut point of ami-digit "
+                "comes within 5%; the nearest are block2 with 357,183 and block3 with 61,503; name one of "
+                "them.",
+            ],
+        ),
+        (
+            SEED,
+            {"target.defense": {"bido": {"weight_x": -0.1}}},
+            [],
+            ["target.defense.bido.weight_x=-0.1 is refused: Input should be greater than or equal to 0."],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "target.defense.mid.weight=-1"],
+            ["target.defense.mid.weight=-1 is refused: Input should be greater than or equal to 0."],
+        ),
+        (
+            {"target.defense.mid.weight": [0.01, -0.5]},
+            {},
+            [],
+            ["target.defense.mid.weight=-0.5 is refused: Input should be greater than or equal to 0."],
+        ),
+        (
+            SEED,
+            {"target.defense": {"smoothing": {"alpha": -1}}},
+            [],
+            ["target.defense.smoothing.alpha=-1 is refused: Input should be greater than -1."],
+        ),
+        (
+            SEED,
+            {"target.defense": {"dp": {}, "bido": {}}},
+            [],
+            [
+                "target.defense.bido.kind=hsic compares the images of a batch with each other: no image has "
+                "a gradient of its own, for target.defense.dp to clip; set one of them to null."
+            ],
+        ),
+        (
+            SEED,
+            {"target.defense": {"dp": {}}},
+            [],
+            [
+                "target.freeze=weights lets frozen batch norms absorb private images, which "
+                "target.defense.dp cannot protect; set target.freeze=weights+statistics."
+            ],
+        ),
+        (
+            SEED,
+            {"target.recipe": {"epochs": 5}, "target.snapshots": [1, 5], "target.snapshot": 2},
+            [],
+            ["target.snapshot=2 must be one of target.snapshots=[1, 5]; add it there."],
+        ),
+        (
+            SEED,
+            {"target.snapshots": [1, 3]},
+            [],
+            ["target.snapshots=3 must lie in 1..target.recipe.epochs=1; leave it out or train longer."],
+        ),
+        (
+            SEED,
+            {"attack.recipe": {"augmentation": "flip"}},
+            [],
+            [
+                "attack.recipe.augmentation=flip changes images, but an inverter learns from scores; set "
+                "it to none."
+            ],
+        ),
+        (
+            SEED,
+            {"target.pretrain": {"weights": "net"}},
+            [],
+            [
+                "target.pretrain.weights=net is unknown: weights are staged at a data location; name it with "
+                "--data."
+            ],
+        ),
+        (
+            SEED,
+            {"target.pretrain": {"weights": "net", "minimum_accuracy": 0.5}},
+            [],
+            [
+                "target.pretrain.minimum_accuracy=0.5 of weights=net needs a labelled set to check them on; "
+                "name target.pretrain.dataset or use 0."
+            ],
+        ),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -262,6 +361,37 @@ def test_a_staged_shard_with_a_flipped_byte(tmp_path: Path) -> None:
     assert f"/{shard.relative_to(tmp_path / 'data')} does not match its manifest: want SHA-256 " in line
     assert line.endswith("; remove the set's folder and stage it again with python -m jobs.stage_data.")
     assert tracked(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "vgg",
+            "weights vgg do not fit AmiClassifier: 18 tensors are missing (first: blocks.0.0.weight), 96 "
+            "unknown (first: blocks.0.bias); choose weights of the same architecture.",
+        ),
+        (
+            "five",
+            "target.pretrain.weights=five tell 5 classes, but target.pretrain.dataset=digits, which is to "
+            "check them, has 10; name a set with as many, or null to check nothing.",
+        ),
+        (
+            "none",
+            "target.pretrain.weights=none is unknown; staged at {data} are five, vgg; correct the name or "
+            "stage the weights with python -m jobs.stage_weights.",
+        ),
+    ],
+)
+def test_public_weights_that_cannot_serve(name: str, line: str, tmp_path: Path) -> None:
+    vgg = network(5, {"name": "vgg16", "width": 0.02}, 64)
+    staged(tmp_path / "data", five=network(5).state_dict(), vgg=vgg.state_dict())
+    changes = {"target.pretrain": {"weights": name, "dataset": "digits"}}
+    study, out = tiny.write(tmp_path / "tiny.yaml", SEED, changes), tmp_path / "runs"
+    told = refused(sweep(study, "--local", "--out", out, "--data", tmp_path / "data"))
+    assert told == [line.format(data=DirectoryBlobs(tmp_path / "data").uri)]
+    assert tracked(out) == []
+    assert not list(out.rglob("manifest.json"))
 
 
 def test_an_auxiliary_set_of_the_private_people(tmp_path: Path) -> None:

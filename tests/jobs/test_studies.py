@@ -32,8 +32,14 @@ def study_at(name: str, scale: str | None) -> Study:
 
 def promised(asked: Report) -> set[str]:
     """Return the files that a report leaves because its study asks for them."""
-    tables = {"comparison": asked.printed, "orderings": asked.orderings, "delta": asked.delta, "costs": asked.costs}
-    pictures = [f"curve-{one.name}" for one in asked.curves] + [f"histogram-{one.name}" for one in asked.histograms]
+    tables = {
+        "comparison": asked.printed,
+        "orderings": asked.orderings,
+        "delta": asked.delta,
+        "costs": asked.costs,
+    }
+    pictures = [f"curve-{one.name}" for one in asked.curves]
+    pictures += [f"histogram-{one.name}" for one in asked.histograms]
     files = {f"{name}.csv" for name, part in tables.items() if part}
     files |= {f"{name}.{end}" for name in pictures for end in ("csv", "png")}
     return files | {"figure.png"} if asked.rows else files

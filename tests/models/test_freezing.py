@@ -67,13 +67,13 @@ def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means
     [
         (
             1.2,
-            "target.budget=1.2 means 1.200 million trained parameters, but no cut point of ami-digit comes "
-            "within 5%; the nearest are block2 with 1.591 and block1 with 1.887; name one of them.",
+            "target.budget=1.2 means 1,200,000 trained parameters, but no cut point of ami-digit comes "
+            "within 5%; the nearest are block2 with 1,591,344 and block1 with 1,887,024; name one of them.",
         ),
         (
             "50%",
-            "target.budget=50% means 0.944 million trained parameters, but no cut point of ami-digit comes "
-            "within 5%; the nearest are block3 with 0.410 and block2 with 1.591; name one of them.",
+            "target.budget=50% means 944,280 trained parameters, but no cut point of ami-digit comes "
+            "within 5%; the nearest are block3 with 410,160 and block2 with 1,591,344; name one of them.",
         ),
     ],
 )
