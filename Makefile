@@ -34,8 +34,9 @@ types: $(READY)  ## mypy
 
 check: lint types test  ## what .ci/run calls
 
-bench: $(READY)  ## our inverter training beside a plain PyTorch loop
+bench: $(READY)  ## our inverter training beside a plain PyTorch loop; what budgets and defenses cost
 	$(BIN)/python -m benchmarks.inverter
+	$(BIN)/python -m benchmarks.budgets
 
 lock:            ## resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
