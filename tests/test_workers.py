@@ -1,4 +1,5 @@
-"""Every kind of attack trained or searched by two workers together, as a worker group does it."""
+"""Every kind of attack trained or searched, and every defended victim trained, by two workers together, as a
+worker group does it."""
 
 import socket
 from pathlib import Path
@@ -11,11 +12,24 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
 from orchestrator.directory import DirectoryBlobs
+from orchestrator.spec import TrialSpec
 from orchestrator.training import World
 from tests import tiny
-from tests.test_scenarios import trial
+from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 
-NAMES = ["with losses", "learnable offset", "joint", "optimization"]
+ATTACKS = ("with losses", "learnable offset", "joint", "optimization")
+VICTIMS = ("mid and smoothing", "budget and bido", "fixed budget and dp")
+REUSED = {"target.freeze": "weights+statistics", "target.snapshots": [1], "target.snapshot": 1}
+NAMES = [*ATTACKS, *VICTIMS, "reused activations, snapshot"]
+
+
+def spec(name: str) -> TrialSpec:
+    """Return a trial that two workers share."""
+    if name in ATTACKS:
+        return trial(name, "reconstruction")
+    if name in DEFENDED:
+        return defended(name, "aligned", TASKS[0])
+    return tiny.spec(REUSED)
 
 
 def as_rank(rank: int, size: int, port: int, folder: str) -> None:
@@ -26,7 +40,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
     )
     store, world = Artifacts(DirectoryBlobs(Path(folder))), World(rank=rank, size=size)
     for name in NAMES:
-        for stage in tiny.stages(trial(name, "reconstruction")).values():
+        for stage in tiny.stages(spec(name)).values():
             if not world.agree(store.find(stage.key) is not None):
                 build(stage, world, store, Location())
             torch.distributed.barrier()  # published before the next stage reads it
@@ -46,7 +60,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def metrics(folder: Path, name: str) -> dict[str, Any]:
     """Return every metric of a trial, computed here if need be."""
-    return tiny.run(trial(name, "reconstruction"), folder)
+    return tiny.run(spec(name), folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
