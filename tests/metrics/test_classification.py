@@ -49,5 +49,10 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         "target_top1": "up",
         "target_confidence": "up",
         "accuracy": None,
+        "epsilon": None,
+        **dict.fromkeys(("knn_distance", "centroid_distance", "delta_facenet"), "down"),
+        **dict.fromkeys(("lpips_vgg", "lpips_alex", "fid"), "down"),
+        **dict.fromkeys(("precision", "recall", "density", "coverage"), "up"),
+        **{f"early_share_{name}": None for name in ("classification", "l2", "l1", "lpips-vgg", "lpips-alex")},
     }
     assert all(metric.unit for metric in METRICS.values())
