@@ -303,9 +303,9 @@ class Preflight:
                 channels=data.channels,
                 image_size=data.image_size,
             )
-        changes = {"budget": self._budgets[known]}
-        if changes["budget"] == "full":  # nothing is frozen, so one target serves both ways of freezing
-            changes["freeze"] = "weights"
+        changes: dict[str, str | bool] = {"budget": self._budgets[known]}
+        if changes["budget"] == "full":  # nothing is frozen, so one target serves every way of freezing
+            changes |= {"freeze": "weights", "freezes_random": False}
         resolved = target.model_copy(update=changes)
         return spec.model_copy(update={"target": resolved})
 
