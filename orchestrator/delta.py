@@ -19,7 +19,7 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
 from orchestrator.per_image import PerImage, measure
 from orchestrator.records import Scalar, TrialRecord
-from orchestrator.statistics import CONFIDENCE, REPLICATES, SEED
+from orchestrator.statistics import CONFIDENCE, REPLICATES, resampled_means
 from orchestrator.study import Delta, Study
 
 POINTS = 100  # percentage points of a share
@@ -61,7 +61,7 @@ def delta_of(seeds: Sequence[np.ndarray], *, replicates: int = REPLICATES) -> Ra
     leakage, utility = (Drop(float(mean)) for mean in means)
     low = high = NAN
     if len(seeds) > 1 or len(seeds[0]) > 1:
-        drawn = _replicates(seeds, replicates)
+        drawn = resampled_means(seeds, replicates)
         leakage, utility = (
             Drop(drop.mean, *_interval(column))
             for drop, column in zip((leakage, utility), drawn.T, strict=True)
@@ -195,18 +195,6 @@ def _ratios(drawn: np.ndarray) -> np.ndarray:
     is_positive = utility > 0
     limits = np.where(leakage == 0, 0.0, np.copysign(np.inf, leakage))
     return np.divide(leakage, utility, out=limits, where=is_positive)
-
-
-def _replicates(seeds: Sequence[np.ndarray], replicates: int) -> np.ndarray:
-    """Return means (replicates, 2): of seeds drawn with replacement, of classes drawn within each."""
-    generator = np.random.default_rng(SEED)
-    chosen = generator.integers(len(seeds), size=(replicates, len(seeds)))
-    means = np.empty((*chosen.shape, 2))
-    for seed, drops in enumerate(seeds):
-        places = chosen == seed
-        drawn = generator.integers(len(drops), size=(int(places.sum()), len(drops)), dtype=np.int32)
-        means[places] = np.stack([column[drawn].mean(axis=1) for column in drops.T], axis=1)
-    return means.mean(axis=1)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

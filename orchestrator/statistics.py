@@ -72,7 +72,7 @@ def compare_classes(seeds: Sequence[np.ndarray], *, sign: float = 1.0) -> Compar
     unit = _resampled(signed)
     low = high = p = float("nan")
     if unit != "nothing" and np.isfinite(own).all():
-        means = _replicates(signed)
+        means = resampled_means(signed)
         low, high = (float(end) for end in np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
         p = _bootstrap_p(means)
     return Comparison(float(own.mean()), low, high, p, len(own), int((own > 0).sum()), unit)
@@ -109,11 +109,12 @@ def _resampled(seeds: Sequence[np.ndarray]) -> Unit:
     return "classes" if len(seeds[0]) > 1 else "nothing"
 
 
-def _replicates(seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """Return REPLICATES means: of seeds drawn with replacement, of classes drawn within each."""
+def resampled_means(seeds: Sequence[np.ndarray], replicates: int = REPLICATES) -> np.ndarray:
+    """Return means (replicates, ...): of seeds drawn with replacement, of classes (classes, ...) drawn within
+    each; columns share every draw."""
     generator = np.random.default_rng(SEED)
-    chosen = generator.integers(len(seeds), size=(REPLICATES, len(seeds)))
-    means = np.empty(chosen.shape)
+    chosen = generator.integers(len(seeds), size=(replicates, len(seeds)))
+    means = np.empty((*chosen.shape, *seeds[0].shape[1:]))
     for seed, differences in enumerate(seeds):
         places = chosen == seed
         drawn = generator.integers(

@@ -22,6 +22,7 @@ from orchestrator import spec
 from orchestrator.attacks.descent import CPU_BATCH, first_image
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair
+from orchestrator.attacks.mia import cost
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.classifier import Classifier
 from orchestrator.threat import released_length
@@ -201,11 +202,10 @@ def mia_search(attack: spec.MiaAttack, classes: Tensor, shape: tuple[int, int, i
     ]
 
     def step(logits: Logits, images: Tensor, classes: Tensor) -> Tensor:
-        def cost(images: Tensor) -> Tensor:
-            entropies = functional.cross_entropy(logits(images), classes, reduction="none")
-            return (entropies if attack.cost == "cross-entropy" else 1.0 - torch.exp(-entropies)).sum()
+        def total(images: Tensor) -> Tensor:
+            return cost(attack, functional.cross_entropy(logits(images), classes, reduction="none")).sum()
 
-        return (images - attack.learning_rate * grad(cost)(images)).clamp(0.0, 1.0)
+        return (images - attack.learning_rate * grad(total)(images)).clamp(0.0, 1.0)
 
     return Search(step, torch.stack(starts), classes)
 

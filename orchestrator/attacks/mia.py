@@ -59,11 +59,11 @@ def _descend(attack: spec.MiaAttack, victim: WhiteBox, classes: Tensor, shape: t
         steps[rows.numbers[stopped]] = step
         if step == attack.steps or stopped.all():
             break
-        (gradients,) = torch.autograd.grad(_cost(attack, entropies).sum(), images)
+        (gradients,) = torch.autograd.grad(cost(attack, entropies).sum(), images)
         rows.images = _next(attack, images.detach(), gradients, step + 1)
         rows.window[:, step % attack.patience] = entropies.detach()
         rows.drop(stopped)
-    return Found(lowest.images.cpu(), steps.cpu(), _cost(attack, lowest.costs).cpu())
+    return Found(lowest.images.cpu(), steps.cpu(), cost(attack, lowest.costs).cpu())
 
 
 def _begin(
@@ -81,7 +81,7 @@ def _begin(
     )
 
 
-def _cost(attack: spec.MiaAttack, entropies: Tensor) -> Tensor:
+def cost(attack: spec.MiaAttack, entropies: Tensor) -> Tensor:
     """Turn -log F(x)_y (n,) into the cost (n,)."""
     # Not expm1, whose slope torch takes from its rounded value: 0 for small scores.
     return entropies if attack.cost == "cross-entropy" else 1.0 - torch.exp(-entropies)

@@ -17,6 +17,7 @@ from torchvision.models import inception_v3
 
 from orchestrator.metrics.features import by_class
 from orchestrator.models.inception_resnet import load_public
+from orchestrator.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from orchestrator.training import as_unit
 
 LPIPS_MIN_SIDE = 64  # side of the patches that the heads were fitted on
@@ -27,7 +28,7 @@ BACKBONES = {"vgg": "vgg16", "alex": "alexnet"}
 """LPIPS network -> torchvision's name for its backbone."""
 
 SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "facenet": ((0.5, 0.5, 0.5), (128 / 255, 128 / 255, 128 / 255)),
 }
