@@ -15,7 +15,7 @@ class Classifier(nn.Module):
     """Named parts from early to late; the last one's output are the features."""
 
     head: nn.Module
-    """Features -> logits. Its shape depends on k, so public weights never fill it."""
+    """Features -> logits. Its shape depends on k, so a victim's never comes from public weights."""
 
     num_features: int
     """Numbers in the features of one image."""
