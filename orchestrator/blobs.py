@@ -5,9 +5,19 @@ Names are relative POSIX paths of `[A-Za-z0-9._=/-]`. Implementations: `director
 """
 
 import re
+from dataclasses import dataclass
 from typing import Protocol
 
 _NAME = re.compile(r"[A-Za-z0-9._=/-]{1,512}", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """What a listing says of an object."""
+
+    name: str
+    size: int  # bytes
+    modified_ms: int  # Unix milliseconds on the store's clock
 
 
 class Blobs(Protocol):
@@ -24,6 +34,9 @@ class Blobs(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names that start with `prefix`."""
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return what `names` returns, with sizes and times; what vanishes meanwhile is left out."""
 
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""

@@ -11,9 +11,10 @@ import socket
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.blobs import checked_name
+from orchestrator.blobs import Entry, checked_name
 
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -57,6 +58,15 @@ class DirectoryBlobs:
         start = self.path / prefix.rpartition("/")[0]
         found = (file.relative_to(self.path).as_posix() for file in _files(start))
         return sorted(name for name in found if name.startswith(prefix))
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return what `names` returns, with sizes and times; what vanishes meanwhile is left out."""
+        found = []
+        for name in self.names(prefix):
+            with suppress(FileNotFoundError):
+                stat = (self.path / name).stat()
+                found.append(Entry(name, stat.st_size, stat.st_mtime_ns // 1_000_000))
+        return found
 
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""

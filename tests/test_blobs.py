@@ -62,6 +62,15 @@ def test_names_are_sorted_and_filtered_by_prefix(blobs: Blobs) -> None:
     assert blobs.names("none/") == []
 
 
+def test_entries_have_sizes_and_recent_times(blobs: Blobs) -> None:
+    blobs.put("b/2", b"four")
+    blobs.put("a", b"")
+    found = blobs.entries("")
+    assert [(entry.name, entry.size) for entry in found] == [("a", 0), ("b/2", 4)]
+    assert all(abs(entry.modified_ms - time.time() * 1000) < 60_000 for entry in found)
+    assert [entry.name for entry in blobs.entries("b/")] == ["b/2"]
+
+
 def test_removing_twice_is_no_error(blobs: Blobs) -> None:
     blobs.put("gone", b"x")
     blobs.remove("gone")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orchestrator.blobs import Blobs
+from orchestrator.blobs import Blobs, Entry
 from orchestrator.datasets.decoding import decode
 from orchestrator.datasets.manifest import Options, SplitRule, standard_splits
 from orchestrator.datasets.source import Source, array_source, fingerprint_of
@@ -51,6 +51,10 @@ class MemoryBlobs:
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names that start with `prefix`."""
         return sorted(name for name in self._objects if name.startswith(prefix))
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return what `names` returns, with sizes; an object in memory has no time."""
+        return [Entry(name, len(self._objects[name]), 0) for name in self.names(prefix)]
 
     def remove(self, name: str) -> None:
         """Forget the object."""

@@ -20,7 +20,7 @@ import botocore.session
 import urllib3
 from botocore.config import Config
 
-from orchestrator.blobs import checked_name
+from orchestrator.blobs import Entry, checked_name
 
 _LOG = logging.getLogger(__name__)
 _CONFIG = Config(
@@ -109,11 +109,23 @@ class S3Blobs:
 
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names that start with `prefix`."""
+        return [entry.name for entry in self.entries(prefix)]
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return what `names` returns, with sizes and times of the server's clock."""
         root = f"{self.prefix}/" if self.prefix else ""
         pages = (
             self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root + prefix)
         )
-        return sorted(item["Key"].removeprefix(root) for page in pages for item in page.get("Contents", ()))
+        return sorted(
+            Entry(
+                name=item["Key"].removeprefix(root),
+                size=item["Size"],
+                modified_ms=round(item["LastModified"].timestamp() * 1000),
+            )
+            for page in pages
+            for item in page.get("Contents", ())
+        )
 
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""
