@@ -15,7 +15,7 @@ from orchestrator.blobs import Blobs
 from orchestrator.datasets import Dataset, Location, load
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage
-from orchestrator.training import Cancelled, World
+from orchestrator.world import Cancelled, Diverged, Left, World
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,10 @@ def build(stage: Stage, world: World, store: Artifacts, location: Location) -> N
         raise StageFailed(stage.name, str(error), "corrupt") from error
     except Cancelled as error:
         raise StageFailed(stage.name, str(error), "cancelled") from error
+    except Left as error:
+        raise StageFailed(stage.name, str(error), "left") from error
+    except Diverged as error:
+        raise StageFailed(stage.name, str(error)) from error
     except Exception as error:
         logger.exception("event=stage_failed stage=%s key=%s", stage.name, stage.key)
         raise StageFailed(stage.name, f"{type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -17,7 +17,8 @@ from orchestrator.datasets import Dataset, selection
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.spec import Auxiliary, Data, Evaluation, InverterAttack, JointAttack, Model, Target
-from orchestrator.training import Fitted, Pairs, World, derive_seed, hold_out, seeded
+from orchestrator.training import Fitted, Pairs, derive_seed, hold_out, seeded
+from orchestrator.world import World
 
 
 @dataclass(frozen=True)

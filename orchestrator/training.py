@@ -2,69 +2,36 @@
 
 `fit` takes a `World` and works the same in one process and on N data-parallel workers; it knows nothing of
 Ray. The data order and the dropout masks depend on (seed, epoch, rank) only, so a fit that resumes from a
-checkpoint ends with the same bytes as one that was never interrupted (same numeric profile).
+checkpoint, between two epochs or in the middle of one, ends with the same bytes as one that was never
+interrupted (same numeric profile).
 """
 
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from orchestrator.augmentation import augmentation
-from orchestrator.checkpoint import Checkpoint, pack, unpack
+from orchestrator.checkpoint import pack, unpack
 from orchestrator.spec import Recipe
+from orchestrator.world import CANCEL, DIVERGE, GO_ON, LEAVE, SAVE, Cancelled, Diverged, Left, World
 
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512
 AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
-
-
-class Cancelled(Exception):
-    """Somebody no longer wants this stage (a scheduler stopped the trial)."""
-
-
-@dataclass
-class World:
-    """This process's place among the workers that train one network together."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "float32"  # or bfloat16: autocast of the training steps
-    report: Callable[[Mapping[str, float]], bool] = lambda metrics: True  # False asks to stop
-    checkpoint: Checkpoint | None = None
-    checkpoint_seconds: float = 60.0
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Average gradients over the workers; a single worker trains the model itself."""
-        return DistributedDataParallel(model) if self.size > 1 else model
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Join every rank's rows (CPU), in the order of the ranks, on every rank."""
-        if self.size == 1:
-            return rows
-        parts: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(parts, rows)
-        return torch.cat(parts)
-
-    def agree(self, flag: bool) -> bool:
-        """Return rank 0's flag on every rank."""
-        if self.size == 1:
-            return flag
-        shared = torch.tensor([flag], dtype=torch.uint8, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return bool(shared.item())
+ASK_BATCHES = 16  # several workers must stop at the same batch: they ask the first one this often
 
 
 @dataclass(frozen=True)
@@ -248,20 +215,61 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
 def _train(run: "_Run", training: Pairs, held_out: Pairs, snapshots: Collection[int]) -> None:
     """Go through the epochs that are left."""
     world, epochs = run.world, run.recipe.epochs
-    last_save = time.monotonic()
     for epoch in range(run.epoch + 1, epochs + 1):
         run.objective.begins(epoch, epochs)
-        train_loss = run.train_epoch(epoch, training)
-        goes_on = True
+        train_loss, reason, verdict = run.train_epoch(epoch, training), "", GO_ON
         if world.rank == 0:
             means = run.validate(held_out)
-            run.remember(epoch, train_loss, means, is_kept=epoch in snapshots)
-            goes_on = world.report({"epoch": epoch, "epochs": epochs, "train_loss": train_loss, **means})
-            if time.monotonic() - last_save >= world.checkpoint_seconds and epoch < epochs:
-                run.save()
-                last_save = time.monotonic()
-        if not world.agree(goes_on):
+            reason = run.tally.fault(f"epoch {epoch} of {epochs}", means)
+            if not reason:
+                run.remember(epoch, train_loss, means, is_kept=epoch in snapshots)
+                told = {"epoch": epoch, "epochs": epochs, "train_loss": train_loss, **means}
+                verdict = GO_ON if world.report(told) else CANCEL
+                if run.is_time_to_save() and epoch < epochs:
+                    run.save()
+        verdict = world.agree(DIVERGE if reason else verdict)
+        if verdict == DIVERGE:
+            raise Diverged(reason or f"the loss diverged in epoch {epoch} of {epochs}")
+        if verdict == CANCEL:
             raise Cancelled(f"stopped after epoch {epoch} of {epochs}")
+
+
+class _Tally:
+    """The losses of an epoch so far; they stay on the device, so that no step waits for a number."""
+
+    def __init__(self, total: Tensor, num_batches: int = 0) -> None:
+        self.total, self.num_batches = total, num_batches
+        self._losses: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        self.total = self.total + loss
+        self.num_batches += 1
+        self._losses.append(loss)
+
+    def mean(self) -> float:
+        return self.total.item() / self.num_batches
+
+    def fault(self, where: str, means: Mapping[str, float]) -> str:
+        """Return in words where a loss stopped being a finite number; empty if all are finite."""
+        way_out = "lower recipe.learning_rate, or look for images or weights that are out of range"
+        if not math.isfinite(self.total.item()):
+            bad = [number for number, loss in enumerate(self._losses) if not math.isfinite(loss.item())]
+            place = self.num_batches - len(self._losses) + (bad[0] if bad else 0) + 1
+            value = self._losses[bad[0]].item() if bad else self.total.item()
+            return f"the training loss is {value} in {where}, batch {place} of {self.num_batches}; {way_out}."
+        for name, value in means.items():
+            if not math.isfinite(value):
+                return f"{name} is {value} after {where}; {way_out}."
+        return ""
+
+
+@dataclass(frozen=True)
+class _Midway:
+    """Where an epoch was left: after so many batches, with these generators."""
+
+    num_batches: int
+    total: Tensor
+    generators: dict[str, Tensor]  # kind -> (workers, bytes) uint8
 
 
 class _Run:
@@ -286,6 +294,9 @@ class _Run:
         self.best_state: dict[str, Tensor] = {}
         self.snapshots: dict[int, dict[str, Tensor]] = {}
         self.curves: dict[str, list[float]] = {}
+        self.tally = _Tally(torch.zeros(()))
+        self.midway: _Midway | None = None  # of the epoch after `epoch`, when a checkpoint holds it
+        self.last_save = time.monotonic()
 
     def train_epoch(self, epoch: int, training: Pairs) -> float:
         """Take one pass in the order of (seed, epoch); return the mean loss of this worker's batches."""
@@ -293,9 +304,10 @@ class _Run:
         device = self.world.device
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, epoch)
-        total, num_batches = torch.zeros((), device=device), 0
         with self._seeded("epoch", epoch, self.world.rank):
-            for index in self._batches(epoch, len(training)):
+            self.tally = self._begun()
+            for index in islice(self._batches(epoch, len(training)), self.tally.num_batches, None):
+                self._pause(epoch)
                 inputs, wanted = training.batch(index, device)
                 inputs = self.augment(inputs)
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.world.precision == "bfloat16"):
@@ -303,9 +315,45 @@ class _Run:
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
-                total += loss.detach()
-                num_batches += 1
-        return total.item() / num_batches
+                self.tally.add(loss.detach())
+        return self.tally.mean()
+
+    def _begun(self) -> _Tally:
+        """Return an empty tally, or that of an epoch which was left midway, with its generators set."""
+        midway, self.midway = self.midway, None
+        if midway is None:
+            return _Tally(torch.zeros((), device=self.world.device))
+        mine = {kind: states[self.world.rank].clone() for kind, states in midway.generators.items()}
+        torch.set_rng_state(mine["cpu"])  # a clone: torch reads from the start of the storage
+        if "cuda" in mine:
+            torch.cuda.set_rng_state(mine["cuda"], self.world.device)
+        return _Tally(midway.total.to(self.world.device), midway.num_batches)
+
+    def _pause(self, epoch: int) -> None:
+        """Between two batches: save when it is time to, save and raise `Left` when asked to end."""
+        world = self.world
+        if world.size > 1 and self.tally.num_batches % ASK_BATCHES:
+            return
+        verdict = GO_ON
+        if world.rank == 0:
+            is_due = world.checkpoint_seconds > 0 and self.is_time_to_save()
+            verdict = LEAVE if world.must_leave() else SAVE if is_due else GO_ON
+        verdict = world.agree(verdict)
+        if verdict == GO_ON:
+            return
+        generators = {"cpu": world.gather(torch.get_rng_state()[None])}
+        if world.device.type == "cuda":
+            generators["cuda"] = world.gather(torch.cuda.get_rng_state(world.device)[None])
+        if world.rank == 0 and torch.isfinite(self.tally.total):
+            self.save(_Midway(self.tally.num_batches, self.tally.total, generators))
+        if world.agree(verdict) == LEAVE:  # asked again, so that no rank is gone before the state is saved
+            raise Left(
+                f"left in epoch {epoch} of {self.recipe.epochs}, {self.tally.num_batches} batches done"
+            )
+
+    def is_time_to_save(self) -> bool:
+        """Return whether the last checkpoint is old enough."""
+        return time.monotonic() - self.last_save >= self.world.checkpoint_seconds
 
     @contextmanager
     def _seeded(self, *what: object) -> Iterator[None]:
@@ -350,8 +398,9 @@ class _Run:
         if is_kept:
             self.snapshots[epoch] = _copied(self.model)
 
-    def save(self) -> None:
+    def save(self, midway: _Midway | None = None) -> None:
         """Write weights, optimiser, best epoch and counters as one safetensors file with its own digest."""
+        self.last_save = time.monotonic()
         if self.world.checkpoint is None:
             return
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -365,7 +414,11 @@ class _Run:
             "best_epoch": self.best_epoch,
             "best": self.best,
             "curves": self.curves,
+            "num_batches": midway.num_batches if midway else 0,
         }
+        if midway:
+            tensors |= {f"generator.{kind}": states for kind, states in midway.generators.items()}
+            tensors["midway.total"] = midway.total
         self.world.checkpoint.save(pack(tensors, counters))
 
     def restore(self) -> None:
@@ -376,7 +429,7 @@ class _Run:
         tensors, counters = saved
         part = {
             prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            for prefix in ("model.", "best.", "snapshot.", "optimizer.")
+            for prefix in ("model.", "best.", "snapshot.", "optimizer.", "generator.")
         }
         self.model.load_state_dict(part["model."])
         self.best_state = {name: tensor.to(self.world.device) for name, tensor in part["best."].items()}
@@ -392,7 +445,10 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.epoch, self.best_epoch = counters["epoch"], counters["best_epoch"]
         self.best, self.curves = counters["best"], counters["curves"]
-        logger.info("event=resumed epoch=%d of=%d", self.epoch, self.recipe.epochs)
+        if part["generator."]:
+            self.midway = _Midway(counters["num_batches"], tensors["midway.total"], part["generator."])
+        words = self.epoch, counters["num_batches"], self.recipe.epochs
+        logger.info("event=resumed epoch=%d batches=%d of=%d", *words)
 
 
 def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:

@@ -28,7 +28,8 @@ from orchestrator.stage_io import (
     trained,
     transfer,
 )
-from orchestrator.training import Fitted, Objective, Pairs, World, as_unit, fit, predict, seeded
+from orchestrator.training import Fitted, Objective, Pairs, as_unit, fit, predict, seeded
+from orchestrator.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from orchestrator.plan import Profile, plan
 from orchestrator.points import expand
 from orchestrator.preflight import Preflight
 from orchestrator.study import Study
-from orchestrator.training import World, as_unit
+from orchestrator.training import as_unit
+from orchestrator.world import World
 
 NET = {"name": "ami-digit", "width": 0.125}
 F_RECIPE = {"epochs": 15, "batch_size": 32, "learning_rate": 0.002}

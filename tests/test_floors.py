@@ -14,7 +14,7 @@ OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
     {"spec", "spec_parts", "attack_specs", "defense_specs", "blobs", "records", "directory"},
-    {"training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
+    {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
     | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}

@@ -23,7 +23,8 @@ from orchestrator.metrics.features import frechet_distance, knn_distance
 from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
 from orchestrator.spec import TrialSpec
-from orchestrator.training import World, as_unit
+from orchestrator.training import as_unit
+from orchestrator.world import World
 from tests import tiny
 from tests.test_pretraining import planned
 

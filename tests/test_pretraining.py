@@ -20,7 +20,8 @@ from orchestrator.plan import Stage, dataset_names, plan, weight_names
 from orchestrator.preflight import Preflight
 from orchestrator.spec import Data, Model, Recipe, TrialSpec
 from orchestrator.study import StudyError
-from orchestrator.training import Pairs, World, classification, fit, predict, seeded
+from orchestrator.training import Pairs, classification, fit, predict, seeded
+from orchestrator.world import World
 from tests import tiny
 from tests.test_preflight import copy_of_digits, point
 

@@ -14,7 +14,7 @@ from orchestrator.directory import DirectoryBlobs
 from orchestrator.metrics import MEASURED
 from orchestrator.spec import Defense, TrialSpec
 from orchestrator.stage_io import Inputs, fitted_images
-from orchestrator.training import World
+from orchestrator.world import World
 from tests import tiny
 
 JOINT = {"name": "joint", "model": tiny.DIGIT, "weight": 10.0}

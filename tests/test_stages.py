@@ -19,7 +19,8 @@ from orchestrator.directory import DirectoryBlobs
 from orchestrator.models import build_classifier
 from orchestrator.pipeline import StageFailed
 from orchestrator.spec import TrialSpec
-from orchestrator.training import Pairs, World, hold_out, predict
+from orchestrator.training import Pairs, hold_out, predict
+from orchestrator.world import World
 from tests import tiny
 
 TRIAL = tiny.spec()

@@ -14,16 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from orchestrator import training
 from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.spec import Defense, Mid, Model, Recipe
 from orchestrator.training import (
-    Cancelled,
     Fitted,
     Objective,
     Pairs,
-    World,
     as_unit,
     classification,
     derive_seed,
@@ -36,6 +35,7 @@ from orchestrator.training import (
     reconstruction,
     seeded,
 )
+from orchestrator.world import Cancelled, Diverged, Left, World
 
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, validation_fraction=0.2)
 
@@ -130,6 +130,64 @@ def test_interrupted_again_and_again_it_ends_with_the_same_bytes() -> None:
     resumed, rest = trained(World(checkpoint=memory))
     assert same(resumed, undisturbed)
     assert rest == whole
+
+
+def leaving_after(batches: int) -> Callable[[], bool]:
+    """Ask to leave once so many batches have begun."""
+    asked = itertools.count()
+    return lambda: next(asked) >= batches
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3, 5])  # of three in each epoch
+def test_left_in_the_middle_of_an_epoch_it_ends_with_the_same_bytes(batches: int) -> None:
+    undisturbed, whole = trained(World())
+    memory = Memory()
+    number, done = divmod(batches, 3)
+    with pytest.raises(Left, match=f"left in epoch {number + 1} of 4, {done} batches done"):
+        trained(World(checkpoint=memory, must_leave=leaving_after(batches)))
+    assert memory.saves == 1
+    resumed, rest = trained(World(checkpoint=memory))
+    assert same(resumed, undisturbed)
+    assert rest == whole
+
+
+def test_left_at_every_batch_it_still_ends_with_the_same_bytes() -> None:
+    undisturbed, whole = trained(World())
+    memory, num_left = Memory(), 0
+    while True:
+        try:
+            resumed, rest = trained(World(checkpoint=memory, must_leave=leaving_after(1)))
+            break
+        except Left:
+            num_left += 1
+    assert num_left == 3 * 4 - 1
+    assert same(resumed, undisturbed)
+    assert rest == whole
+
+
+def test_an_epoch_longer_than_the_interval_leaves_checkpoints_in_its_middle() -> None:
+    undisturbed, _ = trained(World())
+    memory = Memory()
+    world = World(checkpoint=memory, checkpoint_seconds=1e-9, report=stopping_after(1))
+    with pytest.raises(Cancelled):
+        trained(world)
+    assert memory.saves > 1
+    assert same(trained(World(checkpoint=memory))[0], undisturbed)
+
+
+@pytest.mark.parametrize(("rate", "where"), [(1e18, "batch [23] of 3"), (0.01, "validation_loss is inf")])
+def test_a_loss_that_is_no_number_fails_and_says_where(rate: float, where: str) -> None:
+    recipe = RECIPE.model_copy(update={"optimizer": "sgd", "learning_rate": rate})
+    plain = classification()
+
+    def sums(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+        found = plain.sums(model, images, labels)
+        return found if rate > 1 else {**found, "loss": float("inf")}
+
+    with pytest.raises(Diverged, match=where) as caught:
+        fit(network(), pairs(), replace(plain, sums=sums), recipe, 7, World())
+    assert "epoch 1 of 4" in str(caught.value)
+    assert "lower recipe.learning_rate" in str(caught.value)
 
 
 def test_frozen_networks_resume_bit_for_bit_too() -> None:
@@ -346,7 +404,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
     )
     losses: list[float] = []
 
-    def go(checkpoint: Shared | None, stop: int) -> dict[str, Tensor]:
+    def go(checkpoint: Shared | None, stop: int, leave: int = 99) -> dict[str, Tensor]:
         def report(metrics: Mapping[str, float]) -> bool:
             losses.append(metrics["train_loss"])
             return metrics["epoch"] < stop
@@ -355,16 +413,21 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
         order = itertools.count()
         objective = Objective(classification().loss, classification().sums, lambda means: (next(order),))
         world = World(rank=rank, size=size, checkpoint=checkpoint, checkpoint_seconds=0.0, report=report)
+        world.must_leave = leaving_after(leave)
         model = network()
-        with contextlib.suppress(Cancelled):
+        with contextlib.suppress(Cancelled, Left):
             fit(model, pairs(), objective, RECIPE, 7, world)
         return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
 
     whole = go(None, 99)
     shared = Shared(Path(folder) / "checkpoint")
     parts = [go(shared, 2), go(shared, 99)][1]
+    training.ASK_BATCHES = 1
+    shared = Shared(Path(folder) / "midway")
+    midway = [go(shared, 99, leave=4), go(shared, 99)][1]  # after the first batch of the second epoch
     tensors = {f"whole.{name}": tensor for name, tensor in whole.items()}
     tensors |= {f"parts.{name}": tensor for name, tensor in parts.items()}
+    tensors |= {f"midway.{name}": tensor for name, tensor in midway.items()}
     save_file({**tensors, "losses": torch.tensor(losses)}, f"{folder}/rank{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
@@ -378,10 +441,12 @@ def test_two_workers_train_one_network_and_resume_it(tmp_path: Path) -> None:
     losses = one.pop("losses").tolist()
     assert other.pop("losses").tolist() == []  # rank 0 speaks for the group
     assert losses[3] < 0.8 * losses[0]
-    assert losses[4:] == [losses[0], losses[1], losses[2], losses[3]]
+    assert losses[4:8] == losses[:4]
+    assert losses[8:] == losses[:4], "an epoch that was left in its middle reports another loss"
     assert same(one, other)
     for name in (name for name in one if name.startswith("whole.")):
         assert torch.equal(one[name], one[name.replace("whole.", "parts.")]), name
+        assert torch.equal(one[name], one[name.replace("whole.", "midway.")]), name
 
 
 def test_too_few_images_for_the_workers_are_refused_on_every_rank() -> None:

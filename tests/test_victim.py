@@ -22,7 +22,8 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.pipeline import StageFailed
 from orchestrator.spec import Recipe, TrialSpec
-from orchestrator.training import World, predict
+from orchestrator.training import predict
+from orchestrator.world import World
 from tests import tiny
 from tests.test_training import noting
 

@@ -13,7 +13,7 @@ from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.spec import TrialSpec
-from orchestrator.training import World
+from orchestrator.world import World
 from tests import tiny
 from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 

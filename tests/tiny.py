@@ -14,7 +14,7 @@ from orchestrator.directory import DirectoryBlobs
 from orchestrator.plan import Profile, Stage, dataset_names, plan
 from orchestrator.spec import TrialSpec
 from orchestrator.study import Study
-from orchestrator.training import World
+from orchestrator.world import World
 
 DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer
 RECIPE = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}

@@ -9,7 +9,7 @@ from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Edges, Report, Source, StageFailed, run_trial
 from orchestrator.plan import Profile, Stage
-from orchestrator.training import World
+from orchestrator.world import World
 
 
 @dataclass(frozen=True)

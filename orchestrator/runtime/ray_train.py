@@ -21,7 +21,7 @@ from orchestrator.build import build, use_profile
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Profile, Stage
 from orchestrator.runtime.stores import open_artifacts, open_location
-from orchestrator.training import World
+from orchestrator.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from orchestrator.attacks.losses import Rival, adversarial, feature_distance, ob
 from orchestrator.models import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.training import Cancelled, Fitted, Pairs, World, fit, reconstruction, seeded
+from orchestrator.training import Fitted, Pairs, fit, reconstruction, seeded
+from orchestrator.world import Cancelled, World
 from tests.test_training import Memory, same, stopping_after
 
 SURROGATE = spec.Surrogate(model=spec.Model(name="ami-digit"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from orchestrator.attacks import sharing
 from orchestrator.attacks.descent import Found
 from orchestrator.attacks.sharing import search_all
-from orchestrator.training import Cancelled, World
+from orchestrator.world import Cancelled, World
 from tests.test_training import Memory
 
 

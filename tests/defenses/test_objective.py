@@ -15,7 +15,8 @@ from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.spec import Recipe
-from orchestrator.training import Pairs, World, classification, fit
+from orchestrator.training import Pairs, classification, fit
+from orchestrator.world import World
 
 CLASSES = 3
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
