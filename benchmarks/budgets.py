@@ -16,7 +16,7 @@ from orchestrator import defenses, victim
 from orchestrator.datasets import Location, load
 from orchestrator.spec import Data, Target
 from orchestrator.stage_io import Inputs, new_classifier, tensors
-from orchestrator.training import World
+from orchestrator.world import World
 
 CLASSES = 10
 BUDGETS = ("conv3_3", "conv4_1", "conv4_2", "conv4_3", "conv5_3")

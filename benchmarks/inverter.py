@@ -31,7 +31,6 @@ from orchestrator.models import build_classifier
 from orchestrator.threat import BlackBox
 from orchestrator.training import (
     Pairs,
-    World,
     as_unit,
     classification,
     derive_seed,
@@ -40,6 +39,7 @@ from orchestrator.training import (
     reconstruction,
     seeded,
 )
+from orchestrator.world import World
 
 CLASSES, SIZE, SEED = 10, 32, 0
 MODEL = spec.Model(name="ami-digit")
