@@ -26,7 +26,7 @@ from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
 from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
 from orchestrator.journal import Journal
-from orchestrator.pipeline import Collector, FixedPoints, Points, Source, Task
+from orchestrator.pipeline import Collector, Executor, FixedPoints, Points, Source, Task
 from orchestrator.plan import Stage
 from orchestrator.plan import plan as plan_stages
 from orchestrator.points import Dropped, Point
@@ -43,9 +43,11 @@ from orchestrator.study import StudyError
 from orchestrator.study_file import read_study
 
 STUDIES = Path(__file__).parent / "studies"
-CLOSE_SECONDS = 1.8  # `ray job stop` kills after three
+RAY_STOP_SECONDS = 3.0  # from the SIGTERM of `ray job stop` to its SIGKILL, unless the head says otherwise
+MARGIN_SECONDS = 0.3  # of it for what comes after the workers have saved
 NAMED = "Study file, or the name of one in jobs/studies."
 
+logger = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -70,6 +72,14 @@ ShipLater = Annotated[
     bool,
     typer.Option("--ship-later", help="Do without MLflow now; the same command without this flag sends all."),
 ]
+WaitForNodes = Annotated[
+    float,
+    typer.Option(
+        envvar="INVERSION_WAIT_FOR_NODES",
+        metavar="MINUTES",
+        help="How long stages wait for nodes that an autoscaler adds; 0: what does not fit now is refused.",
+    ),
+]
 RUNS = Path("runs")
 
 
@@ -85,9 +95,10 @@ def sweep(  # noqa: PLR0913 - options of a command
     data: Data = None,
     tracking_uri: TrackingUri = None,
     ship_later: ShipLater = False,
+    wait_for_nodes: WaitForNodes = 0.0,
 ) -> None:
     """Sweep a study: train targets, attack them, judge what leaks, and keep the comparison."""
-    options = Options(study, overrides, scale, out, store, data, tracking_uri, ship_later)
+    options = Options(study, overrides, scale, out, store, data, tracking_uri, ship_later, wait_for_nodes)
     console = start_console()
     try:
         run = Run(options, console, local=local)
@@ -116,6 +127,7 @@ class Options:
     data: str | None
     tracking_uri: str | None
     ship_later: bool
+    wait_for_nodes: float = 0.0  # minutes
 
     def places(self) -> session.Places:
         """Return where artifacts and data sets are."""
@@ -168,13 +180,13 @@ class Run:
         self.search: Points
         self.dropped: list[Dropped]
         self.search, self.num_points, self.dropped = search_points(study, self.preflight)
-        self.profile = session.profile_of(study)
+        self.profile, self.profiles = session.profile_of(study), session.profiles_of(study)
         if local:
             session.local_executor(study, self.store, self.location)
 
     def plan(self, point: Point) -> dict[str, Stage]:
         """Return the stages of a point."""
-        return plan_stages(point.spec, self.preflight.digests, self.profile)
+        return plan_stages(point.spec, self.preflight.digests, self.profile, self.profiles)
 
     def print_plan(self) -> None:
         """Print what would run."""
@@ -206,11 +218,17 @@ class Run:
         if not source.has_work():
             return  # everything is stored: Ray is not even started
         if self.local:
-            session.local_executor(self.study, self.store, self.location).run(source)
+            interruptible.run(session.local_executor(self.study, self.store, self.location), source)
             return
-        with session.ray_executor(self.study, self.places) as executor:
-            interruptible.listen()  # Ray has put its own handlers in
-            executor.run(source)
+        wait_seconds = 60.0 * self.options.wait_for_nodes
+        with session.ray_executor(
+            self.study, self.places, wait_seconds=wait_seconds, say=self.say
+        ) as executor:
+            interruptible.run(executor, source)
+
+    def say(self, line: str) -> None:
+        """Print a line for people."""
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def publish(self, source: Source, *, num_missing: int = 0) -> int:
         """Write the report, tell the tracker and people; return the exit code."""
@@ -299,40 +317,67 @@ def refuse(error: Exception) -> NoReturn:
 
 
 class _Interruptible:
-    """Ends the process soon after SIGTERM or SIGINT: nothing is half-written, so nothing is wound down.
+    """Ends the process soon after SIGTERM or SIGINT: running trainings save their state, nothing is lost.
 
     The closing runs in a thread of its own, because the interrupted one may hold any lock.
     """
 
     def __init__(self, journal: Journal, tracker: Tracker) -> None:
         self._journal, self._tracker = journal, tracker
+        self._executor: Executor | None = None
+        self._is_closing = threading.Event()
 
     def __enter__(self) -> Self:
-        self.listen()
+        self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
 
-    def listen(self) -> None:
-        """Take the signals."""
+    def run(self, executor: Executor, source: Source) -> None:
+        """Run the source's tasks; after a signal this does not return."""
+        self._executor = executor
+        self._listen()  # Ray has put its own handlers in
+        executor.run(source)
+        while self._is_closing.is_set():
+            time.sleep(1.0)
+
+    def _listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        code = 128 + number
-        threading.Thread(target=self._close, args=(code,), daemon=True).start()
-        last = threading.Timer(CLOSE_SECONDS, os._exit, [code])
+        if self._is_closing.is_set():
+            return
+        self._is_closing.set()
+        code, seconds = 128 + number, close_seconds()
+        threading.Thread(target=self._close, args=(code, seconds), daemon=True).start()
+        last = threading.Timer(seconds, os._exit, [code])
         last.daemon = True
         last.start()
 
-    def _close(self, code: int) -> None:
+    def _close(self, code: int, seconds: float) -> None:
         print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        telling = threading.Thread(target=self._tracker.interrupted, daemon=True)
+        telling.start()
         self._journal.append("interrupted")
         self._journal.flush()
-        self._tracker.interrupted()
+        if self._executor is not None:
+            try:
+                self._executor.halt(seconds - MARGIN_SECONDS)
+            except Exception as error:  # the cluster is gone: what was saved before is all there is
+                logger.warning("event=halt_failed error=%s", type(error).__name__)
+        telling.join()
+        self._journal.flush()
         os._exit(code)
+
+
+def close_seconds() -> float:
+    """Return how long this process may take to end; whoever stops a job kills it after the rest."""
+    text = os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "")
+    allowed = float(text) if text.isdecimal() else RAY_STOP_SECONDS
+    return max(allowed - 1.2, 1.0)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def held(
     owner: str,
     *,
     is_done: Callable[[], bool],
-    seconds: float = 60.0,
+    seconds: float = 30.0,
     poll_seconds: float = 0.5,
 ) -> Iterator[bool]:
     """Wait for the lease and keep it; yield True to the one who must build, False once `is_done()`.

@@ -21,11 +21,15 @@ from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialReco
 logger = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float]], bool]  # progress of a training stage -> False asks it to stop
+ENDS: dict[str, Literal["pruned", "left"]] = {"cancelled": "pruned", "left": "left"}
 REBUILDS = 3  # times a trial goes back because an input turned out damaged
 
 
 class StageFailed(Exception):
-    """A stage ended in an error; `kind` is error, corrupt, cancelled or lost (its workers kept dying)."""
+    """A stage ended in an error.
+
+    `kind` is error, corrupt, cancelled, lost (its workers kept dying) or left (the sweep is interrupted).
+    """
 
     def __init__(self, stage: str, message: str, kind: str = "error") -> None:
         super().__init__(stage, message, kind)
@@ -44,6 +48,9 @@ class Executor(Protocol):
 
     def run(self, source: "Source") -> None:
         """Ask the source for tasks and tell it how each ended, until it has no more."""
+
+    def halt(self, seconds: float) -> None:
+        """From another thread: have running trainings save and end; return after so long at most."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Task:
 class Outcome:
     """How a trial ended, before anything is read back from the store."""
 
-    status: Status
+    status: Status | Literal["left"]  # left: the sweep was interrupted, so nothing is known yet
     built: Sequence[str] = ()  # keys of the stages that this trial ran
     failed_stage: str | None = None
     error: str | None = None
@@ -110,8 +117,7 @@ def run_trial(stages: Iterable[Stage], edges: Edges, report: Report) -> Outcome:
             if failure.kind == "corrupt" and attempt < REBUILDS:
                 logger.warning("event=input_damaged stage=%s action=rebuild", failure.stage)
                 continue
-            status: Status = "pruned" if failure.kind == "cancelled" else "failed"
-            return Outcome(status, built, failure.stage, failure.message)
+            return Outcome(ENDS.get(failure.kind, "failed"), built, failure.stage, failure.message)
         return Outcome("finished", built)
     raise AssertionError("unreachable")
 
@@ -147,6 +153,7 @@ class Collector:
 
     def record(self, task: Task, outcome: Outcome) -> TrialRecord:
         """Return what is known of an ended trial."""
+        assert outcome.status != "left"
         found = {name: self._find(stage.key) for name, stage in task.stages.items()}
         artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
         metrics = {name: value for artifact in artifacts.values() for name, value in artifact.metrics.items()}
@@ -216,6 +223,7 @@ class Source:
     _batch: list[Point] = field(default_factory=list)
     _waiting: set[str] = field(default_factory=set)
     _ready: list[Task] = field(default_factory=list)
+    is_halted: bool = False
     _pruned: set[str] | None = None
 
     def has_work(self) -> bool:
@@ -224,7 +232,10 @@ class Source:
         return bool(self._ready)
 
     def ask(self) -> list[Task]:
-        """Return the tasks of the next batch that need running; empty when the search is over or waits."""
+        """Return the tasks of the next batch that need running; empty when the search is over or waits, or
+        the sweep was interrupted."""
+        if self.is_halted:
+            return []
         if self._ready:
             ready, self._ready = self._ready, []
             return ready
@@ -251,7 +262,10 @@ class Source:
         self.watcher.started(task)
 
     def tell(self, task: Task, outcome: Outcome) -> None:
-        """Record how a task ended; the last one of a batch closes it."""
+        """Record how a task ended; the last one of a batch closes it. Interrupted ones leave no record."""
+        if outcome.status == "left":
+            self.is_halted = True
+            return
         self._end(task, outcome)
         self._waiting.discard(task.point.key)
         if not self._waiting:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.spec import (
@@ -101,11 +102,16 @@ def queries_auxiliary(spec: TrialSpec) -> bool:
     return isinstance(spec.attack, InverterAttack)
 
 
-def plan(spec: TrialSpec, digests: Mapping[str, str], profile: Profile) -> dict[str, Stage]:
+def plan(
+    spec: TrialSpec,
+    digests: Mapping[str, str],
+    profile: Profile,
+    profiles: Mapping[str, Profile] = MappingProxyType({}),
+) -> dict[str, Stage]:
     """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest,
-    `weights/NAME` -> their file's digest."""
+    `weights/NAME` -> their file's digest; `profiles`: those of stages that have another than `profile`."""
     spec = _canonical(spec)
-    draft = _Draft(dataset_names(spec), weight_names(spec), digests, profile)
+    draft = _Draft(dataset_names(spec), weight_names(spec), digests, profile, profiles)
     data, attack = spec.data, spec.attack
     _pretrain(draft, spec)
     victim = _victim(draft, spec)
@@ -184,6 +190,7 @@ class _Draft:
     weights: Mapping[str, str]  # role -> public weights
     digests: Mapping[str, str]
     profile: Profile
+    profiles: Mapping[str, Profile]
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def add(
@@ -207,7 +214,7 @@ class _Draft:
             weights={
                 role: {"name": one, "digest": self.digests[f"weights/{one}"]} for role, one in public.items()
             },
-            profile=asdict(self.profile),
+            profile=asdict(self.profiles.get(name, self.profile)),
         )
 
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.plan import digest
+from orchestrator.plan import VERSIONS, digest
 from orchestrator.records import Scalar
 from orchestrator.spec import Spec
 
@@ -114,6 +114,22 @@ class Search(Spec):
         return value
 
 
+class StageResources(Spec):
+    """What one kind of stage needs instead of what the others need."""
+
+    workers: PositiveInt | None = None
+    """Data-parallel workers."""
+
+    threads: PositiveInt | None = None
+    """Intra-operation threads of each worker."""
+
+    gpus_per_worker: float | None = Field(default=None, ge=0.0)
+    """Accelerators of each worker; with 0.25 four stages share one."""
+
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of training steps."""
+
+
 class Resources(Spec):
     """Where and how wide; never swept. Workers, threads and precision form the numeric profile."""
 
@@ -133,7 +149,22 @@ class Resources(Spec):
     """Worker groups at most; None takes as many as the cluster has slots for."""
 
     checkpoint_seconds: float = Field(default=60.0, gt=0.0)
-    """An unfinished training leaves a checkpoint at the first epoch's end after this time."""
+    """An unfinished training leaves a checkpoint this often, in the middle of a long epoch as well."""
+
+    stages: dict[str, StageResources] = Field({})
+    """What single stages need instead, for example `evaluation: {gpus_per_worker: 0.25}`."""
+
+    @field_validator("stages")
+    @classmethod
+    def _are_stages(cls, value: dict[str, StageResources]) -> dict[str, StageResources]:
+        if unknown := sorted(value.keys() - VERSIONS.keys()):
+            raise ValueError(f"{unknown[0]} is no stage; stages are {', '.join(VERSIONS)}")
+        return value
+
+    def of(self, stage: str | None) -> "Resources":
+        """Return what a stage needs: the settings of all, changed by its own."""
+        own = self.stages.get(stage) if stage else None
+        return self.model_copy(update=own.model_dump(exclude_none=True)) if own else self
 
 
 class Printed(Spec):

@@ -99,7 +99,7 @@ class Sweep:
             self.journal,
             self.books,
         )
-        launcher = LocalLauncher(self.store, Location(), tiny.PROFILE, 60.0)
+        launcher = LocalLauncher(self.store, Location(), 60.0)
         self.edges = Edges(self.store, LocalLeases(), launcher, "this-test")
 
     def run(self) -> "Sweep":

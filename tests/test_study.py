@@ -222,7 +222,7 @@ RANDOM = {"algorithm": "random"}
             {},
             ["resources.gpus=1"],
             "resources.gpus is not a field; known here: checkpoint_seconds, "
-            "gpus_per_worker, groups, precision, threads, workers.",
+            "gpus_per_worker, groups, precision, stages, threads, workers.",
         ),
         (
             {"sweep": {"release.trunc": [1]}},
@@ -315,7 +315,7 @@ def test_every_faulty_field_has_a_line(tmp_path: Path) -> None:
         "search.algorithm=guess is refused: Input should be 'grid', 'random' or 'optuna'.",
         "resources.workers=0 is refused: Input should be greater than 0.",
         "resources.gpus is not a field; known here: checkpoint_seconds, gpus_per_worker, groups, precision, "
-        "threads, workers.",
+        "stages, threads, workers.",
     ]
 
 

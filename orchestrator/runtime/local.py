@@ -1,6 +1,8 @@
 """Everything in this process, one trial after the other: `--local`, and what clusters must equal."""
 
 from dataclasses import dataclass, field
+from itertools import takewhile
+from threading import Event
 
 import torch
 
@@ -8,7 +10,7 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Edges, Report, Source, StageFailed, run_trial
-from orchestrator.plan import Profile, Stage
+from orchestrator.plan import Stage
 from orchestrator.world import World
 
 
@@ -18,19 +20,22 @@ class LocalLauncher:
 
     store: Artifacts
     location: Location
-    profile: Profile
     checkpoint_seconds: float
+    must_leave: Event = field(default_factory=Event)
     failures: dict[str, StageFailed] = field(default_factory=dict)  # errors that would only repeat
 
     def build(self, stage: Stage, report: Report) -> bool:
         """Run and publish the stage; an error is remembered for the next trial that asks."""
         if stage.key in self.failures:
             raise self.failures[stage.key]
-        use_profile(self.profile.threads)
+        if self.must_leave.is_set():
+            raise StageFailed(stage.name, "the sweep was interrupted", "left")
+        use_profile(int(stage.profile["threads"]))
         world = World(
-            device=torch.device(self.profile.device),
-            precision=self.profile.precision,
+            device=torch.device(str(stage.profile["device"])),
+            precision=str(stage.profile["precision"]),
             report=report,
+            must_leave=self.must_leave.is_set,
             checkpoint_seconds=self.checkpoint_seconds,
         )
         try:
@@ -47,11 +52,19 @@ class LocalExecutor:
     """Runs a source's tasks in order."""
 
     edges: Edges
+    must_leave: Event = field(default_factory=Event)  # the launcher's
+    ended: Event = field(default_factory=Event)
 
     def run(self, source: Source) -> None:
         """Run every task the source hands out."""
         while tasks := source.ask():
-            for task in tasks:
+            for task in takewhile(lambda _: not self.must_leave.is_set(), tasks):
                 source.started(task)
                 outcome = run_trial(task.stages.values(), self.edges, lambda progress: True)
                 source.tell(task, outcome)
+        self.ended.set()
+
+    def halt(self, seconds: float) -> None:
+        """Have the running training save its state and end; return then, or after so long."""
+        self.must_leave.set()
+        self.ended.wait(seconds)

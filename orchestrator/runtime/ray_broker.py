@@ -1,22 +1,25 @@
 """The queue between trial drivers, which ask for stages, and worker groups, which build them.
 
-One actor a sweep. It holds no results: a stage is done when it is published. It knows who builds what now, so
-that a stage is never built twice at once and the one in flight goes back to the queue when its group dies.
+One actor a sweep. It holds no results: a stage is done when it is published. It knows who builds what now,
+so that a stage is never built twice at once and the one in flight goes back to the queue when its group dies.
+Its own death loses nothing either: drivers ask again, groups that it does not know start afresh.
 """
 
 import asyncio
 import heapq
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_ATTEMPTS = 3  # groups that may die on one stage before it counts as failed
+MAX_ATTEMPTS = 3  # groups that may die on one stage without any progress before it counts as failed
 
 
 @dataclass
 class _Job:
     stage: dict[str, Any]  # a planned stage as plain data
     key: str
+    pool: str
     priority: int
     done: asyncio.Event = field(default_factory=asyncio.Event)
     error: dict[str, str] | None = None
@@ -26,6 +29,7 @@ class _Job:
     is_unwanted: bool = False
     ran: bool = False  # False when the group found it published already
     attempts: int = 0
+    furthest: float = 0.0  # epoch or image that any attempt reached
 
     def may_run_again(self) -> bool:
         """Return whether asking once more makes sense: it left the store, or was cancelled."""
@@ -34,10 +38,13 @@ class _Job:
 
 @dataclass
 class _Group:
+    pool: str
     assigned: list[_Job | None] = field(default_factory=list)  # in the order taken; None ends the group
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: _Job | None = None
     num_starts: int = 0
+    nodes: set[str] = field(default_factory=set)
 
 
 class Broker:
@@ -45,27 +52,34 @@ class Broker:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._queue: list[tuple[int, int, str]] = []
+        self._queues: dict[str, list[tuple[int, int, str]]] = {}  # pool -> heap
         self._order = itertools.count()
         self._groups: dict[str, _Group] = {}
         self._queued = asyncio.Condition()
         self._stopping = False
+        self._halting = False
         self._num_built = 0
+        self._starts: dict[str, int] = {}
 
-    async def submit(self, stage: dict[str, Any], key: str, priority: int) -> bool:
+    async def submit(self, stage: dict[str, Any], key: str, pool: str, priority: int) -> bool:
         """Queue a stage unless it is queued, being built, or failed with an error that would only repeat."""
         job = self._jobs.get(key)
         if job is not None and not (job.done.is_set() and job.may_run_again()):
             job.waiting += 1
             return False
-        job = _Job(stage, key, priority, waiting=1)
+        job = _Job(stage, key, pool, priority, waiting=1)
         self._jobs[key] = job
-        await self._enqueue(job)
+        if self._halting:
+            self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
+        else:
+            await self._enqueue(job)
         return True
 
-    async def follow(self, key: str, since: int, seconds: float) -> dict[str, Any]:
-        """Wait for news of a stage: progress after position `since`, or its end."""
-        job = self._jobs[key]
+    async def follow(self, key: str, since: int, seconds: float) -> dict[str, Any] | None:
+        """Wait for news of a stage: progress after position `since`, or its end; None if it is unknown."""
+        job = self._jobs.get(key)
+        if job is None:
+            return None
         if not job.done.is_set() and len(job.progress) <= since:
             job.moved.clear()
             done, moved = asyncio.create_task(job.done.wait()), asyncio.create_task(job.moved.wait())
@@ -83,26 +97,30 @@ class Broker:
 
     async def leave(self, key: str, unwanted: bool) -> None:
         """A driver stops waiting; a stage that nobody else wants is stopped when `unwanted`."""
-        job = self._jobs[key]
-        job.waiting -= 1
-        job.is_unwanted = unwanted and job.waiting <= 0
+        if job := self._jobs.get(key):
+            job.waiting -= 1
+            job.is_unwanted = unwanted and job.waiting <= 0
 
-    async def begin(self, group: str) -> int:
+    async def begin(self, group: str, pool: str) -> None:
         """A group starts, or starts again after a death: what it was building goes back to the queue."""
-        state = self._groups.setdefault(group, _Group())
-        state.num_starts += 1
+        state = self._groups.setdefault(group, _Group(pool))
+        self._starts[group] = self._starts.get(group, 0) + 1
         await self._give_back(state)
-        state.assigned, state.changed = [], asyncio.Event()
-        return state.num_starts
+        state.assigned, state.changed, state.nodes = [], asyncio.Event(), set()
+
+    async def arrive(self, group: str, node: str) -> None:
+        """A worker of a group says where it runs, after `begin`."""
+        self._group(group).nodes.add(node)
 
     async def take(self, group: str, rank: int, position: int) -> dict[str, Any] | None:
         """Return the group's stage number `position`, waiting for work; None means stop.
 
-        Rank 0 decides, the other ranks are told the same.
+        Rank 0 decides, the other ranks are told the same. Raises `LookupError` for a group from before the
+        broker's own death: it has to begin again.
         """
-        state = self._groups[group]
+        state = self._group(group)
         if rank == 0 and position == len(state.assigned):
-            job = await self._next()
+            job = await self._next(state)
             state.in_flight = job
             state.assigned.append(job)
             state.changed.set()
@@ -112,30 +130,71 @@ class Broker:
         job = state.assigned[position]
         return None if job is None else job.stage
 
+    async def must_leave(self, group: str, seconds: float) -> bool:
+        """Wait so long at most; True asks the group to save what it builds and to end."""
+        state = self._groups.get(group)
+        if state is None:
+            return False
+        try:
+            await asyncio.wait_for(state.leaving.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
     async def report(self, key: str, progress: dict[str, float]) -> bool:
         """Note the progress of a stage; False asks its builder to stop."""
-        job = self._jobs[key]
+        job = self._jobs.get(key)
+        if job is None:
+            return True
         job.progress.append(progress)
         job.moved.set()
+        reached = next(iter(progress.values()), 0.0)
+        if reached > job.furthest:
+            job.furthest, job.attempts = reached, 1
         return not job.is_unwanted
 
     async def finish(self, group: str, key: str, error: dict[str, str] | None, ran: bool) -> None:
-        """A stage is published, or failed with an error that trying again would repeat."""
-        job = self._jobs[key]
-        self._groups[group].in_flight = None
+        """A stage is published, failed with an error that trying again would repeat, or was left midway."""
+        state, job = self._group(group), self._jobs.get(key)
+        if job is None:
+            return
+        if error is not None and error["kind"] == "left":
+            job.attempts -= 1
+            await self._give_back(state)
+            return
+        state.in_flight = None
         self._num_built += ran and error is None
         job.ran = ran
         self._end(job, error)
 
-    async def lose(self, group: str, reason: str, others: int) -> None:
-        """A group is gone for good; with no other group left, everything that waits fails."""
-        if group in self._groups:
-            await self._give_back(self._groups[group])
-        if others == 0:
-            self._stopping = True
-            for job in self._jobs.values():
-                if not job.done.is_set():
-                    self._end(job, {"kind": "lost", "message": reason})
+    async def lose(self, group: str) -> None:
+        """A group is gone for good."""
+        if state := self._groups.pop(group, None):
+            await self._give_back(state)
+
+    async def give_up(self, pool: str, reason: str) -> None:
+        """Nobody will ever build for this pool: all that waits for it fails."""
+        for job in self._jobs.values():
+            if job.pool == pool and not job.done.is_set():
+                self._end(job, {"kind": "lost", "message": reason})
+        self._queues.pop(pool, None)
+
+    async def dismiss(self, groups: Sequence[str]) -> None:
+        """Ask groups to save what they build, give it back and end."""
+        for name in groups:
+            if state := self._groups.get(name):
+                state.leaving.set()
+        async with self._queued:
+            self._queued.notify_all()
+
+    async def halt(self) -> None:
+        """The sweep is interrupted: every group saves what it builds and ends, nobody waits any longer."""
+        self._halting = self._stopping = True
+        await self.dismiss(list(self._groups))
+        building = {state.in_flight.key for state in self._groups.values() if state.in_flight}
+        for job in self._jobs.values():
+            if not job.done.is_set() and job.key not in building:
+                self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
 
     async def stop(self) -> None:
         """Tell every group to end after what it builds now."""
@@ -144,39 +203,50 @@ class Broker:
             self._queued.notify_all()
 
     async def state(self) -> dict[str, Any]:
-        """Return counts for progress displays and tests."""
-        building = [group.in_flight for group in self._groups.values() if group.in_flight]
+        """Return what is queued and who builds what."""
         return {
             "built": self._num_built,
-            "queued": len(self._queue),
-            "building": [
-                {"stage": job.stage["name"], "key": job.key, "progress": job.progress[-1:]}
-                for job in building
-            ],
-            "starts": {name: group.num_starts for name, group in self._groups.items()},
+            "queued": {pool: len(queue) for pool, queue in self._queues.items()},
+            "waiting": sum(job.waiting for job in self._jobs.values()),
+            "groups": {
+                name: {"pool": group.pool, "building": _shown(group.in_flight), "nodes": sorted(group.nodes)}
+                for name, group in self._groups.items()
+            },
+            "starts": self._starts,
         }
 
-    async def _next(self) -> _Job | None:
+    def _group(self, name: str) -> _Group:
+        if name not in self._groups:
+            raise LookupError(f"worker group {name} is unknown to the broker; it begins again")
+        return self._groups[name]
+
+    async def _next(self, group: _Group) -> _Job | None:
         async with self._queued:
-            while not self._queue and not self._stopping:
+            while not (self._stopping or group.leaving.is_set() or self._queues.get(group.pool)):
                 await self._queued.wait()
-            if self._stopping:
+            if self._stopping or group.leaving.is_set():
                 return None
-            job = self._jobs[heapq.heappop(self._queue)[2]]
+            job = self._jobs[heapq.heappop(self._queues[group.pool])[2]]
         job.attempts += 1
         return job
 
     async def _enqueue(self, job: _Job) -> None:
         async with self._queued:
-            heapq.heappush(self._queue, (-job.priority, next(self._order), job.key))
-            self._queued.notify()
+            queue = self._queues.setdefault(job.pool, [])
+            heapq.heappush(queue, (-job.priority, next(self._order), job.key))
+            self._queued.notify_all()
 
     async def _give_back(self, group: _Group) -> None:
         job, group.in_flight = group.in_flight, None
-        if job is None:
+        if job is None or job.done.is_set():
             return
-        if job.attempts >= MAX_ATTEMPTS:
-            message = f"its workers died {job.attempts} times; look for memory limits in the worker logs"
+        if self._halting:
+            self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
+        elif job.attempts >= MAX_ATTEMPTS:
+            message = (
+                f"its workers died {job.attempts} times at the same place; look for memory limits in the "
+                "worker logs, lower batch_size or give workers more memory"
+            )
             self._end(job, {"kind": "lost", "message": message})
         else:
             await self._enqueue(job)
@@ -185,3 +255,9 @@ class Broker:
         job.error = error
         job.done.set()
         job.moved.set()
+
+
+def _shown(job: _Job | None) -> dict[str, Any] | None:
+    if job is None:
+        return None
+    return {"stage": job.stage["name"], "key": job.key, "progress": job.progress[-1:]}

@@ -17,7 +17,15 @@ class RayLeases:
         name = f"leases-{hashlib.sha256(store_uri.encode()).hexdigest()[:16]}"
         self._actor: Any = (
             ray.remote(LocalLeases)
-            .options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0)
+            .options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=-1,  # with nothing held: correctness never depends on a lease
+                max_task_retries=-1,
+            )
             .remote()
         )
 

@@ -3,8 +3,9 @@
 import json
 import logging
 import tempfile
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.pipeline import Edges, Outcome, Report, Source, StageFailed, Task, run_trial
 from orchestrator.plan import Stage
@@ -28,7 +30,7 @@ FOLLOW_SECONDS = 20.0
 RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
 OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
-DRIVERS_BEYOND_GROUPS = 2  # drivers mostly wait: a few more than groups keep every group busy
+DRIVER_DEATHS = 20  # of one trial, whatever kills them: the next one goes on
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,19 @@ class BrokerLauncher:
 
     broker: Any
     priorities: Mapping[str, int]
+    pools: Mapping[str, str]  # stage name -> pool
 
     def build(self, stage: Stage, report: Report) -> bool:
         """Queue the stage, pass on its progress, return once it is published."""
         key = stage.key
-        is_first = ray.get(self.broker.submit.remote(asdict(stage), key, self.priorities.get(key, 0)))
+        is_first = self._submit(stage)
         since, is_unwanted = 0, True
         try:
             while True:
                 news = ray.get(self.broker.follow.remote(key, since, FOLLOW_SECONDS))
+                if news is None:  # the broker died and began again with nothing
+                    is_first, since = self._submit(stage) or is_first, 0
+                    continue
                 since += len(news["progress"])
                 for progress in news["progress"]:
                     report(progress if stage.name == "inversion" else {})
@@ -58,6 +64,10 @@ class BrokerLauncher:
             raise StageFailed(stage.name, news["error"]["message"], news["error"]["kind"])
         return is_first and news["ran"]
 
+    def _submit(self, stage: Stage) -> bool:
+        pool, priority = self.pools[stage.name], self.priorities.get(stage.key, 0)
+        return ray.get(self.broker.submit.remote(asdict(stage), stage.key, pool, priority))
+
 
 @dataclass(frozen=True)
 class RayExecutor:
@@ -67,20 +77,21 @@ class RayExecutor:
     owner: str
     broker: Any
     groups: Any  # WorkerGroups
-    num_groups: int
+    pools: Mapping[str, str]  # stage name -> pool
+    max_running: Callable[[], int]  # trials at a time; more as nodes join
     scheduler: Asha | None
     max_epochs: int
 
     def run(self, source: Source) -> None:
         """Run every task the source hands out."""
-        searcher = TaskSearcher(source, self.num_groups + DRIVERS_BEYOND_GROUPS)
+        searcher = TaskSearcher(source, self.max_running)
         if not searcher.prefetch():
             return
-        self.groups.start(min(self.num_groups, searcher.num_missing))
+        self.groups.start()
         # No CPU: the groups may take them all, and a driver that waited for one would never ask for a stage.
         drive = tune.with_resources(_drive, tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}]))
         config: dict[str, Any] = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
-        config["max_epochs"] = self.max_epochs
+        config |= {"pools": dict(self.pools), "max_epochs": self.max_epochs}
         is_asha = self.scheduler is not None
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = Tuner(
@@ -95,7 +106,7 @@ class RayExecutor:
                 run_config=RunConfig(
                     name=f"sweep-{uuid.uuid4().hex[:8]}",
                     storage_path=scratch,
-                    failure_config=FailureConfig(max_failures=2),
+                    failure_config=FailureConfig(max_failures=DRIVER_DEATHS),
                     verbose=0,
                     callbacks=[],
                 ),
@@ -104,7 +115,17 @@ class RayExecutor:
         if searcher.error is not None:
             raise searcher.error
         starts = ray.get(self.broker.state.remote())["starts"]
-        source.journal.append("groups", slots=self.num_groups, starts=starts)
+        source.journal.append("groups", slots=self.groups.width(), starts=starts)
+
+    def halt(self, seconds: float) -> None:
+        """Have every group save what it builds and end; return then, or after so long."""
+        end = time.monotonic() + seconds
+        ray.get(self.broker.halt.remote(), timeout=seconds)
+        while time.monotonic() < end:
+            state = ray.get(self.broker.state.remote(), timeout=seconds)
+            if not state["waiting"] and not any(group["building"] for group in state["groups"].values()):
+                return
+            time.sleep(0.05)
 
     def _asha(self) -> ASHAScheduler:
         assert self.scheduler is not None
@@ -121,13 +142,12 @@ class RayExecutor:
 class TaskSearcher(Searcher):
     """Lets Tune draw our tasks in order; a batch is closed before the next one is asked for."""
 
-    def __init__(self, source: Source, max_running: int) -> None:
+    def __init__(self, source: Source, max_running: Callable[[], int]) -> None:
         super().__init__(metric="done", mode="max")
         self._source, self._max_running = source, max_running
         self._waiting: list[Task] = []
         self._running: dict[str, Task] = {}
         self._priorities: dict[str, int] = {}
-        self.num_missing = 0
         self.error: Exception | None = None
 
     def prefetch(self) -> bool:
@@ -135,20 +155,19 @@ class TaskSearcher(Searcher):
         self._waiting = self._source.ask()
         keys = [stage.key for task in self._waiting for stage in task.stages.values()]
         self._priorities = {key: keys.count(key) for key in set(keys)}
-        self.num_missing = sum(not self._source.collector.is_stored(key) for key in self._priorities)
         return bool(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next task as plain data, None to be asked again later, or the end."""
-        if self.error is not None:
+        if self.error is not None or self._source.is_halted:
             return Searcher.FINISHED
-        if len(self._running) >= self._max_running:
-            return None
         if not self._waiting:
             if self._running:
                 return None
             if not self.prefetch():
                 return Searcher.FINISHED
+        if len(self._running) >= self._max_running():
+            return None
         task = self._waiting.pop(0)
         self._running[trial_id] = task
         self._source.started(task)
@@ -195,7 +214,7 @@ def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     edges = Edges(
         store=store,
         leases=RayLeases(shared["store"]),
-        launcher=BrokerLauncher(shared["broker"], task["priorities"]),
+        launcher=BrokerLauncher(shared["broker"], task["priorities"], shared["pools"]),
         owner=shared["owner"],
     )
 
@@ -217,8 +236,10 @@ def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
 
 
 def start_broker() -> Any:
-    """Start this sweep's broker on the driver's node; it ends with the driver."""
-    return ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote()
+    """Start this sweep's broker on the driver's node; it ends with the driver and outlives its own death."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 1000, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Broker).options(**options, scheduling_strategy=here).remote()
 
 
 def scratch_folder() -> Path:

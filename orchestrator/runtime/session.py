@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,9 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import Edges, Executor
-from orchestrator.plan import Profile
+from orchestrator.plan import VERSIONS, Profile
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
+from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
 from orchestrator.study import Study, StudyError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ QUIET = {
 }
 RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
+DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
+DRIVERS_WHILE_GROWING = 16  # where nodes may join, so that enough stages wait to be worth them
 
 
 @dataclass(frozen=True)
@@ -44,57 +47,71 @@ class Places:
 
 
 def profile_of(study: Study) -> Profile:
-    """Return the numeric profile that a study's resources ask for."""
-    resources = study.resources
-    return Profile(
-        device="cuda" if resources.gpus_per_worker else "cpu",
-        precision=resources.precision,
-        workers=resources.workers,
-        threads=resources.threads,
-    )
+    """Return the numeric profile of all stages that name no resources of their own."""
+    return pool_of(study.resources).profile
+
+
+def profiles_of(study: Study) -> dict[str, Profile]:
+    """Return the numeric profiles of the stages that do."""
+    return {stage: pool_of(study.resources, stage).profile for stage in study.resources.stages}
 
 
 def local_executor(study: Study, store: Artifacts, location: Location) -> Executor:
     """Return an executor of this process; it has one worker and no scheduler."""
     if study.search.scheduler is not None:
         raise StudyError("search.scheduler compares running trials and needs Ray; drop it or drop --local.")
-    if study.resources.workers > 1:
-        raise StudyError(
-            f"resources.workers={study.resources.workers} needs Ray; drop --local or set resources.workers=1."
-        )
-    launcher = LocalLauncher(store, location, profile_of(study), study.resources.checkpoint_seconds)
-    return LocalExecutor(Edges(store, LocalLeases(), launcher, f"local-{os.getpid()}"))
+    profiles = {"resources": profile_of(study)}
+    profiles |= {f"resources.stages.{stage}": one for stage, one in profiles_of(study).items()}
+    for field, profile in profiles.items():
+        if profile.workers > 1:
+            raise StudyError(
+                f"{field}.workers={profile.workers} needs Ray; drop --local or set {field}.workers=1."
+            )
+    launcher = LocalLauncher(store, location, study.resources.checkpoint_seconds)
+    edges = Edges(store, LocalLeases(), launcher, f"local-{os.getpid()}")
+    return LocalExecutor(edges, launcher.must_leave)
 
 
 @contextmanager
-def ray_executor(study: Study, places: Places) -> Iterator[Executor]:
-    """Join or start Ray, yield an executor with a worker group for each slot, end what was started."""
+def ray_executor(
+    study: Study, places: Places, *, wait_seconds: float = 0.0, say: Callable[[str], None] = print
+) -> Iterator[Executor]:
+    """Join or start Ray, yield an executor, end what was started.
+
+    `wait_seconds` is how long stages wait for nodes that are not there yet; 0 refuses a study that does not
+    fit. `say` prints a line for people.
+    """
     is_ours = start_ray()
     import ray
 
-    from orchestrator.runtime.ray_train import Service, WorkerGroups
+    from orchestrator.runtime.ray_groups import WorkerGroups, alive_nodes
+    from orchestrator.runtime.ray_train import Service
     from orchestrator.runtime.ray_tune import RayExecutor, scratch_folder, start_broker
 
-    scratch = scratch_folder()
-    resources, profile = study.resources, profile_of(study)
-    service = Service(
-        store_uri=places.store_uri,
-        data_uri=places.data_uri,
-        cache=places.cache,
-        profile=profile,
-        gpus_per_worker=resources.gpus_per_worker,
-        checkpoint_seconds=resources.checkpoint_seconds,
+    resources = study.resources
+    pools = {stage: pool_of(resources, stage) for stage in VERSIONS}
+    if wait_seconds <= 0:
+        check_room(pools.values(), alive_nodes())
+    scratch, broker = scratch_folder(), start_broker()
+    groups = WorkerGroups(
+        Service(places.store_uri, places.data_uri, places.cache, resources.checkpoint_seconds),
+        broker,
+        list(dict.fromkeys(pools.values())),
+        scratch,
+        cap=resources.groups,
+        patience_seconds=wait_seconds,
+        say=say,
     )
-    broker = start_broker()
-    groups = WorkerGroups(service, broker, scratch)
     epochs = study.base.get("attack", {}).get("recipe", {}).get("epochs", 100)
+    least = DRIVERS_WHILE_GROWING if wait_seconds > 0 else 1
     try:
         yield RayExecutor(
             store_uri=places.store_uri,
             owner=f"sweep-{uuid.uuid4().hex}",
             broker=broker,
             groups=groups,
-            num_groups=min(slots(study, ray.cluster_resources()), resources.groups or 1_000_000),
+            pools={stage: pool.name for stage, pool in pools.items()},
+            max_running=lambda: max(groups.width(), least) + DRIVERS_BEYOND_GROUPS,
             scheduler=study.search.scheduler,
             max_epochs=epochs,
         )
@@ -106,17 +123,14 @@ def ray_executor(study: Study, places: Places) -> Iterator[Executor]:
             ray.shutdown()
 
 
-def slots(study: Study, resources: dict[str, Any]) -> int:
-    """Return how many worker groups fit the cluster; raise `StudyError` if none does."""
-    wanted = {"CPU": float(study.resources.threads), "GPU": study.resources.gpus_per_worker}
-    per_group = {name: amount * study.resources.workers for name, amount in wanted.items() if amount}
-    fitting = min(int(resources.get(name, 0.0) // amount) for name, amount in per_group.items())
-    if fitting < 1:
-        raise StudyError(
-            f"resources.workers={study.resources.workers} need {per_group}, but the cluster has "
-            f"{ {name: resources.get(name, 0.0) for name in per_group} }; lower resources or add nodes."
-        )
-    return fitting
+def check_room(pools: Iterable[Pool], nodes: Sequence[Node]) -> None:
+    """Raise `StudyError` if a pool's group fits no cluster of these nodes."""
+    for pool in dict.fromkeys(pools):
+        if slots(pool, nodes) < 1:
+            raise StudyError(
+                f"resources.workers={pool.profile.workers} need {pool.needs}, but {shown(nodes)}; lower "
+                "resources, add nodes, or pass --wait-for-nodes MINUTES where an autoscaler will."
+            )
 
 
 def start_ray() -> bool:

@@ -1,0 +1,162 @@
+"""Which resources a stage needs, how many groups of workers fit, and which to start or end. No Ray here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.plan import Profile
+from orchestrator.study import Resources
+
+STUCK_SECONDS = 30.0  # a group that waits so long for its resources may have them from groups that idle
+IDLE_SECONDS = 120.0  # a group without work for so long gives its resources back
+
+Node = Mapping[str, float]  # resource name -> amount
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Worker groups of one shape; stages with the same resources share it."""
+
+    profile: Profile
+    gpus_per_worker: float
+
+    @property
+    def name(self) -> str:
+        """What the broker and the logs call it."""
+        profile = self.profile
+        return (
+            f"{profile.workers}x(threads={profile.threads},gpus={self.gpus_per_worker:g}) {profile.precision}"
+        )
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray reserves for each worker."""
+        wanted = {"CPU": float(self.profile.threads), "GPU": self.gpus_per_worker}
+        return {name: amount for name, amount in wanted.items() if amount}
+
+    @property
+    def needs(self) -> str:
+        """Say in words what a group needs."""
+        per_worker = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())
+        return f"{self.profile.workers} x ({per_worker})"
+
+
+def pool_of(resources: Resources, stage: str | None = None) -> Pool:
+    """Return the pool of a stage, or of all stages that name no resources of their own."""
+    needs = resources.of(stage)
+    profile = Profile(
+        device="cuda" if needs.gpus_per_worker else "cpu",
+        precision=needs.precision,
+        workers=needs.workers,
+        threads=needs.threads,
+    )
+    return Pool(profile, needs.gpus_per_worker)
+
+
+def slots(pool: Pool, nodes: Sequence[Node]) -> int:
+    """Return how many groups of this pool an empty cluster takes."""
+    free, count = [dict(node) for node in nodes], 0
+    while _place(pool, free):
+        count += 1
+    return count
+
+
+def shown(nodes: Sequence[Node]) -> str:
+    """Say in words what the nodes have."""
+    each = [
+        "(" + ", ".join(f"{node[name]:g} {name}" for name in ("CPU", "GPU") if node.get(name)) + ")"
+        for node in nodes
+    ]
+    counts = {words: each.count(words) for words in dict.fromkeys(each) if words != "()"}
+    words = ", ".join(f"{count} x {one}" for one, count in counts.items())
+    return f"the cluster has {words or 'no node with CPUs'}"
+
+
+def _place(pool: Pool, free: list[dict[str, float]]) -> bool:
+    """Take a group's resources out of `free`; False, and nothing taken, if it does not fit."""
+    bundle = pool.bundle
+    chosen: list[dict[str, float]] = []
+    for _ in range(pool.profile.workers):
+        # The fullest node that takes it leaves large gaps for large workers.
+        fitting = [node for node in free if all(node.get(k, 0.0) + 1e-9 >= v for k, v in bundle.items())]
+        if not fitting:
+            for node in chosen:
+                _add(node, bundle, 1.0)
+            return False
+        node = min(fitting, key=lambda one: (one.get("GPU", 0.0), one.get("CPU", 0.0)))
+        _add(node, bundle, -1.0)
+        chosen.append(node)
+    return True
+
+
+def _add(node: dict[str, float], bundle: Mapping[str, float], sign: float) -> None:
+    for name, amount in bundle.items():
+        node[name] = node.get(name, 0.0) + sign * amount
+
+
+@dataclass(frozen=True)
+class Group:
+    """A worker group as the scaler sees it."""
+
+    name: str
+    pool: Pool
+    phase: str  # starting, idle, busy or ending
+    seconds: float  # in this phase
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now."""
+
+    start: tuple[Pool, ...] = ()
+    dismiss: tuple[str, ...] = ()  # groups that should end
+    short: tuple[Pool, ...] = ()  # one entry for each group that is wanted and does not fit
+
+
+def decide(
+    queued: Mapping[Pool, int], groups: Sequence[Group], nodes: Sequence[Node], cap: int | None
+) -> Decision:
+    """Return which groups to start and to end; `queued`: stages that wait, in the order of their urgency.
+
+    A pool gets a group for each stage that waits, as long as all groups together fit the nodes and are no
+    more than `cap`. Groups that idle make room for those of other pools: no pool can starve another.
+    """
+    alive = list(groups)
+    free = [dict(node) for node in nodes]
+    for group in sorted(alive, key=lambda one: sorted(one.pool.bundle.items()), reverse=True):
+        _place(group.pool, free)
+    start: list[Pool] = []
+    short: list[Pool] = []
+    dismiss = [group.name for group in alive if group.phase == "idle" and group.seconds > IDLE_SECONDS]
+    for pool, waiting in queued.items():
+        own = [group for group in alive if group.pool == pool]
+        coming = sum(group.phase in ("starting", "idle") for group in own)
+        for _ in range(waiting - coming):
+            is_capped = cap is not None and len(alive) + len(start) >= cap
+            if not is_capped and _place(pool, free):
+                start.append(pool)
+            elif spare := _spare(pool, queued, alive, dismiss):
+                dismiss.append(spare)
+            elif not is_capped:
+                short.append(pool)
+        is_stuck = not any(group.phase in ("idle", "busy") for group in own) and any(
+            group.phase == "starting" and group.seconds > STUCK_SECONDS for group in own
+        )
+        if waiting and is_stuck and (spare := _spare(pool, queued, alive, dismiss)):
+            dismiss.append(spare)
+    return Decision(tuple(start), tuple(dict.fromkeys(dismiss)), tuple(short))
+
+
+def _spare(
+    pool: Pool, queued: Mapping[Pool, int], groups: Sequence[Group], dismissed: Sequence[str]
+) -> str | None:
+    """Return a group of another pool that has nothing to do, one that waits for resources first."""
+    spare = [
+        group
+        for phase in ("starting", "idle")
+        for group in groups
+        if group.phase == phase
+        and group.pool != pool
+        and not queued.get(group.pool)
+        and group.name not in dismissed
+    ]
+    return spare[0].name if spare else None

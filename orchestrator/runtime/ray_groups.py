@@ -1,0 +1,198 @@
+"""Keeps as many worker groups as the waiting stages need and the cluster takes; one thread in the driver.
+
+Nodes that join are used, nodes that are about to go (a spot notice) are left: their groups save what they
+build and end, and others go on from there.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util import placement_group, remove_placement_group
+
+from orchestrator.runtime.pools import Group, Node, Pool, decide, shown, slots
+from orchestrator.runtime.ray_train import Service, train
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+SAY_SECONDS = 60.0  # between two lines that say what is waited for
+MIN_PATIENCE_SECONDS = 600.0  # a node that died may come back, even where none is promised
+MAX_FAILED_STARTS = 3  # groups that end in a row before they ever ask for work
+
+
+@dataclass
+class _Running:
+    """A group and the thread of this process that waits for its end."""
+
+    pool: Pool
+    thread: threading.Thread
+    phase: str = "starting"
+    since: float = field(default_factory=time.monotonic)
+
+    def enter(self, phase: str) -> None:
+        if phase != self.phase:
+            self.phase, self.since = phase, time.monotonic()
+
+
+class WorkerGroups:
+    """The groups of one sweep; `say` prints a line for people."""
+
+    def __init__(
+        self,
+        service: Service,
+        broker: Any,
+        pools: Sequence[Pool],
+        scratch: Path,
+        *,
+        cap: int | None,
+        patience_seconds: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self._service, self._broker, self._scratch, self._cap = service, broker, scratch, cap
+        self._pools = {pool.name: pool for pool in pools}
+        self._patience, self._say = max(patience_seconds, MIN_PATIENCE_SECONDS), say
+        self._may_grow = patience_seconds > 0
+        self._running: dict[str, _Running] = {}
+        self._reserved: dict[Pool, list[Any]] = {}  # placement groups that ask an autoscaler for room
+        self._failures: list[str] = []
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._said = self._fitted = time.monotonic()
+        self._thread = threading.Thread(target=self._watch, name="groups", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow what the broker has in its queues."""
+        self._thread.start()
+
+    def width(self) -> int:
+        """Return how many groups the cluster takes now, of the pool that it takes most of."""
+        fitting = max(slots(pool, alive_nodes()) for pool in self._pools.values())
+        return min(fitting, self._cap) if self._cap else fitting
+
+    def join(self, seconds: float) -> None:
+        """Wait so long until the groups have ended, after the broker was stopped."""
+        self._stopped.set()
+        end = time.monotonic() + seconds
+        for running in list(self._running.values()):
+            running.thread.join(max(0.0, end - time.monotonic()))
+        self._reserve({})
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(TICK_SECONDS):
+            try:
+                self._tick(ray.get(self._broker.state.remote()))
+            except ray.exceptions.RayError as error:
+                logger.warning("event=groups_not_watched error=%s", type(error).__name__)
+
+    def _tick(self, state: Mapping[str, Any]) -> None:
+        """Compare what is wanted with what runs, once."""
+        nodes, going = alive_nodes(), draining_nodes()
+        leaving = [name for name, group in state["groups"].items() if going & set(group["nodes"])]
+        with self._lock:
+            for name, running in self._running.items():
+                self._classify(name, running, state["groups"].get(name), is_leaving=name in leaving)
+            groups = [
+                Group(name, running.pool, running.phase, time.monotonic() - running.since)
+                for name, running in self._running.items()
+            ]
+        queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
+        decision = decide(queued, groups, nodes, self._cap)
+        if dismissed := [*leaving, *decision.dismiss]:
+            logger.warning("event=groups_dismissed groups=%s leaving=%d", dismissed, len(leaving))
+            ray.get(self._broker.dismiss.remote(dismissed))
+        for pool in decision.start:
+            self._start(pool)
+        self._reserve(Counter(decision.short) if self._may_grow else {})
+        if queued:
+            self._check(queued, groups, nodes)
+
+    def _classify(
+        self, name: str, running: _Running, known: Mapping[str, Any] | None, *, is_leaving: bool
+    ) -> None:
+        if is_leaving:
+            running.enter("ending")
+        elif known is None:
+            running.enter("starting")
+        elif running.phase != "ending":
+            self._failures.clear()
+            running.enter("busy" if known["building"] else "idle")
+
+    def _start(self, pool: Pool) -> None:
+        name = f"group-{uuid.uuid4().hex[:8]}"
+        thread = threading.Thread(target=self._run, args=(name, pool), name=name, daemon=True)
+        with self._lock:
+            self._running[name] = _Running(pool, thread)
+        thread.start()
+
+    def _run(self, name: str, pool: Pool) -> None:
+        try:
+            train(name, pool, self._service, self._broker, self._scratch)
+        except Exception as error:  # whatever Ray raises: the stage goes back, another group takes it
+            reason = " ".join(str(error).split())[:300]
+            logger.warning("event=group_failed group=%s reason=%s", name, reason)
+            self._failures.append(reason)
+        with self._lock:
+            del self._running[name]
+        try:
+            ray.get(self._broker.lose.remote(name))
+        except ray.exceptions.RayError as error:
+            logger.debug("event=broker_gone reason=%s", error)
+
+    def _reserve(self, wanted: Mapping[Pool, int]) -> None:
+        """Ask an autoscaler for room by placement groups that wait; those that got it are given back."""
+        for pool in self._pools.values():
+            waiting = self._reserved.pop(pool, [])
+            over = waiting[wanted.get(pool, 0) :] + [one for one in waiting if one.wait(0)]
+            for one in dict.fromkeys(over):
+                remove_placement_group(one)
+            kept = [one for one in waiting if one not in over]
+            missing = wanted.get(pool, 0) - len(kept)
+            kept += [placement_group([pool.bundle] * pool.profile.workers) for _ in range(missing)]
+            if kept:
+                self._reserved[pool] = kept
+
+    def _check(self, queued: Mapping[Pool, int], groups: Sequence[Group], nodes: Sequence[Node]) -> None:
+        """Say what is waited for; after a long time, or where groups only fail, let the stages fail."""
+        now = time.monotonic()
+        if len(self._failures) >= MAX_FAILED_STARTS:
+            for pool in queued:
+                self._give_up(pool, f"worker groups end before they work: {self._failures[-1]}")
+            return
+        waiting = [pool for pool in queued if not any(group.pool == pool for group in groups)]
+        unfit = [pool for pool in waiting if slots(pool, nodes) == 0]
+        if not unfit:
+            self._fitted = now
+            return
+        left = self._patience - (now - self._fitted)
+        for pool in unfit:
+            if left <= 0:
+                self._give_up(pool, f"no room came for {pool.needs}; {shown(nodes)}")
+            elif now - self._said > SAY_SECONDS or now - self._fitted < 2 * TICK_SECONDS:
+                self._said = now
+                self._say(
+                    f"waiting for nodes: {queued[pool]} stages need {pool.needs}; {shown(nodes)}; "
+                    f"{left / 60:.0f} min until they fail."
+                )
+
+    def _give_up(self, pool: Pool, reason: str) -> None:
+        logger.error("event=given_up pool=%s reason=%s", pool.name, reason)
+        ray.get(self._broker.give_up.remote(pool.name, reason))
+
+
+def alive_nodes() -> list[Node]:
+    """Return the resources of each node that is there and stays."""
+    going = draining_nodes()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
+
+
+def draining_nodes() -> set[str]:
+    """Return the ids of nodes that were told to end."""
+    return set(ray._private.state.state.get_draining_nodes())  # as Ray Train's own watcher asks

@@ -1,0 +1,170 @@
+"""The broker's promises, without a cluster: an asynchronous class like any other."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestrator.runtime.ray_broker import MAX_ATTEMPTS, Broker
+
+STAGE = {"name": "target"}
+
+
+def play(story: Any) -> None:
+    """Run a coroutine function on a fresh broker; it must end soon."""
+    asyncio.run(asyncio.wait_for(story(Broker()), 10))
+
+
+async def news(broker: Broker, key: str) -> dict[str, Any]:
+    found = await broker.follow(key, 0, 0.01)
+    assert found is not None
+    return found
+
+
+def test_a_stage_that_two_want_is_built_once_in_the_order_of_priority() -> None:
+    async def story(broker: Broker) -> None:
+        assert await broker.submit(STAGE, "low", "p", 1)
+        assert await broker.submit({"name": "judge"}, "high", "p", 9)
+        assert not await broker.submit(STAGE, "low", "p", 1)
+        await broker.begin("g", "p")
+        assert await broker.take("g", 0, 0) == {"name": "judge"}
+        await broker.finish("g", "high", None, True)
+        assert await broker.take("g", 0, 1) == STAGE
+        await broker.finish("g", "low", None, True)
+        assert (await news(broker, "low"))["done"]
+        assert (await broker.state())["built"] == 2
+
+    play(story)
+
+
+def test_a_group_takes_from_its_own_pool_only() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "big")
+        taking = asyncio.create_task(broker.take("g", 0, 0))
+        await broker.submit(STAGE, "a", "small", 1)
+        await asyncio.sleep(0.01)
+        assert not taking.done()
+        assert (await broker.state())["queued"] == {"small": 1}
+        await broker.submit({"name": "judge"}, "b", "big", 1)
+        assert await taking == {"name": "judge"}
+
+    play(story)
+
+
+def test_every_rank_is_told_what_rank_0_took() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        second = asyncio.create_task(broker.take("g", 1, 0))
+        await broker.submit(STAGE, "a", "p", 1)
+        assert await broker.take("g", 0, 0) == STAGE
+        assert await second == STAGE
+
+    play(story)
+
+
+def test_a_stage_goes_back_when_its_group_dies_and_fails_when_it_always_does() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        for _ in range(MAX_ATTEMPTS):
+            await broker.begin("g", "p")
+            assert await broker.take("g", 0, 0) == STAGE
+        await broker.lose("g")
+        error = (await news(broker, "a"))["error"]
+        assert error["kind"] == "lost"
+        assert f"died {MAX_ATTEMPTS} times at the same place" in error["message"]
+
+    play(story)
+
+
+def test_deaths_do_not_count_while_the_stage_comes_further() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        for epoch in range(1, 3 * MAX_ATTEMPTS):
+            await broker.begin("g", "p")
+            assert await broker.take("g", 0, 0) == STAGE
+            assert await broker.report("a", {"epoch": epoch})
+        for _ in range(MAX_ATTEMPTS - 1):  # the last epoch again, and no further
+            await broker.begin("g", "p")
+            assert not (await news(broker, "a"))["done"]
+            await broker.take("g", 0, 0)
+            await broker.report("a", {"epoch": 1})
+        await broker.begin("g", "p")
+        assert (await news(broker, "a"))["error"]["kind"] == "lost"
+
+    play(story)
+
+
+def test_a_dismissed_group_gives_back_what_it_saved_and_another_goes_on() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("g", "p")
+        await broker.take("g", 0, 0)
+        listening = asyncio.create_task(broker.must_leave("g", 5.0))
+        await broker.dismiss(["g", "unknown"])
+        assert await listening
+        await broker.finish("g", "a", {"kind": "left", "message": "left in epoch 1"}, True)
+        assert await broker.take("g", 0, 1) is None
+        await broker.lose("g")
+        await broker.begin("h", "p")
+        assert await broker.take("h", 0, 0) == STAGE
+
+    play(story)
+
+
+def test_a_group_that_is_asked_nothing_hears_nothing() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        assert not await broker.must_leave("g", 0.01)
+        assert not await broker.must_leave("unknown", 0.01)
+
+    play(story)
+
+
+def test_a_halt_waits_for_what_is_built_and_ends_the_rest() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "built", "p", 2)
+        await broker.submit(STAGE, "queued", "p", 1)
+        await broker.begin("g", "p")
+        await broker.take("g", 0, 0)
+        await broker.halt()
+        assert await broker.must_leave("g", 1.0)
+        assert (await news(broker, "queued"))["error"]["kind"] == "left"
+        assert not (await news(broker, "built"))["done"]
+        await broker.finish("g", "built", {"kind": "left", "message": "left"}, True)
+        assert (await news(broker, "built"))["error"]["kind"] == "left"
+        await broker.submit(STAGE, "late", "p", 1)
+        assert (await news(broker, "late"))["error"]["kind"] == "left"
+
+    play(story)
+
+
+def test_a_broker_that_forgot_everything_is_told_again() -> None:
+    async def story(broker: Broker) -> None:
+        assert await broker.follow("a", 0, 0.01) is None
+        assert await broker.report("a", {"epoch": 1})
+        await broker.leave("a", True)
+        await broker.lose("g")
+        for question in (
+            broker.take("g", 0, 3),
+            broker.finish("g", "a", None, True),
+            broker.arrive("g", "n"),
+        ):
+            with pytest.raises(LookupError, match="worker group g is unknown to the broker; it begins again"):
+                await question
+
+    play(story)
+
+
+def test_who_will_never_be_served_fails_with_the_reason() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.submit(STAGE, "b", "q", 1)
+        await broker.give_up("p", "no room came for 1 GPU")
+        assert (await news(broker, "a"))["error"] == {
+            "kind": "lost",
+            "message": "no room came for 1 GPU",
+        }
+        assert not (await news(broker, "b"))["done"]
+        assert await broker.submit(STAGE, "a", "p", 1), "who asks again is queued again"
+
+    play(story)
