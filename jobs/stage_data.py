@@ -1,9 +1,10 @@
 """Stage a data set once, for every sweep: `python -m jobs.stage_data SOURCE DEST`.
 
-SOURCE: digits, photo-patches, mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR (torchvision's layout,
-already on disk), facescrub:DIR, celeba:DIR (the owners' lists and the pictures), an image folder with one
-directory per identity, a .zip of one, or a .npz with images and labels. DEST: a directory or
-s3://bucket/prefix. Calling it again with the same input does nothing.
+SOURCE: digits, photo-patches, mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR (torchvision's layout, on
+disk; with --download torchvision fetches it first), facescrub:DIR, celeba:DIR (the owners' lists and the
+pictures), an image folder with one directory per identity, a .zip of one, or a .npz with images and labels.
+DEST: a directory or s3://bucket/prefix. Calling it again with the same input does nothing, or what an earlier
+call left undone.
 """
 
 import re
@@ -14,17 +15,19 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.exclusion import read_names, without
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, sha256, standard_splits
+from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, sha256, standard_splits
 from orchestrator.datasets.source import Source
 from orchestrator.datasets.sources import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.stores import check, open_blobs
 
 app = typer.Typer(add_completion=False)
+# What torchvision calls the sets that it can fetch.
+DOWNLOADS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST", "cifar10": "CIFAR10"}
 CROP = re.compile(r"\d+,\d+,[1-9]\d*")
 SPLIT = re.compile(r"(?P<name>[a-z0-9._-]{1,64})=(?P<fractions>[0-9.]+(,[0-9.]+){2})(@(?P<seed>\d+))?")
 
@@ -60,6 +63,9 @@ def main(  # noqa: PLR0913 - one parameter per flag
     exclude: Annotated[
         str, typer.Option(help="Text or csv file whose first column names classes to leave out.")
     ] = "",
+    download: Annotated[
+        bool, typer.Option("--download", help="Let torchvision fetch mnist, emnist, ... into DIR first.")
+    ] = False,
 ) -> None:
     """Write shards, labels, splits and a manifest, or say in one line why not (exit code 2)."""
     try:
@@ -75,6 +81,8 @@ def main(  # noqa: PLR0913 - one parameter per flag
             max_images=max_images or None,
             per_class=per_class or None,
         )
+        if download:
+            _download(source)
         _stage(source, dest, name, options, exclude)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -114,6 +122,26 @@ def _crop(text: str) -> tuple[int, ...] | str | None:
     return tuple(int(number) for number in text.split(","))
 
 
+def _download(text: str) -> None:
+    """Let torchvision put the files where `open_source` looks for them."""
+    kind, _, folder = text.partition(":")
+    called = DOWNLOADS.get("emnist" if kind.startswith("emnist-") else kind)
+    if called is None or not folder:
+        known = ", ".join(f"{one}:DIR" for one in DOWNLOADS)
+        raise ValueError(f"--download fetches {known}, but SOURCE={text}; correct SOURCE or drop --download.")
+    from torchvision import datasets  # 4 s, which nothing else here needs
+
+    variant = {"split": "balanced"} if called == "EMNIST" else {}  # all of them are in one archive
+    try:
+        getattr(datasets, called)(folder, download=True, **variant)
+    except Exception as error:  # torchvision raises whatever its downloader does
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"SOURCE={text} could not be downloaded ({type(error).__name__}: {reason}); try again, or put "
+            "the files into that folder as torchvision does."
+        ) from None
+
+
 def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> None:
     blobs = open_blobs(dest)
     listed = read_names(Path(exclude)) if exclude else None
@@ -125,8 +153,11 @@ def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> N
     if listed is not None:
         source, record = without(source, listed)
         options = options.model_copy(update={"exclude": record})
-    manifest, is_new = publish(converted(source, options), options, blobs, name, _progress)
+    with _Bar() as bar:
+        manifest, is_new = publish(converted(source, options), options, blobs, name, bar.images, bar.file)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
+    if is_new and bar.num_there:
+        typer.echo(f"files: {bar.num_sent} sent, {bar.num_there} were there from a staging that ended early")
 
 
 def _check_name(name: str, source: Source) -> None:
@@ -134,10 +165,34 @@ def _check_name(name: str, source: Source) -> None:
         raise ValueError(f"--name={name} belongs to the built-in set; choose another --name.")
 
 
-def _progress(indices: Iterable[int]) -> Iterable[int]:
-    """Show a bar on a terminal, nothing in a log."""
-    console = Console(stderr=True)
-    return track(indices, "staging", console=console, transient=True, disable=not console.is_terminal)
+class _Bar:
+    """Shows on a terminal how many images are read and files sent; nothing in a log."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bars.add_task("staging")
+        self.num_sent = self.num_there = self._bytes = 0
+
+    def __enter__(self) -> "_Bar":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def images(self, indices: Iterable[int]) -> Iterable[int]:
+        """Follow the reading of the images."""
+        return self._bars.track(indices, task_id=self._task)
+
+    def file(self, file: File, is_missing: bool) -> None:
+        """Follow the sending of the files."""
+        self.num_sent += is_missing
+        self.num_there += not is_missing
+        self._bytes += file.size if is_missing else 0
+        there = f", {self.num_there} were there" if self.num_there else ""
+        said = f"staging, {self.num_sent} files ({self._bytes / 2**20:.0f} MiB) sent{there}"
+        self._bars.update(self._task, description=said)
 
 
 def _print(manifest: Manifest, is_new: bool, where: str) -> None:

@@ -61,7 +61,9 @@ def read(source: str) -> dict[str, Tensor]:
         return _downloaded(source, lambda: timm.create_model(called, pretrained=True))
     if source.startswith("s3://"):
         folder, _, file = source.rpartition("/")
-        data = open_blobs(folder).get(file)
+        blobs = open_blobs(folder)
+        check(blobs, option="SOURCE", writes=False)
+        data = blobs.get(file)
         if data is None:
             raise ValueError(f"SOURCE={source} does not exist; check bucket and key.")
         return weights.parse_state(data, source)

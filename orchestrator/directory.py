@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.blobs import Entry, checked_name
+from orchestrator.blobs import Entry, checked_name, checked_prefix
 
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -55,7 +55,7 @@ class DirectoryBlobs:
 
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names that start with `prefix`."""
-        start = self.path / prefix.rpartition("/")[0]
+        start = self.path / checked_prefix(prefix).rpartition("/")[0]
         found = (file.relative_to(self.path).as_posix() for file in _files(start))
         return sorted(name for name in found if name.startswith(prefix))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from orchestrator.blobs import Blobs
 from orchestrator.datasets import Location
-from orchestrator.datasets.cache import read_verified
+from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File, sha256
 from orchestrator.spec import Spec
 
@@ -111,8 +111,7 @@ def load(name: str, location: Location) -> dict[str, Tensor]:
 
 def _read(name: str, location: Location, field: str) -> bytes:
     manifest, blobs = _manifest(name, location, field)
-    folder = f"{FOLDER}/{name}"
-    return read_verified(blobs, folder, manifest.file, location.cache, location.cache_bytes, tool=TOOL)
+    return read_verified(Wanted(blobs, f"{FOLDER}/{name}", manifest.file, TOOL), location.node_cache)
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
-"""The benchmark of budgets runs and prints every setting beside the undefended training."""
+"""The benchmarks run and print every row; no time is asserted."""
 
 import sys
 
 import pytest
 
-from benchmarks import budgets
+from benchmarks import budgets, reading
+from orchestrator.datasets import staging
+from tests import s3
 
 
 def test_every_setting_has_its_row(
@@ -19,3 +21,17 @@ def test_every_setting_has_its_row(
     assert rows[0].split()[-2] == "1.00"  # the ratio; then the only time
     counts = [int(row[42:53].replace(",", "")) for row in rows[:6]]
     assert counts == sorted(counts, reverse=True)  # of full and five budgets
+
+
+def test_every_way_of_reading_has_its_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(staging, "SHARD_BYTES", staging.SHARD_BYTES)  # which the benchmark sets
+    for name in (*s3.CREDENTIALS, "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, "set by the benchmark")
+    monkeypatch.setattr(sys, "argv", ["reading", "--mib", "1", "--shard-mib", "0.25", "--repeats", "1"])
+    reading.main()
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["way", "seconds", "MB/s", "ratio", "all", "seconds"]
+    assert [row[:32].strip() for row in rows] == list(reading.WAYS)
+    assert rows[0].split()[-2] == "1.00"

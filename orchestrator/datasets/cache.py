@@ -1,91 +1,261 @@
 """Read files of a staged set, always checked; through a node-local folder where there is one.
 
-Files in the folder are named by their digest only, never by a name from the store. A lock per digest lets one
-process of a node download while the others wait; the oldest files go when the folder outgrows its limit.
+Files in the folder are named by their digest only, never by a name from the store, and appear whole. A lock
+per digest lets one process of a node download while the others wait; who finds a file takes no lock. Files
+used longest ago go when the folder outgrows its limit. A folder that cannot be written costs downloads, never
+the read. What is read is copied into memory and checked there: a mapped file could still change afterwards.
 """
 
+import errno
 import fcntl
+import hashlib
+import logging
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from orchestrator.blobs import Blobs
-from orchestrator.datasets.manifest import File, sha256
+from orchestrator.blobs import Blobs, blank, fill
+from orchestrator.datasets.manifest import File
+
+_LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # a flipped bit on the wire goes away, one at rest stays
+BLOCK_BYTES = 1 << 20  # read and hashed while it is in the processor's cache
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+FULL = (*NO_ROOM, errno.EROFS, errno.EFBIG)
+_SETTLED_NS = 100_000_000  # a file changed less long ago could change again within one tick of its clock
+
+Identity = tuple[int, ...]
+_VERIFIED: dict[Path, Identity] = {}  # cached files that this process has hashed, as they were then
+_TOLD: set[Path] = set()  # folders whose trouble this process has told
 
 
-def read_verified(
-    blobs: Blobs,
-    folder: str,
-    file: File,
-    cache: Path | None,
-    limit: int,
-    *,
-    tool: str = "jobs.stage_data",
-) -> bytes:
-    """Return the bytes of `folder`/`file`, equal to the manifest's checksum; `tool` stages such files."""
+@dataclass(frozen=True)
+class Wanted:
+    """A file of a staged set."""
+
+    blobs: Blobs
+    folder: str
+    file: File
+    tool: str = "jobs.stage_data"  # stages such files
+
+    @property
+    def name(self) -> str:
+        """Return its name in the store."""
+        return f"{self.folder}/{self.file.name}"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of this node, shared by its processes."""
+
+    folder: Path
+    limit: int  # bytes
+
+
+def read_verified(wanted: Wanted, cache: Cache | None) -> bytes:
+    """Return the file's bytes, equal to the manifest's checksum."""
+    buffer = blank(wanted.file.size)
+    with buffer.getbuffer() as view:
+        read_into(wanted, cache, [view])
+    return buffer.getvalue()
+
+
+def read_into(wanted: Wanted, cache: Cache | None, buffers: Sequence[memoryview]) -> None:
+    """Fill buffers, as long as the file together, one after the other; checked like `read_verified`."""
+    assert sum(map(len, buffers)) == wanted.file.size
     if cache is None:
-        return _download(blobs, f"{folder}/{file.name}", file, tool)
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{file.sha256}.lock"):
-        data = _read_cached(cache / file.sha256, file)
-        if data is None:
-            data = _download(blobs, f"{folder}/{file.name}", file, tool)
-            _fill(cache / file.sha256, data)
-            _trim(cache, limit)
-        return data
+        _download(wanted, buffers)
+        return
+    path = cache.folder / wanted.file.sha256
+    if _copy(path, wanted.file, buffers):
+        return
+    with _locked(path) as is_locked:
+        if is_locked and _copy(path, wanted.file, buffers):
+            return  # another process was faster
+        _download(wanted, buffers)
+        if is_locked:
+            _keep(cache, path, buffers)
 
 
-def _download(blobs: Blobs, name: str, file: File, tool: str) -> bytes:
-    got = "no such file"
+def _download(wanted: Wanted, buffers: Sequence[memoryview]) -> None:
+    file, got = wanted.file, "no such file"
     for _ in range(ATTEMPTS):
-        data = blobs.get(name)
-        if data is None:
+        size = fill(wanted.blobs, wanted.name, buffers)
+        if size is None:
             break
-        got = sha256(data)
+        got = _digest(buffers) if size == file.size else f"{size} bytes"
         if got == file.sha256:
-            return data
+            return
     raise ValueError(
-        f"{blobs.uri}/{name} does not match its manifest: want SHA-256 {file.sha256}, got {got}; "
-        f"remove the set's folder and stage it again with python -m {tool}."
+        f"{wanted.blobs.uri}/{wanted.name} does not match its manifest: want SHA-256 {file.sha256}, got "
+        f"{got}; remove the set's folder and stage it again with python -m {wanted.tool}."
     )
 
 
-def _read_cached(path: Path, file: File) -> bytes | None:
+def _digest(buffers: Sequence[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.hexdigest()
+
+
+def _copy(path: Path, file: File, buffers: Sequence[memoryview]) -> bool:
+    """Fill the buffers with the cached file; False if it is absent or damaged.
+
+    It is hashed unless this process has hashed it before and nobody has touched it since.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb", buffering=0) as handle:
+            before = _identity(handle)
+            is_known = _VERIFIED.get(path) == before
+            digest = _fill(handle, buffers, is_hashed=not is_known)
+            is_same = before[2] == file.size and before == _identity(handle)
+            is_whole = is_same and (is_known or digest == file.sha256)
     except FileNotFoundError:
-        return None
-    if sha256(data) != file.sha256:
-        return None
-    os.utime(path)
-    return data
+        return False
+    except OSError as error:
+        _LOG.warning("event=cache_unreadable file=%s error=%r", path, error.strerror)
+        return False
+    if not is_whole:
+        _LOG.warning("event=cache_damaged file=%s", path)
+        return False
+    if time.time_ns() - max(before[-2:]) > _SETTLED_NS:
+        _VERIFIED[path] = before
+    _touch(path)
+    return True
 
 
-def _fill(path: Path, data: bytes) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    aside.write_bytes(data)
-    aside.replace(path)
+def _identity(handle: FileIO) -> Identity:
+    """Return what changes when somebody writes to the file or puts another in its place."""
+    stat = os.fstat(handle.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _trim(cache: Path, limit: int) -> None:
-    """Remove the files used longest ago until at most `limit` bytes remain; the newest always stays."""
-    ages = []
-    for path in cache.iterdir():
-        with suppress(FileNotFoundError):  # another process trims too
-            if not path.suffix:
-                ages.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+def _fill(handle: FileIO, buffers: Sequence[memoryview], *, is_hashed: bool) -> str:
+    """Read the whole file into the buffers; return its digest if wanted, which is wrong if it ends early."""
+    digest = hashlib.sha256()
+    for buffer in buffers:
+        start = 0
+        while start < len(buffer):
+            num_bytes = handle.readinto(buffer[start : start + BLOCK_BYTES])
+            if not num_bytes:
+                return "too short"
+            if is_hashed:
+                digest.update(buffer[start : start + num_bytes])
+            start += num_bytes
+    return digest.hexdigest()
+
+
+def _keep(cache: Cache, path: Path, buffers: Sequence[memoryview]) -> None:
+    """Put the file into the folder if there is room; the caller holds its lock."""
+    size = sum(map(len, buffers))
+    if size > cache.limit:
+        return
+    try:
+        for part in cache.folder.glob("*.part"):
+            _sweep(part)
+        _shrink(cache.folder, cache.limit - size)
+        try:
+            _write(path, buffers)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not _free(cache.folder, size):
+                raise
+            _write(path, buffers)
+        _touch(path)
+        _shrink(cache.folder, cache.limit)  # others may have written meanwhile
+    except OSError as error:
+        _tell(cache.folder, error)
+
+
+def _write(path: Path, buffers: Sequence[memoryview]) -> None:
+    """Make the file appear whole, or leave nothing."""
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as handle:
+            handle.writelines(buffers)
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _free(folder: Path, num_bytes: int) -> bool:
+    """Give the disk so many bytes back; False if the folder has too few to matter."""
+    held = sum(size for _, size, _ in _contents(folder))
+    if held + shutil.disk_usage(folder).free < num_bytes:
+        return False
+    _shrink(folder, held - num_bytes)
+    return True
+
+
+def _shrink(folder: Path, limit: int) -> None:
+    """Remove the files used longest ago until at most `limit` bytes remain."""
     total = 0
-    for rank, (_, size, path) in enumerate(sorted(ages, reverse=True)):
+    for _, size, path in sorted(_contents(folder), reverse=True):
         total += size
-        if rank > 0 and total > limit:
+        if total > limit:
             path.unlink(missing_ok=True)
 
 
+def _contents(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return last use, size and path of each cached file."""
+    found = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process makes room too
+            if not path.suffix:
+                used = lock if (lock := _lock_of(path)).exists() else path
+                found.append((used.stat().st_mtime_ns, path.stat().st_size, path))
+    return found
+
+
+def _sweep(part: Path) -> None:
+    """Remove a file that nobody writes any more: its writer would hold the lock."""
+    with suppress(FileNotFoundError, BlockingIOError), _lock_of(part).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a digest; False where the folder cannot take one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock_of(path).open("a")
+    except OSError as error:
+        _tell(path.parent, error)
+        yield False
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield True
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name.partition('.')[0]}.lock")
+
+
+def _touch(path: Path) -> None:
+    """Note the use of a file on its lock: a time on the file itself would look like a change."""
+    with suppress(OSError):
+        os.utime(_lock_of(path))
+
+
+def _tell(folder: Path, error: OSError) -> None:
+    """Warn once that the folder keeps nothing; what is not about room or a read-only disk is an error."""
+    if error.errno not in FULL:
+        raise error
+    if folder not in _TOLD:
+        _TOLD.add(folder)
+        _LOG.warning(
+            "event=cache_full folder=%s error=%r effect=%r",
+            folder,
+            error.strerror,
+            "files that are not there yet are read from the store each time; make room",
+        )

@@ -2,17 +2,23 @@
 
 import functools
 import io
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from orchestrator.blobs import Blobs
 from orchestrator.datasets.builtin import BUILTINS, staged
-from orchestrator.datasets.cache import read_verified
+from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse, sha256
+
+READERS = 4  # files of a set that are read at once: while one is hashed another is on its way
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,11 @@ class Location:
     blobs: Blobs | None = None  # root that holds <name>/manifest.json; None: only the built-in sets
     cache: Path | None = None  # node-local folder for their files; None reads the store each time
     cache_bytes: int = 32 * 2**30  # the folder's limit
+
+    @property
+    def node_cache(self) -> Cache | None:
+        """Return the folder with its limit."""
+        return Cache(self.cache, self.cache_bytes) if self.cache else None
 
 
 @dataclass(frozen=True)
@@ -57,88 +68,128 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What makes two loads the same load: the digest, not the store object it is read with."""
+class _Found:
+    """A set at one moment. What makes two loads the same load is what it holds, not where it was found."""
 
-    name: str
     description: Description
-    location: Location = field(compare=False)
+    manifest: Manifest = field(compare=False)
+    blobs: Blobs = field(compare=False)
+    cache: Cache | None = field(compare=False)
+
+    def wanted(self, file: File) -> Wanted:
+        """Return what the cache wants to know of a file."""
+        return Wanted(self.blobs, self.description.name, file)
 
 
 def describe(name: str, location: Location) -> Description:
     """Return what the manifest says of a set; an unknown name raises with the known ones."""
-    manifest, digest, blobs = _manifest(name, location)
-    return Description(
+    return _find(name, location).description
+
+
+def verify(name: str, location: Location) -> Description:
+    """Check the checksum of every file of the set."""
+    found = _find(name, location)
+
+    def check(file: File) -> None:
+        read_into(found.wanted(file), found.cache, [memoryview(bytearray(file.size))])
+
+    _together(check, _files(found.manifest))
+    return found.description
+
+
+def load(name: str, location: Location) -> Dataset:
+    """Return the set, verified; later calls of this process share the arrays."""
+    return _load(_find(name, location))
+
+
+def load_labels(name: str, location: Location) -> Labels:
+    """Return labels and splits, verified, without reading a pixel."""
+    return _load_labels(_find(name, location))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(found: _Found) -> Dataset:
+    shards = list(_shards(found))
+    images = np.empty((found.manifest.kept, *found.manifest.image_shape), dtype=np.uint8)
+    _together(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards)
+    images.flags.writeable = False
+    labels, splits = _load_labels(found)
+    return Dataset(found.description, images, labels, found.manifest.class_names, splits)
+
+
+@functools.lru_cache(maxsize=32)
+def _load_labels(found: _Found) -> Labels:
+    splits = found.manifest.splits
+    files = [found.manifest.labels, *(entry.file for entry in splits.values())]
+    labels, *codes = _together(lambda file: _read_array(found, file), files)
+    for array in (labels, *codes):
+        array.flags.writeable = False
+    return Labels(labels, dict(zip(splits, codes, strict=True)))
+
+
+def _read_array(found: _Found, file: File) -> np.ndarray:
+    data = read_verified(found.wanted(file), found.cache)
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def _shards(found: _Found) -> Iterator[tuple[File, slice]]:
+    """Pair each shard with its rows of the set: what is not pixels is headers, all equally long."""
+    files, kept = found.manifest.images, found.manifest.kept
+    row = math.prod(found.manifest.image_shape)
+    header, rest = divmod(sum(file.size for file in files) - kept * row, len(files) or 1)
+    is_plausible = files and kept > 0 and row > 0 and header > 0 and not rest
+    if not is_plausible or any(file.size <= header or (file.size - header) % row for file in files):
+        raise _unlike_its_manifest(found, f"shards that cannot hold {kept} images")
+    start = 0
+    for file in files:
+        stop = start + (file.size - header) // row
+        yield file, slice(start, stop)
+        start = stop
+
+
+def _read_rows(found: _Found, file: File, rows: np.ndarray) -> None:
+    """Read one shard, verified, into its rows."""
+    header = memoryview(bytearray(file.size - rows.nbytes))
+    read_into(found.wanted(file), found.cache, [header, rows.data.cast("B")])
+    stream = io.BytesIO(header)
+    np.lib.format.read_magic(stream)
+    described = np.lib.format.read_array_header_1_0(stream)
+    if described != (rows.shape, False, rows.dtype) or stream.tell() != len(header):
+        raise _unlike_its_manifest(found, f"{file.name} of {described}, not {(rows.shape, False, 'uint8')}")
+
+
+def _together(call: Callable[[S], T], items: Iterable[S]) -> list[T]:
+    """Return the results in order, of a few calls at once; the first error ends what has not begun."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(call, items))
+
+
+def _find(name: str, location: Location) -> _Found:
+    """Read the manifest."""
+    is_builtin = name in BUILTINS
+    blobs = staged(name) if is_builtin else location.blobs
+    data = blobs.get(f"{name}/manifest.json") if blobs is not None and NAME.fullmatch(name) else None
+    if blobs is None or data is None:
+        raise ValueError(_unknown(name, location))
+    manifest = parse(data, f"{blobs.uri}/{name}/manifest.json")
+    description = Description(
         name=name,
-        digest=digest,
-        source="built-in" if name in BUILTINS else f"{blobs.uri.rstrip('/')}/{name}",
+        digest=sha256(data),
+        source="built-in" if is_builtin else f"{blobs.uri.rstrip('/')}/{name}",
         num_images=manifest.kept,
         num_classes=len(manifest.class_names),
         image_shape=manifest.image_shape,
         splits=tuple(sorted(manifest.splits)),
         class_names=manifest.class_names,
     )
+    return _Found(description, manifest, blobs, None if is_builtin else location.node_cache)
 
 
-def verify(name: str, location: Location) -> Description:
-    """Check the checksum of every file of the set."""
-    manifest, _, blobs = _manifest(name, location)
-    for file in _files(manifest):
-        read_verified(
-            blobs, name, file, location.cache if name not in BUILTINS else None, location.cache_bytes
-        )
-    return describe(name, location)
-
-
-def load(name: str, location: Location) -> Dataset:
-    """Return the set, verified; later calls of this process share the arrays."""
-    return _load(_Request(name, describe(name, location), location))
-
-
-def load_labels(name: str, location: Location) -> Labels:
-    """Return labels and splits, verified, without reading a pixel."""
-    return _load_labels(_Request(name, describe(name, location), location))
-
-
-@functools.lru_cache(maxsize=8)
-def _load(request: _Request) -> Dataset:
-    manifest, _, _ = _manifest(request.name, request.location)
-    images = np.empty((manifest.kept, *manifest.image_shape), dtype=np.uint8)
-    start = 0
-    for file in manifest.images:
-        shard = _read(request, file)
-        images[start : start + len(shard)] = shard
-        start += len(shard)
-    images.flags.writeable = False
-    labels, splits = _load_labels(request)
-    return Dataset(request.description, images, labels, manifest.class_names, splits)
-
-
-@functools.lru_cache(maxsize=32)
-def _load_labels(request: _Request) -> Labels:
-    manifest, _, _ = _manifest(request.name, request.location)
-    labels = _read(request, manifest.labels)
-    splits = {split: _read(request, entry.file) for split, entry in manifest.splits.items()}
-    for array in (labels, *splits.values()):
-        array.flags.writeable = False
-    return Labels(labels, splits)
-
-
-def _read(request: _Request, file: File) -> np.ndarray:
-    """Read one array, verified."""
-    name, location = request.name, request.location
-    _, _, blobs = _manifest(name, location)
-    cache = location.cache if name not in BUILTINS else None
-    data = read_verified(blobs, name, file, cache, location.cache_bytes)
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _manifest(name: str, location: Location) -> tuple[Manifest, str, Blobs]:
-    blobs = staged(name) if name in BUILTINS else location.blobs
-    data = blobs.get(f"{name}/manifest.json") if blobs is not None and NAME.fullmatch(name) else None
-    if blobs is None or data is None:
-        raise ValueError(_unknown(name, location))
-    return parse(data, f"{blobs.uri}/{name}/manifest.json"), sha256(data), blobs
+def _unlike_its_manifest(found: _Found, what: str) -> ValueError:
+    return ValueError(
+        f"{found.description.source} has {what}; remove that folder and stage the set again with "
+        "python -m jobs.stage_data."
+    )
 
 
 def _files(manifest: Manifest) -> Iterator[File]:

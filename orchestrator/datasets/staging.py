@@ -1,12 +1,13 @@
 """Write a source as uint8 shards, labels and split files; the manifest goes last and makes the set exist.
 
 One shard is about 64 MiB: reading whole shards is the fastest way from any store to memory, and one object
-per image the slowest.
+per image the slowest. Files are named by their content: a staging that was killed and is started again sends
+only what is not there.
 """
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,8 @@ PER_CLASS_SEED = 0
 NAMES_KEPT = 100  # dropped files listed by name, for each reason
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
+OnFile = Callable[[File, bool], None]
+"""Told of each file that is in the store now, and whether it had to be sent."""
 
 
 @dataclass
@@ -47,8 +50,37 @@ class _Tally:
             self.names.append(name)
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """Where the files of a set go."""
+
+    blobs: Blobs
+    name: str
+    on_file: OnFile
+    there: Mapping[str, int]  # name in the store -> bytes, as it was at the start
+
+    def write(self, stem: str, array: np.ndarray) -> File:
+        """Store the array, unless a file of its name and size is there: reading verifies it anyway."""
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        data = buffer.getvalue()
+        digest = sha256(data)
+        file = File(name=f"{stem}-{digest[:12]}.npy", size=len(data), sha256=digest)
+        where = f"{self.name}/{file.name}"
+        is_missing = self.there.get(where) != file.size
+        if is_missing:
+            self.blobs.put(where, data)
+        self.on_file(file, is_missing)
+        return file
+
+
 def publish(
-    source: Source, options: Options, blobs: Blobs, name: str, progress: Progress = iter
+    source: Source,
+    options: Options,
+    blobs: Blobs,
+    name: str,
+    progress: Progress = iter,
+    on_file: OnFile = lambda file, is_missing: None,
 ) -> tuple[Manifest, bool]:
     """Stage `source` under `name`; return its manifest and whether anything had to be written."""
     if not NAME.fullmatch(name):
@@ -64,7 +96,9 @@ def publish(
     for reason, names in source.left_out.items():
         for one in names:
             tally.drop(reason, one)
-    shape, shards = _write_images(_images(source, options, tally, progress), blobs, name)
+    there = {entry.name: entry.size for entry in blobs.entries(f"{name}/")}
+    folder = _Folder(blobs, name, on_file, there)
+    shape, shards = _write_images(_images(source, options, tally, progress), folder)
     labels, class_names = _kept_classes(source, options, np.array(tally.kept))
     manifest = Manifest(
         name=name,
@@ -78,8 +112,8 @@ def publish(
         class_names=class_names,
         image_shape=shape,
         images=shards,
-        labels=_write(blobs, name, "labels", labels),
-        splits=_write_splits(source, options, labels, tally, blobs, name),
+        labels=folder.write("labels", labels),
+        splits=_write_splits(source, options, labels, tally, folder),
     )
     if not blobs.put(f"{name}/manifest.json", dump(manifest), overwrite=False):
         other = parse(blobs.get(f"{name}/manifest.json") or b"", f"{name}/manifest.json")
@@ -167,7 +201,7 @@ def _kept_classes(source: Source, options: Options, kept: np.ndarray) -> tuple[n
 
 
 def _write_images(
-    images: Iterable[np.ndarray], blobs: Blobs, name: str
+    images: Iterable[np.ndarray], folder: _Folder
 ) -> tuple[tuple[int, int, int], tuple[File, ...]]:
     shards: list[File] = []
     pending: list[np.ndarray] = []
@@ -176,23 +210,23 @@ def _write_images(
         shape = shape or image.shape
         if image.shape != shape:
             raise ValueError(
-                f"images of {name} differ in size or channels ({_spell(shape)} and {_spell(image.shape)}); "
-                "pass --size and --channels."
+                f"images of {folder.name} differ in size or channels ({_spell(shape)} and "
+                f"{_spell(image.shape)}); pass --size and --channels."
             )
         pending.append(image)
         if len(pending) * image.nbytes >= SHARD_BYTES:
-            shards.append(_write(blobs, name, f"images-{len(shards):05d}", np.stack(pending)))
+            shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
             pending = []
     if pending:
-        shards.append(_write(blobs, name, f"images-{len(shards):05d}", np.stack(pending)))
+        shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
     if not shards:
-        raise ValueError(f"{name} would have no images; check the source and --on-bad.")
+        raise ValueError(f"{folder.name} would have no images; check the source and --on-bad.")
     height, width, channels = shape
     return (height, width, channels), tuple(shards)
 
 
 def _write_splits(
-    source: Source, options: Options, labels: np.ndarray, tally: _Tally, blobs: Blobs, name: str
+    source: Source, options: Options, labels: np.ndarray, tally: _Tally, folder: _Folder
 ) -> dict[str, Split]:
     drawn: dict[str, tuple[np.ndarray, SplitRule | None]] = {
         split: (make_split(labels, rule.fractions, rule.seed), rule) for split, rule in options.splits.items()
@@ -201,19 +235,9 @@ def _write_splits(
     entries = {}
     for split, (codes, rule) in {**given, **drawn}.items():
         train, auxiliary, evaluation = np.bincount(codes, minlength=len(PARTS)).tolist()
-        file = _write(blobs, name, f"splits/{split}", codes)
+        file = folder.write(f"splits/{split}", codes)
         entries[split] = Split(file=file, rule=rule, counts=(train, auxiliary, evaluation))
     return entries
-
-
-def _write(blobs: Blobs, name: str, stem: str, array: np.ndarray) -> File:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    data = buffer.getvalue()
-    digest = sha256(data)
-    file = File(name=f"{stem}-{digest[:12]}.npy", size=len(data), sha256=digest)
-    blobs.put(f"{name}/{file.name}", data)
-    return file
 
 
 def _spell(shape: tuple[int, ...]) -> str:

@@ -1,5 +1,6 @@
 """Built-in and staged sets by name; a turned bit is always found."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,52 @@ def test_a_broken_manifest_is_one_line(blobs: DirectoryBlobs) -> None:
         ValueError, match=r"numbers/manifest.json is no manifest of format 1 \(name: Field required"
     ):
         describe("numbers", Location(blobs))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kept": 1796},
+        {"kept": 0},
+        {"images": []},
+        {"image_shape": [32, 32, 3]},
+        {"image_shape": [31, 33, 1]},
+        {"kept": 1797 * 2, "image_shape": [16, 32, 1]},
+        {"kept": 2**60},
+    ],
+)
+def test_a_manifest_that_counts_otherwise_than_its_shards_is_found(
+    blobs: DirectoryBlobs, change: dict[str, object]
+) -> None:
+    data = blobs.get("numbers/manifest.json")
+    assert data is not None
+    blobs.put("numbers/manifest.json", json.dumps({**json.loads(data), **change}).encode())
+    with pytest.raises(ValueError, match=r"^file:\S+/numbers has .*; remove that folder and stage the set"):
+        load("numbers", Location(blobs))
+
+
+ELSEWHERE = ["../labels-", "/labels-", "labels-/../", "splits/../labels-", ".labels-", "labels\n-"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_no_name_in_a_manifest_leads_out_of_the_folder(blobs: DirectoryBlobs, name: str) -> None:
+    data = blobs.get("numbers/manifest.json")
+    assert data is not None
+    manifest = json.loads(data)
+    manifest["labels"]["name"] = name + manifest["labels"]["name"].removeprefix("labels-")
+    blobs.put("numbers/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(ValueError, match=r"labels\.name: String should match pattern"):
+        load("numbers", Location(blobs))
+
+
+def test_a_split_cannot_be_called_as_what_lies_above(blobs: DirectoryBlobs) -> None:
+    data = blobs.get("numbers/manifest.json")
+    assert data is not None
+    manifest = json.loads(data)
+    manifest["splits"]["half"]["file"]["name"] = "splits/..-0123456789ab.npy"
+    blobs.put("numbers/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(ValueError, match=r"^blob name 'numbers/splits/\.\.-0123456789ab\.npy' must be"):
+        load_labels("numbers", Location(blobs))
 
 
 def test_a_manifest_cannot_name_files_elsewhere(blobs: DirectoryBlobs) -> None:

@@ -58,6 +58,51 @@ def test_staging_again_writes_nothing() -> None:
     assert {name: blobs.get(name) for name in blobs.names("")} == before
 
 
+class Dying(MemoryBlobs):
+    """Ends the staging when it has taken so many files; counts what it is sent."""
+
+    def __init__(self, num_files: int) -> None:
+        super().__init__("memory")
+        self.left = num_files
+        self.sent: list[str] = []
+
+    def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
+        """Keep the object or die."""
+        if self.left == 0:
+            raise ConnectionError("killed")
+        self.left -= 1
+        self.sent.append(name)
+        return super().put(name, data, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("num_files", range(10))
+def test_a_staging_that_ended_early_sends_only_the_rest(
+    num_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "SHARD_BYTES", 7 * 64)
+    _, whole = staged(small())
+    blobs = Dying(num_files)
+    with pytest.raises(ConnectionError, match="killed"):
+        publish(small(), Options(), blobs, "set")
+    blobs.left = 100
+    told: list[tuple[str, bool]] = []
+    publish(small(), Options(), blobs, "set", on_file=lambda file, is_new: told.append((file.name, is_new)))
+    assert sorted(blobs.sent) == whole.names(""), "something was sent twice"
+    assert {name: blobs.get(name) for name in blobs.names("")} == {
+        name: whole.get(name) for name in whole.names("")
+    }
+    assert [is_new for _, is_new in told] == [False] * num_files + [True] * (9 - num_files)
+
+
+def test_a_file_of_another_size_is_sent_again() -> None:
+    _, whole = staged(small())
+    (shard,) = whole.names("set/images-")
+    blobs = MemoryBlobs("memory")
+    blobs.put(shard, b"half")
+    publish(small(), Options(), blobs, "set")
+    assert blobs.get(shard) == whole.get(shard)
+
+
 def test_another_set_under_a_taken_name_is_refused() -> None:
     _, blobs = staged(small())
     with pytest.raises(ValueError, match=r"memory/set already holds another set .*choose another --name"):

@@ -2,12 +2,18 @@
 
 import gzip
 import hashlib
+import signal
 import struct
+import subprocess
+import sys
+import threading
 import zipfile
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torchvision.datasets
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -18,6 +24,8 @@ from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
 from orchestrator.spec import Auxiliary, Data
 from tests import s3
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def stage(*arguments: object) -> Result:
@@ -155,6 +163,115 @@ def test_nothing_but_text_without_a_terminal(tmp_path: Path) -> None:
     result = stage("digits", tmp_path)
     assert "\x1b" not in result.output
     assert "staging" not in result.output
+
+
+INTERRUPTED = """
+from orchestrator.datasets import staging
+staging.SHARD_BYTES = 200_000
+from jobs.stage_data import app
+app()
+"""
+
+
+def test_a_killed_staging_that_is_started_again_sends_only_the_rest(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, bucket = tmp_path / "whole", s3.new_bucket(s3_endpoint)
+    command = [sys.executable, "-c", INTERRUPTED, "photo-patches"]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True, cwd=ROOT, timeout=120)
+    arrays = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*.npy"))
+    assert len(arrays) > 30
+    there = open_blobs(f"s3://{bucket}/data")
+    with s3.Proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        enough = threading.Event()
+        proxy.on_request = lambda method, path: enough.set() if sent(proxy) > 12 else None
+        first = subprocess.Popen([*command, f"s3://{bucket}/data"], cwd=ROOT, stdout=subprocess.DEVNULL)
+        assert enough.wait(120)
+        first.kill()
+        assert first.wait(30) == -signal.SIGKILL
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        before = [name for name in there.names("") if name.endswith(".npy")]
+        assert 0 < len(before) < len(arrays)
+        assert "photo-patches/manifest.json" not in there.names("")
+        proxy.asked.clear()
+        proxy.on_request = lambda method, path: None
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        again = [*command, f"s3://{bucket}/data"]
+        done = subprocess.run(again, check=True, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert sent(proxy) == len(arrays) - len(before)
+    said = (
+        f"files: {len(arrays) - len(before)} sent, {len(before)} were there from a staging that ended early"
+    )
+    assert said in done.stdout
+    for name in (*arrays, "photo-patches/manifest.json"):
+        assert there.get(name) == (whole / name).read_bytes()
+
+
+def sent(proxy: s3.Proxy) -> int:
+    """Return how many arrays were put."""
+    return sum(method == "PUT" and path.endswith(".npy") for method, path, _ in proxy.asked)
+
+
+def idx(data: np.ndarray) -> bytes:
+    """Return an array as torchvision's archives hold it."""
+    return struct.pack(f">HBB{data.ndim}I", 0, 8, data.ndim, *data.shape) + data.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "called", "more"),
+    [
+        ("mnist", "MNIST", {}),
+        ("fashion-mnist", "FashionMNIST", {}),
+        ("emnist", "EMNIST", {"split": "balanced"}),
+        ("emnist-letters", "EMNIST", {"split": "balanced"}),
+        ("cifar10", "CIFAR10", {}),
+    ],
+)
+def test_torchvision_fetches_only_when_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, called: str, more: dict[str, str]
+) -> None:
+    asked = []
+
+    def fetch(root: str, **options: object) -> None:
+        asked.append((root, options))
+        raise URLError("no network\nhere")
+
+    monkeypatch.setattr(torchvision.datasets, called, fetch)
+    folder = tmp_path / "raw"
+    assert "needs an existing folder" in stage(f"{source}:{folder}", tmp_path / "out").stderr
+    assert asked == []
+    result = stage(f"{source}:{folder}", tmp_path / "out", "--download")
+    assert asked == [(str(folder), {"download": True, **more})]
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: SOURCE={source}:{folder} could not be downloaded (URLError: <urlopen error no network "
+        "here>); try again, or put the files into that folder as torchvision does.\n"
+    )
+
+
+def test_what_torchvision_fetched_is_staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(root: str, *, download: bool) -> None:
+        raw_files = Path(root) / "MNIST" / "raw"
+        raw_files.mkdir(parents=True)
+        for part, size in (("train", 60), ("t10k", 20)):
+            images = np.arange(size * 784, dtype=np.uint32).reshape(size, 28, 28) * 7 >> 3
+            (raw_files / f"{part}-images-idx3-ubyte").write_bytes(idx(images % 251))
+            (raw_files / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(size) % 10))
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fetch)
+    output = staged(f"mnist:{tmp_path / 'raw'}", tmp_path / "out", "--download")
+    assert "images: 80 seen" in output
+
+
+def test_only_torchvisions_sets_can_be_fetched(tmp_path: Path) -> None:
+    for source in ("digits", "celeba:/data", "mnist", str(tmp_path)):
+        result = stage(source, tmp_path / "out", "--download")
+        assert result.exit_code == 2
+        assert result.stderr == (
+            "error: --download fetches mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR, but "
+            f"SOURCE={source}; correct SOURCE or drop --download.\n"
+        )
 
 
 def people(folder: Path) -> Path:
