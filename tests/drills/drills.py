@@ -1,0 +1,300 @@
+"""Fault drills on a whole cluster: `python -m tests.drills.drills [NAME ...]` prints a table with figures.
+
+Every drill runs the same small study, does one harm to it, and ends with the same table as an undisturbed run
+in one process, every trial told to MLflow once, nothing left running and at most one checkpoint interval of
+work done twice for each kill.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.artifacts import Artifacts
+from tests import servers
+from tests.drills.rig import ROOT, Rig, events, rig, table, told
+
+STUDY = """
+study: {name}
+base:
+  data: {{dataset: digits, split: even, class_pool: 5}}
+  target:
+    classes: 3
+    model: {{name: ami-digit, width: 0.0625}}
+    pretrain: {{recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}}}
+    recipe: {{epochs: {epochs}, batch_size: 32, learning_rate: 0.001}}
+  auxiliary: {{size: 100}}
+  attack:
+    model: {{name: ami-digit, width: 0.0625}}
+    recipe: {{epochs: {attack_epochs}, batch_size: 16, learning_rate: 0.003}}
+  judge:
+    model: {{name: ami-digit, width: 0.0625}}
+    recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}
+sweep:
+  release.truncation: [1, 3]
+  auxiliary.kind: [same-heldout, distinct]
+  target.budget: [full, block2]
+resources: {{checkpoint_seconds: 0.5}}
+"""
+TRIALS = 8
+
+
+def write_study(folder: Path, name: str, epochs: int = 12, attack_epochs: int = 60, more: str = "") -> Path:
+    """Write the drill's study under a name of its own, so that each drill has an MLflow experiment."""
+    path = folder / f"{name}.yaml"
+    path.write_text(STUDY.format(name=name, epochs=epochs, attack_epochs=attack_epochs) + more)
+    return path
+
+
+def run_locally(study: Path, out: Path, *options: str) -> bytes:
+    """Return the table of an undisturbed run in one process."""
+    words = [sys.executable, "-m", "jobs.sweep", str(study), "--local", "--ship-later", "--out", str(out)]
+    done = subprocess.run(
+        [*words, *options], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (out / study.stem / "results.csv").read_bytes()
+
+
+@dataclass
+class Drill:
+    """One sweep on the rig, watched from outside."""
+
+    rig: Rig
+    name: str
+    folder: Path
+    store_uri: str = ""
+    store: Artifacts = field(init=False)
+    study: Path = field(init=False)
+    jobs: list[str] = field(default_factory=list)
+    kills: int = 0
+
+    def __post_init__(self) -> None:
+        self.study = write_study(self.folder, self.name)
+        self.store_uri, self.store = self.rig.store(self.name)
+
+    def submit(self, *options: str) -> str:
+        """Submit the sweep, the same command each time."""
+        self.jobs.append(self.rig.submit(self.study, self.store_uri, *options))
+        return self.jobs[-1]
+
+    def reach(self, artifacts: int) -> None:
+        """Wait until so many stages are published."""
+        job = self.jobs[-1]
+
+        def is_there() -> bool:
+            if len(self.store.keys()) >= artifacts:
+                return True
+            status = self.rig.status(job)
+            assert status in ("PENDING", "RUNNING"), f"{job} {status} too early: {self.rig.logs(job)[-3000:]}"
+            return False
+
+        self.rig.until(is_there, f"{artifacts} stages of {self.name} are published")
+
+    def training(self) -> None:
+        """Wait until a training has left a checkpoint: the next kill falls into it."""
+        self.rig.until(lambda: bool(self.store.blobs.names("checkpoints/")), "a training leaves a checkpoint")
+
+    def kill(self, role: str) -> None:
+        """Kill -9 one process in that role."""
+        self.rig.kill(role)
+        self.kills += 1
+
+    def end(self, want: str = "SUCCEEDED") -> None:
+        """Wait for the last job's end."""
+        status = self.rig.wait(self.jobs[-1])
+        assert status == want, f"{status} instead of {want}: {self.rig.logs(self.jobs[-1])[-4000:]}"
+
+    def redone(self) -> int:
+        """Return how many epochs were run beyond those that the stored trainings have."""
+        found = {key: self.store.find(key) for key in self.rig.epochs_run()}
+        needed = {key: _epochs(artifact.spec) for key, artifact in found.items() if artifact}
+        run = self.rig.epochs_run()
+        return sum(max(0, run[key] - number) for key, number in needed.items())
+
+    def check(self, reference: bytes) -> None:
+        """Hold the sweep against everything that must be so after any harm."""
+        found = table(self.store, self.name)
+        assert found == reference, "another table"
+        self.rig.until(lambda: told(self.rig, self.name)["sweeps"] == ["FINISHED"], "MLflow is told", 60)
+        mlflow = told(self.rig, self.name)
+        assert mlflow["trials"] == {"FINISHED": TRIALS}, mlflow
+        assert mlflow["distinct"] == TRIALS, mlflow
+        assert mlflow["most_points_a_step"] == 1, mlflow
+        assert not self.store.blobs.names("checkpoints/"), "a checkpoint was left"
+        assert not self.store.blobs.names("conflicts/"), "two runs of a stage gave different bytes"
+
+
+def _epochs(spec: dict) -> int:
+    """Return the epochs of the training that a stage is, from its sub-specs."""
+    for role in ("attack", "judge", "pretrain", "target"):
+        if recipe := spec.get(role, {}).get("recipe"):
+            return int(recipe["epochs"])
+    return 0
+
+
+def kill_one(role: str) -> Callable[[Drill], None]:
+    """Return a drill that kills one process in the middle of a training."""
+
+    def act(drill: Drill) -> None:
+        drill.submit()
+        drill.reach(3)
+        drill.training()
+        drill.kill(role)
+        if role == "raylet":
+            drill.rig.mend_nodes()
+        drill.end()
+
+    return act
+
+
+def kill_driver(drill: Drill) -> None:
+    """Kill the sweep's own process, then submit the same command again."""
+    drill.submit()
+    drill.reach(3)
+    drill.training()
+    before = {key: drill.store.find(key) for key in drill.store.keys()}  # noqa: SIM118 - a store is no dict
+    drill.kill("sweep driver")
+    drill.end("FAILED")
+    drill.submit()
+    drill.end()
+    assert all(drill.store.find(key) == artifact for key, artifact in before.items()), "a stage was repeated"
+
+
+def stop_job(drill: Drill) -> None:
+    """`ray job stop`: SIGTERM with 30 s until SIGKILL."""
+    drill.submit()
+    drill.reach(3)
+    drill.training()
+    began = time.monotonic()
+    words = ["ray", "job", "stop", drill.jobs[-1]]
+    subprocess.run(words, env=drill.rig.client, capture_output=True, check=True, timeout=60)
+    drill.end("STOPPED")
+    print(f"    stopped within {time.monotonic() - began:.1f} s")
+    assert told(drill.rig, drill.name)["sweeps"] == ["KILLED"]
+    assert events(drill.store, "interrupted"), "the journal does not say that the sweep was interrupted"
+    assert drill.store.blobs.names("checkpoints/"), "the running trainings left no checkpoint"
+    assert "interrupted; the same command goes on from here" in drill.rig.logs(drill.jobs[-1])
+    drill.kills += 1
+    drill.submit()
+    drill.end()
+
+
+def drain_node(drill: Drill) -> None:
+    """A spot notice: the node of a worker goes in 30 s; its training moves before that."""
+    drill.submit()
+    drill.reach(3)
+    drill.training()
+    worker = drill.rig.processes("train worker")[0]
+    node = drill.rig.node_of(worker)
+    drill.rig.notice(node, 30)
+    began = time.monotonic()
+    drill.rig.until(lambda: not worker.is_running(), "the worker leaves", 30)
+    print(f"    the worker left {time.monotonic() - began:.1f} s after the notice")
+    time.sleep(max(0.0, 30 - (time.monotonic() - began)))
+    servers.end(node)
+    drill.kills += 1
+    drill.rig.mend_nodes()
+    drill.end()
+
+
+def mlflow_down(drill: Drill) -> None:
+    """MLflow dies in mid-sweep and comes back after 60 s."""
+    drill.submit()
+    drill.reach(6)
+    drill.rig.kill_mlflow()
+    time.sleep(60)
+    drill.rig.start_mlflow()
+    drill.end()
+
+
+def s3_down(drill: Drill) -> None:
+    """S3 answers 503 for 15 s and resets every connection for 15 s."""
+    drill.submit()
+    drill.reach(5)
+    for fault in ("503", "reset"):
+        drill.rig.proxy.fail(fault, 15.0)
+        time.sleep(15.0)
+    drill.end()
+
+
+def bad_bytes(drill: Drill) -> None:
+    """Bodies arrive cut and with a flipped bit; an artifact rots at rest."""
+    drill.submit()
+    drill.reach(4)
+    drill.rig.proxy.faults += [("GET", "cut"), ("GET", "flip"), ("GET", "cut"), ("GET", "flip")]
+    rotten = next(key for key in drill.store.keys())  # noqa: SIM118
+    artifact = drill.store.find(rotten)
+    assert artifact is not None
+    file = max(artifact.files.values(), key=lambda one: one.size)
+    data = bytearray(drill.store.blobs.get(file.object) or b"")
+    data[len(data) // 2] ^= 1
+    drill.store.blobs.put(file.object, bytes(data))
+    drill.end()
+    drill.submit()  # whoever reads the rotten file takes it out of the way; it is built again
+    drill.end()
+
+
+def two_sweeps(drill: Drill) -> None:
+    """Two sweeps that share stages run at the same time on one store."""
+    other = write_study(drill.folder, f"{drill.name}-other", more="")
+    text = other.read_text().replace("release.truncation: [1, 3]", "release.truncation: [1, 2, 3]")
+    other.write_text(text)
+    drill.submit()
+    second = drill.rig.submit(other, drill.store_uri)
+    drill.end()
+    assert drill.rig.wait(second) == "SUCCEEDED", drill.rig.logs(second)[-3000:]
+    built = [key for event in events(drill.store, "ended") for key in event["built"]]
+    assert len(built) == len(set(built)), "a shared stage was built twice"
+    assert set(built) == set(drill.store.keys())
+    assert drill.redone() == 0
+
+
+DRILLS: dict[str, Callable[[Drill], None]] = {
+    "kill-train-worker": kill_one("train worker"),
+    "kill-trial-driver": kill_one("trial driver"),
+    "kill-raylet": kill_one("raylet"),
+    "kill-train-controller": kill_one("train controller"),
+    "kill-broker": kill_one("broker"),
+    "kill-leases": kill_one("leases"),
+    "kill-sweep-driver": kill_driver,
+    "stop-job": stop_job,
+    "spot-notice": drain_node,
+    "mlflow-down-60s": mlflow_down,
+    "s3-down-30s": s3_down,
+    "bad-bytes": bad_bytes,
+    "two-sweeps": two_sweeps,
+}
+
+
+def run(names: Sequence[str], folder: Path) -> list[str]:
+    """Run drills one after the other on one rig; return those that failed."""
+    reference = run_locally(write_study(folder, "reference"), folder / "reference")
+    failed = []
+    with rig(folder) as running:
+        print(f"{'drill':24}{'kills':>6}{'epochs redone':>15}{'seconds':>9}", flush=True)
+        for name in names:
+            drill, began = Drill(running, name, folder), time.monotonic()
+            try:
+                DRILLS[name](drill)
+                drill.check(reference)
+                words = "same table"
+            except (AssertionError, TimeoutError, ValueError) as error:
+                words = f"FAILED: {error}"
+                failed.append(name)
+            spent = time.monotonic() - began
+            print(f"{name:24}{drill.kills:6}{drill.redone():15}{spent:9.0f}  {words}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *DRILLS], help="drills; default: all")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="drills-") as scratch:
+        sys.exit(bool(run(arguments.names or list(DRILLS), Path(scratch))))
