@@ -2,12 +2,14 @@
 
 import http.client
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,13 +70,18 @@ class Proxy:
     """Forwards to an endpoint; each entry of `faults` (method, fault) is spent on the next such request.
 
     lost: forwarded, but the answer never comes back; cut: half of the body; flip: one bit of it is turned;
-    drip: the body comes a byte at a time; blunt: forwarded without its condition; 503, 409: answered here,
-    not forwarded.
+    drip: the body comes a byte at a time; slow: at 4 MB/s; blunt: forwarded without its condition; whole:
+    forwarded without its range; reset: the connection ends before anything is forwarded; 503, 409, 403:
+    answered here, not forwarded.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.faults: list[tuple[str, str]] = []
         self.seen: list[str] = []  # methods, in order
+        self.asked: list[tuple[str, str, str]] = []  # method, path and query, range
+        self.on_request: Callable[[str, str], None] = lambda method, path: None
+        self.turn = threading.Lock()
+        self._outage = ("", 0.0)  # fault of every request, and until when on the monotonic clock
         self._upstream = urlsplit(endpoint).netloc
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -91,9 +98,17 @@ class Proxy:
         self._server.server_close()
         self._thread.join()
 
-    def fault(self, method: str) -> str:
+    def fail(self, fault: str, seconds: float) -> None:
+        """Give every request of the next seconds this fault."""
+        self._outage = (fault, time.monotonic() + seconds)
+
+    def fault(self, method: str, path: str, wanted: str) -> str:
         """Return the fault for this request, or an empty string."""
         self.seen.append(method)
+        self.asked.append((method, path, wanted))
+        self.on_request(method, path)
+        if time.monotonic() < self._outage[1]:
+            return self._outage[0]
         if self.faults and self.faults[0][0] == method:
             return self.faults.pop(0)[1]
         return ""
@@ -126,16 +141,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _pass(self) -> None:
-        fault = self.proxy.fault(self.command)
+        fault = self.proxy.fault(self.command, self.path, self.headers.get("Range") or "")
+        if fault == "reset":
+            self._reset()
+            return
         if fault.isdigit():
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self._send(_refusal(int(fault)), fault)
             return
-        answer = self.proxy.forward(self, skipped="If-None-Match" if fault == "blunt" else "Expect")
+        skipped = {"blunt": "If-None-Match", "whole": "Range"}.get(fault, "Expect")
+        # The server looks first and writes later, so that two at once could both be the first.
+        is_conditional = "If-None-Match" in self.headers
+        with self.proxy.turn if is_conditional else nullcontext():
+            answer = self.proxy.forward(self, skipped=skipped)
         if fault == "lost":
             self.close_connection = True
             return
         self._send(answer, fault)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.rfile.close()
+        self.connection.close()
 
     def _send(self, answer: Answer, fault: str) -> None:
         status, headers, body = answer
@@ -155,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _refusal(status: int) -> Answer:
-    code = {503: "SlowDown", 409: "ConditionalRequestConflict"}[status]
+    code = {503: "SlowDown", 409: "ConditionalRequestConflict", 403: "AccessDenied"}[status]
     return status, [], f"<Error><Code>{code}</Code></Error>".encode()
 
 
@@ -167,6 +195,10 @@ def _broken(body: bytes, fault: str) -> Iterator[bytes]:
     elif fault == "drip":
         for position in range(len(body)):
             yield body[position : position + 1]
+            time.sleep(0.05)
+    elif fault == "slow":
+        for position in range(0, len(body), 200_000):
+            yield body[position : position + 200_000]
             time.sleep(0.05)
     else:
         yield body

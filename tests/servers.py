@@ -84,7 +84,8 @@ def ray_head(
                 return
         finally:
             end(head)
-            shutil.rmtree(scratch, ignore_errors=True)
+            for used in Path("/tmp").glob(f"{Path(scratch).name}*"):
+                shutil.rmtree(used, ignore_errors=True)
     raise RuntimeError(f"the Ray head did not start: {(folder / f'head-{STARTS}.log').read_text()[-2000:]}")
 
 
@@ -103,8 +104,11 @@ def ray_node(cluster: Cluster) -> Iterator[None]:
 def start_node(cluster: Cluster) -> subprocess.Popen[bytes]:
     """Start a node of one CPU; it joins some seconds later."""
     env = {**os.environ, **cluster.env}
-    log = cluster.folder / f"node-{secrets.token_hex(3)}.log"
-    return _ray_node(log, env, 1, f"--address={cluster.address}")
+    name = secrets.token_hex(3)
+    # A folder of its own, as on a machine of its own: nodes would tread on each other's copy of a job.
+    scratch = cluster.scratch.with_name(f"{cluster.scratch.name}-{name}")
+    options = [f"--address={cluster.address}", f"--temp-dir={scratch}"]
+    return _ray_node(cluster.folder / f"node-{name}.log", env, 1, *options)
 
 
 def wait_for_nodes(cluster: Cluster, number: int, seconds: float = 120) -> None:

@@ -6,11 +6,14 @@ work done twice for each kill.
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +30,11 @@ base:
     classes: 3
     model: {{name: ami-digit, width: 0.0625}}
     pretrain: {{recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}}}
-    recipe: {{epochs: {epochs}, batch_size: 32, learning_rate: 0.001}}
+    recipe: {{epochs: 12, batch_size: 32, learning_rate: 0.001}}
   auxiliary: {{size: 100}}
   attack:
     model: {{name: ami-digit, width: 0.0625}}
-    recipe: {{epochs: {attack_epochs}, batch_size: 16, learning_rate: 0.003}}
+    recipe: {{epochs: 60, batch_size: 16, learning_rate: 0.003}}
   judge:
     model: {{name: ami-digit, width: 0.0625}}
     recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}
@@ -39,15 +42,16 @@ sweep:
   release.truncation: [1, 3]
   auxiliary.kind: [same-heldout, distinct]
   target.budget: [full, block2]
-resources: {{checkpoint_seconds: 0.5}}
+  seed: {seeds}
+resources: {{checkpoint_seconds: 0.5, groups: 2}}
 """
-TRIALS = 8
+TRIALS = 8  # for each seed
 
 
-def write_study(folder: Path, name: str, epochs: int = 12, attack_epochs: int = 60, more: str = "") -> Path:
+def write_study(folder: Path, name: str, seeds: int = 1) -> Path:
     """Write the drill's study under a name of its own, so that each drill has an MLflow experiment."""
     path = folder / f"{name}.yaml"
-    path.write_text(STUDY.format(name=name, epochs=epochs, attack_epochs=attack_epochs) + more)
+    path.write_text(STUDY.format(name=name, seeds=list(range(seeds))))
     return path
 
 
@@ -68,15 +72,18 @@ class Drill:
     rig: Rig
     name: str
     folder: Path
+    seeds: int = 1
     store_uri: str = ""
     store: Artifacts = field(init=False)
     study: Path = field(init=False)
     jobs: list[str] = field(default_factory=list)
     kills: int = 0
+    before: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.study = write_study(self.folder, self.name)
+        self.study = write_study(self.folder, self.name, self.seeds)
         self.store_uri, self.store = self.rig.store(self.name)
+        self.before = self.rig.epochs_run()  # by the drills that came first: their stages have the same keys
 
     def submit(self, *options: str) -> str:
         """Submit the sweep, the same command each time."""
@@ -112,10 +119,9 @@ class Drill:
 
     def redone(self) -> int:
         """Return how many epochs were run beyond those that the stored trainings have."""
-        found = {key: self.store.find(key) for key in self.rig.epochs_run()}
-        needed = {key: _epochs(artifact.spec) for key, artifact in found.items() if artifact}
-        run = self.rig.epochs_run()
-        return sum(max(0, run[key] - number) for key, number in needed.items())
+        run = self.rig.epochs_run() - self.before
+        found = {key: self.store.find(key) for key in run}
+        return sum(run[key] - _epochs(artifact.spec) for key, artifact in found.items() if artifact)
 
     def check(self, reference: bytes) -> None:
         """Hold the sweep against everything that must be so after any harm."""
@@ -123,8 +129,8 @@ class Drill:
         assert found == reference, "another table"
         self.rig.until(lambda: told(self.rig, self.name)["sweeps"] == ["FINISHED"], "MLflow is told", 60)
         mlflow = told(self.rig, self.name)
-        assert mlflow["trials"] == {"FINISHED": TRIALS}, mlflow
-        assert mlflow["distinct"] == TRIALS, mlflow
+        trials = TRIALS * self.seeds
+        assert (mlflow["trials"], mlflow["distinct"]) == ({"FINISHED": trials}, trials), mlflow
         assert mlflow["most_points_a_step"] == 1, mlflow
         assert not self.store.blobs.names("checkpoints/"), "a checkpoint was left"
         assert not self.store.blobs.names("conflicts/"), "two runs of a stage gave different bytes"
@@ -185,20 +191,20 @@ def stop_job(drill: Drill) -> None:
     drill.end()
 
 
-def drain_node(drill: Drill) -> None:
-    """A spot notice: the node of a worker goes in 30 s; its training moves before that."""
+def end_node(drill: Drill) -> None:
+    """A node gets SIGTERM and SIGKILL 30 s later, as a pod that is taken away: its training moves before."""
     drill.submit()
     drill.reach(3)
     drill.training()
     worker = drill.rig.processes("train worker")[0]
     node = drill.rig.node_of(worker)
-    drill.rig.notice(node, 30)
     began = time.monotonic()
+    node.send_signal(signal.SIGTERM)
     drill.rig.until(lambda: not worker.is_running(), "the worker leaves", 30)
-    print(f"    the worker left {time.monotonic() - began:.1f} s after the notice")
-    time.sleep(max(0.0, 30 - (time.monotonic() - began)))
+    print(f"    the worker had saved and left {time.monotonic() - began:.1f} s after the notice")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        node.wait(30 - (time.monotonic() - began))
     servers.end(node)
-    drill.kills += 1
     drill.rig.mend_nodes()
     drill.end()
 
@@ -242,7 +248,7 @@ def bad_bytes(drill: Drill) -> None:
 
 def two_sweeps(drill: Drill) -> None:
     """Two sweeps that share stages run at the same time on one store."""
-    other = write_study(drill.folder, f"{drill.name}-other", more="")
+    other = write_study(drill.folder, f"{drill.name}-other")
     text = other.read_text().replace("release.truncation: [1, 3]", "release.truncation: [1, 2, 3]")
     other.write_text(text)
     drill.submit()
@@ -264,7 +270,7 @@ DRILLS: dict[str, Callable[[Drill], None]] = {
     "kill-leases": kill_one("leases"),
     "kill-sweep-driver": kill_driver,
     "stop-job": stop_job,
-    "spot-notice": drain_node,
+    "node-sigterm-30s": end_node,
     "mlflow-down-60s": mlflow_down,
     "s3-down-30s": s3_down,
     "bad-bytes": bad_bytes,

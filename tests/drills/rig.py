@@ -9,12 +9,11 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tests import s3, servers
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_NODES = 3
+NODE_STARTS = 8
 STOP_SECONDS = 30  # from SIGTERM to SIGKILL, as the recipes under cluster/ set it
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # What may be killed, by a word in its command line.
@@ -52,6 +52,7 @@ class Rig:
     cluster: servers.Cluster
     proxy: s3.Proxy
     bucket: str
+    num_nodes: int
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     mlflow: servers.MlflowServer | None = None
     _mlflow: ExitStack = field(default_factory=ExitStack)
@@ -140,40 +141,31 @@ class Rig:
         """Return the node that a process belongs to."""
         return next(node for node in self.nodes if process in _below(node.pid))
 
-    def notice(self, node: subprocess.Popen[bytes], seconds: int) -> None:
-        """Tell Ray, as the watcher on a spot node does, that a node goes in so long."""
-        raylet = next(p for p in _below(node.pid) if _name(p) == "raylet")
-        (node_id,) = re.findall(r"--node_id=(\w+)", _line(raylet))
-        words = [
-            sys.executable,
-            "-m",
-            "jobs.notice",
-            "--now",
-            "--seconds",
-            str(seconds),
-            "--node-id",
-            node_id,
-        ]
-        env = {**os.environ, **self.cluster.env}
-        subprocess.run(words, env=env, cwd=ROOT, check=True, timeout=60)
-
     def end_nodes(self) -> None:
         """End all worker nodes."""
         for node in self.nodes:
             servers.end(node)
 
     def mend_nodes(self) -> None:
-        """Start as many nodes as have died."""
-        alive = [node for node in self.nodes if node.poll() is None and _has_raylet(node)]
-        for node in self.nodes:
-            if node not in alive:
-                servers.end(node)
-        self.nodes = alive + [servers.start_node(self.cluster) for _ in range(NUM_NODES - len(alive))]
+        """Start as many nodes as are missing, one after the other: a busy machine may need several tries."""
+        for _ in range(NODE_STARTS):
+            alive = [node for node in self.nodes if node.poll() is None and _has_raylet(node)]
+            for node in self.nodes:
+                if node not in alive:
+                    servers.end(node)
+            self.nodes = alive
+            if len(alive) == self.num_nodes:
+                return
+            self.nodes.append(servers.start_node(self.cluster))
+            with suppress(RuntimeError):
+                servers.wait_for_nodes(self.cluster, len(self.nodes) + 1, 45)
+        raise RuntimeError(f"{len(self.nodes)} nodes instead of {self.num_nodes}; logs in {self.folder}")
 
     def epochs_run(self) -> Counter[str]:
         """Return how many epochs all workers ran, by stage key, from their logs."""
         counts: Counter[str] = Counter()
-        for log in self.cluster.scratch.glob("session_*/logs/worker-*.err"):
+        scratch = self.cluster.scratch
+        for log in scratch.parent.glob(f"{scratch.name}-*/session_2*/logs/worker-*.err"):
             key = ""
             for line in log.read_text(errors="replace").splitlines():
                 if found := TAKEN.search(line):
@@ -199,12 +191,11 @@ def rig(folder: Path, num_nodes: int = NUM_NODES) -> Iterator[Rig]:
         }
         stack.enter_context(_environment(extra))
         cluster = stack.enter_context(servers.ray_head(folder, cpus=0, extra=extra))
-        running = Rig(folder, cluster, proxy, s3.new_bucket(endpoint))
+        running = Rig(folder, cluster, proxy, s3.new_bucket(endpoint), num_nodes)
         stack.callback(lambda: running.end_nodes())
-        running.nodes = [servers.start_node(cluster) for _ in range(num_nodes)]
         running.start_mlflow()
         stack.enter_context(running._mlflow)
-        servers.wait_for_nodes(cluster, num_nodes + 1)
+        running.mend_nodes()
         yield running
 
 
