@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_PATH, ACTION_PATH = "/latest/api/token", "/latest/meta-data/spot/instance-action"
 ASK_SECONDS = 2.0  # for one answer of the metadata service
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 20.0
 
 
 def wait_for_notice(metadata_url: str, poll_seconds: float, sigterm_seconds: float) -> float:
@@ -64,9 +64,12 @@ def drain(seconds: float, node_id: str = "") -> None:
     words = [ray, "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "notice"]
     words += ["--deadline-remaining-seconds", str(round(seconds))]
     words += ["--node-id", node_id] if node_id else []
-    done = subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_SECONDS, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_SECONDS, check=False)
+        failed, reason = bool(done.returncode), (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    except subprocess.TimeoutExpired:
+        failed, reason = True, f"no answer within {DRAIN_SECONDS:g} s"
+    if failed:
         raise ValueError(f"ray did not take the notice: {reason}; check RAY_ADDRESS and RAY_AUTH_MODE.")
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,7 @@ class Drill:
     rig: Rig
     name: str
     folder: Path
+    reference: bytes  # the table of an undisturbed run
     seeds: int = 1
     store_uri: str = ""
     store: Artifacts = field(init=False)
@@ -123,10 +124,9 @@ class Drill:
         found = {key: self.store.find(key) for key in run}
         return sum(run[key] - _epochs(artifact.spec) for key, artifact in found.items() if artifact)
 
-    def check(self, reference: bytes) -> None:
+    def check(self) -> None:
         """Hold the sweep against everything that must be so after any harm."""
-        found = table(self.store, self.name)
-        assert found == reference, "another table"
+        assert table(self.store, self.name) == self.reference, "another table"
         self.rig.until(lambda: told(self.rig, self.name)["sweeps"] == ["FINISHED"], "MLflow is told", 60)
         mlflow = told(self.rig, self.name)
         trials = TRIALS * self.seeds
@@ -261,6 +261,56 @@ def two_sweeps(drill: Drill) -> None:
     assert drill.redone() == 0
 
 
+def bad_data(drill: Drill) -> None:
+    """A set on S3 whose shards arrive with a flipped bit and cut, read through a node cache without room."""
+    data = f"{drill.store_uri}-data"
+    words = [sys.executable, "-m", "jobs.stage_data", "digits", data, "--name", "numbers"]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    options = ["--set", "data.dataset=numbers", "--set", "data.split=default", "--data", data]
+    drill.reference = run_locally(drill.study, drill.folder / "numbers", *options)
+    left = ["cut", "flip", "cut", "flip"]
+
+    def harm(method: str, path: str) -> None:
+        if method == "GET" and "/images-" in path and left:
+            drill.rig.proxy.faults.insert(0, ("GET", left.pop()))
+
+    with full_disk(drill.folder / "cache") as cache:
+        drill.rig.proxy.on_request = harm
+        drill.submit(*options, "--cache", str(cache))
+        drill.end()
+        drill.rig.proxy.on_request = lambda method, path: None
+        assert not left, "no shard was read"
+        assert not any(file.suffix == "" for file in cache.iterdir()), "the cache had room"
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """Mount a file system without room for a shard."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def nan_loss(drill: Drill) -> None:
+    """Half of the trials have a step size at which the loss is soon no number."""
+    drill.submit()
+    drill.end()
+    study = drill.folder / f"{drill.name}-diverging.yaml"
+    text = drill.study.read_text().replace(f"study: {drill.name}", f"study: {study.stem}")
+    study.write_text(text.replace("sweep:", "sweep:\n  attack.recipe.learning_rate: [0.003, 1.0e+30]"))
+    job = drill.rig.submit(study, drill.store_uri)
+    assert drill.rig.wait(job) == "FAILED"
+    printed = drill.rig.logs(job)
+    assert printed.count("failed in stage inversion: the training loss is") == TRIALS, printed[-3000:]
+    assert "in epoch 1 of 60, batch" in printed
+    assert f"trials: {TRIALS} finished, {TRIALS} failed, 0 pruned" in printed
+    (mlflow,) = [told(drill.rig, study.stem)["trials"]]
+    assert mlflow == {"FINISHED": TRIALS, "FAILED": TRIALS}
+
+
 DRILLS: dict[str, Callable[[Drill], None]] = {
     "kill-train-worker": kill_one("train worker"),
     "kill-trial-driver": kill_one("trial driver"),
@@ -274,6 +324,8 @@ DRILLS: dict[str, Callable[[Drill], None]] = {
     "mlflow-down-60s": mlflow_down,
     "s3-down-30s": s3_down,
     "bad-bytes": bad_bytes,
+    "bad-data-full-cache": bad_data,
+    "nan-loss": nan_loss,
     "two-sweeps": two_sweeps,
 }
 
@@ -285,10 +337,10 @@ def run(names: Sequence[str], folder: Path) -> list[str]:
     with rig(folder) as running:
         print(f"{'drill':24}{'kills':>6}{'epochs redone':>15}{'seconds':>9}", flush=True)
         for name in names:
-            drill, began = Drill(running, name, folder), time.monotonic()
+            drill, began = Drill(running, name, folder, reference), time.monotonic()
             try:
                 DRILLS[name](drill)
-                drill.check(reference)
+                drill.check()
                 words = "same table"
             except (AssertionError, TimeoutError, ValueError) as error:
                 words = f"FAILED: {error}"

@@ -123,7 +123,11 @@ class Rig:
     def processes(self, role: str) -> list[psutil.Process]:
         """Return the processes of this cluster in that role, by id."""
         if role == "raylet":
-            return [p for node in self.nodes for p in _below(node.pid) if _name(p) == "raylet"]
+            trainers = {worker.pid for worker in self.processes("train worker")}
+            each = [_below(node.pid) for node in self.nodes]
+            # Nodes that train come first.
+            each.sort(key=lambda below: not trainers & {process.pid for process in below})
+            return [process for below in each for process in below if _name(process) == "raylet"]
         word = ROLES[role]
         found = [p for pid in self._roots() for p in _below(pid) if word in _line(p)]
         if role == "sweep driver":  # the shell that the job's supervisor starts has the same words

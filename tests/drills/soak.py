@@ -34,7 +34,7 @@ def main(seed: int, kills: int, folder: Path) -> None:
     with rig(folder) as running:
         while sum(killed.values()) < kills:
             sweeps += 1
-            drill = Drill(running, f"soak-{sweeps}", folder, SEEDS)
+            drill = Drill(running, f"soak-{sweeps}", folder, reference, SEEDS)
             drill.submit()
             due = time.monotonic() + draw.uniform(20, 60)
             while True:
@@ -54,7 +54,7 @@ def main(seed: int, kills: int, folder: Path) -> None:
                         )
                     due = time.monotonic() + draw.uniform(20, 60)
                 time.sleep(0.5)
-            drill.check(reference)
+            drill.check()
             redone += drill.redone()
             submits += len(drill.jobs)
             print(
