@@ -90,10 +90,10 @@ def ray_head(
 
 
 @contextmanager
-def ray_node(cluster: Cluster) -> Iterator[None]:
-    """Add a node of one CPU, with a raylet of its own, until the block ends."""
+def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[None]:
+    """Add a node with a raylet of its own until the block ends."""
     number = num_alive(cluster)
-    node = start_node(cluster)
+    node = start_node(cluster, cpus)
     try:
         wait_for_nodes(cluster, number + 1)
         yield
@@ -101,14 +101,14 @@ def ray_node(cluster: Cluster) -> Iterator[None]:
         end(node)
 
 
-def start_node(cluster: Cluster) -> subprocess.Popen[bytes]:
-    """Start a node of one CPU; it joins some seconds later."""
+def start_node(cluster: Cluster, cpus: int = 1) -> subprocess.Popen[bytes]:
+    """Start a node; it joins some seconds later."""
     env = {**os.environ, **cluster.env}
     name = secrets.token_hex(3)
     # A folder of its own, as on a machine of its own: nodes would tread on each other's copy of a job.
     scratch = cluster.scratch.with_name(f"{cluster.scratch.name}-{name}")
     options = [f"--address={cluster.address}", f"--temp-dir={scratch}"]
-    return _ray_node(cluster.folder / f"node-{name}.log", env, 1, *options)
+    return _ray_node(cluster.folder / f"node-{name}.log", env, cpus, *options)
 
 
 def wait_for_nodes(cluster: Cluster, number: int, seconds: float = 120) -> None:
@@ -138,7 +138,8 @@ def num_alive(cluster: Cluster) -> int:
 
 def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> subprocess.Popen[bytes]:
     command = [str(BIN / "ray"), "start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats", *options]
-    command += ["--node-ip-address=127.0.0.1"]
+    # Several raylets on a host must not share Ray's fixed range of worker ports.
+    command += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
     with log.open("wb") as file:
         return subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
 

@@ -163,6 +163,7 @@ def test_the_next_start_closes_sweeps_whose_process_died(bench: MlflowBench) -> 
         tracker = bench.tracker()
         tracker.start(sample_sweep(study))
         wait_for(lambda study=study: bench.runs(study, "sweep")[0].info.status == "RUNNING")  # type: ignore[misc]
+        assert isinstance(tracker, MlflowTracker)
         tracker._stopped = True  # no word to MLflow, as after a kill
     (dead,) = bench.runs("dead", "sweep")
     long_ago = int(time.time() * 1000) - DEAD_MS - 60_000
