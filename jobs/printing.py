@@ -32,6 +32,7 @@ class SweepProgress:
     def __init__(self, console: Console, objective: str, is_maximized: bool) -> None:
         self._console, self._objective, self._is_maximized = console, objective, is_maximized
         self._lock = threading.Lock()
+        self._begun: set[str] = set()  # trials that were not stored already
         self._missing = self._built = self._running = self._ended = self._trials = 0
         self._best: tuple[float, str] | None = None
         self._started = time.monotonic()
@@ -60,10 +61,13 @@ class SweepProgress:
             self._trials += len(tasks)
             self._missing += missing
             self._show()
+        if missing:
+            self._say(f"{len(tasks)} trials, {missing} stages to run")
 
     def started(self, task: Task) -> None:
         """A trial runs."""
         with self._lock:
+            self._begun.add(task.point.key)
             self._running += 1
             self._show()
 
@@ -77,6 +81,9 @@ class SweepProgress:
             if record.status == "finished" and value is not None and self._is_better(value):
                 self._best = (value, record.name)
             self._show()
+        if record.key in self._begun and record.status != "failed":
+            shown = f", {self._objective}={value:.4g}" if value is not None else ""
+            self._say(f"{self._words()}: {record.name} {record.status}{shown}")
         if record.status == "failed":
             self._console.print(
                 f"trial {record.name} failed in stage {record.failed_stage}: {record.error}",
@@ -91,8 +98,16 @@ class SweepProgress:
             return True
         return value > self._best[0] if self._is_maximized else value < self._best[0]
 
+    def _say(self, line: str) -> None:
+        """Print a line where no bar is shown: in the log of a job."""
+        if not self._console.is_terminal:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
+
+    def _words(self) -> str:
+        return f"{self._built}/{self._missing} stages, {self._ended}/{self._trials} trials"
+
     def _show(self) -> None:
-        words = [f"{self._built}/{self._missing} stages", f"{self._ended}/{self._trials} trials"]
+        words = [self._words()]
         words.append(f"{self._running} running")
         if 0 < self._built < self._missing:
             spent = time.monotonic() - self._started

@@ -72,6 +72,13 @@ ShipLater = Annotated[
     bool,
     typer.Option("--ship-later", help="Do without MLflow now; the same command without this flag sends all."),
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="INVERSION_CACHE",
+        help="Where a node keeps data sets read from S3; default: ~/.cache/inversion-orchestrator.",
+    ),
+]
 WaitForNodes = Annotated[
     float,
     typer.Option(
@@ -81,6 +88,7 @@ WaitForNodes = Annotated[
     ),
 ]
 RUNS = Path("runs")
+CACHE = Path.home() / ".cache" / "inversion-orchestrator"
 
 
 @app.command()
@@ -95,10 +103,13 @@ def sweep(  # noqa: PLR0913 - options of a command
     data: Data = None,
     tracking_uri: TrackingUri = None,
     ship_later: ShipLater = False,
+    cache: Cache = None,
     wait_for_nodes: WaitForNodes = 0.0,
 ) -> None:
     """Sweep a study: train targets, attack them, judge what leaks, and keep the comparison."""
-    options = Options(study, overrides, scale, out, store, data, tracking_uri, ship_later, wait_for_nodes)
+    options = Options(
+        study, overrides, scale, out, store, data, tracking_uri, ship_later, cache, wait_for_nodes
+    )
     console = start_console()
     try:
         run = Run(options, console, local=local)
@@ -127,6 +138,7 @@ class Options:
     data: str | None
     tracking_uri: str | None
     ship_later: bool
+    cache: Path | None = None
     wait_for_nodes: float = 0.0  # minutes
 
     def places(self) -> session.Places:
@@ -134,9 +146,7 @@ class Options:
         return session.Places(
             store_uri=self.store or str((self.out / "store").absolute()),
             data_uri=self.data,
-            cache=str(Path.home() / ".cache" / "inversion-orchestrator")
-            if self.data and "://" in self.data
-            else None,
+            cache=str(self.cache or CACHE) if self.data and "://" in self.data else None,
         )
 
     def command(self) -> str:

@@ -146,7 +146,7 @@ class Resources(Spec):
     """Of training steps; scores are always released in float32."""
 
     groups: PositiveInt | None = None
-    """Worker groups at most; None takes as many as the cluster has slots for."""
+    """Worker groups at most; None takes as many as fit the nodes."""
 
     checkpoint_seconds: float = Field(default=60.0, gt=0.0)
     """An unfinished training leaves a checkpoint this often, in the middle of a long epoch as well."""

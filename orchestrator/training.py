@@ -232,6 +232,7 @@ def _train(run: "_Run", training: Pairs, held_out: Pairs, snapshots: Collection[
             raise Diverged(reason or f"the loss diverged in epoch {epoch} of {epochs}")
         if verdict == CANCEL:
             raise Cancelled(f"stopped after epoch {epoch} of {epochs}")
+        logger.info("event=epoch epoch=%d of=%d loss=%.6g", epoch, epochs, train_loss)
 
 
 class _Tally:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 BIN = Path(sys.executable).parent
 STARTS = 3  # a busy machine may miss Ray's own start deadlines
@@ -27,6 +29,8 @@ class Cluster:
     dashboard: str  # http://host:port of the job server
     folder: Path  # logs
     env: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+    scratch: Path  # Ray's sessions, with the logs of its workers
 
 
 @dataclass(frozen=True)
@@ -45,67 +49,97 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(folder: Path) -> Iterator[Cluster]:
-    """Run a Ray head of one CPU with token authentication until the block ends."""
+def ray_head(
+    folder: Path, *, cpus: int = 1, extra: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Cluster]:
+    """Run a Ray head with token authentication until the block ends; jobs have the `extra` environment."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **extra}
     env["PATH"] = f"{BIN}:{env['PATH']}"  # jobs run the head's `python`
     env.pop("RAY_ADDRESS", None)
     for attempt in range(1, STARTS + 1):
-        port, dashboard = free_port(), free_port()
+        port, dashboard, agent = free_port(), free_port(), free_port()
         address, job_server = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         options = [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        options += [f"--dashboard-agent-listen-port={agent}"]
         scratch = f"/tmp/ray-{secrets.token_hex(4)}"  # socket paths have a length limit
         options += [f"--temp-dir={scratch}"]
-        head = _ray_node(folder / f"head-{attempt}.log", env, "--head", *options)
+        head = _ray_node(folder / f"head-{attempt}.log", env, cpus, "--head", *options)
         try:
-            if _answers(f"{job_server}/api/version", head, 90, token.read_text()):
+            is_up = _answers(f"{job_server}/api/version", head, 90, token.read_text())
+            # The agent starts the jobs, and joins after the rest.
+            agent_url = f"http://127.0.0.1:{agent}/api/local_raylet_healthz"
+            if is_up and _answers(agent_url, head, 60, token.read_text()):
                 yield Cluster(
                     address=address,
                     dashboard=job_server,
                     folder=folder,
                     env={name: env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PATH")}
-                    | {"RAY_ADDRESS": address},
+                    | {"RAY_ADDRESS": address, **extra},
+                    process=head,
+                    scratch=Path(scratch),
                 )
                 return
         finally:
-            _end(head)
-            shutil.rmtree(scratch, ignore_errors=True)
+            end(head)
+            for used in Path("/tmp").glob(f"{Path(scratch).name}*"):
+                shutil.rmtree(used, ignore_errors=True)
     raise RuntimeError(f"the Ray head did not start: {(folder / f'head-{STARTS}.log').read_text()[-2000:]}")
 
 
 @contextmanager
-def ray_node(cluster: Cluster) -> Iterator[None]:
-    """Add a second node of one CPU, with a raylet of its own, until the block ends."""
-    token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
-    env = {**os.environ, **cluster.env}
-    node = _ray_node(cluster.folder / "node.log", env, f"--address={cluster.address}")
+def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[None]:
+    """Add a node with a raylet of its own until the block ends."""
+    number = num_alive(cluster)
+    node = start_node(cluster, cpus)
     try:
-        end = time.monotonic() + 90
-        while _num_alive(cluster, token) < 2:
-            if time.monotonic() > end or node.poll() is not None:
-                raise RuntimeError(f"no second Ray node: {(cluster.folder / 'node.log').read_text()[-2000:]}")
-            time.sleep(0.5)
+        wait_for_nodes(cluster, number + 1)
         yield
     finally:
-        _end(node)
+        end(node)
 
 
-def _num_alive(cluster: Cluster, token: str) -> int:
+def start_node(cluster: Cluster, cpus: int = 1) -> subprocess.Popen[bytes]:
+    """Start a node; it joins some seconds later."""
+    env = {**os.environ, **cluster.env}
+    name = secrets.token_hex(3)
+    # A folder of its own, as on a machine of its own: nodes would tread on each other's copy of a job.
+    scratch = cluster.scratch.with_name(f"{cluster.scratch.name}-{name}")
+    options = [f"--address={cluster.address}", f"--temp-dir={scratch}"]
+    return _ray_node(cluster.folder / f"node-{name}.log", env, cpus, *options)
+
+
+def wait_for_nodes(cluster: Cluster, number: int, seconds: float = 120) -> None:
+    """Return once so many nodes are alive, the head included."""
+    until = time.monotonic() + seconds
+    while num_alive(cluster) != number:
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"{num_alive(cluster)} Ray nodes instead of {number}; logs in {cluster.folder}"
+            )
+        time.sleep(0.5)
+
+
+def ask(cluster: Cluster, path: str) -> Any:
+    """Return what the job server answers to a GET."""
+    token = Path(cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    request = urllib.request.Request(cluster.dashboard + path, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def num_alive(cluster: Cluster) -> int:
     """Return how many nodes the cluster counts as alive."""
-    request = urllib.request.Request(
-        f"{cluster.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        nodes = json.load(answer)["data"]["summary"]
+    nodes = ask(cluster, "/nodes?view=summary")["data"]["summary"]
     return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
 
-def _ray_node(log: Path, env: Mapping[str, str], *options: str) -> subprocess.Popen[bytes]:
-    command = [str(BIN / "ray"), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
-    command += ["--node-ip-address=127.0.0.1"]
+def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> subprocess.Popen[bytes]:
+    command = [str(BIN / "ray"), "start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats", *options]
+    # Several raylets on a host must not share Ray's fixed range of worker ports.
+    command += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
     with log.open("wb") as file:
         return subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
 
@@ -131,7 +165,7 @@ def mlflow(folder: Path, *, port: int | None = None) -> Iterator[MlflowServer]:
             raise RuntimeError(f"MLflow did not start: {(folder / 'server.log').read_text()[-2000:]}")
         yield MlflowServer(uri, process.pid)
     finally:
-        _end(process)
+        end(process)
 
 
 def _answers(url: str, process: subprocess.Popen[bytes], seconds: float, token: str | None = None) -> bool:
@@ -147,7 +181,7 @@ def _answers(url: str, process: subprocess.Popen[bytes], seconds: float, token: 
     return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End the process and everything it started: they share its session."""
     for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
         try:

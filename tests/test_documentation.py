@@ -34,6 +34,7 @@ SECTIONS: dict[str, type[spec.Spec]] = {
     "`search`": study.Search,
     "`search.scheduler`": study.Asha,
     "`resources`": study.Resources,
+    "A value of `resources.stages`": study.StageResources,
     "`report`": study.Report,
     "An entry of `report.printed`": study.Printed,
     "An entry of `report.orderings`": study.Ordering,

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ TERMINAL = ("FINISHED", "FAILED", "KILLED")
 DIGEST, KIND, SWEEP, TRIAL, LINKS = (
     f"inversion.{name}" for name in ("digest", "kind", "sweep", "trial", "links")
 )
+ALIVE = "inversion.alive_ms"  # when the sweep's own process was last there, Unix milliseconds
+DEAD_MS = 300_000  # a sweep that was silent for so long has no process any more
 PARENT = "mlflow.parentRunId"
 PAGE = 1000  # runs per search
 
@@ -58,6 +61,8 @@ class OpenSweep:
         self.sweep = sweep
         self.experiment_id = _experiment(self.client, sweep.study, artifact_root)
         self.parent = self._open_parent()
+        self.beat()
+        self._close_dead()
         self.children = self._list_children()
 
     def ship(self, trial: TrialRecord) -> None:
@@ -93,6 +98,10 @@ class OpenSweep:
         )
         self.client.set_tag(run_id, DIGEST, told)
         self.parent = self.client.get_run(run_id)
+
+    def beat(self) -> None:
+        """Say that the sweep's process is there."""
+        self.client.set_tag(self.parent.info.run_id, ALIVE, str(time.time_ns() // 1_000_000))
 
     def kill(self) -> None:
         """Mark the sweep as stopped by its user."""
@@ -132,6 +141,17 @@ class OpenSweep:
         if parent.info.status != "RUNNING":
             self.client.update_run(parent.info.run_id, status="RUNNING")
         return parent
+
+    def _close_dead(self) -> None:
+        """Mark sweeps as killed whose process died without a word; their own next start opens them again."""
+        everywhere = [one.experiment_id for one in self.client.search_experiments()]
+        text = f"attributes.status = 'RUNNING' and tags.`{KIND}` = 'sweep'"
+        now = time.time_ns() // 1_000_000
+        for run in self.client.search_runs(everywhere, text, max_results=PAGE):
+            seen = int(run.data.tags.get(ALIVE, run.info.start_time))
+            if run.info.run_id != self.parent.info.run_id and now - seen > DEAD_MS:
+                logger.info("tracking closed=%s silent_seconds=%d", run.info.run_id, (now - seen) // 1000)
+                self.client.set_terminated(run.info.run_id, "KILLED", seen)
 
     def _parent_tags(self) -> dict[str, str]:
         axes = json.dumps({axis: list(values) for axis, values in self.sweep.axes.items()})

@@ -24,8 +24,9 @@ __all__ = ["MlflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 60.0  # how long `finish` waits without a single record arriving
+PATIENCE_SECONDS = 120.0  # how long `finish` waits without a single record arriving
 MAX_PAUSE_SECONDS = 30.0  # between two tries while the sweep runs; 2 once it has ended
+BEAT_SECONDS = 60.0  # between two signs of life
 MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
 CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on telling MLflow
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -52,6 +53,7 @@ class MlflowTracker:
         self._refused: list[str] = []
         self._sweep: SweepRecord | None = None
         self._open: OpenSweep | None = None
+        self._beaten = time.monotonic()
 
     def start(self, sweep: SweepRecord) -> None:
         """Begin shipping in the background; the parent run appears as soon as MLflow answers."""
@@ -124,14 +126,14 @@ class MlflowTracker:
         self._try(shipping, None)
         while True:
             with self._changed:
-                while not self._waiting and not self._stopped:
-                    self._changed.wait()
+                if not self._waiting and not self._stopped:
+                    self._changed.wait(BEAT_SECONDS)
                 if self._stopped:
                     return
-                item = self._waiting[0]
-            self._try(shipping, item)
+                item = self._waiting[0] if self._waiting else None
+            self._try(shipping, item)  # None: nothing to bring for a while, so only say that we are there
             with self._changed:
-                if not self._stopped:
+                if item is not None and not self._stopped:
                     self._waiting.popleft()
                 self._changed.notify_all()
 
@@ -162,6 +164,14 @@ class MlflowTracker:
             self._open.ship(item)
         elif isinstance(item, SweepReport):
             self._open.finish(item, list(self._trials.values()))
+        if not isinstance(item, SweepReport):
+            self._beat(self._open)
+
+    def _beat(self, sweep: "OpenSweep") -> None:
+        """Say now and then that this process is there."""
+        if time.monotonic() - self._beaten >= BEAT_SECONDS:
+            sweep.beat()
+            self._beaten = time.monotonic()
 
     def _pause(self, seconds: float) -> None:
         """Sleep; the end of the sweep wakes it."""

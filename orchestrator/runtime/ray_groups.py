@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 SAY_SECONDS = 60.0  # between two lines that say what is waited for
-MIN_PATIENCE_SECONDS = 600.0  # a node that died may come back, even where none is promised
+LOST_NODE_SECONDS = 600.0  # a node that died may come back, where none is promised
 MAX_FAILED_STARTS = 3  # groups that end in a row before they ever ask for work
 
 
@@ -58,7 +58,7 @@ class WorkerGroups:
     ) -> None:
         self._service, self._broker, self._scratch, self._cap = service, broker, scratch, cap
         self._pools = {pool.name: pool for pool in pools}
-        self._patience, self._say = max(patience_seconds, MIN_PATIENCE_SECONDS), say
+        self._patience, self._say = patience_seconds or LOST_NODE_SECONDS, say
         self._may_grow = patience_seconds > 0
         self._running: dict[str, _Running] = {}
         self._reserved: dict[Pool, list[Any]] = {}  # placement groups that ask an autoscaler for room

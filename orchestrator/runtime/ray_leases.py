@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.leases import LocalLeases
 
@@ -14,6 +15,8 @@ class RayLeases:
     """Implements `Leases` by asking the cluster's actor for this store."""
 
     def __init__(self, store_uri: str) -> None:
+        # Not in the placement group of the trial that asks first: that one goes when the trial ends.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         name = f"leases-{hashlib.sha256(store_uri.encode()).hexdigest()[:16]}"
         self._actor: Any = (
             ray.remote(LocalLeases)
@@ -25,6 +28,7 @@ class RayLeases:
                 num_cpus=0,
                 max_restarts=-1,  # with nothing held: correctness never depends on a lease
                 max_task_retries=-1,
+                scheduling_strategy=here,
             )
             .remote()
         )

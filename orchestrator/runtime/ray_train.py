@@ -4,6 +4,7 @@ A group costs 20 to 45 CPU seconds to start. A worker that dies restarts its gro
 back to the queue and goes on from its checkpoint, there or in another group.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from orchestrator.plan import Stage
 from orchestrator.runtime.pools import Pool
 from orchestrator.runtime.stores import open_artifacts, open_location
 from orchestrator.world import World
+
+logger = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 20.0  # how long one question to the broker stays open
 
@@ -62,6 +65,7 @@ def serve(config: dict[str, Any]) -> None:
     rank, size = context.get_world_rank(), context.get_world_size()
     group, pool, broker, service = (config[name] for name in ("group", "pool", "broker", "service"))
     use_profile(pool.profile.threads)
+    _log_progress()
     if rank == 0:
         ray.get(broker.begin.remote(group, pool.name))
     if size > 1:  # nobody asks for work before the broker knows that this group starts afresh
@@ -73,6 +77,7 @@ def serve(config: dict[str, Any]) -> None:
     while (plain := ray.get(broker.take.remote(group, rank, position))) is not None:
         position += 1
         stage = Stage(**plain)
+        logger.info("event=stage_taken stage=%s key=%s group=%s rank=%d", stage.name, stage.key, group, rank)
         world = World(
             rank=rank,
             size=size,
@@ -93,6 +98,17 @@ def serve(config: dict[str, Any]) -> None:
             ray.get(broker.finish.remote(group, stage.key, told, ran))
         if error and error.kind == "error" and size > 1:
             raise error  # other ranks may still be inside the stage: restart the group
+
+
+def _log_progress() -> None:
+    """Write what this worker does to its own log, which Ray keeps with the job's."""
+    ours = logging.getLogger("orchestrator")
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        ours.addHandler(handler)
+        ours.propagate = False
 
 
 def _reporter(broker: Any, key: str) -> Callable[[Any], bool]:

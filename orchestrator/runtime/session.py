@@ -85,6 +85,7 @@ def ray_executor(
     import ray
 
     from orchestrator.runtime.ray_groups import WorkerGroups, alive_nodes
+    from orchestrator.runtime.ray_leases import RayLeases
     from orchestrator.runtime.ray_train import Service
     from orchestrator.runtime.ray_tune import RayExecutor, scratch_folder, start_broker
 
@@ -92,6 +93,7 @@ def ray_executor(
     pools = {stage: pool_of(resources, stage) for stage in VERSIONS}
     if wait_seconds <= 0:
         check_room(pools.values(), alive_nodes())
+    RayLeases(places.store_uri)  # asked for here first, so that its actor lives on this node
     scratch, broker = scratch_folder(), start_broker()
     groups = WorkerGroups(
         Service(places.store_uri, places.data_uri, places.cache, resources.checkpoint_seconds),

@@ -1,8 +1,12 @@
 """The command as people call it, in this process: first runs, second runs, plans and failures."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from jobs.sweep import app
+from jobs.sweep import app, close_seconds
 from orchestrator.artifacts import Artifacts
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.json_tracker import read_trials
@@ -197,3 +201,47 @@ def test_the_help_is_text() -> None:
 
 def test_no_run_is_left_active() -> None:
     assert mlflow.active_run() is None
+
+
+def test_an_interrupted_sweep_keeps_its_training_and_goes_on(tmp_path: Path, mlflow_database: Path) -> None:
+    long = {"attack.recipe": {**tiny.RECIPE, "epochs": 1500}}
+    seldom = {"checkpoint_seconds": 600}
+    path = tiny.write(tmp_path / "long.yaml", {"attack.seed": [0]}, long, resources=seldom)
+    whole, out = sweep(path, tmp_path / "whole", "--ship-later"), tmp_path / "out"
+    assert whole.exit_code == 0, whole.output
+    out.mkdir()
+    shutil.copy(mlflow_database, out / "mlflow.db")
+    store = Artifacts(DirectoryBlobs(out / "store"))
+    words = [sys.executable, "-m", "jobs.sweep", str(path), "--local", "--out", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    while not any(store.find(key).stage == "predictions" for key in store.keys()):  # type: ignore[union-attr]  # noqa: SIM118
+        assert process.poll() is None
+        time.sleep(0.05)
+    while not runs(out)[0]:
+        assert process.poll() is None
+        time.sleep(0.2)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert time.monotonic() - began < 3.0  # when `ray job stop` kills
+    assert "interrupted; the same command goes on from here" in err
+    assert len(store.blobs.names("checkpoints/")) == 1, "no state was saved"
+    parents, children = runs(out)
+    assert [run.info.status for run in parents] == ["KILLED"]
+    assert not children
+
+    again = sweep(path, out)
+    assert again.exit_code == 0, again.output
+    assert not store.blobs.names("checkpoints/")
+    tables = [(folder / "tiny" / "results.csv").read_bytes() for folder in (out, tmp_path / "whole")]
+    assert tables[0] == tables[1]
+    assert [run.info.status for run in runs(out)[0]] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(("allowed", "seconds"), [("", 1.8), ("30", 28.8), ("1", 1.0), ("soon", 1.8)])
+def test_a_job_ends_before_it_is_killed(
+    allowed: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", allowed)
+    assert close_seconds() == pytest.approx(seconds)

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from orchestrator.artifacts import Artifacts
 from orchestrator.runtime.stores import open_blobs
-from tests.servers import Cluster
+from tests.servers import Cluster, ray_node
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -196,6 +196,44 @@ def test_stored_points_cost_next_to_nothing_and_groups_fit_the_slots(
     assert table(out, study) == kept
     assert "stages run/reused: 0/" in second.stdout
     assert (now.ru_utime + now.ru_stime) - (spent.ru_utime + spent.ru_stime) < 2.0 * 8
+
+
+def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
+    ray_cluster: Cluster, env: dict[str, str], tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, "wide")
+    wide = ["--set", "resources.threads=2", "--set", "sweep={release.truncation: [1, 3]}", "--ship-later"]
+    refused = run(command(study, tmp_path / "out", *wide), env)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == (
+        "error: resources.workers=1 need 1 x (2 CPU), but the cluster has 1 x (1 CPU); lower resources, add "
+        "nodes, or pass --wait-for-nodes MINUTES where an autoscaler will."
+    )
+    words = [*command(study, tmp_path / "out", *wide), "--wait-for-nodes", "5"]
+    waiting = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout is not None
+    line = next(line for line in waiting.stdout if "waiting for nodes" in line)
+    assert "stages need 1 x (2 CPU); the cluster has 1 x (1 CPU); 5 min until they fail." in line
+    with ray_node(ray_cluster, cpus=2):
+        printed, _ = waiting.communicate(timeout=300)
+    assert waiting.returncode == 0, printed
+    assert "trials: 2 finished, 0 failed, 0 pruned" in printed
+
+
+def test_two_pools_take_turns_on_one_cpu(env: dict[str, str], tmp_path: Path) -> None:
+    study = write_study(tmp_path, "pools")
+    options = ["--set", "sweep={release.truncation: [1, 3]}", "--ship-later"]
+    options += ["--set", "resources.stages.judge.precision=bfloat16"]
+    done = run(command(study, tmp_path / "out", *options), env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
+    (groups,) = events(store, "groups")
+    assert len(dict(groups["starts"])) >= 2  # type: ignore[call-overload]
+    found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
+    assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
+    assert table(tmp_path / "out", study) == run_locally(
+        study, tmp_path / "local", *options[:2], *options[3:]
+    )
 
 
 @pytest.mark.usefixtures("second_node")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from orchestrator.records import TrialRecord
 from orchestrator.runtime.mlflow_check import check_tracking
+from orchestrator.runtime.mlflow_shipping import DEAD_MS
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
 from tests.runtime.trackers import Bench, JsonBench, MlflowBench, expected, tell, wait_for
@@ -152,6 +154,26 @@ def test_an_interrupted_sweep_is_killed_and_goes_on(bench: MlflowBench) -> None:
     tell(bench.tracker(), "stopped", trials)
     assert bench.runs("stopped", "sweep")[0].info.status == "FINISHED"
     assert len(bench.kept("stopped")) == 2
+
+
+@both
+def test_the_next_start_closes_sweeps_whose_process_died(bench: MlflowBench) -> None:
+    for study in ("dead", "alive"):
+        tell(bench.tracker(), study, sample_trials(1))
+        tracker = bench.tracker()
+        tracker.start(sample_sweep(study))
+        wait_for(lambda study=study: bench.runs(study, "sweep")[0].info.status == "RUNNING")  # type: ignore[misc]
+        assert isinstance(tracker, MlflowTracker)
+        tracker._stopped = True  # no word to MLflow, as after a kill
+    (dead,) = bench.runs("dead", "sweep")
+    long_ago = int(time.time() * 1000) - DEAD_MS - 60_000
+    mlflow.MlflowClient(bench.uri).set_tag(dead.info.run_id, "inversion.alive_ms", str(long_ago))
+    tell(bench.tracker(), "next", sample_trials(1))
+    (dead,), (alive,) = bench.runs("dead", "sweep"), bench.runs("alive", "sweep")
+    assert (dead.info.status, dead.info.end_time) == ("KILLED", long_ago)
+    assert alive.info.status == "RUNNING"
+    tell(bench.tracker(), "dead", sample_trials(1))
+    assert [run.info.status for run in bench.runs("dead", "sweep")] == ["FINISHED"]
 
 
 def test_an_interruption_takes_less_than_a_second_without_a_server() -> None:

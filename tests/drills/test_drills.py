@@ -1,0 +1,103 @@
+"""What every change must survive, on a whole cluster of processes; `tests.drills.drills` has all drills."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.blobs import Blobs
+from tests import s3, servers
+from tests.drills.drills import DRILLS, Drill, run_locally, stop_job, write_study
+from tests.drills.rig import Rig, rig, table, told
+
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.timeout(900)]
+DEMO = Path(__file__).resolve().parents[2] / "jobs" / "studies" / "demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with rig(tmp_path_factory.mktemp("rig")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("reference")
+    return run_locally(write_study(folder, "reference"), folder / "out")
+
+
+def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(running: Rig, tmp_path: Path) -> None:
+    uri, store = running.store("demo")
+    job = running.submit(DEMO, uri, "--scale", "smoke")
+    want = run_locally(DEMO, tmp_path / "local", "--scale", "smoke")
+    assert running.wait(job) == "SUCCEEDED", running.logs(job)
+    assert table(store, "demo") == want
+    mlflow = told(running, "demo")
+    assert mlflow == {
+        "sweeps": ["FINISHED"],
+        "trials": {"FINISHED": 12},
+        "distinct": 12,
+        "most_points_a_step": 1,
+    }
+    printed = running.logs(job)
+    assert "12 trials, 36 stages to run" in printed
+    assert "12/12 trials" in printed
+    assert "\x1b" not in printed, "a job's log is no terminal"
+    assert_no_secret(running, store.blobs, job)
+
+
+def assert_no_secret(running: Rig, blobs: Blobs, job: str) -> None:
+    """Look for the planted secrets in everything that a sweep leaves."""
+    token = Path(running.cluster.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    planted = [token.encode(), s3.CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode()]
+    left = {name: blobs.get(name) or b"" for name in blobs.names("")}
+    left["job"] = repr(servers.ask(running.cluster, f"/api/jobs/{job}")).encode()
+    left["log"] = running.logs(job).encode()
+    folders = [
+        running.folder,
+        *running.cluster.scratch.parent.glob(f"{running.cluster.scratch.name}*/session_2*/logs"),
+    ]
+    for folder in folders:
+        left |= {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    del left[running.cluster.env["RAY_AUTH_TOKEN_PATH"]]
+    assert len(left) > 100
+    found = [name for name, data in left.items() if any(secret in data for secret in planted)]
+    assert not found
+
+
+def test_a_sweep_whose_processes_die_ends_with_the_same_table(
+    running: Rig, reference: bytes, tmp_path: Path
+) -> None:
+    drill = Drill(running, "killed", tmp_path, reference)
+    drill.submit()
+    drill.reach(3)
+    for role in ("train worker", "trial driver", "raylet"):
+        drill.training()
+        drill.kill(role)
+    running.mend_nodes()
+    drill.reach(6)
+    drill.kill("sweep driver")
+    drill.end("FAILED")
+    drill.submit()
+    drill.end()
+    drill.check()
+
+
+def test_a_stopped_job_leaves_nothing_open_and_goes_on(
+    running: Rig, reference: bytes, tmp_path: Path
+) -> None:
+    drill = Drill(running, "stopped", tmp_path, reference)
+    stop_job(drill)
+    drill.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRILLS)
+def test_every_drill(
+    name: str, running: Rig, reference: bytes, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("minutes for each drill; run with -m slow")
+    drill = Drill(running, name, tmp_path, reference)
+    DRILLS[name](drill)
+    drill.check()
