@@ -168,15 +168,20 @@ class Rig:
     def epochs_run(self) -> Counter[str]:
         """Return how many epochs all workers ran, by stage key, from their logs."""
         counts: Counter[str] = Counter()
-        scratch = self.cluster.scratch
-        for log in scratch.parent.glob(f"{scratch.name}-*/session_2*/logs/worker-*.err"):
+        for log in self.worker_logs():
             key = ""
-            for line in log.read_text(errors="replace").splitlines():
+            for line in log.splitlines():
                 if found := TAKEN.search(line):
                     key = found[2] if found[3] == "0" else ""
                 elif EPOCH.search(line) and key:
                     counts[key] += 1
         return counts
+
+    def worker_logs(self) -> list[str]:
+        """Return what each worker process wrote to its own log."""
+        scratch = self.cluster.scratch
+        files = scratch.parent.glob(f"{scratch.name}-*/session_2*/logs/worker-*.err")
+        return [file.read_text(errors="replace") for file in files]
 
     def _roots(self) -> list[int]:
         return [self.cluster.process.pid, *(node.pid for node in self.nodes)]
