@@ -27,7 +27,7 @@ from tests import s3, servers
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_NODES = 3
-NODE_STARTS = 8
+MEND_SECONDS = 240.0
 STOP_SECONDS = 30  # from SIGTERM to SIGKILL, as the recipes under cluster/ set it
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 # What may be killed, by a word in its command line.
@@ -151,8 +151,12 @@ class Rig:
             servers.end(node)
 
     def mend_nodes(self) -> None:
-        """Start as many nodes as are missing, one after the other: a busy machine may need several tries."""
-        for _ in range(NODE_STARTS):
+        """Start as many nodes as are missing, one after the other: a busy machine may need several tries.
+
+        The head may count a killed node as alive for a while, so processes are what is looked at.
+        """
+        end = time.monotonic() + MEND_SECONDS
+        while True:
             alive = [node for node in self.nodes if node.poll() is None and _has_raylet(node)]
             for node in self.nodes:
                 if node not in alive:
@@ -160,10 +164,12 @@ class Rig:
             self.nodes = alive
             if len(alive) == self.num_nodes:
                 return
+            if time.monotonic() > end:
+                raise RuntimeError(f"{len(alive)} nodes instead of {self.num_nodes}; logs in {self.folder}")
             self.nodes.append(servers.start_node(self.cluster))
-            with suppress(RuntimeError):
-                servers.wait_for_nodes(self.cluster, len(self.nodes) + 1, 45)
-        raise RuntimeError(f"{len(self.nodes)} nodes instead of {self.num_nodes}; logs in {self.folder}")
+            with suppress(TimeoutError):
+                self.until(lambda: self.nodes[-1].poll() is not None or _has_raylet(self.nodes[-1]), "", 45)
+            time.sleep(2)
 
     def epochs_run(self) -> Counter[str]:
         """Return how many epochs all workers ran, by stage key, from their logs."""
@@ -205,6 +211,7 @@ def rig(folder: Path, num_nodes: int = NUM_NODES) -> Iterator[Rig]:
         running.start_mlflow()
         stack.enter_context(running._mlflow)
         running.mend_nodes()
+        servers.wait_for_nodes(cluster, num_nodes + 1)
         yield running
 
 
