@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 READY := $(VENV)/.ready
 
-.PHONY: demo ui test check lint types bench lock clean help
+.PHONY: demo ui cluster cluster-stop test check lint types bench lock clean help
 
 help:            ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ /'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ /'
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,12 @@ demo: $(READY)   ## sweep m, k, auxiliary kind and frozen budget on the built-in
 
 ui: $(READY)     ## browse the sweeps in MLflow on http://127.0.0.1:5000
 	$(BIN)/python -m jobs.ui
+
+cluster: $(READY) ## Ray head and 3 worker nodes, MLflow and an S3 test server on this machine
+	cluster/one-host.sh start
+
+cluster-stop:    ## end them
+	cluster/one-host.sh stop
 
 test: $(READY)   ## every test that needs no accelerator and no network
 	$(BIN)/python -m pytest

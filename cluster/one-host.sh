@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A whole cluster on one Linux host, without Docker: Ray's head with its job server, an MLflow server and, unless
-# AWS_ENDPOINT_URL names one, an S3 server. Pages and servers listen on 127.0.0.1; the ports that Ray's processes
-# open for each other listen on every interface whatever is asked, and answer only who has the token.
+# A whole cluster on one Linux host, without containers: Ray's head with its job server, worker nodes (raylets of
+# their own), an MLflow server and, unless AWS_ENDPOINT_URL names one, an S3 server. Pages and servers listen on
+# 127.0.0.1; the ports that Ray's processes open for each other listen on every interface whatever is asked, and
+# answer only who has the token. `make cluster` and `make cluster-stop` call this.
 #
 #   cluster/one-host.sh start     start everything, print what to export and the job line
 #   cluster/one-host.sh status    say what runs
@@ -9,18 +10,28 @@
 #
 # The S3 server is moto's: a TEST server that keeps everything in memory and checks no password. What it holds is
 # gone after `stop`. To keep data, export AWS_ENDPOINT_URL, the AWS credentials and ONE_HOST_STORE before `start`.
-# Ports: RAY_PORT, DASHBOARD_PORT, AGENT_PORT, MLFLOW_PORT, S3_PORT. Files: ONE_HOST_DIR (runs/one-host).
+# Size: ONE_HOST_WORKERS nodes (3) of ONE_HOST_CPUS CPUs (1) each. ONE_HOST_MLFLOW_DB: MLflow's database (SQLite),
+# for instance postgresql://USER:PASSWORD@HOST/NAME. Files: ONE_HOST_DIR (runs/one-host).
+# Ports: RAY_PORT, DASHBOARD_PORT, AGENT_PORT, MLFLOW_PORT, S3_PORT; worker nodes take free ones.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BIN="$PWD/.venv/bin"
 STATE="$(realpath -m "${ONE_HOST_DIR:-runs/one-host}")"
+WORKERS="${ONE_HOST_WORKERS:-3}" CPUS="${ONE_HOST_CPUS:-1}"
 RAY_PORT="${RAY_PORT:-6379}" DASHBOARD_PORT="${DASHBOARD_PORT:-8265}" AGENT_PORT="${AGENT_PORT:-52365}"
 MLFLOW_PORT="${MLFLOW_PORT:-5000}" S3_PORT="${S3_PORT:-9000}"
 STORE="${ONE_HOST_STORE:-s3://inversion/store}"
+FREE_PORTS=(--min-worker-port 0 --max-worker-port 0)  # several raylets on a host must not share Ray's fixed range
 
 fail() { echo "error: $*" >&2; exit 2; }
 
 stamp() { ps -o lstart= -p "$1" 2>/dev/null || true; }  # a process id may be used again: its start time is not
+
+names() {  # everything that was started, worker nodes before the head
+  local file
+  for file in "$STATE"/worker-*.pid; do [[ ! -e $file ]] || basename "$file" .pid; done
+  printf '%s\n' ray mlflow s3
+}
 
 is_running() {  # is_running NAME
   [[ -f $STATE/$1.pid ]] && { read -r pid; read -r started; } <"$STATE/$1.pid" && [[ $(stamp "$pid") == "$started" ]]
@@ -32,14 +43,25 @@ launch() {  # launch NAME COMMAND...: in a session of its own, so that `stop` fi
   printf '%s\n%s\n' "$!" "$(stamp $!)" >"$STATE/$name.pid"
 }
 
+give_up() {  # give_up NAME WORDS: end what was started and say why
+  tail -n 20 "$STATE/$1.log" >&2
+  stop
+  fail "$1 $2; its log is above and in $STATE/$1.log."
+}
+
 wait_for() {  # wait_for NAME URL: any HTTP answer counts, the job server's 401 as well
   for _ in $(seq 240); do
-    is_running "$1" || { tail -n 20 "$STATE/$1.log" >&2; stop; fail "$1 ended while starting; see above."; }
+    is_running "$1" || give_up "$1" "ended while starting"
     curl --silent --output /dev/null --max-time 2 "$2" && return
     sleep 0.5
   done
-  stop
-  fail "$1 did not answer on $2 within 120 s; see $STATE/$1.log."
+  give_up "$1" "did not answer on $2 within 120 s"
+}
+
+num_alive() {  # nodes that the head counts as alive; the token goes through a pipe: `ps` shows command lines
+  printf 'Authorization: Bearer %s' "$(<"$STATE/ray_token")" |
+    curl --silent --max-time 5 --header @- "http://127.0.0.1:$DASHBOARD_PORT/nodes?view=summary" |
+    grep -oE '"state": ?"ALIVE"' | wc -l
 }
 
 check_port() {  # check_port VARIABLE
@@ -47,30 +69,30 @@ check_port() {  # check_port VARIABLE
     fail "$1=${!1} is taken on 127.0.0.1; set $1 to a free port."
 }
 
-start() {
+check() {
   [[ -x $BIN/ray ]] || fail "$BIN/ray does not exist; run make demo or make test first, they install it."
-  for name in ray mlflow s3; do ! is_running "$name" || fail "$name runs already; run cluster/one-host.sh stop first."; done
+  [[ $WORKERS =~ ^[0-9]+$ && $WORKERS -ge 1 ]] || fail "ONE_HOST_WORKERS=$WORKERS must be a whole number from 1; the head runs no stages."
+  [[ $CPUS =~ ^[0-9]+$ && $CPUS -ge 1 ]] || fail "ONE_HOST_CPUS=$CPUS must be a whole number from 1."
+  for name in $(names); do ! is_running "$name" || fail "$name runs already; run cluster/one-host.sh stop first."; done
   for port in RAY_PORT DASHBOARD_PORT AGENT_PORT MLFLOW_PORT S3_PORT; do check_port "$port"; done
+}
+
+start() {
+  check
   umask 077  # token, logs and MLflow's files are for this user only
   mkdir -p "$STATE"
   "$BIN/python" -c "import secrets; print(secrets.token_hex(32), end='')" >"$STATE/ray_token"
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray_token" RAY_USAGE_STATS_ENABLED=0
+  export RAY_JOB_STOP_WAIT_TIME_S=30  # `ray job stop` kills after 3 s otherwise
   unset RAY_AUTH_TOKEN RAY_ADDRESS RAY_API_SERVER_ADDRESS
   export PATH="$BIN:$PATH"  # a job's `python` is the head's
   start_s3
-  MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false launch mlflow "$BIN/python" -m mlflow server --host 127.0.0.1 \
-    --port "$MLFLOW_PORT" --workers 1 --backend-store-uri "sqlite:///$STATE/mlflow.db" \
-    --artifacts-destination "$STATE/mlartifacts"
+  start_mlflow
   # Jobs have the head's environment, not that of whoever submits them.
   export INVERSION_STORE="$STORE" MLFLOW_TRACKING_URI="http://127.0.0.1:$MLFLOW_PORT"
-  # A short folder: Ray keeps sockets in it, and their paths may have 107 bytes.
-  mktemp -d /tmp/one-host-ray.XXXXXX >"$STATE/ray.tmp"
-  launch ray "$BIN/ray" start --head --block --node-ip-address 127.0.0.1 --port "$RAY_PORT" \
-    --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD_PORT" \
-    --dashboard-agent-listen-port "$AGENT_PORT" --disable-usage-stats --temp-dir "$(<"$STATE/ray.tmp")"
+  start_head
   wait_for mlflow "http://127.0.0.1:$MLFLOW_PORT/health"
-  wait_for ray "http://127.0.0.1:$DASHBOARD_PORT/api/version"
-  wait_for ray "http://127.0.0.1:$AGENT_PORT/api/local_raylet_healthz"  # jobs are started by the agent
+  start_workers
   explain
 }
 
@@ -85,6 +107,40 @@ start_s3() {
   curl --silent --fail --output /dev/null --request PUT "$AWS_ENDPOINT_URL/${bucket%%/*}"
 }
 
+start_mlflow() {  # the database goes through the environment: its URI may hold a password
+  MLFLOW_BACKEND_STORE_URI="${ONE_HOST_MLFLOW_DB:-sqlite:///$STATE/mlflow.db}" \
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
+    launch mlflow "$BIN/python" -m mlflow server --host 127.0.0.1 --port "$MLFLOW_PORT" --workers 1 \
+    --artifacts-destination "$STATE/mlartifacts"
+}
+
+start_head() {  # without CPUs: drivers and the job server only
+  # A short folder: Ray keeps sockets in it, and their paths may have 107 bytes. One for each node: in a shared one
+  # every node that joins a job unpacks the job's files again, under the feet of those that import them.
+  mktemp -d /tmp/one-host-ray.XXXXXX >"$STATE/ray.tmp"
+  launch ray "$BIN/ray" start --head --block --node-ip-address 127.0.0.1 --port "$RAY_PORT" --num-cpus 0 \
+    --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD_PORT" \
+    --dashboard-agent-listen-port "$AGENT_PORT" "${FREE_PORTS[@]}" --disable-usage-stats --temp-dir "$(<"$STATE/ray.tmp")/head"
+  wait_for ray "http://127.0.0.1:$DASHBOARD_PORT/api/version"
+  wait_for ray "http://127.0.0.1:$AGENT_PORT/api/local_raylet_healthz"  # jobs are started by the agent
+}
+
+start_workers() {  # one after the other: raylets give up when they start too slowly
+  local number alive
+  for number in $(seq "$WORKERS"); do
+    launch "worker-$number" "$BIN/ray" start --block --address "127.0.0.1:$RAY_PORT" --node-ip-address 127.0.0.1 \
+      --num-cpus "$CPUS" --dashboard-agent-listen-port 0 "${FREE_PORTS[@]}" --disable-usage-stats \
+      --temp-dir "$(<"$STATE/ray.tmp")/$number"
+    for _ in $(seq 240); do
+      is_running "worker-$number" || give_up "worker-$number" "ended while starting"
+      alive=$(num_alive || true)
+      [[ $alive -le $number ]] || continue 2
+      sleep 0.5
+    done
+    give_up "worker-$number" "did not join within 120 s"
+  done
+}
+
 explain() {
   {
     echo "unset RAY_AUTH_TOKEN"
@@ -96,7 +152,7 @@ explain() {
       echo "export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing AWS_DEFAULT_REGION=us-east-1"
     fi
   } >"$STATE/env.sh"
-  echo "The cluster runs. In your shell:"
+  echo "The cluster runs: a head and $WORKERS worker node(s) of $CPUS CPU(s). In your shell:"
   echo "  source '$STATE/env.sh'"
   echo "Then, for example:"
   echo "  ray job submit --working-dir . -- python -m jobs.sweep jobs/studies/demo.yaml \\"
@@ -108,22 +164,30 @@ explain() {
 members() { ps -o pid= -s "$1" || true; }  # every process of the session that setsid made
 
 stop() {
-  for name in ray mlflow s3; do
+  local name pid one ours=() end=$((SECONDS + 15))
+  for name in $(names); do
     if is_running "$name"; then
-      local pid; read -r pid <"$STATE/$name.pid"
+      read -r pid <"$STATE/$name.pid"
       kill -TERM "$pid"
-      for _ in $(seq 60); do [[ -n $(members "$pid") ]] || break; sleep 0.25; done
-      for left in $(members "$pid"); do kill -KILL "$left" 2>/dev/null || true; done
-      echo "stopped: $name"
+      ours+=("$name $pid")
     fi
     rm -f "$STATE/$name.pid"
   done
+  for one in "${ours[@]}"; do await_end "${one% *}" "${one#* }" "$end"; done
   if [[ -f $STATE/ray.tmp ]]; then rm -rf "$(<"$STATE/ray.tmp")" "$STATE/ray.tmp"; fi
   rm -f "$STATE/ray_token" "$STATE/env.sh"
 }
 
+await_end() {  # await_end NAME PID END: what has not ended by itself then is killed
+  local left
+  while [[ -n $(members "$2") && $SECONDS -lt $3 ]]; do sleep 0.25; done
+  for left in $(members "$2"); do kill -KILL "$left" 2>/dev/null || true; done
+  echo "stopped: $1"
+}
+
 status() {
-  for name in ray mlflow s3; do
+  local name
+  for name in $(names); do
     if is_running "$name"; then echo "$name: runs, log $STATE/$name.log"; else echo "$name: does not run"; fi
   done
 }
