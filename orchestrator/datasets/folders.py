@@ -83,8 +83,8 @@ def contents(names: Iterable[str], read: Read) -> Iterator[tuple[str, bytes]]:
 
 
 def leaves(name: str) -> bool:
-    """Return whether a name from a list or an archive would lead out of its folder."""
-    return name.startswith("/") or "\\" in name or ".." in name.split("/")
+    """Return whether a name from a list or an archive would lead out of its folder, or around in it."""
+    return "\\" in name or bool({"", ".", ".."} & set(name.split("/")))
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -139,7 +139,13 @@ def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
     is_link = stat.S_ISLNK(info.external_attr >> 16)
     climbs = leaves(info.filename)
     if is_link or climbs or info.flag_bits & 1:
-        what = "a link" if is_link else "a path that leaves the archive" if climbs else "encrypted"
+        what = (
+            "a link"
+            if is_link
+            else "a path that leaves the archive or goes around in it"
+            if climbs
+            else "encrypted"
+        )
         raise ValueError(f"{path}: member {info.filename!a} is {what}; pack plain folders of images.")
 
 

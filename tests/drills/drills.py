@@ -300,12 +300,12 @@ def nan_loss(drill: Drill) -> None:
     drill.end()
     study = drill.folder / f"{drill.name}-diverging.yaml"
     text = drill.study.read_text().replace(f"study: {drill.name}", f"study: {study.stem}")
-    study.write_text(text.replace("sweep:", "sweep:\n  attack.recipe.learning_rate: [0.003, 1.0e+30]"))
+    study.write_text(text.replace("sweep:", "sweep:\n  target.recipe.learning_rate: [0.001, 1.0e+30]"))
     job = drill.rig.submit(study, drill.store_uri)
     assert drill.rig.wait(job) == "FAILED"
     printed = drill.rig.logs(job)
-    assert printed.count("failed in stage inversion: the training loss is") == TRIALS, printed[-3000:]
-    assert "in epoch 1 of 60, batch" in printed
+    assert printed.count("failed in stage target: the training loss is") == TRIALS, printed[-3000:]
+    assert "in epoch 1 of 12, batch" in printed
     assert f"trials: {TRIALS} finished, {TRIALS} failed, 0 pruned" in printed
     (mlflow,) = [told(drill.rig, study.stem)["trials"]]
     assert mlflow == {"FINISHED": TRIALS, "FAILED": TRIALS}
