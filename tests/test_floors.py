@@ -17,6 +17,7 @@ FLOORS = [
     {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
+    | {"inventory", "housekeeping"}
     | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}
     | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
     {"runtime"},

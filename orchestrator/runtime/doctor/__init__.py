@@ -1,0 +1,1 @@
+"""Checks that a machine or a cluster can run sweeps; `jobs.doctor` prints what they find."""

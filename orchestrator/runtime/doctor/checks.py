@@ -1,0 +1,50 @@
+"""Every check of the doctor, in the order in which it prints."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from orchestrator.runtime.doctor import cluster, machine, tracking
+from orchestrator.runtime.doctor.findings import Finding, run, warn
+from orchestrator.runtime.doctor.places import place
+
+
+@dataclass(frozen=True)
+class Places:
+    """What is checked; None where the user named nothing."""
+
+    store: str
+    data: str | None
+    tracking: str
+    ray: str | None  # address of the GCS, or `auto`
+    job_server: str | None
+
+
+def checks(places: Places) -> Iterator[Finding]:
+    """Yield what all checks find; none of them stops another."""
+    yield from run("python", machine.installed, machine.INSTALL)
+    yield from run("torch", machine.accelerators, machine.INSTALL)
+    reach = "see that the place is reachable from here (network, mounts, AWS_ENDPOINT_URL)"
+    yield from run("store", lambda: place("--store", places.store, writes=True), reach)
+    if places.data is not None:
+        data = places.data
+        yield from run("data", lambda: place("--data", data, writes=False), reach)
+    yield from run("cache", machine.cache_room, "see what is mounted there")
+    yield from run("mlflow", lambda: tracking.tracking(places.tracking), tracking.START)
+    yield from _ray(places)
+
+
+def _ray(places: Places) -> Iterator[Finding]:
+    if places.job_server is None and places.ray is None:
+        name = "export RAY_API_SERVER_ADDRESS=http://HEAD:8265, or give --ray-address, if there is a cluster"
+        yield warn("ray", "no cluster named; sweeps start Ray on this machine", name)
+    if (server := places.job_server) is not None:
+        yield from run("ray jobs", lambda: cluster.job_server(server), cluster.REACH)
+        if places.ray is None:
+            yield Finding(
+                "ok", "ray nodes", "seen from inside: ray job submit --working-dir . -- python -m jobs.doctor"
+            )
+    if (address := places.ray) is not None:
+        seconds = cluster.JOINED_SECONDS + 5.0
+        join = partial(cluster.joined, address, places.store, str(machine.CACHE))
+        yield from run("ray cluster", join, cluster.JOIN, seconds=seconds)

@@ -1,0 +1,125 @@
+"""The places of artifacts and data sets: can they be read and written, do they keep what was put."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import psutil
+
+from orchestrator.directory import DirectoryBlobs
+from orchestrator.housekeeping import now_ms
+from orchestrator.runtime.doctor.bucket import bucket, read_soon
+from orchestrator.runtime.doctor.findings import (
+    STAGE_SOME,
+    Finding,
+    clock,
+    fail,
+    holding,
+    ok,
+    once,
+    room,
+    told,
+)
+from orchestrator.runtime.doctor.machine import existing, free_bytes
+from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.runtime.stores import open_blobs
+
+_FIRST, _SECOND = b"first", b"second"
+
+
+class Probe(NamedTuple):
+    """An object that holds its own name."""
+
+    uri: str
+    name: str
+
+
+def place(option: str, uri: str, *, writes: bool) -> Iterator[Finding]:
+    """Check the place that `option` names; without `writes` it need only be readable."""
+    what = option.lstrip("-")
+    try:
+        blobs = open_blobs(uri)
+    except ValueError as error:
+        yield told(what, str(error), f"correct {option}")
+        return
+    if isinstance(blobs, S3Blobs):
+        yield from bucket(what, option, blobs, writes=writes)
+    elif isinstance(blobs, DirectoryBlobs):
+        yield from _directory(what, option, blobs, writes=writes)
+
+
+def _directory(what: str, option: str, blobs: DirectoryBlobs, *, writes: bool) -> Iterator[Finding]:
+    folder = existing(blobs.path)
+    is_there = folder == blobs.path
+    if blobs.path.exists() and not is_there:
+        yield fail(what, f"{blobs.path} is no directory", f"name another with {option}")
+        return
+    if not is_there and not writes:
+        yield fail(
+            what, f"there is no directory {blobs.path}", f"name another with {option}, or {STAGE_SOME}"
+        )
+        return
+    yield ok(what, f"{blobs.path} on {_file_system(folder)}{'' if is_there else ', made by the first sweep'}")
+    yield room(f"{what} room", str(folder), free_bytes(folder))
+    if writes:
+        yield from _writes(what, option, folder)
+    else:
+        yield holding(what, [path.name for path in folder.iterdir() if path.is_dir()])
+
+
+def _writes(what: str, option: str, folder: Path) -> Iterator[Finding]:
+    """Create a probe, try that again with other bytes, read it and remove it."""
+    probes, name = DirectoryBlobs(folder), f"doctor-{uuid4().hex}"
+    try:
+        created = [probes.put(name, data, overwrite=False) for data in (_FIRST, _SECOND)]
+        got = probes.get(name)
+        ahead = now_ms(probes) / 1000 - time.time()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        yield fail(f"{what} writes", f"cannot write in {folder} ({reason})", f"name another with {option}")
+        return
+    finally:
+        with suppress(OSError):
+            probes.remove(name)
+    yield ok(f"{what} writes", "created, read and removed a probe")
+    is_once = created == [True, False] and got == _FIRST
+    yield once(what, option, "the file system does not create files once", is_once=is_once)
+    yield clock(f"{what} clock", ahead, "the file system's clock")
+
+
+def _file_system(folder: Path) -> str:
+    """Return the kind of file system that holds a folder."""
+    real = folder.resolve()
+    mounts = [one for one in psutil.disk_partitions(all=True) if real.is_relative_to(one.mountpoint)]
+    return max(mounts, key=lambda one: len(one.mountpoint)).fstype if mounts else "an unknown file system"
+
+
+@contextmanager
+def probe(uri: str) -> Iterator[Probe | None]:
+    """Put an object where artifacts go, for nodes to see; None if that fails, which `place` tells."""
+    try:
+        blobs = open_blobs(uri)
+        if isinstance(blobs, DirectoryBlobs):
+            blobs = DirectoryBlobs(existing(blobs.path))
+        placed = Probe(blobs.uri, f"doctor-{uuid4().hex}")
+        blobs.put(placed.name, placed.name.encode())
+    except (OSError, ValueError):
+        yield None
+        return
+    try:
+        yield placed
+    finally:
+        blobs.remove(placed.name)
+
+
+def seen(uri: str, name: str) -> str:
+    """Return why this machine does not see the object that another one put; empty if it does."""
+    try:
+        blobs = open_blobs(uri)
+        data = read_soon(blobs, name) if isinstance(blobs, S3Blobs) else blobs.get(name)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if data == name.encode() else f"{uri} is another place there"

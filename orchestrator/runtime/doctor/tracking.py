@@ -1,0 +1,137 @@
+"""MLflow: a server answers, is new enough, lets us in and write; or a file can be written."""
+
+import re
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from time import time_ns
+from urllib.parse import urlsplit
+
+from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, room, told, warn
+from orchestrator.runtime.doctor.machine import MINIMUM, existing, free_bytes, is_older
+from orchestrator.runtime.mlflow_check import check_tracking, redact, set_environment, sqlite_path
+
+ANSWER_SECONDS = 5.0
+PROBE = "inversion-doctor"  # one experiment, restored and deleted again by every check: no heap of them
+LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+START = "start it or correct --tracking-uri; sweeps can go on with --ship-later meanwhile"
+FILE = "name a file in a writable folder: --tracking-uri sqlite:///FILE"
+
+
+def tracking(uri: str) -> Iterator[Finding]:
+    """Check where sweeps keep their comparison."""
+    if uri.startswith(("http://", "https://")):
+        yield from _server(uri)
+        return
+    try:
+        check_tracking(uri)
+    except ValueError as error:
+        yield told("mlflow", str(error), FILE)
+        return
+    yield from _file(uri)
+
+
+def _server(uri: str) -> Iterator[Finding]:
+    parts = urlsplit(uri.rstrip("/"))
+    host = parts.netloc.rpartition("@")[2]
+    base = f"{parts.scheme}://{host}{parts.path}"
+    number, status = _get(f"{base}/version")
+    if status == 0:
+        yield fail("mlflow", f"no answer from {base} ({number})", START)
+        return
+    yield _version(base, number, status)
+    body, status = _get(f"{base}/api/2.0/mlflow/experiments/search?max_results=1")
+    if status == 403 and "host" in body.lower():  # asked here, because /health and /version let any host in
+        allowed = f'start it with --allowed-hosts "{host},localhost:*,127.0.0.1:*"'
+        yield fail("mlflow door", f"refuses the host name {host} (HTTP 403)", allowed)
+        return
+    yield _door(parts.hostname, status)
+    yield _writes(uri)
+
+
+def _version(base: str, number: str, status: int) -> Finding:
+    if status == 401:
+        return ok("mlflow", f"{base} answers")
+    if status != 200 or not re.match(r"\d+\.\d+", number):
+        return fail(
+            "mlflow", f"{base} answers, but not as MLflow does (HTTP {status})", "correct --tracking-uri"
+        )
+    if is_older(number, MINIMUM["mlflow"]):
+        upgrade = f"install mlflow>={MINIMUM['mlflow']} where the server runs: older ones let attackers in"
+        return fail("mlflow", f"{base} is MLflow {number}", upgrade)
+    return ok("mlflow", f"{base} is MLflow {number}")
+
+
+def _door(host: str | None, status: int) -> Finding:
+    if status == 401:
+        return ok("mlflow door", "asks for a password")
+    if status != 200:
+        return fail("mlflow door", f"answers HTTP {status} to a search", "see the server's log")
+    if is_loopback(host):
+        return ok("mlflow door", "asks for no password, on an address of this machine")
+    ask = (
+        "put a password before it (--app-name basic-auth) or keep it on 127.0.0.1; it shows people's pictures"
+    )
+    return warn("mlflow door", "lets in whoever reaches it", ask)
+
+
+def _writes(uri: str) -> Finding:
+    """Write as a sweep would, with the same client and credentials."""
+    set_environment()
+    from mlflow import MlflowClient  # seconds: only where there is a server to write to
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(PROBE)
+        key = found.experiment_id if found else client.create_experiment(PROBE)
+        if found and found.lifecycle_stage == "deleted":
+            client.restore_experiment(key)
+        client.set_experiment_tag(key, "inversion.doctor_ms", str(time_ns() // 1_000_000))
+        client.delete_experiment(key)
+    except MlflowException as error:
+        words = redact(" ".join(str(error).split()))
+        if "error code 401" in words or error.error_code == "UNAUTHENTICATED":
+            return fail(
+                "mlflow writes", "the server refuses these credentials, or got none (HTTP 401)", LOG_IN
+            )
+        if error.error_code == "PERMISSION_DENIED":
+            grant = "ask its administrator for the right to create experiments"
+            return fail("mlflow writes", "this user may not write", grant)
+        return fail("mlflow writes", words[:300], "see the server's log")
+    return ok("mlflow writes", f"wrote and deleted experiment {PROBE}")
+
+
+def _file(uri: str) -> Iterator[Finding]:
+    """Check a database file: sound, writable now, with room to grow."""
+    path = sqlite_path(uri)
+    folder = existing(path.absolute().parent)
+    if not path.exists():
+        yield ok("mlflow", f"{path}, made by the first sweep")
+    else:
+        try:
+            with closing(sqlite3.connect(path, timeout=2.0)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+            yield ok("mlflow", f"{path} can be written")
+        except sqlite3.OperationalError as error:
+            yield warn("mlflow", f"{path}: {error}", "wait for the sweep or server that writes there")
+        except sqlite3.DatabaseError as error:
+            yield fail("mlflow", f"{path}: {error}", "move that file away, or name another")
+    yield room("mlflow room", str(folder), free_bytes(folder))
+
+
+def _get(url: str) -> tuple[str, int]:
+    """Return the beginning of an answer's text and its status; 0 and a reason if there is no answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            return answer.read(500).decode(errors="replace").strip(), answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read(500).decode(errors="replace"), error.code
+    except urllib.error.URLError as error:
+        return redact(str(error.reason)), 0
+    except (OSError, ValueError) as error:
+        return redact(str(error)) or type(error).__name__, 0
