@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
 from ray.dashboard.modules.job.cli import submit
 
-from jobs import report, stage_data, stage_weights, sweep, ui
+from jobs import doctor, notice, report, stage_data, stage_weights, store, sweep, ui
 from orchestrator import spec, study, study_file
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources import READERS
@@ -89,8 +90,11 @@ README_COMMANDS = {
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": f"{HERE}_commands_parse",
     "ray job submit --working-dir . -- python -m jobs.sweep STUDY.yaml --store s3://BUCKET/store "
     "--data s3://BUCKET/datasets --tracking-uri http://MLFLOW:5000": RAY,
-    "cluster/one-host.sh start": ONE_HOST,
-    "cluster/one-host.sh stop": ONE_HOST,
+    "make cluster": ONE_HOST,
+    "source runs/one-host/env.sh": ONE_HOST,
+    "ray job submit --working-dir . -- python -m jobs.doctor": ONE_HOST,
+    "make cluster-stop": ONE_HOST,
+    "python -m jobs.store verify --store s3://BUCKET/store": "tests/jobs/test_store.py::test_a_store_in_order_verifies_with_exit_code_0",
     "python -m jobs.stage_data mnist:DIR s3://BUCKET/datasets": f"{STAGE}_idx_sets",
     FOLDER: f"{STAGE}_an_image_folder_and_skipping_what_is_no_image",
     PUBLIC: WEIGHTS,
@@ -101,6 +105,9 @@ README_COMMANDS = {
     "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
     "python -m jobs.report ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
 }
+
+
+RAY_COMMANDS = [["ray", "job", word] for word in ("list", "logs", "stop")]
 
 
 def commands(page: Path) -> list[str]:
@@ -128,7 +135,7 @@ def parse(command: str) -> None:
         script = (ROOT / words[0]).read_text(encoding="ascii")
         assert f"\n{words[1]}() {{" in script
     else:
-        assert words[0] in ("export", "source") or words == ["ray", "job", "list"], command
+        assert words[0] in ("export", "source") or words[:3] in RAY_COMMANDS, command
 
 
 def _parse_job(module: str, arguments: list[str]) -> None:
@@ -139,9 +146,16 @@ def _parse_job(module: str, arguments: list[str]) -> None:
         "jobs.report": report.app,
         "jobs.stage_data": stage_data.app,
         "jobs.stage_weights": stage_weights.app,
+        "jobs.store": store.app,
+        "jobs.doctor": doctor.app,
+        "jobs.notice": notice.app,
         "jobs.ui": browse,
     }
-    context = typer.main.get_command(apps[module]).make_context(module, arguments)
+    command = typer.main.get_command(apps[module])
+    if isinstance(command, click.Group):
+        name, command, arguments = command.resolve_command(command.make_context(module, arguments), arguments)
+        assert command is not None, f"{module} has no command {name}"
+    context = command.make_context(module, arguments)
     name = str(context.params.get("study"))
     if module in ("jobs.sweep", "jobs.report") and not name.startswith("STUDY"):
         chosen = study_file.read_study(
@@ -158,7 +172,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
 
 def targets() -> set[str]:
     """Return the Makefile's targets."""
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="ascii"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="ascii"), re.MULTILINE))
 
 
 def field_tables() -> str:
