@@ -40,9 +40,11 @@ types: $(READY)  ## mypy
 
 check: lint types test  ## what .ci/run calls
 
-bench: $(READY)  ## our inverter training beside a plain PyTorch loop; what budgets and defenses cost
+bench: $(READY)  ## our training beside plain PyTorch, costs of budgets, reading beside plain boto3, what a sweep costs
 	$(BIN)/python -m benchmarks.inverter
 	$(BIN)/python -m benchmarks.budgets
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.overhead
 
 lock:            ## resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
