@@ -398,8 +398,8 @@ def test_one_host_starts_takes_a_job_and_stops(tmp_path: Path) -> None:
         assert (folder / "ray_token").stat().st_mode & 0o777 == 0o600
         token = (folder / "ray_token").read_text()
         assert token not in started.stdout
-        words = f"source env.sh && ray job submit --working-dir '{ROOT}' -- python -m jobs.doctor"
-        job = subprocess.run(["bash", "-c", words], cwd=folder, capture_output=True, text=True, timeout=300)
+        line = f"source env.sh && ray job submit --working-dir '{ROOT}' -- python -m jobs.doctor"
+        job = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=300)
         assert job.returncode == 0, job.stdout + job.stderr
         assert "0 failed" in job.stdout
         assert token not in job.stdout

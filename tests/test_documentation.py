@@ -74,6 +74,7 @@ STUDY = "tests/jobs/test_studies.py::test_a_study_runs_and_reports"
 WEIGHTS = "tests/jobs/test_stage_weights.py::test_a_library_with_a_network"
 RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
 ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
+VERIFY = "tests/jobs/test_store.py::test_a_store_in_order_verifies_with_exit_code_0"
 CELEBA = f"{STAGE}_celeba_without_the_people_of_a_list"
 SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.seed=[0]'"
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
@@ -94,7 +95,7 @@ README_COMMANDS = {
     "source runs/one-host/env.sh": ONE_HOST,
     "ray job submit --working-dir . -- python -m jobs.doctor": ONE_HOST,
     "make cluster-stop": ONE_HOST,
-    "python -m jobs.store verify --store s3://BUCKET/store": "tests/jobs/test_store.py::test_a_store_in_order_verifies_with_exit_code_0",
+    "python -m jobs.store verify --store s3://BUCKET/store": VERIFY,
     "python -m jobs.stage_data mnist:DIR s3://BUCKET/datasets": f"{STAGE}_idx_sets",
     FOLDER: f"{STAGE}_an_image_folder_and_skipping_what_is_no_image",
     PUBLIC: WEIGHTS,

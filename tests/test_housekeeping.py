@@ -224,6 +224,22 @@ def test_a_publish_between_any_two_steps_is_whole(tmp_path: Path) -> None:
         assert_whole(publisher, KEY, ONE)
 
 
+def test_a_part_that_an_old_manifest_names_meanwhile_is_never_gone(tmp_path: Path) -> None:
+    """As when a store is copied here with its times: nothing is young."""
+    blobs = old_parts(tmp_path)
+    (name,) = blobs.names("artifacts/")
+    publisher = Artifacts(blobs)
+
+    def copy(step: int) -> None:
+        if step == INSTANT - 3:  # after the first look at the manifest, before the last
+            publisher.publish(artifact(), ONE)
+            age(tmp_path)
+        assert blobs.get(name) is not None, step
+
+    collect_with(blobs, copy)
+    assert_whole(publisher, KEY, ONE)
+
+
 class Publisher:
     """A publish of KEY in steps: at one step of a collection the files, at another the manifest.
 

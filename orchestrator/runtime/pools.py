@@ -149,14 +149,13 @@ def decide(
 def _spare(
     pool: Pool, queued: Mapping[Pool, int], groups: Sequence[Group], dismissed: Sequence[str]
 ) -> str | None:
-    """Return a group of another pool that has nothing to do, one that waits for resources first."""
-    spare = [
-        group
-        for phase in ("starting", "idle")
+    """Return a group of another pool that has nothing to do."""
+    spare = (
+        group.name
         for group in groups
-        if group.phase == phase
+        if group.phase == "idle"
         and group.pool != pool
         and not queued.get(group.pool)
         and group.name not in dismissed
-    ]
-    return spare[0].name if spare else None
+    )
+    return next(spare, None)

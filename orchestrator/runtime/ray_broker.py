@@ -172,6 +172,12 @@ class Broker:
         if state := self._groups.pop(group, None):
             await self._give_back(state)
 
+    async def abandon(self, group: str) -> None:
+        """A group's node is gone: what it was building goes back now, the group may begin again later."""
+        if state := self._groups.get(group):
+            state.nodes = set()
+            await self._give_back(state)
+
     async def give_up(self, pool: str, reason: str) -> None:
         """Nobody will ever build for this pool: all that waits for it fails."""
         for job in self._jobs.values():

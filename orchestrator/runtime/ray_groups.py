@@ -94,32 +94,42 @@ class WorkerGroups:
 
     def _tick(self, state: Mapping[str, Any]) -> None:
         """Compare what is wanted with what runs, once."""
-        nodes, going = alive_nodes(), draining_nodes()
-        leaving = [name for name, group in state["groups"].items() if going & set(group["nodes"])]
+        there, nodes = _ids(ray.nodes()), alive_nodes()
+        for name, group in state["groups"].items():
+            if not there.issuperset(group["nodes"]):  # its stage need not wait until it has a place again
+                ray.get(self._broker.abandon.remote(name))
+        going = draining_nodes()
         with self._lock:
+            leaving = [
+                name
+                for name, group in state["groups"].items()
+                if going & set(group["nodes"]) and self._phase(name) != "ending"
+            ]
             for name, running in self._running.items():
-                self._classify(name, running, state["groups"].get(name), is_leaving=name in leaving)
+                self._classify(running, state["groups"].get(name))
             groups = [
                 Group(name, running.pool, running.phase, time.monotonic() - running.since)
                 for name, running in self._running.items()
             ]
         queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
         decision = decide(queued, groups, nodes, self._cap)
-        if dismissed := [*leaving, *decision.dismiss]:
+        if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%s leaving=%d", dismissed, len(leaving))
             ray.get(self._broker.dismiss.remote(dismissed))
+            with self._lock:
+                for name in self._running.keys() & set(dismissed):
+                    self._running[name].enter("ending")
         for pool in decision.start:
             self._start(pool)
         self._reserve(Counter(decision.short) if self._may_grow else {})
         if queued:
             self._check(queued, groups, nodes)
 
-    def _classify(
-        self, name: str, running: _Running, known: Mapping[str, Any] | None, *, is_leaving: bool
-    ) -> None:
-        if is_leaving:
-            running.enter("ending")
-        elif known is None:
+    def _phase(self, name: str) -> str:
+        return self._running[name].phase if name in self._running else "ending"
+
+    def _classify(self, running: _Running, known: Mapping[str, Any] | None) -> None:
+        if known is None:
             running.enter("starting")
         elif running.phase != "ending":
             self._failures.clear()
@@ -185,6 +195,10 @@ class WorkerGroups:
     def _give_up(self, pool: Pool, reason: str) -> None:
         logger.error("event=given_up pool=%s reason=%s", pool.name, reason)
         ray.get(self._broker.give_up.remote(pool.name, reason))
+
+
+def _ids(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 def alive_nodes() -> list[Node]:

@@ -323,8 +323,8 @@ def test_a_directory_that_cannot_be_written_is_one_line(
 def test_on_a_terminal_tables_have_lines_and_progress_is_shown(tmp_path: Path) -> None:
     opened = Artifacts(DirectoryBlobs(tmp_path))
     opened.publish(artifact(inputs={}), FILES)
-    shown = ["\u2502 target", "1 artifacts"]
-    for arguments, words in ((["ls"], shown), (["verify"], ["verified 1 artifacts"])):
+    listed = ["\u2502 target", "1 artifacts"]
+    for arguments, words in ((["ls"], listed), (["verify"], ["verified 1 artifacts"])):
         master, slave = pty.openpty()
         command = [sys.executable, "-m", "jobs.store", *arguments, "--store", str(tmp_path)]
         env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}

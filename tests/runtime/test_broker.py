@@ -111,6 +111,25 @@ def test_a_dismissed_group_gives_back_what_it_saved_and_another_goes_on() -> Non
     play(story)
 
 
+def test_the_stage_of_a_group_whose_node_is_gone_goes_to_another_at_once() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("g", "p")
+        await broker.arrive("g", "node")
+        await broker.take("g", 0, 0)
+        await broker.abandon("g")
+        await broker.abandon("unknown")
+        assert (await broker.state())["groups"]["g"] == {"pool": "p", "building": None, "nodes": []}
+        await broker.begin("h", "p")
+        assert await broker.take("h", 0, 0) == STAGE
+        await broker.begin("g", "p")  # it has found a place, and nothing to take back
+        await broker.finish("h", "a", None, True)
+        assert (await news(broker, "a"))["done"]
+        assert (await broker.state())["queued"] == {"p": 0}
+
+    play(story)
+
+
 def test_a_group_that_is_asked_nothing_hears_nothing() -> None:
     async def story(broker: Broker) -> None:
         await broker.begin("g", "p")
