@@ -144,8 +144,8 @@ class Options:
     def places(self) -> session.Places:
         """Return where artifacts and data sets are."""
         return session.Places(
-            store_uri=self.store or str((self.out / "store").absolute()),
-            data_uri=self.data,
+            store_uri=_absolute(self.store or str(self.out / "store")),
+            data_uri=self.data and _absolute(self.data),
             cache=str(self.cache or CACHE) if self.data and "://" in self.data else None,
         )
 
@@ -160,6 +160,11 @@ class Options:
         for override in self.overrides:
             words += ["--set", override]
         return shlex.join([*words, "--ship-later"] if self.ship_later else words)
+
+
+def _absolute(uri: str) -> str:
+    """Return a folder's whole path: workers have other working directories."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def start_console() -> Console:

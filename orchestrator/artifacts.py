@@ -118,6 +118,7 @@ class Artifacts:
             self.blobs.put(named[name].object, data)
         for _ in range(_PUBLISHES):
             if self.blobs.put(_manifest(ours.key), ours.to_json().encode(), overwrite=False):
+                self._put_missing(ours, files)
                 return ours
             theirs = self.find(ours.key)
             if theirs is not None:
@@ -126,6 +127,13 @@ class Artifacts:
         raise RuntimeError(
             f"manifest of artifact {ours.key} appears and vanishes; is the store being deleted?"
         )
+
+    def _put_missing(self, artifact: Artifact, files: Mapping[str, bytes]) -> None:
+        """Put again what a garbage collection took away in the instant before the manifest was there."""
+        present = set(self.blobs.names(f"{_folder(artifact.key)}/"))
+        for name, data in files.items():
+            if artifact.files[name].object not in present:
+                self.blobs.put(artifact.files[name].object, data)
 
     def read(self, artifact: Artifact, name: str) -> bytes:
         """Return a file whose size and digest are right, or raise Corrupt."""

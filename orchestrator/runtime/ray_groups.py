@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util import placement_group, remove_placement_group
+from ray import PlacementGroupID
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from orchestrator.runtime.pools import Group, Node, Pool, decide, shown, slots
 from orchestrator.runtime.ray_train import Service, train
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 SAY_SECONDS = 60.0  # between two lines that say what is waited for
 LOST_NODE_SECONDS = 600.0  # a node that died may come back, where none is promised
-MAX_FAILED_STARTS = 3  # groups that end in a row before they ever ask for work
+MAX_FAILED_STARTS = 6  # groups that end in a row before they ever ask for work
 
 
 @dataclass
@@ -112,6 +114,8 @@ class WorkerGroups:
                 for name, running in self._running.items()
             ]
         queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
+        if self._failures:
+            remove_orphans()
         decision = decide(queued, groups, nodes, self._cap)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%s leaving=%d", dismissed, len(leaving))
@@ -143,6 +147,7 @@ class WorkerGroups:
         thread.start()
 
     def _run(self, name: str, pool: Pool) -> None:
+        """Run a group to its end, in a thread of its own."""
         try:
             train(name, pool, self._service, self._broker, self._scratch)
         except Exception as error:  # whatever Ray raises: the stage goes back, another group takes it
@@ -195,6 +200,20 @@ class WorkerGroups:
     def _give_up(self, pool: Pool, reason: str) -> None:
         logger.error("event=given_up pool=%s reason=%s", pool.name, reason)
         ray.get(self._broker.give_up.remote(pool.name, reason))
+
+
+def remove_orphans() -> None:
+    """Free what controllers of dead groups had reserved: Ray itself waits for the end of the whole job."""
+    accessor = ray._private.state.state._connect_and_get_accessor()
+    job = ray.get_runtime_context().get_job_id()
+    for data in accessor.get_placement_group_table():
+        group = PlacementGroupTableData.FromString(data)
+        is_removed = group.state == PlacementGroupTableData.PlacementGroupState.REMOVED
+        is_ours = group.creator_job_id.hex() == job and group.creator_actor_dead
+        is_an_actors = group.creator_actor_id.strip(b"\xff")  # what the job's own process made has no actor
+        if is_ours and is_an_actors and not is_removed:
+            logger.warning("event=orphan_removed placement_group=%s", group.placement_group_id.hex())
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def _ids(nodes: Sequence[Mapping[str, Any]]) -> set[str]:

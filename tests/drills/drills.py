@@ -159,6 +159,15 @@ def kill_one(role: str) -> Callable[[Drill], None]:
     return act
 
 
+def kill_early(drill: Drill) -> None:
+    """Kill controllers while their groups start, again and again: what they had reserved must come free."""
+    drill.submit()
+    for _ in range(4):
+        drill.kill("train controller")
+        time.sleep(6)
+    drill.end()
+
+
 def kill_driver(drill: Drill) -> None:
     """Kill the sweep's own process, then submit the same command again."""
     drill.submit()
@@ -316,6 +325,7 @@ DRILLS: dict[str, Callable[[Drill], None]] = {
     "kill-trial-driver": kill_one("trial driver"),
     "kill-raylet": kill_one("raylet"),
     "kill-train-controller": kill_one("train controller"),
+    "kill-starting-groups": kill_early,
     "kill-broker": kill_one("broker"),
     "kill-leases": kill_one("leases"),
     "kill-sweep-driver": kill_driver,
