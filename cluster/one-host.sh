@@ -84,6 +84,7 @@ start() {
   "$BIN/python" -c "import secrets; print(secrets.token_hex(32), end='')" >"$STATE/ray_token"
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$STATE/ray_token" RAY_USAGE_STATS_ENABLED=0
   export RAY_JOB_STOP_WAIT_TIME_S=30  # `ray job stop` kills after 3 s otherwise
+  export RAY_worker_maximum_startup_concurrency=16  # or Ray warns in jobs' logs of more processes than CPUs
   unset RAY_AUTH_TOKEN RAY_ADDRESS RAY_API_SERVER_ADDRESS
   export PATH="$BIN:$PATH"  # a job's `python` is the head's
   start_s3

@@ -140,6 +140,7 @@ def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> su
     command = [str(BIN / "ray"), "start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats", *options]
     # Several raylets on a host must not share Ray's fixed range of worker ports.
     command += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
+    env = {**env, "RAY_worker_maximum_startup_concurrency": "16"}  # Ray warns of more processes than CPUs
     with log.open("wb") as file:
         return subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
 

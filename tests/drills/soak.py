@@ -47,7 +47,7 @@ def main(seed: int, kills: int, folder: Path) -> None:
                     victim = draw.choice(VICTIMS)
                     if kill(running, victim, draw):
                         killed[victim] += 1
-                        drill.kills += 1
+                        drill.killed.append(victim)
                         print(
                             f"{time.monotonic() - began:6.0f} s  kill {sum(killed.values())}: {victim}",
                             flush=True,
@@ -58,7 +58,8 @@ def main(seed: int, kills: int, folder: Path) -> None:
             redone += drill.redone()
             submits += len(drill.jobs)
             print(
-                f"sweep {sweeps}: same table after {drill.kills} kills, {len(drill.jobs)} submits", flush=True
+                f"sweep {sweeps}: same table after {len(drill.killed)} kills, {len(drill.jobs)} submits",
+                flush=True,
             )
     spent = time.monotonic() - began
     print(f"seed {seed}: {sum(killed.values())} kills in {spent:.0f} s: {dict(killed)}")
