@@ -184,7 +184,7 @@ def kill_driver(drill: Drill) -> None:
 
 
 def stop_job(drill: Drill) -> None:
-    """`ray job stop`: SIGTERM with 30 s until SIGKILL; no epoch is run again, though none was saved before."""
+    """`ray job stop`: SIGTERM, SIGKILL 30 s later. No epoch is run again, though none was saved before."""
     options = ["--set", "resources.checkpoint_seconds=600"]
     drill.submit(*options)
     drill.reach(6)
