@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -30,6 +31,8 @@ FOLLOW_SECONDS = 20.0
 RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
 OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
+# Tune would put these into the environment of trials, which Ray writes to its logs: nodes have their own.
+SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 DRIVER_DEATHS = 20  # of one trial, whatever kills them: the next one goes on
 
 
@@ -92,6 +95,7 @@ class RayExecutor:
         drive = tune.with_resources(_drive, tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}]))
         config: dict[str, Any] = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
         config |= {"pools": dict(self.pools), "max_epochs": self.max_epochs}
+        class_cache.ENV_VARS_TO_PROPAGATE -= SECRETS  # in place
         is_asha = self.scheduler is not None
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = Tuner(
