@@ -321,7 +321,10 @@ def open_tracker(options: Options) -> Tracker:
         return JsonTracker(options.out / "unshipped")
     uri = options.tracking_uri or f"sqlite:///{options.out / 'mlflow.db'}"
     check_tracking(uri)
-    return MlflowTracker(uri, artifact_root=options.out.absolute() / "mlartifacts")
+    is_server = uri.startswith(
+        "http"
+    )  # it keeps files itself: those of this process's disk it could not show
+    return MlflowTracker(uri, artifact_root=None if is_server else options.out.absolute() / "mlartifacts")
 
 
 def refuse(error: Exception) -> NoReturn:

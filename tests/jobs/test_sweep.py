@@ -239,6 +239,20 @@ def test_an_interrupted_sweep_keeps_its_training_and_goes_on(tmp_path: Path, mlf
     assert [run.info.status for run in runs(out)[0]] == ["FINISHED"]
 
 
+def test_a_server_keeps_the_pictures_itself(tmp_path: Path, mlflow_server: str) -> None:
+    path = tiny.write(tmp_path / "pictures.yaml", {"attack.seed": [0]})
+    path.write_text(path.read_text().replace("study: tiny", "study: pictures"))
+    result = sweep(path, tmp_path / "out", "--tracking-uri", mlflow_server)
+    assert result.exit_code == 0, result.output
+    client = MlflowClient(mlflow_server)
+    experiment = client.get_experiment_by_name("pictures")
+    assert experiment is not None
+    assert experiment.artifact_location.startswith("mlflow-artifacts:")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`inversion.kind` = 'sweep'")
+    assert "report/results.csv" in [file.path for file in client.list_artifacts(parent.info.run_id, "report")]
+    assert not (tmp_path / "out" / "mlartifacts").exists()
+
+
 @pytest.mark.parametrize(("allowed", "seconds"), [("", 1.8), ("30", 28.8), ("1", 1.0), ("soon", 1.8)])
 def test_a_job_ends_before_it_is_killed(
     allowed: str, seconds: float, monkeypatch: pytest.MonkeyPatch
