@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +92,10 @@ def ray_head(
 @contextmanager
 def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[None]:
     """Add a node with a raylet of its own until the block ends."""
-    number = num_alive(cluster)
+    before = alive(cluster)  # those that ended just now may be among them
     node = start_node(cluster, cpus)
     try:
-        wait_for_nodes(cluster, number + 1)
+        _wait(lambda: bool(alive(cluster) - before), cluster)
         yield
     finally:
         end(node)
@@ -111,13 +111,17 @@ def start_node(cluster: Cluster, cpus: int = 1) -> subprocess.Popen[bytes]:
     return _ray_node(cluster.folder / f"node-{name}.log", env, cpus, *options)
 
 
-def wait_for_nodes(cluster: Cluster, number: int, seconds: float = 120) -> None:
+def wait_for_nodes(cluster: Cluster, number: int) -> None:
     """Return once so many nodes are alive, the head included."""
+    _wait(lambda: num_alive(cluster) >= number, cluster)
+
+
+def _wait(condition: Callable[[], bool], cluster: Cluster, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
-    while num_alive(cluster) != number:
+    while not condition():
         if time.monotonic() > until:
             raise RuntimeError(
-                f"{num_alive(cluster)} Ray nodes instead of {number}; logs in {cluster.folder}"
+                f"no Ray node joined; {num_alive(cluster)} are alive; logs in {cluster.folder}"
             )
         time.sleep(0.5)
 
@@ -130,10 +134,15 @@ def ask(cluster: Cluster, path: str) -> Any:
         return json.load(answer)
 
 
+def alive(cluster: Cluster) -> set[str]:
+    """Return the ids of the nodes that the cluster counts as alive."""
+    nodes = ask(cluster, "/nodes?view=summary")["data"]["summary"]
+    return {node["raylet"]["nodeId"] for node in nodes if node["raylet"].get("state") == "ALIVE"}
+
+
 def num_alive(cluster: Cluster) -> int:
     """Return how many nodes the cluster counts as alive."""
-    nodes = ask(cluster, "/nodes?view=summary")["data"]["summary"]
-    return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+    return len(alive(cluster))
 
 
 def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> subprocess.Popen[bytes]:

@@ -113,23 +113,32 @@ print(" ".join(ray._private.state.state.get_draining_nodes()))
 """
 
 
+WORKERS = """
+import ray
+ray.init(log_to_driver=False)
+nodes = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" not in node["Resources"]]
+print(" ".join(node["NodeID"] for node in nodes))
+"""
+
+
+def asked(code: str, cluster: servers.Cluster) -> list[str]:
+    """Return the words that a driver prints."""
+    env = {**os.environ, **cluster.env}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("second_node")
 def test_ray_empties_the_node_that_gets_a_notice(ray_cluster: servers.Cluster) -> None:
-    nodes = servers.ask(ray_cluster, "/nodes?view=summary")["data"]["summary"]
-    alive = [node["raylet"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
-    second = next(node["nodeId"] for node in alive if not node.get("isHeadNode"))
+    second = asked(WORKERS, ray_cluster)[-1]
     with metadata({"action": "terminate", "time": in_seconds(100)}) as url:
         watcher = notice("--metadata-url", url, "--poll", "0.2", "--node-id", second, **ray_cluster.env)
         out, err = watcher.communicate(timeout=60)
     assert watcher.returncode == 0, err
     assert "telling Ray" in out
-    env = {**os.environ, **ray_cluster.env}
     end = time.monotonic() + 60
-    while servers.num_alive(ray_cluster) == len(alive):  # a node without work ends soon
-        found = subprocess.run(
-            [sys.executable, "-c", DRAINING], env=env, capture_output=True, text=True, check=True
-        )
-        if second in found.stdout:
+    while second in servers.alive(ray_cluster):  # a node without work ends soon
+        if second in asked(DRAINING, ray_cluster):
             break
         assert time.monotonic() < end, "Ray did not take the notice"
