@@ -67,7 +67,7 @@ class WorkerGroups:
         self._failures: list[str] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._said = self._fitted = time.monotonic()
+        self._said, self._fitted = -SAY_SECONDS, time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="groups", daemon=True)
 
     def start(self) -> None:
@@ -190,7 +190,7 @@ class WorkerGroups:
         for pool in unfit:
             if left <= 0:
                 self._give_up(pool, f"no room came for {pool.needs}; {shown(nodes)}")
-            elif now - self._said > SAY_SECONDS or now - self._fitted < 2 * TICK_SECONDS:
+            elif now - self._said > SAY_SECONDS:
                 self._said = now
                 self._say(
                     f"waiting for nodes: {queued[pool]} stages need {pool.needs}; {shown(nodes)}; "
