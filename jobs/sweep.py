@@ -38,7 +38,7 @@ from orchestrator.runtime.json_tracker import JsonTracker
 from orchestrator.runtime.mlflow_check import check_tracking, redact
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
-from orchestrator.runtime.stores import check, open_blobs, open_location
+from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location
 from orchestrator.study import StudyError
 from orchestrator.study_file import read_study
 
@@ -88,7 +88,6 @@ WaitForNodes = Annotated[
     ),
 ]
 RUNS = Path("runs")
-CACHE = Path.home() / ".cache" / "inversion-orchestrator"
 
 
 @app.command()
@@ -146,7 +145,7 @@ class Options:
         return session.Places(
             store_uri=_absolute(self.store or str(self.out / "store")),
             data_uri=self.data and _absolute(self.data),
-            cache=str(self.cache or CACHE) if self.data and "://" in self.data else None,
+            cache=str(self.cache or NODE_CACHE) if self.data and "://" in self.data else None,
         )
 
     def command(self) -> str:
@@ -321,9 +320,8 @@ def open_tracker(options: Options) -> Tracker:
         return JsonTracker(options.out / "unshipped")
     uri = options.tracking_uri or f"sqlite:///{options.out / 'mlflow.db'}"
     check_tracking(uri)
-    is_server = uri.startswith(
-        "http"
-    )  # it keeps files itself: those of this process's disk it could not show
+    # A server keeps files itself: those on this process's disk it could not show.
+    is_server = uri.startswith("http")
     return MlflowTracker(uri, artifact_root=None if is_server else options.out.absolute() / "mlartifacts")
 
 

@@ -97,7 +97,7 @@ class Artifacts:
         """Return the artifact if it is published; a damaged manifest is quarantined and counts as absent."""
         reason = ""
         for _ in range(_READS):
-            data = self.blobs.get(_manifest(key))
+            data = self.blobs.get(manifest_name(key))
             if data is None:
                 return None
             try:
@@ -117,7 +117,7 @@ class Artifacts:
         for name, data in files.items():
             self.blobs.put(named[name].object, data)
         for _ in range(_PUBLISHES):
-            if self.blobs.put(_manifest(ours.key), ours.to_json().encode(), overwrite=False):
+            if self.blobs.put(manifest_name(ours.key), ours.to_json().encode(), overwrite=False):
                 self._put_missing(ours, files)
                 return ours
             theirs = self.find(ours.key)
@@ -157,7 +157,7 @@ class Artifacts:
 
     def _quarantine(self, artifact: Artifact) -> str:
         """Take the artifact out of the way, unless a manifest with other bytes has taken its place."""
-        stored = self.blobs.get(_manifest(artifact.key))
+        stored = self.blobs.get(manifest_name(artifact.key))
         if stored is not None:
             with suppress(ValueError):  # unreadable as well: moved below like the rest
                 if _digests(Artifact.from_json(stored)) != _digests(artifact):
@@ -168,8 +168,8 @@ class Artifacts:
         """Copy this manifest to the quarantine and remove it where it stands; return where it is now."""
         where = f"quarantine/{key}/{_sha256(manifest)[:12]}-manifest.json"
         self.blobs.put(where, manifest)
-        if self.blobs.get(_manifest(key)) == manifest:
-            self.blobs.remove(_manifest(key))
+        if self.blobs.get(manifest_name(key)) == manifest:
+            self.blobs.remove(manifest_name(key))
         return where
 
     def _compare(self, ours: Artifact, theirs: Artifact) -> None:
@@ -198,7 +198,8 @@ def _folder(key: str) -> str:
     return f"artifacts/{key[:2]}/{key}"
 
 
-def _manifest(key: str) -> str:
+def manifest_name(key: str) -> str:
+    """Return the blob whose existence makes the artifact exist."""
     return f"{_folder(key)}/manifest.json"
 
 

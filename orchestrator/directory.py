@@ -100,11 +100,15 @@ class DirectoryBlobs:
         self.sweep()
 
     def sweep(self, older_than_seconds: float = 3600.0) -> int:
-        """Remove old files of writers that died before their rename; return how many."""
-        leftover = [file for file in _files(self.path, aside=True) if _is_left(file, older_than_seconds)]
+        """Remove what `leftovers` returns; return how many."""
+        leftover = self.leftovers(older_than_seconds)
         for file in leftover:
             file.unlink(missing_ok=True)
         return len(leftover)
+
+    def leftovers(self, older_than_seconds: float) -> list[Path]:
+        """Return old files of writers that died before their rename."""
+        return [file for file in _files(self.path, aside=True) if _is_left(file, older_than_seconds)]
 
     def _file(self, name: str) -> Path:
         return self.path / checked_name(name)

@@ -9,7 +9,6 @@ put between our last look and its removal is missed by the first read, which has
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -156,15 +155,11 @@ class _Sweep:
             yield replace(garbage, fault=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def _leftovers(blobs: DirectoryBlobs, older_than_seconds: float, *, dry_run: bool) -> list[Garbage]:
-    """Remove what dead writers had put aside; a dry run cannot tell the dead and lists all that is old."""
-    limit_ms = round(1000 * (time.time() - older_than_seconds))
-    found = []
-    for path in sorted(blobs.path.rglob(".aside-*")):
-        with suppress(FileNotFoundError):  # its writer has just finished
+def _leftovers(blobs: DirectoryBlobs, older_than_seconds: float, *, dry_run: bool) -> Iterator[Garbage]:
+    """Remove what dead writers had put aside."""
+    for path in sorted(blobs.leftovers(older_than_seconds)):
+        with suppress(FileNotFoundError):  # somebody else was faster
             stat, name = path.stat(), path.relative_to(blobs.path).as_posix()
-            found.append((path, Garbage("leftover", name, stat.st_size, stat.st_mtime_ns // 1_000_000)))
-    old = [(path, garbage) for path, garbage in found if garbage.modified_ms <= limit_ms]
-    if not dry_run:
-        blobs.sweep(older_than_seconds)
-    return [garbage for path, garbage in old if dry_run or not path.exists()]
+            if not dry_run:
+                path.unlink()
+            yield Garbage("leftover", name, stat.st_size, stat.st_mtime_ns // 1_000_000)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt, File
+from orchestrator.artifacts import Artifact, Artifacts, Corrupt, File, manifest_name
 from orchestrator.blobs import Blobs
 from orchestrator.journal import Journal
 
@@ -128,7 +128,7 @@ def verify(store: Artifacts, keys: Sequence[str], *, dry_run: bool = False) -> I
 def peek(blobs: Blobs, key: str) -> tuple[bool, Artifact | None]:
     """Return whether there is a manifest, and what it says if it can be read; nothing is moved."""
     for _ in range(_READS):
-        data = blobs.get(f"artifacts/{key[:2]}/{key}/manifest.json")
+        data = blobs.get(manifest_name(key))
         if data is None:
             return False, None
         with suppress(ValueError):

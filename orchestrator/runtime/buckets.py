@@ -4,22 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
-from botocore.config import Config
 
 from orchestrator.blobs import Blobs
 from orchestrator.housekeeping import Garbage
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.s3_faults import named_endpoint
-
-_CONFIG = Config(
-    connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2}
-)  # people wait for the answer
-
-
-def open_client() -> Any:
-    """Return a boto3 client that addresses buckets as `S3Blobs` does."""
-    config = _CONFIG.merge(Config(s3={"addressing_style": "path"})) if named_endpoint() else _CONFIG
-    return boto3.session.Session().client("s3", config=config)
+from orchestrator.runtime.s3 import S3Blobs, open_client
 
 
 def credentials_source() -> str | None:

@@ -43,7 +43,6 @@ class _Group:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: _Job | None = None
-    num_starts: int = 0
     nodes: set[str] = field(default_factory=set)
 
 

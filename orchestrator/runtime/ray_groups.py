@@ -76,7 +76,8 @@ class WorkerGroups:
 
     def width(self) -> int:
         """Return how many groups the cluster takes now, of the pool that it takes most of."""
-        fitting = max(slots(pool, alive_nodes()) for pool in self._pools.values())
+        nodes = alive_nodes()
+        fitting = max(slots(pool, nodes) for pool in self._pools.values())
         return min(fitting, self._cap) if self._cap else fitting
 
     def join(self, seconds: float) -> None:
@@ -96,11 +97,10 @@ class WorkerGroups:
 
     def _tick(self, state: Mapping[str, Any]) -> None:
         """Compare what is wanted with what runs, once."""
-        there, nodes = _ids(ray.nodes()), alive_nodes()
+        there, going, nodes = survey()
         for name, group in state["groups"].items():
             if not there.issuperset(group["nodes"]):  # its stage need not wait until it has a place again
                 ray.get(self._broker.abandon.remote(name))
-        going = draining_nodes()
         with self._lock:
             leaving = [
                 name
@@ -216,16 +216,13 @@ def remove_orphans() -> None:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
-def _ids(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {node["NodeID"] for node in nodes if node["Alive"]}
+def survey() -> tuple[set[str], set[str], list[Node]]:
+    """Return the ids of the nodes that are there, of those told to end, and what the others have."""
+    going = set(ray._private.state.state.get_draining_nodes())  # as Ray Train's own watcher asks
+    there = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    return set(there), going, [has for node, has in there.items() if node not in going]
 
 
 def alive_nodes() -> list[Node]:
     """Return the resources of each node that is there and stays."""
-    going = draining_nodes()
-    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
-
-
-def draining_nodes() -> set[str]:
-    """Return the ids of nodes that were told to end."""
-    return set(ray._private.state.state.get_draining_nodes())  # as Ray Train's own watcher asks
+    return survey()[2]

@@ -6,8 +6,9 @@ processes. `s3_transfer` moves the bytes, `s3_faults` knows what to repeat.
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import boto3
@@ -41,7 +42,8 @@ _CONFIG = Config(
     response_checksum_validation="when_supported",
     max_pool_connections=32,
 )
-_PREFLIGHT = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=10))
+# People wait for the answer.
+PREFLIGHT = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=10))
 _OPENING = threading.Lock()  # boto3's session is not thread-safe, its clients are
 _LOADER = botocore.loaders.create_loader()  # keeps the service model: 0.02 CPU seconds a client, not 0.1
 
@@ -128,12 +130,13 @@ class S3Blobs:
         """Raise ValueError if the bucket cannot be written, or does not create objects once."""
         what = f"{option.lstrip('-')}={self.uri}"
         try:
-            client = _open(_PREFLIGHT)
+            client = open_client()
             if not writes:
                 client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
                 return
             # The probe stays: where it lies already, the first answer proves what the second one would.
-            created = [_creates(client, self.bucket, self._key("probe")) for _ in range(2)]
+            put = partial(client.put_object, Bucket=self.bucket, Key=self._key("probe"))
+            created = [is_created(put, b"") for _ in range(2)]
         except (boto.BotoCoreError, boto.ClientError, ValueError) as error:
             raise ValueError(f"{what}: {diagnosis(error, self.bucket, option)}") from None
         if created[1]:
@@ -169,11 +172,12 @@ class S3Blobs:
 
     def _client(self) -> Any:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), _open(_CONFIG))
+            self._opened = (os.getpid(), open_client(_CONFIG))
         return self._opened[1]
 
 
-def _open(config: Config) -> Any:
+def open_client(config: Config = PREFLIGHT) -> Any:
+    """Return a boto3 client that addresses buckets as the endpoint wants it."""
     if named_endpoint():  # often a plain host, where bucket.host does not resolve
         config = config.merge(Config(s3={"addressing_style": "path"}))
     with _OPENING:
@@ -182,10 +186,10 @@ def _open(config: Config) -> Any:
         return boto3.session.Session(botocore_session=session).client("s3", config=config)
 
 
-def _creates(client: Any, bucket: str, key: str) -> bool:
-    """Put an empty object conditionally; False if the server says that the name is taken."""
+def is_created(put: Callable[..., Any], data: bytes) -> bool:
+    """Have `put` create one object; False if the server says that there is one."""
     try:
-        client.put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
+        put(Body=data, IfNoneMatch="*")
     except boto.ClientError as error:
         if name_of(error) in TAKEN + RACED:
             return False

@@ -10,6 +10,7 @@ from orchestrator.datasets import Location
 from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.s3 import S3Blobs
 
+NODE_CACHE = Path.home() / ".cache" / "inversion-orchestrator"  # of data sets, unless another is named
 _KNOWN = "use /dir, file:///dir or s3://bucket/prefix"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 

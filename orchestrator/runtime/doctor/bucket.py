@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from statistics import median
 from typing import Any
 from uuid import uuid4
 
 import botocore.exceptions as boto
 
-from orchestrator.runtime.buckets import credentials_source, open_client
+from orchestrator.runtime.buckets import credentials_source
 from orchestrator.runtime.doctor.findings import Finding, clock, fail, holding, ok, once, told, warn
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.s3_faults import ABSENT, RACED, TAKEN, diagnosis, endpoint, name_of
+from orchestrator.runtime.s3 import S3Blobs, is_created, open_client
+from orchestrator.runtime.s3_faults import ABSENT, diagnosis, endpoint, name_of
 
 _FAULTS = (boto.ClientError, boto.BotoCoreError)
 _FIRST, _SECOND = b"first", b"second"
@@ -53,7 +54,8 @@ def _writes(what: str, option: str, asker: "_Asker", key: str) -> Iterator[Findi
     """Create a probe, try that again with other bytes, read it and remove it."""
     right, keys = "s3:PutObject", (key, f"{key}-race")
     try:
-        is_once = _is_created(asker, key, _FIRST) and not _is_created(asker, key, _SECOND)
+        put = partial(asker.ask, "put_object", Key=key)
+        is_once = is_created(put, _FIRST) and not is_created(put, _SECOND)
         num_first = _race(asker, keys[1])
         right = "s3:GetObject"
         got = asker.ask("get_object", Key=key)["Body"].read()
@@ -92,21 +94,11 @@ def read_soon(blobs: S3Blobs, name: str) -> bytes | None:
     return data
 
 
-def _is_created(asker: "_Asker", key: str, data: bytes) -> bool:
-    """Put an object where there is none; return False if the server says that there is one."""
-    try:
-        asker.ask("put_object", Key=key, Body=data, IfNoneMatch="*")
-    except boto.ClientError as error:
-        if name_of(error) in TAKEN + RACED:
-            return False
-        raise
-    return True
-
-
 def _race(asker: "_Asker", key: str) -> int:
     """Let writers create one object at once; return how many were told that they did."""
+    put = partial(asker.ask, "put_object", Key=key)
     with ThreadPoolExecutor(_WRITERS) as threads:
-        return sum(threads.map(lambda number: _is_created(asker, key, b"%d" % number), range(_WRITERS)))
+        return sum(threads.map(lambda number: is_created(put, b"%d" % number), range(_WRITERS)))
 
 
 class _Asker:

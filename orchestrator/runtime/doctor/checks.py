@@ -7,6 +7,7 @@ from functools import partial
 from orchestrator.runtime.doctor import cluster, machine, tracking
 from orchestrator.runtime.doctor.findings import Finding, run, warn
 from orchestrator.runtime.doctor.places import place
+from orchestrator.runtime.stores import NODE_CACHE
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,5 @@ def _ray(places: Places) -> Iterator[Finding]:
             )
     if (address := places.ray) is not None:
         seconds = cluster.JOINED_SECONDS + 5.0
-        join = partial(cluster.joined, address, places.store, str(machine.CACHE))
+        join = partial(cluster.joined, address, places.store, str(NODE_CACHE))
         yield from run("ray cluster", join, cluster.JOIN, seconds=seconds)

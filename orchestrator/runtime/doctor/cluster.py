@@ -10,18 +10,17 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.runtime.doctor.asking import ANSWER_SECONDS, get
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, is_loopback, ok, warn
 from orchestrator.runtime.mlflow_check import redact
 
-ANSWER_SECONDS = 5.0
+VERSION_BYTES = 10_000  # of what the job server tells of itself
 JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, looking, and the start of the process
 _REFUSED = "InvalidAuthToken"  # in Ray's log, once a second
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +33,7 @@ JOIN = "correct RAY_ADDRESS (HEAD:6379), RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_
 def job_server(address: str) -> Iterator[Finding]:
     """Check the server that jobs go to: reachable, closed to strangers, open to us, our version."""
     url = f"{address.rstrip('/')}/api/version"
-    body, status = _get(url, {})
+    body, status = get(url, most=VERSION_BYTES)
     shown = redact(address)
     if status == 0:
         yield fail("ray jobs", f"no answer from {shown} ({body})", REACH)
@@ -66,7 +65,7 @@ def _with_token(url: str) -> Iterator[Finding]:
     if not token:
         yield fail("ray token", f"{source} holds none", TOKEN)
         return
-    body, status = _get(url, {"Authorization": f"Bearer {token}"})
+    body, status = get(url, {"Authorization": f"Bearer {token}"}, most=VERSION_BYTES)
     if status != 200:
         yield fail("ray token", f"the token of {source} is refused (HTTP {status})", TOKEN)
         return
@@ -164,18 +163,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def _get(url: str, headers: Mapping[str, str]) -> tuple[str, int]:
-    """Return an answer's text and its status; 0 and a reason if there is no answer."""
-    try:
-        request = urllib.request.Request(url, headers=dict(headers))
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-            return answer.read(10_000).decode(errors="replace"), answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read(500).decode(errors="replace"), error.code
-    except urllib.error.URLError as error:
-        return redact(str(error.reason)), 0
-    except (OSError, ValueError) as error:
-        return redact(str(error)) or type(error).__name__, 0

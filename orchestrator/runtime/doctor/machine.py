@@ -10,10 +10,10 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, ok, room, warn
+from orchestrator.runtime.stores import NODE_CACHE
 
 MINIMUM = {"ray": "2.60", "torch": "2.14", "mlflow": "3.17.2", "boto3": "1.44"}  # as in pyproject.toml
 PYTHON = (3, 11)
-CACHE = Path.home() / ".cache" / "inversion-orchestrator"
 INSTALL = "install the project's requirements.lock into this environment (make test does)"
 _TORCH = """
 import torch
@@ -68,7 +68,7 @@ def accelerators() -> Iterator[Finding]:
     )
 
 
-def cache_room(folder: Path = CACHE) -> Iterable[Finding]:
+def cache_room(folder: Path = NODE_CACHE) -> Iterable[Finding]:
     """Check the room for data sets that are read from a bucket."""
     return [room("cache", str(folder), free_bytes(folder))]
 

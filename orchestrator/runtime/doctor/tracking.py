@@ -2,18 +2,16 @@
 
 import re
 import sqlite3
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from time import time_ns
 from urllib.parse import urlsplit
 
+from orchestrator.runtime.doctor.asking import get
 from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, room, told, warn
 from orchestrator.runtime.doctor.machine import MINIMUM, existing, free_bytes, is_older
 from orchestrator.runtime.mlflow_check import check_tracking, redact, set_environment, sqlite_path
 
-ANSWER_SECONDS = 5.0
 PROBE = "inversion-doctor"  # one experiment, restored and deleted again by every check: no heap of them
 LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
 START = "start it or correct --tracking-uri; sweeps can go on with --ship-later meanwhile"
@@ -37,12 +35,12 @@ def _server(uri: str) -> Iterator[Finding]:
     parts = urlsplit(uri.rstrip("/"))
     host = parts.netloc.rpartition("@")[2]
     base = f"{parts.scheme}://{host}{parts.path}"
-    number, status = _get(f"{base}/version")
+    number, status = get(f"{base}/version")
     if status == 0:
         yield fail("mlflow", f"no answer from {base} ({number})", START)
         return
     yield _version(base, number, status)
-    body, status = _get(f"{base}/api/2.0/mlflow/experiments/search?max_results=1")
+    body, status = get(f"{base}/api/2.0/mlflow/experiments/search?max_results=1")
     if status == 403 and "host" in body.lower():  # asked here, because /health and /version let any host in
         allowed = f'start it with --allowed-hosts "{host},localhost:*,127.0.0.1:*"'
         yield fail("mlflow door", f"refuses the host name {host} (HTTP 403)", allowed)
@@ -121,17 +119,3 @@ def _file(uri: str) -> Iterator[Finding]:
         except sqlite3.DatabaseError as error:
             yield fail("mlflow", f"{path}: {error}", "move that file away, or name another")
     yield room("mlflow room", str(folder), free_bytes(folder))
-
-
-def _get(url: str) -> tuple[str, int]:
-    """Return the beginning of an answer's text and its status; 0 and a reason if there is no answer."""
-    try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
-            return answer.read(500).decode(errors="replace").strip(), answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read(500).decode(errors="replace"), error.code
-    except urllib.error.URLError as error:
-        return redact(str(error.reason)), 0
-    except (OSError, ValueError) as error:
-        return redact(str(error)) or type(error).__name__, 0
