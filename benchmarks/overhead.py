@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from tests.drills.drills import write_study
-from tests.drills.rig import Rig, events, rig
+from tests.drills.rig import Rig, rig
+from tests.sweeps import events
 
 
 def busy() -> float:

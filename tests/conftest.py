@@ -42,6 +42,14 @@ def s3_uri(s3_endpoint: str) -> str:
     return f"s3://{s3.new_bucket(s3_endpoint)}/store"
 
 
+@pytest.fixture
+def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
+    """Stand between this process and the S3 server, to lose and break what passes."""
+    with s3.Proxy(s3_endpoint) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
+        yield between
+
+
 @pytest.fixture(params=["directory", "s3"])
 def blobs(request: pytest.FixtureRequest) -> Blobs:
     """Return an empty store of each kind."""

@@ -230,22 +230,26 @@ def _publish_for_ever(path: str, attempt: int) -> None:
         artifacts.publish(artifact(f"{attempt:02d}{number:062d}"), files)
 
 
-def test_forty_kills_while_publishing_leave_no_half_artifact(tmp_path: Path) -> None:
+def kill_publishers(folder: Path, number: int) -> None:
+    """Kill so many publishers one after the other, each soon after its first artifact."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     when = random.Random(0)
-    for attempt in range(40):
-        publisher = processes.Process(target=_publish_for_ever, args=(str(tmp_path), attempt))
+    for attempt in range(number):
+        publisher = processes.Process(target=_publish_for_ever, args=(str(folder), attempt))
         publisher.start()
         deadline = time.monotonic() + 30
-        while (
-            not any(tmp_path.glob(f"artifacts/{attempt:02d}/*/manifest.json")) and time.monotonic() < deadline
-        ):
+        while not any(folder.glob(f"artifacts/{attempt:02d}/*/manifest.json")):
+            assert time.monotonic() < deadline
             time.sleep(0.001)
         time.sleep(when.uniform(0.0, 0.03))
         publisher.kill()
         publisher.join()
         assert publisher.exitcode == -9
+
+
+def test_forty_kills_while_publishing_leave_no_half_artifact(tmp_path: Path) -> None:
+    kill_publishers(tmp_path, 40)
     artifacts = Artifacts(DirectoryBlobs(tmp_path))
     keys = artifacts.keys()
     for key in keys:

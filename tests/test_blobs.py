@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,13 +21,6 @@ from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.s3_faults import StoreError
 from orchestrator.runtime.stores import check, open_blobs
 from tests import s3
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
-    with s3.Proxy(s3_endpoint) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
-        yield between
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """What nobody needs goes, what anybody may need stays: kills, and publishes at every step."""
 
-import multiprocessing
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from orchestrator.housekeeping import Garbage, Swept, collect
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.stores import open_blobs
-from tests.test_artifacts import FILES, KEY, artifact
+from tests.test_artifacts import FILES, KEY, artifact, kill_publishers
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = "ef" * 32
@@ -339,27 +337,8 @@ def test_a_killed_publish_leaves_parts_that_go_and_can_be_published_again(
     assert_whole(artifacts, OTHER)
 
 
-def _publish_for_ever(path: str, attempt: int) -> None:
-    store = Artifacts(DirectoryBlobs(path))
-    for number in range(1_000_000):
-        files = {f"{name}.bin": os.urandom(1 << 16) for name in "abc"}
-        store.publish(artifact(f"{attempt:02d}{number:062d}"), files)
-
-
 def test_twenty_kills_at_any_moment_leave_nothing_that_stays(tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
-    when = random.Random(0)
-    for attempt in range(20):
-        publisher = processes.Process(target=_publish_for_ever, args=(str(tmp_path), attempt))
-        publisher.start()
-        deadline = time.monotonic() + 30
-        while not any(tmp_path.glob(f"artifacts/{attempt:02d}/*/manifest.json")):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(when.uniform(0.0, 0.03))
-        publisher.kill()
-        publisher.join()
+    kill_publishers(tmp_path, 20)
     store = Artifacts(DirectoryBlobs(tmp_path))
     keys = store.keys()
     swept = collect(store, older_than_seconds=0)

@@ -7,7 +7,6 @@ work done twice for each kill.
 
 import argparse
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -19,50 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.artifacts import Artifacts
-from tests import servers
-from tests.drills.rig import ROOT, Rig, events, rig, table, told
-
-STUDY = """
-study: {name}
-base:
-  data: {{dataset: digits, split: even, class_pool: 5}}
-  target:
-    classes: 3
-    model: {{name: ami-digit, width: 0.0625}}
-    pretrain: {{recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}}}
-    recipe: {{epochs: 12, batch_size: 32, learning_rate: 0.001}}
-  auxiliary: {{size: 100}}
-  attack:
-    model: {{name: ami-digit, width: 0.0625}}
-    recipe: {{epochs: 60, batch_size: 16, learning_rate: 0.003}}
-  judge:
-    model: {{name: ami-digit, width: 0.0625}}
-    recipe: {{epochs: 4, batch_size: 32, learning_rate: 0.001}}
-sweep:
-  release.truncation: [1, 3]
-  auxiliary.kind: [same-heldout, distinct]
-  target.budget: [full, block2]
-  seed: {seeds}
-resources: {{checkpoint_seconds: 0.5, groups: 2}}
-"""
-TRIALS = 8  # for each seed
+from tests import servers, sweeps
+from tests.drills.rig import Rig, rig, table, told
+from tests.sweeps import ROOT, TRIALS, events, run_locally
 
 
 def write_study(folder: Path, name: str, seeds: int = 1) -> Path:
     """Write the drill's study under a name of its own, so that each drill has an MLflow experiment."""
-    path = folder / f"{name}.yaml"
-    path.write_text(STUDY.format(name=name, seeds=list(range(seeds))))
-    return path
-
-
-def run_locally(study: Path, out: Path, *options: str) -> bytes:
-    """Return the table of an undisturbed run in one process."""
-    words = [sys.executable, "-m", "jobs.sweep", str(study), "--local", "--ship-later", "--out", str(out)]
-    done = subprocess.run(
-        [*words, *options], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return (out / study.stem / "results.csv").read_bytes()
+    more = f"  seed: {list(range(seeds))}\nresources: {{checkpoint_seconds: 0.5, groups: 2}}\n"
+    return sweeps.write_study(folder, name, short=4, epochs=12, attack_epochs=60, more=more)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 Clients reach S3 through a proxy that can lose and break what passes. The head runs jobs and no training.
 """
 
-import json
 import os
 import re
 import signal
@@ -24,8 +23,8 @@ from orchestrator.artifacts import Artifacts
 from orchestrator.blobs import Blobs
 from orchestrator.runtime.s3 import S3Blobs
 from tests import s3, servers
+from tests.sweeps import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_NODES = 3
 MEND_SECONDS = 240.0
 STOP_SECONDS = 30  # from SIGTERM to SIGKILL, as the recipes under cluster/ set it
@@ -84,13 +83,11 @@ class Rig:
         """Where MLflow answers, when it runs."""
         return f"http://127.0.0.1:{self._mlflow_port}"
 
-    def submit(self, study: Path, store: str, *options: str, **env: str) -> str:
+    def submit(self, study: Path, store: str, *options: str) -> str:
         """Submit a sweep with `ray job submit`; return the job's id."""
         job = f"sweep-{uuid.uuid4().hex[:8]}"
         words = [str(servers.BIN / "ray"), "job", "submit", "--no-wait", "--submission-id", job]
         words += ["--working-dir", str(ROOT)]
-        if env:
-            words += ["--runtime-env-json", json.dumps({"env_vars": env})]
         words += ["--", "python", "-m", "jobs.sweep", str(study), "--store", store]
         words += ["--tracking-uri", self.tracking_uri, *options]
         done = subprocess.run(
@@ -233,13 +230,6 @@ def told(rig: Rig, study: str) -> dict[str, Any]:
         "distinct": len({trial for _, _, kind, trial in rows if kind == "trial"}),
         "most_points_a_step": most,
     }
-
-
-def events(store: Artifacts, kind: str) -> list[dict[str, Any]]:
-    """Return the events of one kind in all journals of a store."""
-    names = [name for name in store.blobs.names("sweeps/") if "/journal/" in name]
-    lines = [line for name in names for line in (store.blobs.get(name) or b"").splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 def table(store: Artifacts, study: str) -> bytes:

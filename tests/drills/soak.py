@@ -17,8 +17,9 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from tests.drills.drills import Drill, run_locally, write_study
+from tests.drills.drills import Drill, write_study
 from tests.drills.rig import ENDED, ROLES, Rig, rig
+from tests.sweeps import run_locally
 
 SEEDS = 8  # 64 trials: enough work for some twenty kills
 VICTIMS = (*ROLES, "raylet", "mlflow")

@@ -7,8 +7,9 @@ import pytest
 
 from orchestrator.blobs import Blobs
 from tests import s3, servers
-from tests.drills.drills import DRILLS, Drill, run_locally, stop_job, write_study
+from tests.drills.drills import DRILLS, Drill, stop_job, write_study
 from tests.drills.rig import Rig, rig, table, told
+from tests.sweeps import run_locally
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.timeout(900)]
 DEMO = Path(__file__).resolve().parents[2] / "jobs" / "studies" / "demo.yaml"

@@ -310,13 +310,6 @@ def test_wrong_credentials_fail(s3_endpoint: str, monkeypatch: pytest.MonkeyPatc
     assert fault.fix == "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
-@pytest.fixture
-def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
-    with s3.Proxy(s3_endpoint) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
-        yield between
-
-
 def test_a_server_without_conditional_put_fails(proxy: s3.Proxy, s3_uri: str) -> None:
     proxy.faults = [("PUT", "blunt")] * 10
     fault = only_fault(store(s3_uri))

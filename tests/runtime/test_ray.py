@@ -1,7 +1,6 @@
 """Sweeps on a real Ray head with token authentication, S3 over HTTP and MLflow; faults are real kills."""
 
 import csv
-import json
 import os
 import resource
 import signal
@@ -19,68 +18,14 @@ from mlflow.entities import Run
 from orchestrator.artifacts import Artifacts
 from orchestrator.runtime.stores import open_blobs
 from tests.servers import Cluster, ray_node
+from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-
-TINY = """
-study: {name}
-base:
-  data: {{dataset: digits, split: even, class_pool: 5}}
-  target:
-    classes: 3
-    model: {{name: ami-digit, width: 0.0625}}
-    pretrain: {{recipe: {{epochs: 2, batch_size: 32, learning_rate: 0.001}}}}
-    recipe: {{epochs: {epochs}, batch_size: 32, learning_rate: 0.001}}
-  auxiliary: {{size: 100}}
-  attack:
-    model: {{name: ami-digit, width: 0.0625}}
-    recipe: {{epochs: {attack_epochs}, batch_size: 16, learning_rate: 0.003}}
-  judge:
-    model: {{name: ami-digit, width: 0.0625}}
-    recipe: {{epochs: 2, batch_size: 32, learning_rate: 0.001}}
-sweep:
-  release.truncation: [1, 3]
-  auxiliary.kind: [same-heldout, distinct]
-  target.budget: [full, block2]
-"""
-
-
-def write_study(folder: Path, name: str, *, epochs: int = 2, attack_epochs: int = 2, more: str = "") -> Path:
-    path = folder / f"{name}.yaml"
-    path.write_text(TINY.format(name=name, epochs=epochs, attack_epochs=attack_epochs) + more)
-    return path
-
-
-def command(study: Path, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "jobs.sweep", str(study), "--out", str(out), *options]
-
-
-def run(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=380, check=False)
-
-
-def run_locally(study: Path, out: Path, *options: str) -> bytes:
-    """Run the study in one process, without Ray; return its table."""
-    done = run(command(study, out, "--local", "--ship-later", *options), dict(os.environ))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return table(out, study)
-
-
-def table(out: Path, study: Path) -> bytes:
-    return (out / study.stem / "results.csv").read_bytes()
 
 
 def stage_names(store: Artifacts) -> Counter[str]:
     found = [store.find(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
     return Counter(artifact.stage for artifact in found if artifact)
-
-
-def events(store: Artifacts, kind: str) -> list[dict[str, object]]:
-    """Return the events of one kind in all journals of a store."""
-    names = [name for name in store.blobs.names("sweeps/") if "/journal/" in name]
-    lines = [line for name in names for line in (store.blobs.get(name) or b"").splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 def runs(uri: str, study: str) -> tuple[list[Run], list[Run]]:
@@ -229,7 +174,7 @@ def test_two_pools_take_turns_on_one_cpu(env: dict[str, str], tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
     (groups,) = events(store, "groups")
-    assert len(dict(groups["starts"])) >= 2  # type: ignore[call-overload]
+    assert len(dict(groups["starts"])) >= 2
     found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
     assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
     assert table(tmp_path / "out", study) == run_locally(
@@ -245,7 +190,7 @@ def test_two_workers_on_two_nodes_train_one_network_together(env: dict[str, str]
     assert done.returncode == 0, done.stdout + done.stderr
     store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
     (groups,) = events(store, "groups")
-    assert list(dict(groups["starts"]).values()) == [1]  # type: ignore[call-overload]
+    assert list(dict(groups["starts"]).values()) == [1]
     targets = [a for key in store.keys() if (a := store.find(key)) and a.stage == "target"]  # noqa: SIM118
     assert [artifact.profile["workers"] for artifact in targets] == [2, 2]
     assert all(artifact.metrics["target/accuracy"] > 0.8 for artifact in targets)

@@ -4,7 +4,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,13 +19,6 @@ from tests import s3
 
 PART = 5 << 20  # the least that S3 takes for a part that is not the last
 DATA = os.urandom(3 * PART + 1234)  # four parts
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
-    with s3.Proxy(s3_endpoint) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
-        yield between
 
 
 @pytest.fixture
