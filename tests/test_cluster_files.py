@@ -389,7 +389,7 @@ def free_ports() -> Iterator[int]:
 
 @pytest.mark.ray
 def test_one_host_starts_takes_a_job_and_stops(tmp_path: Path) -> None:
-    words = ["make", "-n", "cluster", "cluster-stop"]
+    words = ["make", "--no-print-directory", "-n", "cluster", "cluster-stop"]
     planned = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert planned.stdout.splitlines()[-2:] == ["cluster/one-host.sh start", "cluster/one-host.sh stop"]
     folder = tmp_path / "one"

@@ -20,6 +20,8 @@ from orchestrator.runtime.stores import open_blobs
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
 
+TWO_TRIALS = ["--set", "sweep={auxiliary.kind: [distinct], target.budget: [block2]}", "--ship-later"]
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
@@ -147,7 +149,7 @@ def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
     ray_cluster: Cluster, env: dict[str, str], tmp_path: Path
 ) -> None:
     study = write_study(tmp_path, "wide")
-    wide = ["--set", "resources.threads=2", "--set", "sweep={release.truncation: [1, 3]}", "--ship-later"]
+    wide = ["--set", "resources.threads=2", *TWO_TRIALS]
     refused = run(command(study, tmp_path / "out", *wide), env)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
@@ -168,8 +170,7 @@ def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
 
 def test_two_pools_take_turns_on_one_cpu(env: dict[str, str], tmp_path: Path) -> None:
     study = write_study(tmp_path, "pools")
-    options = ["--set", "sweep={release.truncation: [1, 3]}", "--ship-later"]
-    options += ["--set", "resources.stages.judge.precision=bfloat16"]
+    options = ["--set", "resources.stages.judge.precision=bfloat16", *TWO_TRIALS]
     done = run(command(study, tmp_path / "out", *options), env)
     assert done.returncode == 0, done.stdout + done.stderr
     store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
@@ -177,9 +178,7 @@ def test_two_pools_take_turns_on_one_cpu(env: dict[str, str], tmp_path: Path) ->
     assert len(dict(groups["starts"])) >= 2
     found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
     assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
-    assert table(tmp_path / "out", study) == run_locally(
-        study, tmp_path / "local", *options[:2], *options[3:]
-    )
+    assert table(tmp_path / "out", study) == run_locally(study, tmp_path / "local", *options)
 
 
 @pytest.mark.usefixtures("second_node")
