@@ -34,8 +34,9 @@ from orchestrator.preflight import Preflight, check_report
 from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport, Tracker
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
+from orchestrator.runtime.asking import redact
 from orchestrator.runtime.json_tracker import JsonTracker
-from orchestrator.runtime.mlflow_check import check_tracking, redact
+from orchestrator.runtime.mlflow_check import check_tracking
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location

@@ -1,14 +1,12 @@
 """Look at a tracking URI before a sweep starts and keep MLflow quiet; MLflow itself is not imported here."""
 
 import os
-import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.runtime.asking import get, redact
+
 SCHEMES = ("http", "https", "sqlite")
-ANSWER_SECONDS = 3.0  # a health check that takes longer counts as an outage
 
 # The shipper retries on its own, so MLflow's client may not wait for minutes; no usage data is sent.
 ENVIRONMENT = {
@@ -27,11 +25,6 @@ def set_environment() -> None:
     """Put MLflow's settings into this process where the user has not set them."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def redact(text: str) -> str:
-    """Hide user and password of every URI in a text."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)  # up to the last @: a password may hold one
 
 
 def sqlite_path(uri: str) -> Path:
@@ -53,35 +46,41 @@ def check_tracking(uri: str) -> None:
         )
 
 
+def base_address(uri: str) -> str:
+    """Return a server's address without user, password and a slash at the end."""
+    parts = urlsplit(uri.rstrip("/"))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def search(uri: str) -> tuple[str, int]:
+    """Ask for one experiment without a password; /health and /version would let any host name in."""
+    return get(f"{base_address(uri)}/api/2.0/mlflow/experiments/search?max_results=1")
+
+
+def is_host_refused(body: str, status: int) -> bool:
+    """Return whether MLflow's check of host names said no."""
+    return status == 403 and "host" in body.lower()
+
+
+def allow(host: str) -> str:
+    """Return what to do where a host name is refused."""
+    return f'start it with --allowed-hosts "{host},localhost:*,127.0.0.1:*"'
+
+
 def _check_server(uri: str) -> None:
-    reason = _why_silent(
-        re.sub(r"://[^/]*@", "://", uri.rstrip("/")) + "/health"
-    )  # health asks for no password
-    if reason is None:
+    body, status = search(uri)
+    if status in (200, 401):  # 401: it wants the password, which MLflow's client sends
         return
-    if reason == "HTTP 403":
+    if is_host_refused(body, status):
+        host = urlsplit(base_address(uri)).netloc
         raise ValueError(
-            f"tracking_uri={redact(uri)}: MLflow refuses this host name (HTTP 403); start it with "
-            f"--allowed-hosts {urlsplit(uri).hostname}:*, or use an address that it allows."
+            f"tracking_uri={redact(uri)}: MLflow refuses this host name (HTTP 403); {allow(host)}, or use an "
+            "address that it allows."
         )
     raise ValueError(
-        f"tracking_uri={redact(uri)}: MLflow does not answer ({reason}); start it, or pass --ship-later "
-        "to go on and send the results by running the same command again."
+        f"tracking_uri={redact(uri)}: MLflow does not answer ({f'HTTP {status}' if status else body}); start "
+        "it, or pass --ship-later to go on and send the results by running the same command again."
     )
-
-
-def _why_silent(url: str) -> str | None:
-    """Return None if the address answers, else a few words."""
-    try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
-            return None
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP {error.code}"
-    except urllib.error.URLError as error:
-        return redact(str(error.reason))
-    except (OSError, ValueError) as error:
-        return redact(str(error)) or type(error).__name__
 
 
 def _check_folder(uri: str) -> None:

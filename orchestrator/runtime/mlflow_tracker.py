@@ -15,12 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from orchestrator.records import SweepRecord, SweepReport, TrialRecord
-from orchestrator.runtime.mlflow_check import check_tracking, redact, set_environment, sqlite_path
+from orchestrator.runtime.asking import redact
+from orchestrator.runtime.mlflow_check import set_environment, sqlite_path
 
 if TYPE_CHECKING:
     from orchestrator.runtime.mlflow_shipping import OpenSweep
-
-__all__ = ["MlflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 

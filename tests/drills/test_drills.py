@@ -27,22 +27,33 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return run_locally(write_study(folder, "reference"), folder / "out")
 
 
-def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(running: Rig, tmp_path: Path) -> None:
-    uri, store = running.store("demo")
-    job = running.submit(DEMO, uri, "--scale", "smoke")
-    want = run_locally(DEMO, tmp_path / "local", "--scale", "smoke")
-    assert running.wait(job) == "SUCCEEDED", running.logs(job)
-    assert table(store, "demo") == want
-    mlflow = told(running, "demo")
+@pytest.mark.parametrize(
+    ("options", "trials", "stages"),
+    [
+        pytest.param(["--scale", "smoke"], 12, 36, id="smoke"),
+        pytest.param([], 114, 248, id="full", marks=pytest.mark.slow),
+    ],
+)
+def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(
+    options: list[str], trials: int, stages: int, running: Rig, tmp_path: Path
+) -> None:
+    name = f"demo-{stages}"  # an MLflow experiment of its own for each scale
+    study = tmp_path / f"{name}.yaml"
+    study.write_text(DEMO.read_text().replace("study: demo", f"study: {name}"))
+    uri, store = running.store(name)
+    job = running.submit(study, uri, *options)
+    assert running.wait(job, 1800) == "SUCCEEDED", running.logs(job)
+    assert table(store, name) == run_locally(study, tmp_path / "local", *options)
+    mlflow = told(running, name)
     assert mlflow == {
         "sweeps": ["FINISHED"],
-        "trials": {"FINISHED": 12},
-        "distinct": 12,
+        "trials": {"FINISHED": trials},
+        "distinct": trials,
         "most_points_a_step": 1,
     }
     printed = running.logs(job)
-    assert "12 trials, 36 stages to run" in printed
-    assert "12/12 trials" in printed
+    assert f"{trials} trials, {stages} stages to run" in printed
+    assert f"{trials}/{trials} trials" in printed
     assert "\x1b" not in printed, "a job's log is no terminal"
     assert_no_secret(running, store.blobs, job)
 

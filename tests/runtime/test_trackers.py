@@ -1,6 +1,7 @@
 """One contract for every tracker: JSON lines, MLflow on a file, MLflow behind a server."""
 
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -198,6 +199,19 @@ def test_a_uri_that_cannot_track_is_refused(uri: str, match: str) -> None:
     with pytest.raises(ValueError, match=match) as caught:
         check_tracking(uri)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.mlflow
+def test_a_host_name_that_the_server_does_not_know_is_refused(
+    mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    host = f"mlflow.example:{mlflow_server.rpartition(':')[2]}"
+    match = rf'refuses this host name \(HTTP 403\); start it with --allowed-hosts "{host},'
+    with pytest.raises(ValueError, match=match):
+        check_tracking(f"http://{host}")
+    check_tracking(mlflow_server)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp"])

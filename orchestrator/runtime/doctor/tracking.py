@@ -7,10 +7,18 @@ from contextlib import closing
 from time import time_ns
 from urllib.parse import urlsplit
 
-from orchestrator.runtime.doctor.asking import get
+from orchestrator.runtime.asking import get, redact
 from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, room, told, warn
 from orchestrator.runtime.doctor.machine import MINIMUM, existing, free_bytes, is_older
-from orchestrator.runtime.mlflow_check import check_tracking, redact, set_environment, sqlite_path
+from orchestrator.runtime.mlflow_check import (
+    allow,
+    base_address,
+    check_tracking,
+    is_host_refused,
+    search,
+    set_environment,
+    sqlite_path,
+)
 
 PROBE = "inversion-doctor"  # one experiment, restored and deleted again by every check: no heap of them
 LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
@@ -32,18 +40,16 @@ def tracking(uri: str) -> Iterator[Finding]:
 
 
 def _server(uri: str) -> Iterator[Finding]:
-    parts = urlsplit(uri.rstrip("/"))
-    host = parts.netloc.rpartition("@")[2]
-    base = f"{parts.scheme}://{host}{parts.path}"
+    base = base_address(uri)
+    parts = urlsplit(base)
     number, status = get(f"{base}/version")
     if status == 0:
         yield fail("mlflow", f"no answer from {base} ({number})", START)
         return
     yield _version(base, number, status)
-    body, status = get(f"{base}/api/2.0/mlflow/experiments/search?max_results=1")
-    if status == 403 and "host" in body.lower():  # asked here, because /health and /version let any host in
-        allowed = f'start it with --allowed-hosts "{host},localhost:*,127.0.0.1:*"'
-        yield fail("mlflow door", f"refuses the host name {host} (HTTP 403)", allowed)
+    body, status = search(uri)
+    if is_host_refused(body, status):
+        yield fail("mlflow door", f"refuses the host name {parts.netloc} (HTTP 403)", allow(parts.netloc))
         return
     yield _door(parts.hostname, status)
     yield _writes(uri)

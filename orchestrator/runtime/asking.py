@@ -1,15 +1,19 @@
 """One question to a server over HTTP, for checks: an answer, or in words why there is none."""
 
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from orchestrator.runtime.mlflow_check import redact
-
 ANSWER_SECONDS = 5.0
 MOST_BYTES = 500  # of an answer, unless more is wanted
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def redact(text: str) -> str:
+    """Hide user and password of every URI in a text."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)  # up to the last @: a password may hold one
 
 
 def get(url: str, headers: Mapping[str, str] = _NO_HEADERS, most: int = MOST_BYTES) -> tuple[str, int]:
