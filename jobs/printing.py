@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.artifacts import Artifacts
+from orchestrator.inventory import published
 from orchestrator.models.freezing import counted
 from orchestrator.pipeline import Source, Task
 from orchestrator.points import Dropped
@@ -138,7 +139,7 @@ def print_plan(
     for words in _budgets(tasks):
         console.print(words, markup=False, soft_wrap=True)
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
-    stored = {key: artifact for key in stages if (artifact := store.find(key)) is not None}
+    stored = {key for key, artifact in published(store, list(stages)) if artifact}
     typical = _typical_costs(store)
     table = Table(
         "stage", "distinct", "stored", "to run", "CPU seconds", title="stages", title_justify="left"
@@ -295,8 +296,7 @@ def _cell(value: object) -> str:
 def _typical_costs(store: Artifacts) -> dict[str, float]:
     """Return the median CPU seconds of the stored artifacts of each stage."""
     costs: dict[str, list[float]] = {}
-    for key in store.keys():  # noqa: SIM118 - a store is no dict
-        artifact = store.find(key)
+    for _, artifact in published(store):
         if artifact is not None:
             costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
     return {stage: statistics.median(values) for stage, values in costs.items()}

@@ -23,6 +23,7 @@ from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import mean_and_interval
 from orchestrator.study import Costs, Histogram, RobustnessCurve
+from orchestrator.together import together
 
 DPI = 120
 BINS = 20
@@ -139,9 +140,10 @@ def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) 
     having = [r for r in finished_trials(records) if costs.stage in r.stage_keys]
     axes = _deciding(having, costs)
     spent: dict[Setting, dict[str, Mapping[str, float]]] = {}
+    keys = list(dict.fromkeys(record.stage_keys[costs.stage] for record in having))
+    found = dict(zip(keys, together(store.find, keys), strict=True))
     for record in having:
-        artifact = store.find(record.stage_keys[costs.stage])
-        if artifact is not None:
+        if artifact := found[record.stage_keys[costs.stage]]:
             setting = setting_of({axis: record.axes.get(axis, ABSENT) for axis in axes})
             spent.setdefault(setting, {})[artifact.key] = artifact.cost
     settings = [_Spent(dict(setting), list(runs.values())) for setting, runs in spent.items()]

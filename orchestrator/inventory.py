@@ -5,7 +5,6 @@ Nothing here is changed but by `verify`, which quarantines what is damaged exact
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from orchestrator.artifacts import Artifact, Artifacts, Corrupt, File, manifest_name
 from orchestrator.blobs import Blobs
 from orchestrator.journal import Journal
+from orchestrator.together import together
 
-_THREADS = 8  # a bucket answers in tens of milliseconds, whatever it is asked
 _READERS = 4  # each holds a whole file
 _READS = 3  # damage on the way goes away, damage at rest stays
 
@@ -68,8 +67,7 @@ class Checked:
 def published(store: Artifacts, keys: Sequence[str] | None = None) -> list[tuple[str, Artifact | None]]:
     """Return keys with what their manifests say; None for one that cannot be read, which stays in place."""
     wanted = store.keys() if keys is None else keys
-    with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(lambda key: peek(store.blobs, key), wanted))
+    found = together(lambda key: peek(store.blobs, key), wanted)
     return [(key, one) for key, (is_there, one) in zip(wanted, found, strict=True) if is_there]
 
 
@@ -119,10 +117,9 @@ def sweeps(blobs: Blobs) -> list[SweepSummary]:
 def verify(store: Artifacts, keys: Sequence[str], *, dry_run: bool = False) -> Iterator[Checked]:
     """Read every file of these artifacts, quarantine the damaged ones unless `dry_run`; yield each."""
     there = set(store.keys())
-    with ThreadPoolExecutor(_READERS) as threads:
-        for one in threads.map(lambda key: _check(store, key, there, dry_run=dry_run), keys):
-            if one is not None:
-                yield one
+    for one in together(lambda key: _check(store, key, there, dry_run=dry_run), keys, _READERS):
+        if one is not None:
+            yield one
 
 
 def peek(blobs: Blobs, key: str) -> tuple[bool, Artifact | None]:

@@ -7,8 +7,9 @@ differ. Starting again is resuming: nothing here looks at anything but the store
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 from orchestrator.artifacts import Artifact, Artifacts, Corrupt
@@ -17,6 +18,7 @@ from orchestrator.leases import Leases, held
 from orchestrator.plan import Stage
 from orchestrator.points import Point, flatten
 from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialRecord
+from orchestrator.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +148,11 @@ class Collector:
         """Return whether a stage is published."""
         return self._find(key) is not None
 
+    def stored(self, keys: Sequence[str]) -> set[str]:
+        """Return those that are published."""
+        found = zip(keys, together(self.is_stored, keys), strict=True)
+        return {key for key, is_there in found if is_there}
+
     def forget(self, key: str) -> None:
         """Look at the store again when the stage is asked for next."""
         self._artifacts.pop(key, None)
@@ -224,7 +231,6 @@ class Source:
     _waiting: set[str] = field(default_factory=set)
     _ready: list[Task] = field(default_factory=list)
     is_halted: bool = False
-    _pruned: set[str] | None = None
 
     def has_work(self) -> bool:
         """Adopt what is stored; return whether anything is left to run, before anything expensive starts."""
@@ -246,10 +252,10 @@ class Source:
             tasks = [Task(point, self.plan(point)) for point in self._batch]
             stages = {stage.key: name for task in tasks for name, stage in task.stages.items()}
             self.needed |= stages
-            stored = {key for key in stages if self.collector.is_stored(key)}
+            stored = self.collector.stored(list(stages))
             self.watcher.planned(tasks, len(stages) - len(stored))
             self.journal.append("planned", trials=[task.point.key for task in tasks], stages=len(stages))
-            todo = [task for task in tasks if not self._adopted(task, stored)]
+            todo = list(self._adopt(tasks, stored))
             self._waiting = {task.point.key for task in todo}
             if todo:
                 return todo
@@ -266,44 +272,52 @@ class Source:
         if outcome.status == "left":
             self.is_halted = True
             return
-        self._end(task, outcome)
+        self._end(self.collector.record(task, outcome), outcome.built)
         self._waiting.discard(task.point.key)
         if not self._waiting:
             self._close_batch()
 
-    def _adopted(self, task: Task, stored: set[str]) -> bool:
-        """Record at once a trial that an earlier run finished or pruned."""
-        if all(stage.key in stored for stage in task.stages.values()):
+    def _adopt(self, tasks: Sequence[Task], stored: set[str]) -> Iterator[Task]:
+        """Record at once what an earlier run finished or pruned; yield the other tasks."""
+
+        def read(task: Task) -> TrialRecord | None:
+            if any(stage.key not in stored for stage in task.stages.values()):
+                return None
             try:
-                self._end(task, Outcome("finished"))
-                return True
+                return self.collector.record(task, Outcome("finished"))
             except Corrupt as error:  # it is out of the store now, so that the trial builds it again
                 logger.warning("event=stored_damaged key=%s action=rebuild", error.key)
                 self.collector.forget(error.key)
                 stored.discard(error.key)
-                return False
-        if self._pruned is None:
-            events = self.journal.events()
-            self._pruned = {e["trial"] for e in events if e["event"] == "ended" and e["status"] == "pruned"}
-        if task.point.key in self._pruned:
-            self._end(task, Outcome("pruned"))
-            return True
-        return False
+                return None
 
-    def _end(self, task: Task, outcome: Outcome) -> None:
-        record = self.collector.record(task, outcome)
-        self.built |= set(outcome.built)
+        for task, record in zip(tasks, together(read, tasks), strict=True):
+            if record is not None:
+                self._end(record)
+            elif task.point.key in self._pruned:
+                self._end(self.collector.record(task, Outcome("pruned")))
+            else:
+                yield task
+
+    @cached_property
+    def _pruned(self) -> set[str]:
+        """The trials that earlier starts of this sweep stopped early."""
+        ended = [event for event in self.journal.events() if event["event"] == "ended"]
+        return {event["trial"] for event in ended if event["status"] == "pruned"}
+
+    def _end(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
+        self.built |= set(built)
         self.journal.append(
             "ended",
             trial=record.key,
             status=record.status,
-            built=list(outcome.built),
+            built=list(built),
             stage=record.failed_stage,
             error=record.error,
         )
         self.records.append(record)
         self.tracker.record(record)
-        self.watcher.ended(record, outcome.built)
+        self.watcher.ended(record, built)
 
     def _close_batch(self) -> None:
         ended = {record.key: record for record in self.records}

@@ -179,6 +179,29 @@ def test_starting_again_adopts_everything_and_runs_nothing(finished: Sweep) -> N
     again.journal.close()
 
 
+def test_a_store_that_answers_slowly_is_asked_many_things_at_once(
+    finished: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Sweep(TWO, finished.folder)
+    get, asking, most, lock = again.store.blobs.get, 0, 0, threading.Lock()
+
+    def slow_get(name: str) -> bytes | None:
+        nonlocal asking, most
+        with lock:
+            asking += 1
+            most = max(most, asking)
+        time.sleep(0.05)
+        with lock:
+            asking -= 1
+        return get(name)
+
+    monkeypatch.setattr(again.store.blobs, "get", slow_get)
+    assert again.source.has_work() is False
+    assert most == len(finished.store.keys())  # all manifests
+    assert again.books.told == finished.books.told  # in the same order
+    again.journal.close()
+
+
 def test_a_larger_study_runs_only_what_is_new(finished: Sweep, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path / "store")
     larger = tiny.study({"auxiliary.kind": ["same-train", "generic"], "release.truncation": [1, 2]})

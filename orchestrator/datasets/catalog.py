@@ -3,11 +3,10 @@
 import functools
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +14,9 @@ from orchestrator.blobs import Blobs
 from orchestrator.datasets.builtin import BUILTINS, staged
 from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse, sha256
+from orchestrator.together import together
 
 READERS = 4  # files of a set that are read at once: while one is hashed another is on its way
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def verify(name: str, location: Location) -> Description:
     def check(file: File) -> None:
         read_into(found.wanted(file), found.cache, [memoryview(bytearray(file.size))])
 
-    _together(check, _files(found.manifest))
+    list(together(check, _files(found.manifest), READERS))
     return found.description
 
 
@@ -111,7 +109,7 @@ def load_labels(name: str, location: Location) -> Labels:
 def _load(found: _Found) -> Dataset:
     shards = list(_shards(found))
     images = np.empty((found.manifest.kept, *found.manifest.image_shape), dtype=np.uint8)
-    _together(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards)
+    list(together(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards, READERS))
     images.flags.writeable = False
     labels, splits = _load_labels(found)
     return Dataset(found.description, images, labels, found.manifest.class_names, splits)
@@ -121,7 +119,7 @@ def _load(found: _Found) -> Dataset:
 def _load_labels(found: _Found) -> Labels:
     splits = found.manifest.splits
     files = [found.manifest.labels, *(entry.file for entry in splits.values())]
-    labels, *codes = _together(lambda file: _read_array(found, file), files)
+    labels, *codes = together(lambda file: _read_array(found, file), files, READERS)
     for array in (labels, *codes):
         array.flags.writeable = False
     return Labels(labels, dict(zip(splits, codes, strict=True)))
@@ -156,12 +154,6 @@ def _read_rows(found: _Found, file: File, rows: np.ndarray) -> None:
     described = np.lib.format.read_array_header_1_0(stream)
     if described != (rows.shape, False, rows.dtype) or stream.tell() != len(header):
         raise _unlike_its_manifest(found, f"{file.name} of {described}, not {(rows.shape, False, 'uint8')}")
-
-
-def _together(call: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """Return the results in order, of a few calls at once; the first error ends what has not begun."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(call, items))
 
 
 def _find(name: str, location: Location) -> _Found:
