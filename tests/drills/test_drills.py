@@ -31,7 +31,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     ("options", "trials", "stages"),
     [
         pytest.param(["--scale", "smoke"], 12, 36, id="smoke"),
-        pytest.param([], 114, 248, id="full", marks=pytest.mark.slow),
+        pytest.param([], 96, 248, id="full", marks=pytest.mark.slow),
     ],
 )
 def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(
