@@ -13,7 +13,7 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"spec", "spec_parts", "attack_specs", "defense_specs", "blobs", "records", "directory"},
+    {"spec", "spec_parts", "attack_specs", "defense_specs", "blobs", "records", "directory", "together"},
     {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}

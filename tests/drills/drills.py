@@ -8,6 +8,7 @@ work done twice for each kill.
 import argparse
 import contextlib
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,10 +23,15 @@ from tests import servers, sweeps
 from tests.drills.rig import Rig, rig, table, told
 from tests.sweeps import ROOT, TRIALS, events, run_locally
 
+CHECKPOINT_SECONDS = 0.5
+SAVING_SECONDS = 1.0  # on a busy machine: one epoch to its end, and its state into the store
+STOPS_BOTH = ("sweep driver", "broker")  # whose death both groups feel
+
 
 def write_study(folder: Path, name: str, seeds: int = 1) -> Path:
     """Write the drill's study under a name of its own, so that each drill has an MLflow experiment."""
-    more = f"  seed: {list(range(seeds))}\nresources: {{checkpoint_seconds: 0.5, groups: 2}}\n"
+    resources = f"{{checkpoint_seconds: {CHECKPOINT_SECONDS}, groups: 2}}"
+    more = f"  seed: {list(range(seeds))}\nresources: {resources}\n"
     return sweeps.write_study(folder, name, short=4, epochs=12, attack_epochs=60, more=more)
 
 
@@ -43,12 +49,13 @@ class Drill:
     study: Path = field(init=False)
     jobs: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
-    before: Counter[str] = field(init=False)
+    damaged: list[str] = field(default_factory=list)  # keys of stages that have to be built again
+    before: Counter[tuple[str, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.study = write_study(self.folder, self.name, self.seeds)
         self.store_uri, self.store = self.rig.store(self.name)
-        self.before = self.rig.epochs_run()  # by the drills that came first: their stages have the same keys
+        self.before = self.rig.work().epochs  # by the drills that came first: their stages have the same keys
 
     def submit(self, *options: str) -> str:
         """Submit the sweep, the same command each time."""
@@ -82,11 +89,15 @@ class Drill:
         status = self.rig.wait(self.jobs[-1])
         assert status == want, f"{status} instead of {want}: {self.rig.logs(self.jobs[-1])[-4000:]}"
 
-    def redone(self) -> int:
-        """Return how many epochs were run beyond those that the stored trainings have."""
-        run = self.rig.epochs_run() - self.before
-        found = {key: self.store.find(key) for key in run}
-        return sum(run[key] - _epochs(artifact.spec) for key, artifact in found.items() if artifact)
+    def redone(self) -> tuple[int, float]:
+        """Return how many epochs were run more than once, and how many seconds of training they were."""
+        work = self.rig.work()
+        again: Counter[str] = Counter()
+        for (key, _), times in (work.epochs - self.before).items():
+            if key not in self.damaged:
+                again[key] += times - 1
+        seconds = sum(times * statistics.mean(work.seconds.get(key, [0.0])) for key, times in again.items())
+        return again.total(), seconds
 
     def check(self) -> None:
         """Hold the sweep against everything that must be so after any harm."""
@@ -100,14 +111,9 @@ class Drill:
         assert all(self.store.find(Path(name).stem) for name in left), "a stage is unfinished"
         assert not left or "raylet" in self.killed, "a checkpoint was left"
         assert not self.store.blobs.names("conflicts/"), "two runs of a stage gave different bytes"
-
-
-def _epochs(spec: dict) -> int:
-    """Return the epochs of the training that a stage is, from its sub-specs."""
-    for role in ("attack", "judge", "pretrain", "target"):
-        if recipe := spec.get(role, {}).get("recipe"):
-            return int(recipe["epochs"])
-    return 0
+        stopped = sum(2 if role in STOPS_BOTH else 1 for role in self.killed)
+        epochs, seconds = self.redone()
+        assert seconds <= stopped * (CHECKPOINT_SECONDS + SAVING_SECONDS), f"{epochs} epochs, {seconds:.2f} s"
 
 
 def kill_one(role: str) -> Callable[[Drill], None]:
@@ -162,7 +168,7 @@ def stop_job(drill: Drill) -> None:
     assert "interrupted; the same command goes on from here" in drill.rig.logs(drill.jobs[-1])
     drill.submit(*options)
     drill.end()
-    assert drill.redone() == 0, "a training was not saved"
+    assert drill.redone()[0] == 0, "a training was not saved"
 
 
 def end_node(drill: Drill) -> None:
@@ -211,6 +217,7 @@ def bad_bytes(drill: Drill) -> None:
     rotten = next(key for key in drill.store.keys())  # noqa: SIM118
     artifact = drill.store.find(rotten)
     assert artifact is not None
+    drill.damaged.append(rotten)
     file = max(artifact.files.values(), key=lambda one: one.size)
     data = bytearray(drill.store.blobs.get(file.object) or b"")
     data[len(data) // 2] ^= 1
@@ -232,7 +239,7 @@ def two_sweeps(drill: Drill) -> None:
     built = [key for event in events(drill.store, "ended") for key in event["built"]]
     assert len(built) == len(set(built)), "a shared stage was built twice"
     assert set(built) == set(drill.store.keys())
-    assert drill.redone() == 0
+    assert drill.redone()[0] == 0
 
 
 def bad_data(drill: Drill) -> None:
@@ -310,7 +317,7 @@ def run(names: Sequence[str], folder: Path) -> list[str]:
     reference = run_locally(write_study(folder, "reference"), folder / "reference")
     failed = []
     with rig(folder) as running:
-        print(f"{'drill':24}{'kills':>6}{'epochs redone':>15}{'seconds':>9}", flush=True)
+        print(f"{'drill':24}{'kills':>6}{'epochs redone':>15}{'their s':>9}{'all s':>7}", flush=True)
         for name in names:
             drill, began = Drill(running, name, folder, reference), time.monotonic()
             try:
@@ -321,7 +328,8 @@ def run(names: Sequence[str], folder: Path) -> list[str]:
                 words = f"FAILED: {error}"
                 failed.append(name)
             spent = time.monotonic() - began
-            print(f"{name:24}{len(drill.killed):6}{drill.redone():15}{spent:9.0f}  {words}", flush=True)
+            epochs, seconds = drill.redone()
+            print(f"{name:24}{len(drill.killed):6}{epochs:15}{seconds:9.2f}{spent:7.0f}  {words}", flush=True)
     return failed
 
 

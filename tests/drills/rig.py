@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,16 @@ ROLES = {
     "sweep driver": "-m jobs.sweep",
 }
 REPEATS = "SELECT COUNT(*) AS number FROM metrics GROUP BY run_uuid, key, step"
-EPOCH = re.compile(r"event=epoch epoch=(\d+) of=(\d+)")
+EPOCH = re.compile(r"(\S+ \S+) \S+ \S+ event=epoch epoch=(\d+) of=")
 TAKEN = re.compile(r"event=stage_taken stage=(\w+) key=(\w+) group=\S+ rank=(\d+)")
+
+
+@dataclass
+class Work:
+    """The epochs that workers ran, and how long each took that followed another one."""
+
+    epochs: Counter[tuple[str, int]] = field(default_factory=Counter)  # (stage key, epoch) -> times
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # by stage key
 
 
 @dataclass
@@ -168,17 +177,21 @@ class Rig:
                 self.until(lambda: self.nodes[-1].poll() is not None or _has_raylet(self.nodes[-1]), "", 45)
             time.sleep(2)
 
-    def epochs_run(self) -> Counter[str]:
-        """Return how many epochs all workers ran, by stage key, from their logs."""
-        counts: Counter[str] = Counter()
+    def work(self) -> "Work":
+        """Return what all workers have trained so far, from their logs."""
+        work = Work()
         for log in self.worker_logs():
-            key = ""
+            key, before = "", None
             for line in log.splitlines():
                 if found := TAKEN.search(line):
-                    key = found[2] if found[3] == "0" else ""
-                elif EPOCH.search(line) and key:
-                    counts[key] += 1
-        return counts
+                    key, before = found[2] if found[3] == "0" else "", None
+                elif (found := EPOCH.match(line)) and key:
+                    now = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f")
+                    work.epochs[key, int(found[2])] += 1
+                    if before is not None:
+                        work.seconds.setdefault(key, []).append((now - before).total_seconds())
+                    before = now
+        return work
 
     def worker_logs(self) -> list[str]:
         """Return what each worker process wrote to its own log."""

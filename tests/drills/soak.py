@@ -30,7 +30,7 @@ def main(seed: int, kills: int, folder: Path) -> None:
     draw = random.Random(seed)
     reference = run_locally(write_study(folder, "reference", SEEDS), folder / "reference")
     killed: Counter[str] = Counter()
-    redone = sweeps = submits = 0
+    redone, redone_seconds, sweeps, submits = 0, 0.0, 0, 0
     began = time.monotonic()
     with rig(folder) as running:
         while sum(killed.values()) < kills:
@@ -56,7 +56,8 @@ def main(seed: int, kills: int, folder: Path) -> None:
                     due = time.monotonic() + draw.uniform(20, 60)
                 time.sleep(0.5)
             drill.check()
-            redone += drill.redone()
+            epochs, seconds = drill.redone()
+            redone, redone_seconds = redone + epochs, redone_seconds + seconds
             submits += len(drill.jobs)
             print(
                 f"sweep {sweeps}: same table after {len(drill.killed)} kills, {len(drill.jobs)} submits",
@@ -64,7 +65,10 @@ def main(seed: int, kills: int, folder: Path) -> None:
             )
     spent = time.monotonic() - began
     print(f"seed {seed}: {sum(killed.values())} kills in {spent:.0f} s: {dict(killed)}")
-    print(f"{sweeps} sweeps, {submits} submits, {redone} epochs redone; every table has the same bytes")
+    print(
+        f"{sweeps} sweeps, {submits} submits, {redone} epochs ({redone_seconds:.1f} s) redone; every table "
+        "has the same bytes"
+    )
 
 
 def kill(running: Rig, victim: str, draw: random.Random) -> bool:
