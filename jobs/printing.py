@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orchestrator.artifacts import Artifacts
+from orchestrator.artifacts import Artifact, Artifacts
 from orchestrator.inventory import published
 from orchestrator.models.freezing import counted
 from orchestrator.pipeline import Source, Task
@@ -139,8 +139,8 @@ def print_plan(
     for words in _budgets(tasks):
         console.print(words, markup=False, soft_wrap=True)
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
-    stored = {key for key, artifact in published(store, list(stages)) if artifact}
-    typical = _typical_costs(store)
+    stored = {key: artifact for key, artifact in published(store) if artifact}
+    typical = _typical_costs(stored.values())
     table = Table(
         "stage", "distinct", "stored", "to run", "CPU seconds", title="stages", title_justify="left"
     )
@@ -293,10 +293,9 @@ def _cell(value: object) -> str:
     return "" if isinstance(value, float) and math.isnan(value) else str(value)
 
 
-def _typical_costs(store: Artifacts) -> dict[str, float]:
-    """Return the median CPU seconds of the stored artifacts of each stage."""
+def _typical_costs(artifacts: Iterable[Artifact]) -> dict[str, float]:
+    """Return the median CPU seconds of the artifacts of each stage."""
     costs: dict[str, list[float]] = {}
-    for _, artifact in published(store):
-        if artifact is not None:
-            costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
+    for artifact in artifacts:
+        costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
     return {stage: statistics.median(values) for stage, values in costs.items()}

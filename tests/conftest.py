@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -72,6 +73,14 @@ def mlflow_server(mlflow_folder: Path) -> Iterator[str]:
         with closing(made), closing(empty):
             made.backup(empty)  # before anything is in it
         yield running.uri
+
+
+@pytest.fixture
+def unknown_host(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return HOST:PORT that leads to the MLflow server by a name which it does not know."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1", *rest, **more))
+    return f"mlflow.example:{mlflow_server.rpartition(':')[2]}"
 
 
 @pytest.fixture(scope="session")

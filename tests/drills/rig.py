@@ -177,7 +177,7 @@ class Rig:
                 self.until(lambda: self.nodes[-1].poll() is not None or _has_raylet(self.nodes[-1]), "", 45)
             time.sleep(2)
 
-    def work(self) -> "Work":
+    def work(self) -> Work:
         """Return what all workers have trained so far, from their logs."""
         work = Work()
         for log in self.worker_logs():
