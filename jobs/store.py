@@ -24,13 +24,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator import inventory
-from orchestrator.artifacts import Artifact, Artifacts
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.housekeeping import Garbage, collect
-from orchestrator.inventory import Checked
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.store import listing
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.gc import Garbage, collect
+from orchestrator.store.listing import Checked
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MINIMUM_SECONDS = 600.0  # a publish that goes on now must be safe, however the option is set
@@ -64,7 +64,7 @@ def ls(
         if sweeps:
             _show_sweeps(out, artifacts)
         elif key:
-            _show_one(out, artifacts, inventory.one_key(artifacts, key))
+            _show_one(out, artifacts, listing.one_key(artifacts, key))
         else:
             _show_many(out, artifacts, stage)
 
@@ -81,10 +81,10 @@ def verify(
     out = Out(as_json=as_json)
     with refusing():
         artifacts = opened(store)
-        keys = [inventory.one_key(artifacts, key)] if key else artifacts.keys()
+        keys = [listing.one_key(artifacts, key)] if key else artifacts.keys()
         if stage:
-            keys = [key for key, one in inventory.published(artifacts, keys) if one and one.stage == stage]
-        found = list(_watched(out, inventory.verify(artifacts, keys, dry_run=dry_run), len(keys)))
+            keys = [key for key, one in listing.published(artifacts, keys) if one and one.stage == stage]
+        found = list(_watched(out, listing.verify(artifacts, keys, dry_run=dry_run), len(keys)))
     damaged = [one for one in found if one.faults]
     lacking = sum(bool(one.missing_inputs) for one in found)
     total = sum(one.num_bytes for one in found)
@@ -211,10 +211,10 @@ def seconds_of(text: str) -> float:
 
 
 def _show_many(out: Out, store: Artifacts, stage: str | None) -> None:
-    manifests = inventory.published(store)
+    manifests = listing.published(store)
     readable = [artifact for _, artifact in manifests if artifact]
     num_unreadable = len(manifests) - len(readable)
-    stages = inventory.summary(readable)
+    stages = listing.summary(readable)
     if stage is None:
         out.json({"stages": [asdict(one) for one in stages], "unreadable": num_unreadable})
         rows = [
@@ -240,25 +240,25 @@ def _show_many(out: Out, store: Artifacts, stage: str | None) -> None:
 
 
 def _in_short(artifact: Artifact) -> dict[str, Any]:
-    metric = inventory.main_metric(artifact)
+    metric = listing.main_metric(artifact)
     return {
         "key": artifact.key,
         "created_ms": artifact.created_ms,
-        "bytes": inventory.size(artifact),
+        "bytes": listing.size(artifact),
         "wall_seconds": artifact.cost.get("wall_seconds"),
         "metric": metric and {"name": metric[0], "value": metric[1]},
     }
 
 
 def _row(artifact: Artifact) -> list[str]:
-    metric, seconds = inventory.main_metric(artifact), artifact.cost.get("wall_seconds")
+    metric, seconds = listing.main_metric(artifact), artifact.cost.get("wall_seconds")
     words = f"{metric[0]} {metric[1]:.4g}" if metric else ""
     cost = "" if seconds is None else f"{seconds:.1f}"
-    return [artifact.key[:12], _time(artifact.created_ms), decimal(inventory.size(artifact)), cost, words]
+    return [artifact.key[:12], _time(artifact.created_ms), decimal(listing.size(artifact)), cost, words]
 
 
 def _show_one(out: Out, store: Artifacts, key: str) -> None:
-    is_there, artifact = inventory.peek(store.blobs, key)
+    is_there, artifact = listing.peek(store.blobs, key)
     if not is_there or artifact is None:
         raise ValueError(
             f"key={key} has a damaged manifest; `python -m jobs.store verify {key}` quarantines it."
@@ -280,11 +280,11 @@ def _show_one(out: Out, store: Artifacts, key: str) -> None:
 
 
 def _is_stored(store: Artifacts, key: str) -> str:
-    return "yes" if inventory.peek(store.blobs, key)[0] else "no"
+    return "yes" if listing.peek(store.blobs, key)[0] else "no"
 
 
 def _show_sweeps(out: Out, store: Artifacts) -> None:
-    found = inventory.sweeps(store.blobs)
+    found = listing.sweeps(store.blobs)
     out.json([asdict(one) for one in found])
     rows = [
         [one.key[:12], one.study, str(one.num_points), str(one.num_ended), one.status, _time(one.last_ms)]

@@ -23,9 +23,7 @@ import typer
 from rich.console import Console
 
 from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
-from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
-from orchestrator.journal import Journal
 from orchestrator.pipeline import Collector, Executor, FixedPoints, Points, Source, Task
 from orchestrator.plan import Stage
 from orchestrator.plan import plan as plan_stages
@@ -40,6 +38,8 @@ from orchestrator.runtime.mlflow_check import check_tracking
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.journal import Journal
 from orchestrator.study import StudyError
 from orchestrator.study_file import read_study
 

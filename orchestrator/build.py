@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from orchestrator import __version__, stages, weights
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt
-from orchestrator.blobs import Blobs
 from orchestrator.datasets import Dataset, Location, load
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.blobs import Blobs
 from orchestrator.world import Cancelled, Diverged, Left, World
 
 logger = logging.getLogger(__name__)

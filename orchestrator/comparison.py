@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import PerImage, measure
 from orchestrator.points import ABSENT
@@ -26,6 +25,7 @@ from orchestrator.statistics import (
     holm,
     mean_and_interval,
 )
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.study import Ordering, Printed, Study
 
 SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
 from orchestrator.figures import png
 from orchestrator.metrics import METRICS
@@ -22,8 +21,9 @@ from orchestrator.per_image import PerImage, measure
 from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import mean_and_interval
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.parallel import parallel_map
 from orchestrator.study import Costs, Histogram, RobustnessCurve
-from orchestrator.together import together
 
 DPI = 120
 BINS = 20
@@ -141,7 +141,7 @@ def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) 
     axes = _deciding(having, costs)
     spent: dict[Setting, dict[str, Mapping[str, float]]] = {}
     keys = list(dict.fromkeys(record.stage_keys[costs.stage] for record in having))
-    found = dict(zip(keys, together(store.find, keys), strict=True))
+    found = dict(zip(keys, parallel_map(store.find, keys), strict=True))
     for record in having:
         if artifact := found[record.stage_keys[costs.stage]]:
             setting = setting_of({axis: record.axes.get(axis, ABSENT) for axis in axes})

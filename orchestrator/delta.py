@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
 from orchestrator.per_image import PerImage, measure
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import CONFIDENCE, REPLICATES, resampled_means
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.study import Delta, Study
 
 POINTS = 100  # percentage points of a share

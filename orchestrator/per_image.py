@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.artifacts import Artifacts, Corrupt
 from orchestrator.records import TrialRecord
+from orchestrator.store.artifacts import Artifacts, Corrupt
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from orchestrator.artifacts import Artifacts, Corrupt
 from orchestrator.comparison import is_same
 from orchestrator.figures import png
 from orchestrator.points import ABSENT
 from orchestrator.records import Scalar, TrialRecord
+from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.study import Report, Study
 
 logger = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt
-from orchestrator.journal import Journal
 from orchestrator.leases import Leases, held
 from orchestrator.plan import Stage
 from orchestrator.points import Point, flatten
 from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialRecord
-from orchestrator.together import together
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.journal import Journal
+from orchestrator.store.parallel import parallel_map
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Collector:
 
     def stored(self, keys: Sequence[str]) -> set[str]:
         """Return those that are published."""
-        found = zip(keys, together(self.is_stored, keys), strict=True)
+        found = zip(keys, parallel_map(self.is_stored, keys), strict=True)
         return {key for key, is_there in found if is_there}
 
     def forget(self, key: str) -> None:
@@ -291,7 +291,7 @@ class Source:
                 stored.discard(error.key)
                 return None
 
-        for task, record in zip(tasks, together(read, tasks), strict=True):
+        for task, record in zip(tasks, parallel_map(read, tasks), strict=True):
             if record is not None:
                 self._end(record)
             elif task.point.key in self._pruned:

@@ -13,7 +13,6 @@ from functools import partial
 
 import pandas as pd
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.comparison import comparison_table, orderings_table
 from orchestrator.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
 from orchestrator.delta import delta_table
@@ -23,6 +22,7 @@ from orchestrator.per_image import measure
 from orchestrator.picture import picture
 from orchestrator.records import Scalar, TrialRecord
 from orchestrator.statistics import mean_and_interval
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.study import Study
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, servers
 
 

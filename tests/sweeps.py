@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,14 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from jobs import stage_data
-from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.plan import Profile, plan
 from orchestrator.points import expand
 from orchestrator.preflight import Preflight
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.study import Study
 from orchestrator.training import as_unit
 from orchestrator.world import World

@@ -13,11 +13,10 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"spec", "spec_parts", "attack_specs", "defense_specs", "blobs", "records", "directory", "together"},
+    {"spec", "spec_parts", "attack_specs", "defense_specs", "store", "records"},
     {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
-    {"plan", "study", "study_file", "points", "preflight", "artifacts", "journal", "leases"}
-    | {"inventory", "housekeeping"}
+    {"plan", "study", "study_file", "points", "preflight", "leases"}
     | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}
     | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
     {"runtime"},
@@ -98,8 +97,8 @@ LIGHT = [
     "orchestrator.plan",
     "orchestrator.study",
     "orchestrator.pipeline",
-    "orchestrator.artifacts",
-    "orchestrator.journal",
+    "orchestrator.store.artifacts",
+    "orchestrator.store.journal",
     "orchestrator.leases",
     "orchestrator.runtime.stores",
     "orchestrator.runtime.ray_tune",

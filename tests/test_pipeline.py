@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifacts import Artifact, Artifacts
 from orchestrator.datasets import Location
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.journal import Journal
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import (
     REBUILDS,
@@ -36,6 +33,9 @@ from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRe
 from orchestrator.report import csv, results_table
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.search import search_points
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
 from orchestrator.study import Study
 from tests import tiny
 

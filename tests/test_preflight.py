@@ -13,10 +13,10 @@ from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import auxiliary_images, private_classes, public_classes, target_images
 from orchestrator.datasets.source import array_source
 from orchestrator.datasets.staging import publish
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.models import CLASSIFIERS
 from orchestrator.points import Point, expand
 from orchestrator.preflight import Preflight, check_report
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.study import StudyError
 from tests import tiny
 

@@ -9,16 +9,16 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from orchestrator import weights
-from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location, load, verify
 from orchestrator.datasets.selection import ImageSet, whole
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.models import build_classifier
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage, dataset_names, plan, weight_names
 from orchestrator.preflight import Preflight
 from orchestrator.spec import Data, Model, Recipe, TrialSpec
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.study import StudyError
 from orchestrator.training import Pairs, classification, fit, predict, seeded
 from orchestrator.world import World

@@ -11,7 +11,6 @@ import pyarrow.parquet
 import pytest
 from scipy import stats
 
-from orchestrator.artifacts import Artifact, Artifacts
 from orchestrator.comparison import comparison_table, is_same, orderings_table
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.figures import heat_maps
@@ -27,6 +26,7 @@ from orchestrator.report import (
     summary_table,
     with_reasons,
 )
+from orchestrator.store.artifacts import Artifact, Artifacts
 from tests import tiny
 
 MSE = "inversion/mse_test"

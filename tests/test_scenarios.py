@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.artifacts import Artifact, Artifacts
 from orchestrator.datasets import Location, load
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.metrics import MEASURED
 from orchestrator.spec import Defense, TrialSpec
 from orchestrator.stage_io import Inputs, fitted_images
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.world import World
 from tests import tiny
 

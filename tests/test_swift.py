@@ -16,15 +16,25 @@ from botocore.config import Config
 from typer.testing import CliRunner
 
 from jobs import store as store_job
-from orchestrator.artifacts import Artifact, Artifacts
-from orchestrator.housekeeping import collect
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.doctor.places import place
 from orchestrator.runtime.s3 import S3Blobs
-from tests import swift, test_artifacts, test_blobs, test_housekeeping, test_inventory, tiny
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.gc import collect
+from tests import swift, tiny
 from tests.jobs import test_store
-from tests.test_artifacts import FILES, KEY, artifact
-from tests.test_housekeeping import begin_upload
+from tests.store import (
+    test_artifacts,
+    test_blobs,
+)
+from tests.store import (
+    test_gc as test_housekeeping,
+)
+from tests.store import (
+    test_listing as test_inventory,
+)
+from tests.store.test_artifacts import FILES, KEY, artifact
+from tests.store.test_gc import begin_upload
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = swift.interpreter()

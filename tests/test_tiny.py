@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from orchestrator.artifacts import Artifacts
-from orchestrator.directory import DirectoryBlobs
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from tests import tiny
 
 GOLDEN = {

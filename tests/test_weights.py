@@ -12,12 +12,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from orchestrator import weights
-from orchestrator.blobs import Blobs
 from orchestrator.datasets import Location
 from orchestrator.datasets.manifest import sha256
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.models import build_classifier
 from orchestrator.spec import Model
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests.test_preflight import flip
 
 State = dict[str, Tensor]

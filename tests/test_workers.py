@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.spec import TrialSpec
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.world import World
 from tests import tiny
 from tests.test_scenarios import DEFENDED, TASKS, defended, trial
@@ -48,7 +48,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def parallel_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store of two workers."""
     folder = tmp_path_factory.mktemp("workers")
     with socket.socket() as probe:

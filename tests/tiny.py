@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location, verify
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.plan import Profile, Stage, dataset_names, plan
 from orchestrator.spec import TrialSpec
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.study import Study
 from orchestrator.world import World
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orchestrator.blobs import Blobs, Entry
 from orchestrator.datasets.decoding import decode
 from orchestrator.datasets.manifest import Options, SplitRule, standard_splits
 from orchestrator.datasets.source import Source, array_source, fingerprint_of
 from orchestrator.datasets.staging import publish
+from orchestrator.store.blobs import Blobs, Entry
 
 OPTIONS = Options(splits={**standard_splits(), "even": SplitRule(fractions=(0.4, 0.4, 0.2))})
 """`even` gives the adversary as many images as the victim: with few images in all, a quarter is too few."""

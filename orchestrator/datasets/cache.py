@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from orchestrator.blobs import Blobs, blank, fill
 from orchestrator.datasets.manifest import File
+from orchestrator.store.blobs import Blobs, blank, fill
 
 _LOG = logging.getLogger(__name__)
 

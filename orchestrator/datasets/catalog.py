@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from orchestrator.blobs import Blobs
 from orchestrator.datasets.builtin import BUILTINS, staged
 from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse, sha256
-from orchestrator.together import together
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.parallel import parallel_map
 
 READERS = 4  # files of a set that are read at once: while one is hashed another is on its way
 
@@ -91,7 +91,7 @@ def verify(name: str, location: Location) -> Description:
     def check(file: File) -> None:
         read_into(found.wanted(file), found.cache, [memoryview(bytearray(file.size))])
 
-    list(together(check, _files(found.manifest), READERS))
+    list(parallel_map(check, _files(found.manifest), READERS))
     return found.description
 
 
@@ -109,7 +109,7 @@ def load_labels(name: str, location: Location) -> Labels:
 def _load(found: _Found) -> Dataset:
     shards = list(_shards(found))
     images = np.empty((found.manifest.kept, *found.manifest.image_shape), dtype=np.uint8)
-    list(together(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards, READERS))
+    list(parallel_map(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards, READERS))
     images.flags.writeable = False
     labels, splits = _load_labels(found)
     return Dataset(found.description, images, labels, found.manifest.class_names, splits)
@@ -119,7 +119,7 @@ def _load(found: _Found) -> Dataset:
 def _load_labels(found: _Found) -> Labels:
     splits = found.manifest.splits
     files = [found.manifest.labels, *(entry.file for entry in splits.values())]
-    labels, *codes = together(lambda file: _read_array(found, file), files, READERS)
+    labels, *codes = parallel_map(lambda file: _read_array(found, file), files, READERS)
     for array in (labels, *codes):
         array.flags.writeable = False
     return Labels(labels, dict(zip(splits, codes, strict=True)))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.blobs import Blobs
 from orchestrator.datasets.manifest import (
     NAME,
     File,
@@ -26,6 +25,7 @@ from orchestrator.datasets.manifest import (
 )
 from orchestrator.datasets.source import BadImage, Source, check_labels
 from orchestrator.datasets.splits import PARTS, make_split
+from orchestrator.store.blobs import Blobs
 
 SHARD_BYTES = 64 * 2**20
 PER_CLASS_SEED = 0

@@ -5,9 +5,9 @@ from typing import Any
 
 import boto3
 
-from orchestrator.blobs import Blobs
-from orchestrator.housekeeping import Garbage
 from orchestrator.runtime.s3 import S3Blobs, open_client
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.gc import Garbage
 
 
 def credentials_source() -> str | None:

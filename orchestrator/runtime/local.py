@@ -6,11 +6,11 @@ from threading import Event
 
 import torch
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.build import build, use_profile
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Edges, Report, Source, StageFailed, run_trial
 from orchestrator.plan import Stage
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.world import World
 
 

@@ -17,7 +17,6 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
-from orchestrator.blobs import Entry, checked_name, checked_prefix
 from orchestrator.runtime.s3_faults import (
     ABSENT,
     ATTEMPTS,
@@ -33,6 +32,7 @@ from orchestrator.runtime.s3_faults import (
     patiently,
 )
 from orchestrator.runtime.s3_transfer import Place, download, read, upload
+from orchestrator.store.blobs import Entry, checked_name, checked_prefix
 
 _CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 3},  # at once; `patiently` is for what lasts

@@ -14,9 +14,9 @@ from typing import Any
 
 import botocore.exceptions as boto
 
-from orchestrator.blobs import blank
 from orchestrator.runtime.s3_faults import ABSENT, ATTEMPTS, BROKEN, FAULTS, TAKEN, name_of, patiently
 from orchestrator.runtime.s3_stream import Stream
+from orchestrator.store.blobs import blank
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.datasets import Location
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import Edges, Executor
 from orchestrator.plan import VERSIONS, Profile
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.study import Study, StudyError
 
 logger = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.artifacts import Artifacts
-from orchestrator.blobs import Blobs
 from orchestrator.datasets import Location
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 
 NODE_CACHE = Path.home() / ".cache" / "inversion-orchestrator"  # of data sets, unless another is named
 _KNOWN = "use /dir, file:///dir or s3://bucket/prefix"

@@ -13,15 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs import sweep
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.build import BlobCheckpoint
-from orchestrator.housekeeping import collect
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.doctor.places import place
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.gc import collect
 from tests import tiny
-from tests.test_housekeeping import begin_upload
+from tests.store.test_gc import begin_upload
 
 POLICY = Path(__file__).resolve().parents[2] / "cluster" / "s3-policy.json"
 WORKER, CURATOR, READER, MLFLOW = (

@@ -19,9 +19,9 @@ from orchestrator.datasets.builtin import MemoryBlobs, digits
 from orchestrator.datasets.cache import Cache, Wanted, read_verified
 from orchestrator.datasets.manifest import File, Options, sha256
 from orchestrator.datasets.staging import publish
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime import s3_transfer
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from orchestrator.datasets import Dataset, Location, describe, load, load_labels
 from orchestrator.datasets.builtin import BUILTINS, OPTIONS, MemoryBlobs, digits
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.staging import publish
-from orchestrator.directory import DirectoryBlobs
+from orchestrator.store.directory import DirectoryBlobs
 
 
 @pytest.fixture

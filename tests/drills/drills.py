@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifacts
 from tests import servers, sweeps
 from tests.drills.rig import Rig, rig, table, told
 from tests.sweeps import ROOT, TRIALS, events, run_locally

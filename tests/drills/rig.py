@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from orchestrator.artifacts import Artifacts
-from orchestrator.blobs import Blobs
 from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
 from tests import s3, servers
 from tests.sweeps import ROOT
 

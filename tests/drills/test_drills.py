@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.blobs import Blobs
+from orchestrator.store.blobs import Blobs
 from tests import s3, servers
 from tests.drills.drills import DRILLS, Drill, stop_job, write_study
 from tests.drills.rig import Rig, rig, table, told

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from jobs import stage_data
 from jobs.sweep import app
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.models import CLASSIFIERS
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
 from tests.test_preflight import copy_of_digits, flip
 from tests.test_pretraining import network, staged

@@ -20,9 +20,9 @@ from typer.testing import CliRunner, Result
 from jobs.stage_data import app
 from orchestrator.datasets import Location, describe, load, verify
 from orchestrator.datasets.selection import auxiliary_images, shared_identities
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
 from orchestrator.spec import Auxiliary, Data
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs import store as job
-from orchestrator.artifacts import Artifacts
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.journal import Journal
-from tests.test_artifacts import FILES, KEY, artifact
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
+from tests.store.test_artifacts import FILES, KEY, artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUT = "cd" * 32

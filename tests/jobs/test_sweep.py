@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from jobs.sweep import app, close_seconds
-from orchestrator.artifacts import Artifacts
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.json_tracker import read_trials
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from tests import tiny
 
 pytestmark = pytest.mark.mlflow

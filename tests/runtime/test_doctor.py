@@ -20,12 +20,12 @@ import mlflow
 import pytest
 
 from orchestrator import __version__
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.doctor import bucket, cluster, findings, machine, nodes, tracking
 from orchestrator.runtime.doctor.findings import GIB, Finding, fail, ok, run, warn
 from orchestrator.runtime.doctor.places import place, probe, seen
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, servers
 
 ROOT = Path(__file__).resolve().parents[2]

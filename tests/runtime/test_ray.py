@@ -15,8 +15,8 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
-from orchestrator.artifacts import Artifacts
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.artifacts import Artifacts
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
 

@@ -9,8 +9,6 @@ from uuid import uuid4
 
 import psutil
 
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.housekeeping import now_ms
 from orchestrator.runtime.doctor.bucket import bucket, read_soon
 from orchestrator.runtime.doctor.findings import (
     STAGE_SOME,
@@ -26,6 +24,8 @@ from orchestrator.runtime.doctor.findings import (
 from orchestrator.runtime.doctor.machine import existing, free_bytes
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.gc import now_ms
 
 _FIRST, _SECOND = b"first", b"second"
 

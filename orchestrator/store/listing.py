@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt, File, manifest_name
-from orchestrator.blobs import Blobs
-from orchestrator.journal import Journal
-from orchestrator.together import together
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, File, manifest_name
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.journal import Journal
+from orchestrator.store.parallel import parallel_map
 
 _READERS = 4  # each holds a whole file
 _READS = 3  # damage on the way goes away, damage at rest stays
@@ -67,7 +67,7 @@ class Checked:
 def published(store: Artifacts, keys: Sequence[str] | None = None) -> list[tuple[str, Artifact | None]]:
     """Return keys with what their manifests say; None for one that cannot be read, which stays in place."""
     wanted = store.keys() if keys is None else keys
-    found = together(lambda key: peek(store.blobs, key), wanted)
+    found = parallel_map(lambda key: peek(store.blobs, key), wanted)
     return [(key, one) for key, (is_there, one) in zip(wanted, found, strict=True) if is_there]
 
 
@@ -117,7 +117,7 @@ def sweeps(blobs: Blobs) -> list[SweepSummary]:
 def verify(store: Artifacts, keys: Sequence[str], *, dry_run: bool = False) -> Iterator[Checked]:
     """Read every file of these artifacts, quarantine the damaged ones unless `dry_run`; yield each."""
     there = set(store.keys())
-    for one in together(lambda key: _check(store, key, there, dry_run=dry_run), keys, _READERS):
+    for one in parallel_map(lambda key: _check(store, key, there, dry_run=dry_run), keys, _READERS):
         if one is not None:
             yield one
 

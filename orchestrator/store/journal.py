@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self
 
-from orchestrator.blobs import Blobs
+from orchestrator.store.blobs import Blobs
 
 _LOG = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"\d{13,}-\d+-[0-9a-f]{8}-\d{4,}\.jsonl")

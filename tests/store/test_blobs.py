@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import directory
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime import s3_faults, s3_stream
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.s3_faults import StoreError
 from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.store import directory
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
 
@@ -202,7 +202,7 @@ def _aside(root: Path, host: str, pid: int, age: float) -> Path:
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     script = (
-        "import resource, signal, sys; from orchestrator.directory import DirectoryBlobs\n"
+        "import resource, signal, sys; from orchestrator.store.directory import DirectoryBlobs\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "DirectoryBlobs(sys.argv[1]).put('a', bytes(5000))\n"

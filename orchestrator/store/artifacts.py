@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from orchestrator.blobs import Blobs
+from orchestrator.store.blobs import Blobs
 
 _LOG = logging.getLogger(__name__)
 _KEY = re.compile(r"[A-Za-z0-9_=-]{2,128}", re.ASCII)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import journal as journal_module
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.journal import Journal
+from orchestrator.store import journal as journal_module
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
 
 FOLDER = "sweeps/s1/journal/"
 

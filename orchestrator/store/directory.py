@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.blobs import Entry, checked_name, checked_prefix
+from orchestrator.store.blobs import Entry, checked_name, checked_prefix
 
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator import inventory
-from orchestrator.artifacts import Artifacts
-from orchestrator.blobs import Blobs
-from orchestrator.inventory import Checked, StageSummary, SweepSummary
-from orchestrator.journal import Journal
-from tests.test_artifacts import FILES, KEY, artifact
+from orchestrator.store import listing
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.journal import Journal
+from orchestrator.store.listing import Checked, StageSummary, SweepSummary
+from tests.store.test_artifacts import FILES, KEY, artifact
 
 INPUT = "cd" * 32
 OTHER = "ef" * 32
@@ -34,13 +34,13 @@ def filled(blobs: Blobs) -> Artifacts:
 
 def check(store: Artifacts, *, dry_run: bool = False) -> dict[str, Checked]:
     """Verify everything."""
-    return {one.key: one for one in inventory.verify(store, store.keys(), dry_run=dry_run)}
+    return {one.key: one for one in listing.verify(store, store.keys(), dry_run=dry_run)}
 
 
 def test_stages_are_counted_with_bytes_and_the_newest(artifacts: Artifacts) -> None:
-    found = inventory.published(artifacts)
+    found = listing.published(artifacts)
     assert [key for key, _ in found] == [KEY, INPUT, OTHER]
-    assert inventory.summary(one for _, one in found if one) == [
+    assert listing.summary(one for _, one in found if one) == [
         StageSummary("pretrain", 1, BYTES, 5),
         StageSummary("target", 2, BYTES, 1_700_000_000_000),
     ]
@@ -49,25 +49,25 @@ def test_stages_are_counted_with_bytes_and_the_newest(artifacts: Artifacts) -> N
 def test_a_damaged_manifest_is_shown_and_stays(artifacts: Artifacts) -> None:
     name = f"artifacts/ef/{OTHER}/manifest.json"
     artifacts.blobs.put(name, b"{")
-    assert dict(inventory.published(artifacts))[OTHER] is None
+    assert dict(listing.published(artifacts))[OTHER] is None
     assert artifacts.blobs.get(name) == b"{"
 
 
 def test_a_prefix_names_one_artifact(artifacts: Artifacts) -> None:
-    assert inventory.one_key(artifacts, "abab") == KEY
+    assert listing.one_key(artifacts, "abab") == KEY
     with pytest.raises(
         ValueError, match=r"^key=00 begins no artifact in .*; `ls --stage STAGE` lists some\.$"
     ):
-        inventory.one_key(artifacts, "00")
+        listing.one_key(artifacts, "00")
     artifacts.publish(artifact("abc" * 20), {})
     with pytest.raises(ValueError, match=r"^key=ab begins 2 artifacts \(abababab, abcabcab\); give more of"):
-        inventory.one_key(artifacts, "ab")
+        listing.one_key(artifacts, "ab")
 
 
 def test_the_main_metric_is_the_first_known_one() -> None:
-    assert inventory.main_metric(artifact()) == ("target/accuracy", 0.1 + 0.2)
-    assert inventory.main_metric(artifact(metrics={"b/x": 1.0, "a/y": math.inf})) == ("a/y", math.inf)
-    assert inventory.main_metric(artifact(metrics={})) is None
+    assert listing.main_metric(artifact()) == ("target/accuracy", 0.1 + 0.2)
+    assert listing.main_metric(artifact(metrics={"b/x": 1.0, "a/y": math.inf})) == ("a/y", math.inf)
+    assert listing.main_metric(artifact(metrics={})) is None
 
 
 def test_a_store_in_order_verifies(artifacts: Artifacts) -> None:
@@ -139,7 +139,7 @@ def test_an_input_that_is_not_stored_is_told_and_is_no_damage(artifacts: Artifac
 
 
 def test_what_goes_away_meanwhile_is_left_out(artifacts: Artifacts) -> None:
-    assert list(inventory.verify(artifacts, [KEY, "00" * 32])) == [Checked(KEY, "target", 3, BYTES)]
+    assert list(listing.verify(artifacts, [KEY, "00" * 32])) == [Checked(KEY, "target", 3, BYTES)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_sweep_is_told_from_its_journal(
         for event, fields in events:
             journal.append(event, **fields)
     before = blobs.names("")
-    (sweep,) = inventory.sweeps(blobs)
+    (sweep,) = listing.sweeps(blobs)
     assert sweep == SweepSummary("5eed", "tiny", 4, ended, status, sweep.last_ms)
     assert sweep.last_ms > 1_700_000_000_000
     assert blobs.names("") == before

@@ -17,10 +17,10 @@ from itertools import groupby
 from typing import Literal, Protocol
 from uuid import uuid4
 
-from orchestrator.artifacts import Artifacts
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.inventory import peek
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.listing import peek
 
 # part: bytes that no manifest names; upload: parts of an object that was never completed; leftover: a file
 # that a dead writer had put aside.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import Artifact, Artifacts, Corrupt
-from orchestrator.blobs import Blobs
-from orchestrator.directory import DirectoryBlobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
 KEY = "ab" * 32

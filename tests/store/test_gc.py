@@ -13,17 +13,17 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from orchestrator import housekeeping
-from orchestrator.artifacts import Artifacts, Corrupt
-from orchestrator.blobs import Blobs, Entry
-from orchestrator.directory import DirectoryBlobs
-from orchestrator.housekeeping import Garbage, Swept, collect
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.stores import open_blobs
-from tests.test_artifacts import FILES, KEY, artifact, kill_publishers
+from orchestrator.store import gc
+from orchestrator.store.artifacts import Artifacts, Corrupt
+from orchestrator.store.blobs import Blobs, Entry
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.gc import Garbage, Swept, collect
+from tests.store.test_artifacts import FILES, KEY, artifact, kill_publishers
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OTHER = "ef" * 32
 ONE = {"weights.safetensors": FILES["weights.safetensors"]}
 DAY = 24 * 3600.0
@@ -142,7 +142,7 @@ def test_files_beside_a_manifest_that_cannot_be_read_stay(artifacts: Artifacts) 
 
 
 def test_the_stores_clock_counts_and_leaves_no_trace(blobs: Blobs) -> None:
-    assert abs(housekeeping.now_ms(blobs) - time.time() * 1000) < 60_000
+    assert abs(gc.now_ms(blobs) - time.time() * 1000) < 60_000
     assert blobs.names("") == []
 
 
@@ -301,7 +301,7 @@ def test_a_publisher_that_looks_again_after_its_manifest_loses_nothing(tmp_path:
 
 PUBLISH = """
 import sys, time
-from orchestrator.artifacts import Artifact
+from orchestrator.store.artifacts import Artifact
 from orchestrator.runtime.stores import open_artifacts
 store, key, pause = open_artifacts(sys.argv[1]), sys.argv[2], sys.argv[3]
 put = store.blobs.put
