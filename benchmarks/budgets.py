@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from orchestrator import defenses, victim
+from orchestrator.config import Data, Target
 from orchestrator.datasets import Location, load
-from orchestrator.spec import Data, Target
 from orchestrator.stage_io import Inputs, new_classifier, tensors
 from orchestrator.world import World
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.datasets import Location, load
@@ -42,7 +42,7 @@ from orchestrator.training import (
 from orchestrator.world import World
 
 CLASSES, SIZE, SEED = 10, 32, 0
-MODEL = spec.Model(name="ami-digit")
+MODEL = config.Model(name="ami-digit")
 PAPER_EPOCHS = 100
 
 
@@ -104,7 +104,7 @@ def plain_encode(scores: Tensor) -> Tensor:
 
 
 def plain_loop(
-    classifier: nn.Module, network: nn.Module, images: tuple[Tensor, Tensor], recipe: spec.Recipe
+    classifier: nn.Module, network: nn.Module, images: tuple[Tensor, Tensor], recipe: config.Recipe
 ) -> Clock:
     """Train and test `network` for the recipe's epochs, as the released script does."""
     training, held_out = images
@@ -135,7 +135,7 @@ def plain_loop(
     return clock
 
 
-def our_loop(inverter: Inverter, pairs: Pairs, recipe: spec.Recipe, precision: str) -> Clock:
+def our_loop(inverter: Inverter, pairs: Pairs, recipe: config.Recipe, precision: str) -> Clock:
     """Train the inverter with the project's own `fit`."""
     clock = Clock()
 
@@ -179,14 +179,14 @@ def trained_classifier(images: Tensor, labels: Tensor) -> nn.Module:
     """Train F briefly, so that its scores look like a classifier's."""
     classifier = seeded(lambda: build_classifier(MODEL, classes=CLASSES, channels=1, image_size=SIZE), SEED)
     world = World(precision="bfloat16")
-    fitted = fit(classifier, Pairs(images, labels), classification(), spec.Recipe(epochs=2), SEED, world)
+    fitted = fit(classifier, Pairs(images, labels), classification(), config.Recipe(epochs=2), SEED, world)
     print(f"digit classifier at width 1: held-out accuracy {fitted.best['validation_accuracy']:.3f}")
     return classifier.to(memory_format=torch.contiguous_format)
 
 
 def new_inverter() -> Inverter:
     """Build the inverter with the same first weights each time."""
-    attack = spec.InverterAttack(model=MODEL)
+    attack = config.InverterAttack(model=MODEL)
     inverter = seeded(lambda: build_attack(attack, classes=CLASSES, channels=1, image_size=SIZE), SEED)
     assert isinstance(inverter, Inverter)
     return inverter
@@ -194,9 +194,9 @@ def new_inverter() -> Inverter:
 
 def measure(classifier: nn.Module, images: Tensor, epochs: int, repeats: int) -> None:
     """Run all loops in turns on the present number of threads and print a table."""
-    recipe = spec.Recipe(epochs=epochs)
+    recipe = config.Recipe(epochs=epochs)
     start = time.perf_counter()
-    scores = BlackBox(classifier, spec.Release()).query(as_unit(images))
+    scores = BlackBox(classifier, config.Release()).query(as_unit(images))
     table_seconds = time.perf_counter() - start
     clocks: dict[str, list[Clock]] = {name: [] for name in ("plain loop", "fit, float32", "fit, bfloat16")}
     for _ in range(repeats):

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestrator.config.study import Study
 from orchestrator.models.freezing import counted
 from orchestrator.pipeline import Source, Task
 from orchestrator.points import Dropped
@@ -24,7 +25,6 @@ from orchestrator.records import TrialRecord
 from orchestrator.report import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
-from orchestrator.study import Study
 
 
 class SweepProgress:

@@ -28,11 +28,11 @@ from jobs.sweep import (
     refuse,
     start_console,
 )
+from orchestrator.config.study import StudyError
 from orchestrator.pipeline import Source
 from orchestrator.records import SweepRecord, SweepReport, TrialRecord
 from orchestrator.runtime.stores import check
 from orchestrator.store.journal import Journal
-from orchestrator.study import StudyError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -15,7 +15,7 @@ import torchvision
 import typer
 from torch import Tensor, nn
 
-from orchestrator import spec, weights
+from orchestrator import config, weights
 from orchestrator.models import CLASSIFIERS, build_classifier
 from orchestrator.models.public import renamed
 from orchestrator.runtime.stores import check, open_blobs
@@ -90,7 +90,7 @@ def _check_fit(tensors: Mapping[str, Tensor], model: str, name: str) -> None:
         raise ValueError(f"--model={model} is unknown; choose one of {', '.join(CLASSIFIERS)}.")
     side = CLASSIFIERS[model].image_size
     with torch.device("meta"):
-        network = build_classifier(spec.Model(name=model), classes=2, channels=3, image_size=side)
+        network = build_classifier(config.Model(name=model), classes=2, channels=3, image_size=side)
     renamed(network, tensors, name=name)
 
 

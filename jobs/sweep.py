@@ -23,13 +23,16 @@ import typer
 from rich.console import Console
 
 from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
+from orchestrator.config.base import Scalar
+from orchestrator.config.load import read_study
+from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Collector, Executor, FixedPoints, Points, Source, Task
 from orchestrator.plan import Stage
 from orchestrator.plan import plan as plan_stages
 from orchestrator.points import Dropped, Point
-from orchestrator.preflight import Preflight, check_report
-from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport, Tracker
+from orchestrator.preflight import Preflight, check_study
+from orchestrator.records import DatasetInput, SweepRecord, SweepReport, Tracker
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
 from orchestrator.runtime.asking import redact
@@ -40,8 +43,6 @@ from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.journal import Journal
-from orchestrator.study import StudyError
-from orchestrator.study_file import read_study
 
 STUDIES = Path(__file__).parent / "studies"
 RAY_STOP_SECONDS = 3.0  # from the SIGTERM of `ray job stop` to its SIGKILL, unless the head says otherwise
@@ -185,7 +186,7 @@ class Run:
         study = read_study(_find(options.study), overrides=options.overrides, scale=options.scale)
         self.options, self.study, self.local, self.console = options, study, local, console
         self.places = options.places()
-        check_report(study)
+        check_study(study)
         self.store = Artifacts(open_blobs(self.places.store_uri))
         check(self.store.blobs, writes=writes)
         self.location: Location = open_location(self.places.data_uri, self.places.cache)

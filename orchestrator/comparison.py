@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Ordering, Printed
+from orchestrator.config.study import Study
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import PerImage, measure
 from orchestrator.points import ABSENT
-from orchestrator.records import Scalar, TrialRecord
+from orchestrator.records import TrialRecord
 from orchestrator.statistics import (
     CONFIDENCE,
     Comparison,
@@ -26,7 +29,6 @@ from orchestrator.statistics import (
     mean_and_interval,
 )
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.study import Ordering, Printed, Study
 
 SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting
 ONE_SEED = {

@@ -15,15 +15,16 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 
 from orchestrator.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.figures import png
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import PerImage, measure
 from orchestrator.points import ABSENT
-from orchestrator.records import Scalar, TrialRecord
+from orchestrator.records import TrialRecord
 from orchestrator.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
-from orchestrator.study import Costs, Histogram, RobustnessCurve
 
 DPI = 120
 BINS = 20

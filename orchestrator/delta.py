@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Delta
+from orchestrator.config.study import Study
 from orchestrator.per_image import PerImage, measure
-from orchestrator.records import Scalar, TrialRecord
+from orchestrator.records import TrialRecord
 from orchestrator.statistics import CONFIDENCE, REPLICATES, resampled_means
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.study import Delta, Study
 
 POINTS = 100  # percentage points of a share
 

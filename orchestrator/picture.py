@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from orchestrator.comparison import is_same
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
+from orchestrator.config.study import Study
 from orchestrator.figures import png
 from orchestrator.points import ABSENT
-from orchestrator.records import Scalar, TrialRecord
+from orchestrator.records import TrialRecord
 from orchestrator.store.artifacts import Artifacts, Corrupt
-from orchestrator.study import Report, Study
 
 logger = logging.getLogger(__name__)
 

@@ -4,14 +4,11 @@ A stage's key is SHA-256 over its name, its version, the whole sub-specs it read
 sets it reads, the keys of its inputs and the numeric profile. Same key, same artifact.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
-from orchestrator.datasets.classes import auxiliary_dataset_name
-from orchestrator.spec import (
+from orchestrator.config import (
     Evaluation,
     InverterAttack,
     JointAttack,
@@ -22,6 +19,8 @@ from orchestrator.spec import (
     Spec,
     TrialSpec,
 )
+from orchestrator.config.base import digest
+from orchestrator.datasets.classes import auxiliary_dataset_name
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
 VERSIONS = {
@@ -66,16 +65,6 @@ class Stage:
     def key(self) -> str:
         """SHA-256 hex of the canonical JSON of everything above."""
         return digest(asdict(self))
-
-
-def canonical(value: object) -> str:
-    """Return JSON with sorted keys and no spaces; refuses NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: object) -> str:
-    """Return the SHA-256 hex digest of the canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def dataset_names(spec: TrialSpec) -> dict[str, str]:

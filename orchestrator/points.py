@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.plan import digest
-from orchestrator.records import Scalar
-from orchestrator.spec import TrialSpec
-from orchestrator.study import LABEL, SHORTHANDS, Study, StudyError, short_name, shown
-from orchestrator.study_file import assign, explain
+from orchestrator.config import TrialSpec
+from orchestrator.config.base import Scalar, digest
+from orchestrator.config.load import assign, explain
+from orchestrator.config.study import LABEL, SHORTHANDS, Study, StudyError, short_name, shown
 
 ABSENT = "-"
 """How tables write an axis that the attack of a point does not have."""

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 
 from orchestrator import weights
 from orchestrator.attacks import build_attack
+from orchestrator.config import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
+from orchestrator.config.report import Report
+from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
 from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify
 from orchestrator.datasets.classes import (
     SAME_PARTS,
@@ -31,10 +34,20 @@ from orchestrator.models.public import renamed
 from orchestrator.per_image import image_field, measure
 from orchestrator.plan import VERSIONS, dataset_names, queries_auxiliary, weight_names
 from orchestrator.points import Point
-from orchestrator.spec import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
-from orchestrator.study import SHORTHANDS, Report, Study, StudyError, short_name
 
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
+
+
+def check_study(study: Study) -> None:
+    """Raise `StudyError` if the study names a stage, a metric or an axis that does not exist."""
+    check_resources(study)
+    check_report(study)
+
+
+def check_resources(study: Study) -> None:
+    """Raise `StudyError` if `resources.stages` names a stage that does not exist."""
+    if unknown := sorted(study.resources.stages.keys() - VERSIONS.keys()):
+        raise StudyError(f"resources.stages: {unknown[0]} is no stage; stages are {', '.join(VERSIONS)}")
 
 
 def check_report(study: Study) -> None:

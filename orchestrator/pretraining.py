@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from orchestrator.config import Data, Model, Pretrain
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.classification import topk_accuracy
 from orchestrator.models.public import renamed
-from orchestrator.spec import Data, Model, Pretrain
 from orchestrator.stage_io import Outputs, new_classifier, tensors
 from orchestrator.training import predict
 

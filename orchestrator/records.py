@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Scalar = str | int | float | bool
+from orchestrator.config.base import Scalar
+
 Status = Literal["finished", "failed", "pruned"]
 
 

@@ -13,10 +13,18 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from orchestrator.attacks import build_attack
+from orchestrator.config import (
+    Auxiliary,
+    Data,
+    Evaluation,
+    InverterAttack,
+    JointAttack,
+    Model,
+    Target,
+)
 from orchestrator.datasets import Dataset, selection
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.spec import Auxiliary, Data, Evaluation, InverterAttack, JointAttack, Model, Target
 from orchestrator.training import Fitted, Pairs, derive_seed, hold_out, seeded
 from orchestrator.world import World
 

@@ -33,14 +33,7 @@ from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair
 from orchestrator.attacks.joint import objective as joint_objective
 from orchestrator.attacks.sharing import search_all
-from orchestrator.datasets import selection
-from orchestrator.judging import Attacked, measure_classes, measure_images
-from orchestrator.likeness import Likeness, public_networks
-from orchestrator.metrics.classification import topk_accuracy
-from orchestrator.models.discriminator import Discriminator
-from orchestrator.plan import Stage
-from orchestrator.pretraining import check_accuracy, public_weights
-from orchestrator.spec import (
+from orchestrator.config import (
     Attack,
     Auxiliary,
     Data,
@@ -57,6 +50,13 @@ from orchestrator.spec import (
     Surrogate,
     Target,
 )
+from orchestrator.datasets import selection
+from orchestrator.judging import Attacked, measure_classes, measure_images
+from orchestrator.likeness import Likeness, public_networks
+from orchestrator.metrics.classification import topk_accuracy
+from orchestrator.models.discriminator import Discriminator
+from orchestrator.plan import Stage
+from orchestrator.pretraining import check_accuracy, public_weights
 from orchestrator.stage_io import (
     Inputs,
     Outputs,

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 
 
 def truncate(scores: Tensor, m: int) -> Tensor:
@@ -33,7 +33,7 @@ def largest(scores: Tensor, m: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :m], True)
 
 
-def released(scores: Tensor, release: spec.Release) -> Tensor:
+def released(scores: Tensor, release: config.Release) -> Tensor:
     """Turn full scores (N, k) into what the victim publishes, float32 (N, k): truncated, renormalised,
     rounded, in this order, or the label alone."""
     k = scores.shape[1]
@@ -50,7 +50,7 @@ def _renormalise(scores: Tensor) -> Tensor:
     return scores / scores.sum(dim=1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
-def released_length(classes: int, release: spec.Release) -> int:
+def released_length(classes: int, release: config.Release) -> int:
     """Return m: how many entries of each row a release of `classes` scores publishes."""
     return 1 if release.labels_only else release.truncation or classes
 
@@ -59,7 +59,7 @@ def released_length(classes: int, release: spec.Release) -> int:
 class BlackBox:
     """A victim that answers queries with released scores and shows nothing else."""
 
-    def __init__(self, network: nn.Module, release: spec.Release, batch_size: int = 512) -> None:
+    def __init__(self, network: nn.Module, release: config.Release, batch_size: int = 512) -> None:
         self._network = network
         self._release = release
         self._batch_size = batch_size

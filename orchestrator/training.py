@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from orchestrator.augmentation import augmentation
 from orchestrator.checkpoint import pack, unpack
-from orchestrator.spec import Recipe
+from orchestrator.config import Recipe
 from orchestrator.world import CANCEL, DIVERGE, GO_ON, LEAVE, SAVE, Cancelled, Diverged, Left, World
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from orchestrator.config import Data, Target
 from orchestrator.datasets import selection
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.defenses import defended, needs_pixels, private
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import Frozen, freeze
-from orchestrator.spec import Data, Target
 from orchestrator.stage_io import (
     Inputs,
     Outputs,

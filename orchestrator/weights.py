@@ -15,10 +15,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from orchestrator.config import Spec
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File, sha256
-from orchestrator.spec import Spec
 from orchestrator.store.blobs import Blobs
 
 FOLDER = "weights"

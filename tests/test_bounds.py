@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from jobs import stage_data
 from orchestrator.build import build, use_profile
+from orchestrator.config.study import Study
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
 from orchestrator.plan import Profile, plan
@@ -19,7 +20,6 @@ from orchestrator.points import expand
 from orchestrator.preflight import Preflight
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.study import Study
 from orchestrator.training import as_unit
 from orchestrator.world import World
 

@@ -17,7 +17,10 @@ import typer
 from ray.dashboard.modules.job.cli import submit
 
 from jobs import doctor, notice, report, stage_data, stage_weights, store, sweep, ui
-from orchestrator import spec, study, study_file
+from orchestrator import config
+from orchestrator.config import load as study_file
+from orchestrator.config import report as report_section
+from orchestrator.config import study
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources import READERS
 from orchestrator.metrics import METRICS
@@ -30,43 +33,43 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STUDIES = ROOT / "docs" / "studies.md"
 BEGIN, END = "<!-- fields: written by tests/test_documentation.py -->", "<!-- end of fields -->"
-SECTIONS: dict[str, type[spec.Spec]] = {
+SECTIONS: dict[str, type[config.Spec]] = {
     "The file": study.Study,
     "`search`": study.Search,
     "`search.scheduler`": study.Asha,
     "`resources`": study.Resources,
     "A value of `resources.stages`": study.StageResources,
-    "`report`": study.Report,
-    "An entry of `report.printed`": study.Printed,
-    "An entry of `report.orderings`": study.Ordering,
-    "`report.delta`": study.Delta,
-    "An entry of `report.curves`": study.RobustnessCurve,
-    "An entry of `report.histograms`": study.Histogram,
-    "`report.costs`": study.Costs,
+    "`report`": report_section.Report,
+    "An entry of `report.printed`": report_section.Printed,
+    "An entry of `report.orderings`": report_section.Ordering,
+    "`report.delta`": report_section.Delta,
+    "An entry of `report.curves`": report_section.RobustnessCurve,
+    "An entry of `report.histograms`": report_section.Histogram,
+    "`report.costs`": report_section.Costs,
     "A range in `sweep`": study.Range,
-    "`base`": spec.TrialSpec,
-    "`base.data`": spec.Data,
-    "`base.target`": spec.Target,
-    "`base.target.pretrain`": spec.Pretrain,
-    "`base.target.defense`": spec.Defense,
-    "`base.target.defense.mid`": spec.Mid,
-    "`base.target.defense.bido`": spec.Bido,
-    "`base.target.defense.smoothing`": spec.Smoothing,
-    "`base.target.defense.dp`": spec.DpSgd,
-    "`base.release`": spec.Release,
-    "`base.auxiliary`": spec.Auxiliary,
-    "`base.attack`, `name: inverter`": spec.InverterAttack,
-    "`base.attack.losses`": spec.Losses,
-    "`base.attack.losses.surrogate`": spec.Surrogate,
-    "`base.attack`, `name: joint`": spec.JointAttack,
-    "`base.attack`, `name: mia`": spec.MiaAttack,
-    "`base.attack`, `name: optimization`": spec.OptimizationAttack,
-    "`base.judge`": spec.Judge,
-    "`base.evaluation`": spec.Evaluation,
-    "`base.evaluation.networks`": spec.PublicNetworks,
-    "`base.evaluation.fisher`": spec.Fisher,
-    "Every `recipe`": spec.Recipe,
-    "Every `model`": spec.Model,
+    "`base`": config.TrialSpec,
+    "`base.data`": config.Data,
+    "`base.target`": config.Target,
+    "`base.target.pretrain`": config.Pretrain,
+    "`base.target.defense`": config.Defense,
+    "`base.target.defense.mid`": config.Mid,
+    "`base.target.defense.bido`": config.Bido,
+    "`base.target.defense.smoothing`": config.Smoothing,
+    "`base.target.defense.dp`": config.DpSgd,
+    "`base.release`": config.Release,
+    "`base.auxiliary`": config.Auxiliary,
+    "`base.attack`, `name: inverter`": config.InverterAttack,
+    "`base.attack.losses`": config.Losses,
+    "`base.attack.losses.surrogate`": config.Surrogate,
+    "`base.attack`, `name: joint`": config.JointAttack,
+    "`base.attack`, `name: mia`": config.MiaAttack,
+    "`base.attack`, `name: optimization`": config.OptimizationAttack,
+    "`base.judge`": config.Judge,
+    "`base.evaluation`": config.Evaluation,
+    "`base.evaluation.networks`": config.PublicNetworks,
+    "`base.evaluation.fisher`": config.Fisher,
+    "Every `recipe`": config.Recipe,
+    "Every `model`": config.Model,
 }
 # Command of the README, comments left out -> the test that runs it or, where that takes minutes, checks it.
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
@@ -410,7 +413,7 @@ def test_cut_points_have_the_counted_parameters() -> None:
         channels = 1 if name.startswith("ami-") else 3
         shapes = {"classes": int(classes), "channels": channels, "image_size": int(side)}
         for cut, millions in re.findall(r"`([A-Za-z0-9_-]+)` ([\d.]+\d)", cuts):
-            frozen = counted(spec.Model(name=name), cut, **shapes)
+            frozen = counted(config.Model(name=name), cut, **shapes)
             assert f"{frozen.trainable / 1e6:.3f}" == millions, (name, cut)
 
 
@@ -422,9 +425,9 @@ def test_every_field_of_a_study_is_documented() -> None:
 def test_every_part_of_a_study_has_a_table() -> None:
     models = {
         model
-        for module in (spec, study)
+        for module in (config, report_section, study)
         for model in vars(module).values()
-        if isinstance(model, type) and issubclass(model, spec.Spec) and model is not spec.Spec
+        if isinstance(model, type) and issubclass(model, config.Spec) and model is not config.Spec
     }
     assert models == set(SECTIONS.values())
 

@@ -13,20 +13,20 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"spec", "spec_parts", "attack_specs", "defense_specs", "store", "records"},
+    {"config", "store", "records"},
     {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
     {"defenses", "attacks", "metrics"},
-    {"plan", "study", "study_file", "points", "preflight", "leases"}
+    {"plan", "points", "preflight", "leases"}
     | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}
     | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
     {"runtime"},
 ]  # fmt: skip
 # Third-party packages that each floor adds to those below it.
 PACKAGES = [
-    {"pydantic"},
+    {"pydantic", "yaml", "omegaconf"},
     {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
     {"torchmetrics", "opacus"},
-    {"pandas", "scipy", "matplotlib", "yaml", "omegaconf"},
+    {"pandas", "scipy", "matplotlib"},
     {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow", "urllib3"},
 ]
 INFRASTRUCTURE = {"ray", "optuna", "mlflow", "boto3", "botocore"}
@@ -95,7 +95,7 @@ def test_an_attack_cannot_see_its_judge(package: str, unseen: tuple[str, ...]) -
 
 LIGHT = [
     "orchestrator.plan",
-    "orchestrator.study",
+    "orchestrator.config.study",
     "orchestrator.pipeline",
     "orchestrator.store.artifacts",
     "orchestrator.store.journal",

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import VERSIONS, Profile, Stage, canonical, dataset_names, plan
+from orchestrator.config import TrialSpec
+from orchestrator.config.base import canonical
+from orchestrator.plan import VERSIONS, Profile, Stage, dataset_names, plan
 from orchestrator.points import Point, expand
-from orchestrator.spec import TrialSpec
 from tests import tiny
 
 DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}

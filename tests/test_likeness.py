@@ -11,6 +11,7 @@ from torch import Tensor
 
 from orchestrator import weights
 from orchestrator.build import build, use_profile
+from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import target_images
@@ -20,7 +21,6 @@ from orchestrator.metrics import METRICS
 from orchestrator.metrics.features import frechet_distance, knn_distance
 from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
-from orchestrator.spec import TrialSpec
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training import as_unit

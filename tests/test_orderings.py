@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.sweep import app
+from orchestrator.config.load import read_study
 from orchestrator.datasets import Location
 from orchestrator.plan import plan
 from orchestrator.points import expand
@@ -13,7 +14,6 @@ from orchestrator.preflight import Preflight
 from orchestrator.runtime.session import profile_of
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.study_file import read_study
 
 DEMO = Path(__file__).resolve().parents[1] / "jobs" / "studies" / "demo.yaml"
 FEW_POINTS = [

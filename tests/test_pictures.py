@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.metrics.pictures import MIN_SIDE, pair_grid, png, strip
 from orchestrator.picture import label, picture
-from orchestrator.records import Scalar, Status, TrialRecord
+from orchestrator.records import Status, TrialRecord
 from orchestrator.store.artifacts import Artifact, Artifacts
 from tests import tiny
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.study import Study
 from orchestrator.datasets import Location
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import (
@@ -36,7 +37,6 @@ from orchestrator.runtime.search import search_points
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
-from orchestrator.study import Study
 from tests import tiny
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, catalog, describe, load
 from orchestrator.datasets.builtin import staged
 from orchestrator.datasets.manifest import Options
@@ -15,9 +16,8 @@ from orchestrator.datasets.source import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.models import CLASSIFIERS
 from orchestrator.points import Point, expand
-from orchestrator.preflight import Preflight, check_report
+from orchestrator.preflight import Preflight, check_report, check_study
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.study import StudyError
 from tests import tiny
 
 DIGITS = {"dataset": "digits"}  # every class may be private
@@ -331,3 +331,11 @@ def flip(path: Path) -> None:
     data[-1] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
+
+
+def test_an_unknown_stage_is_named_with_those_there_are() -> None:
+    resources = {"stages": {"training": {"workers": 2}}}
+    with pytest.raises(
+        StudyError, match=r"resources\.stages: training is no stage; stages are pretrain, target"
+    ):
+        check_study(tiny.study({"release.truncation": [1]}, resources=resources))

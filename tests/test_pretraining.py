@@ -10,16 +10,16 @@ from torch import Tensor
 
 from orchestrator import weights
 from orchestrator.build import build, use_profile
+from orchestrator.config import Data, Model, Recipe, TrialSpec
+from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify
 from orchestrator.datasets.selection import ImageSet, whole
 from orchestrator.models import build_classifier
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage, dataset_names, plan, weight_names
 from orchestrator.preflight import Preflight
-from orchestrator.spec import Data, Model, Recipe, TrialSpec
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.study import StudyError
 from orchestrator.training import Pairs, classification, fit, predict, seeded
 from orchestrator.world import World
 from tests import tiny

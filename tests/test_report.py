@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 
 from orchestrator.comparison import comparison_table, is_same, orderings_table
+from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.figures import heat_maps
-from orchestrator.records import Scalar, Status, TrialRecord
+from orchestrator.records import Status, TrialRecord
 from orchestrator.report import (
     csv,
     latex,

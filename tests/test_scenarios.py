@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.config import Defense, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.metrics import MEASURED
-from orchestrator.spec import Defense, TrialSpec
 from orchestrator.stage_io import Inputs, fitted_images
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.threat import BlackBox, WhiteBox, released, released_length, truncate
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
@@ -50,31 +50,31 @@ def test_truncation_outside_the_classes_is_refused(m: int) -> None:
 @pytest.mark.parametrize(
     ("release", "length", "expected"),
     [
-        (spec.Release(), 5, [0.6, 0.05, 0.06, 0.2, 0.09]),
-        (spec.Release(truncation=3), 3, [0.6, 0, 0, 0.2, 0.09]),
-        (spec.Release(truncation=3, decimals=1), 3, [0.6, 0, 0, 0.2, 0.1]),
-        (spec.Release(labels_only=True), 1, [1.0, 0, 0, 0, 0]),
-        (spec.Release(labels_only=True, truncation=4), 1, [1.0, 0, 0, 0, 0]),
-        (spec.Release(truncation=2, renormalised=True), 2, [0.75, 0, 0, 0.25, 0]),
-        (spec.Release(truncation=2, renormalised=True, decimals=1), 2, [0.8, 0, 0, 0.2, 0]),
-        (spec.Release(truncation=1, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
-        (spec.Release(labels_only=True, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
+        (config.Release(), 5, [0.6, 0.05, 0.06, 0.2, 0.09]),
+        (config.Release(truncation=3), 3, [0.6, 0, 0, 0.2, 0.09]),
+        (config.Release(truncation=3, decimals=1), 3, [0.6, 0, 0, 0.2, 0.1]),
+        (config.Release(labels_only=True), 1, [1.0, 0, 0, 0, 0]),
+        (config.Release(labels_only=True, truncation=4), 1, [1.0, 0, 0, 0, 0]),
+        (config.Release(truncation=2, renormalised=True), 2, [0.75, 0, 0, 0.25, 0]),
+        (config.Release(truncation=2, renormalised=True, decimals=1), 2, [0.8, 0, 0, 0.2, 0]),
+        (config.Release(truncation=1, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
+        (config.Release(labels_only=True, renormalised=True), 1, [1.0, 0, 0, 0, 0]),
     ],
 )
-def test_releases(release: spec.Release, length: int, expected: list[float]) -> None:
+def test_releases(release: config.Release, length: int, expected: list[float]) -> None:
     assert torch.equal(released(PAPER, release), torch.tensor([expected]))
     assert released_length(5, release) == length
 
 
 def test_renormalised_scores_sum_to_one() -> None:
     scores = torch.rand(64, 30, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    kept = released(scores, spec.Release(truncation=7, renormalised=True))
+    kept = released(scores, config.Release(truncation=7, renormalised=True))
     torch.testing.assert_close(kept.sum(dim=1), torch.ones(64))
     assert torch.equal(kept > 0, truncate(scores, 7) > 0)
 
 
 def test_a_row_without_scores_is_not_divided() -> None:
-    release = spec.Release(truncation=2, renormalised=True)
+    release = config.Release(truncation=2, renormalised=True)
     assert torch.equal(released(torch.zeros(1, 5), release), torch.zeros(1, 5))
 
 
@@ -93,7 +93,7 @@ class Brightness(nn.Module):
 
 def test_black_box_answers_with_released_scores_and_counts() -> None:
     network = Brightness().train()
-    box = BlackBox(network, spec.Release(truncation=1), batch_size=3)
+    box = BlackBox(network, config.Release(truncation=1), batch_size=3)
     images = torch.rand(7, 1, 4, 4)
     answer = box.query(images)
     mean = images.mean(dim=(1, 2, 3))
@@ -105,7 +105,7 @@ def test_black_box_answers_with_released_scores_and_counts() -> None:
 
 
 def test_black_box_stays_in_float32_under_autocast() -> None:
-    box = BlackBox(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), spec.Release())
+    box = BlackBox(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), config.Release())
     images = torch.rand(3, 1, 4, 4)
     outside = box.query(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -115,7 +115,7 @@ def test_black_box_stays_in_float32_under_autocast() -> None:
 
 
 def test_black_box_answers_can_be_trained_on() -> None:
-    answer = BlackBox(Brightness(), spec.Release()).query(torch.rand(2, 1, 4, 4))
+    answer = BlackBox(Brightness(), config.Release()).query(torch.rand(2, 1, 4, 4))
     weights = torch.ones(2, requires_grad=True)
     (answer @ weights).sum().backward()  # fails on a tensor of inference mode
     assert not answer.requires_grad
@@ -123,7 +123,7 @@ def test_black_box_answers_can_be_trained_on() -> None:
 
 
 def test_black_box_shows_no_parameters() -> None:
-    public = [name for name in dir(BlackBox(Brightness(), spec.Release())) if not name.startswith("_")]
+    public = [name for name in dir(BlackBox(Brightness(), config.Release())) if not name.startswith("_")]
     assert public == ["num_queries", "query"]
 
 

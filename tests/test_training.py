@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orchestrator import training
+from orchestrator.config import Defense, Mid, Model, Recipe
 from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.spec import Defense, Mid, Model, Recipe
 from orchestrator.training import (
     Fitted,
     Objective,

@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 
 from orchestrator import training, victim
 from orchestrator.build import build, use_profile
+from orchestrator.config import Recipe, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.pipeline import StageFailed
-from orchestrator.spec import Recipe, TrialSpec
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training import predict

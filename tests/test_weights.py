@@ -12,10 +12,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from orchestrator import weights
+from orchestrator.config import Model
 from orchestrator.datasets import Location
 from orchestrator.datasets.manifest import sha256
 from orchestrator.models import build_classifier
-from orchestrator.spec import Model
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests.test_preflight import flip

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from orchestrator.build import build, use_profile
+from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location
-from orchestrator.spec import TrialSpec
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.world import World

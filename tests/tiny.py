@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from orchestrator.build import build, use_profile
+from orchestrator.config import TrialSpec
+from orchestrator.config.study import Study
 from orchestrator.datasets import Location, verify
 from orchestrator.plan import Profile, Stage, dataset_names, plan
-from orchestrator.spec import TrialSpec
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.study import Study
 from orchestrator.world import World
 
 DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer

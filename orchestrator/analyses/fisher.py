@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.descent import CPU_BATCH, first_image
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair
@@ -132,7 +132,7 @@ def classification_profile(
 def inverter_profiles(
     network: nn.Module,
     inverter: Inverter,
-    release: spec.Release,
+    release: config.Release,
     images: Tensor,
     *,
     distances: Mapping[str, Distance],
@@ -190,7 +190,7 @@ def search_profiles(
     return {(name, iteration): found[iteration][name] for name in distances for iteration in iterations}
 
 
-def mia_search(attack: spec.MiaAttack, classes: Tensor, shape: tuple[int, int, int]) -> Search:
+def mia_search(attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int, int]) -> Search:
     """Return the descent of `attacks.mia` for classes (N,), among images of a shape (C, S, S)."""
     if attack.process != "none":
         raise ValueError(

@@ -8,9 +8,9 @@ from torch import nn
 
 from orchestrator.analyses.fisher import DISTANCES, Distance, Profile, layer_thirds
 from orchestrator.analyses.profiles import Measured
+from orchestrator.config import Fisher
 from orchestrator.metrics.perceptual import lpips
 from orchestrator.models.classifier import Classifier
-from orchestrator.spec import Fisher
 
 
 def distances(fisher: Fisher, networks: Mapping[str, nn.Module]) -> dict[str, Distance]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import inverter, mia, optimization
 from orchestrator.attacks.descent import Found
 
@@ -17,7 +17,7 @@ SEARCHED: dict[str, Callable[..., Found]] = {"mia": mia.invert, "optimization": 
 
 
 def build_attack(
-    attack: spec.InverterAttack | spec.JointAttack, *, classes: int, channels: int, image_size: int
+    attack: config.InverterAttack | config.JointAttack, *, classes: int, channels: int, image_size: int
 ) -> inverter.Inverter:
     """Build the inverter that a spec names, untrained."""
     return TRAINED[attack.name](attack, classes=classes, channels=channels, image_size=image_size)

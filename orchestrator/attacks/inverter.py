@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.models import build_inverter
 from orchestrator.threat import largest
 
@@ -89,7 +89,7 @@ class Inverter(nn.Module):
 
 
 def build(
-    attack: spec.InverterAttack | spec.JointAttack, *, classes: int, channels: int, image_size: int
+    attack: config.InverterAttack | config.JointAttack, *, classes: int, channels: int, image_size: int
 ) -> Inverter:
     """Build an untrained inverter; its first weights come from torch's global generator."""
     return Inverter(
@@ -97,5 +97,5 @@ def build(
         offset=attack.offset,
         offset_learnable=attack.offset_learnable,
         zero_policy=attack.zero_policy,
-        log_floor=attack.log_floor if isinstance(attack, spec.JointAttack) else LOG_OF_ZERO,
+        log_floor=attack.log_floor if isinstance(attack, config.JointAttack) else LOG_OF_ZERO,
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.inverter import Inverter, encode_logs
 from orchestrator.threat import largest
 from orchestrator.training import Objective, classification_sums, squared_error_sum
@@ -40,7 +40,7 @@ class Pair(nn.Module):
         return encode_logs(logs, kept, inverter.offset, inverter.zero_policy, inverter.log_floor)
 
 
-def objective(attack: spec.JointAttack, num_pixels: int) -> Objective:
+def objective(attack: config.JointAttack, num_pixels: int) -> Objective:
     """Return the joint loss of a `Pair`; best is the lowest held-out total."""
     weight = attack.weight * (num_pixels if attack.reduction == "sum" else 1)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.priors import total_variation
 from orchestrator.models.classifier import Classifier
 from orchestrator.training import Objective, squared_error_sum
@@ -31,7 +31,7 @@ class Rival(nn.Module):
         return self.network(inputs)
 
 
-def objective(losses: spec.Losses, surrogate: Classifier | None) -> Objective:
+def objective(losses: config.Losses, surrogate: Classifier | None) -> Objective:
     """Return the squared error plus what `losses` asks for; a `Rival` is trained where it is adversarial."""
 
     def smooth(guesses: Tensor, images: Tensor) -> Tensor:

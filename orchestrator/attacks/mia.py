@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
 from orchestrator.attacks.priors import denoise, sharpen
 from orchestrator.threat import WhiteBox
 
 
 def invert(
-    attack: spec.MiaAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.MiaAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k).
 
@@ -46,7 +46,9 @@ class _Rows:
             self.images, self.window = self.images[on], self.window[on]
 
 
-def _descend(attack: spec.MiaAttack, victim: WhiteBox, classes: Tensor, shape: tuple[int, int, int]) -> Found:
+def _descend(
+    attack: config.MiaAttack, victim: WhiteBox, classes: Tensor, shape: tuple[int, int, int]
+) -> Found:
     """Descend from one start for each of the classes (N,) until every row has stopped."""
     rows = _begin(attack, classes, shape, victim.device)
     lowest = Lowest(rows.images)
@@ -67,7 +69,7 @@ def _descend(attack: spec.MiaAttack, victim: WhiteBox, classes: Tensor, shape: t
 
 
 def _begin(
-    attack: spec.MiaAttack, classes: Tensor, shape: tuple[int, int, int], device: torch.device
+    attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int, int], device: torch.device
 ) -> _Rows:
     # Noise by (seed, class): the same wherever the class stands and whoever else is searched.
     images = [
@@ -81,13 +83,13 @@ def _begin(
     )
 
 
-def cost(attack: spec.MiaAttack, entropies: Tensor) -> Tensor:
+def cost(attack: config.MiaAttack, entropies: Tensor) -> Tensor:
     """Turn -log F(x)_y (n,) into the cost (n,)."""
     # Not expm1, whose slope torch takes from its rounded value: 0 for small scores.
     return entropies if attack.cost == "cross-entropy" else 1.0 - torch.exp(-entropies)
 
 
-def _stopped(attack: spec.MiaAttack, entropies: Tensor, window: Tensor) -> Tensor:
+def _stopped(attack: config.MiaAttack, entropies: Tensor, window: Tensor) -> Tensor:
     """Mark the rows whose score suffices or whose cost is not below the largest in the window, (n,).
 
     Both costs rise with -log F(x)_y, so it is compared for both: 1 - F is 1 for every F below 6e-8.
@@ -95,7 +97,7 @@ def _stopped(attack: spec.MiaAttack, entropies: Tensor, window: Tensor) -> Tenso
     return ((-entropies).exp() >= attack.score) | (entropies >= window.amax(dim=1))
 
 
-def _next(attack: spec.MiaAttack, images: Tensor, gradients: Tensor, step: int) -> Tensor:
+def _next(attack: config.MiaAttack, images: Tensor, gradients: Tensor, step: int) -> Tensor:
     images = images - attack.learning_rate * gradients
     if attack.process == "denoise-sharpen" and step % attack.process_every == 0:
         images = sharpen(denoise(images))

@@ -8,14 +8,14 @@ clipping follow Yosinski et al. (2015), the penalties Mahendran and Vedaldi (201
 import torch
 from torch import Tensor
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import priors
 from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
 from orchestrator.threat import WhiteBox, largest
 
 
 def invert(
-    attack: spec.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Find an image (C, S, S) for each row of released scores (N, k), of which the m largest are known.
 
@@ -27,7 +27,7 @@ def invert(
 
 
 def _descend(
-    attack: spec.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Descend from the same start for each row of scores (N, k)."""
     scores = scores.to(victim.device, torch.float32)
@@ -56,7 +56,7 @@ def _descend(
     return Found(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
 
 
-def _optimizer(attack: spec.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:
+def _optimizer(attack: config.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:
     """Both work pixel by pixel, so images optimised together do not meet."""
     if attack.optimizer == "sgd":
         return torch.optim.SGD([images], lr=attack.learning_rate, momentum=0.9)
@@ -68,7 +68,7 @@ def _distances(victim: WhiteBox, images: Tensor, scores: Tensor, known: Tensor) 
     return torch.where(known, victim.logits(images).softmax(dim=1) - scores, 0.0).square().sum(dim=1)
 
 
-def _penalties(attack: spec.OptimizationAttack, images: Tensor) -> Tensor:
+def _penalties(attack: config.OptimizationAttack, images: Tensor) -> Tensor:
     """Return the weighted priors of images as they are, not as shifted, (N,)."""
     total = images.new_zeros(len(images))
     if attack.alpha_weight:
@@ -78,11 +78,11 @@ def _penalties(attack: spec.OptimizationAttack, images: Tensor) -> Tensor:
     return total
 
 
-def _cost_says_all(attack: spec.OptimizationAttack) -> bool:
+def _cost_says_all(attack: config.OptimizationAttack) -> bool:
     return not (attack.jitter or attack.blur or attack.clip_norm or attack.clip_contribution)
 
 
-def _treated(attack: spec.OptimizationAttack, images: Tensor, gradients: Tensor) -> Tensor:
+def _treated(attack: config.OptimizationAttack, images: Tensor, gradients: Tensor) -> Tensor:
     """Blur, then clip by norm, then by contribution, to which the step's own gradients serve once more."""
     if attack.blur:
         images = priors.blur(images, attack.blur)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets.catalog import Dataset, Description, Labels
 from orchestrator.datasets.exclusion import folded
 from orchestrator.datasets.splits import PARTS
-from orchestrator.spec import Auxiliary, Data
 
 PHOTO_PATCHES = "photo-patches"
 SAME_PARTS = {"same-train": "train", "same-heldout": "auxiliary", "same-test": "evaluation"}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from orchestrator.spec import Seed, Spec
+from orchestrator.config import Seed, Spec
 
 FORMAT = 1
 AMI_SEED = 666  # of the split in AMI's released code

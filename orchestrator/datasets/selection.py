@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets.catalog import Dataset
 from orchestrator.datasets.classes import (
     SAME_PARTS,
@@ -29,7 +30,6 @@ from orchestrator.datasets.classes import (
 )
 from orchestrator.datasets.images import prepare, rescale
 from orchestrator.datasets.splits import PARTS
-from orchestrator.spec import Auxiliary, Data
 
 __all__ = [
     "ImageSet",

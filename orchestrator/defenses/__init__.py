@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from orchestrator.defense_specs import Defense
+from orchestrator.config import Defense
 from orchestrator.defenses.bido import penalty
 from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients

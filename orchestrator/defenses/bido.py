@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.defense_specs import Bido
+from orchestrator.config import Bido
 
 FLAT = 1e-20
 """COCO's square roots have no gradient at 0: where ||K~_x K~_z||^2 is below this, d is 0 and passes none."""

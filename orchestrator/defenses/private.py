@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from orchestrator.defense_specs import DpSgd
+from orchestrator.config import DpSgd
 from orchestrator.models.classifier import Classifier
 
 NUM_GROUPS = 32  # at most, as Opacus replaces batch norms (Wu and He, Group Normalization, 2018)

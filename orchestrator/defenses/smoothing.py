@@ -8,7 +8,7 @@ here the line ends at its value.
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.defense_specs import Smoothing
+from orchestrator.config import Smoothing
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.models.ami import AmiClassifier, AmiInverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.inputs import Resized, Scaled
@@ -61,7 +61,7 @@ INVERTERS: dict[str, Architecture[nn.Module]] = {
 
 
 def build_classifier(
-    model: spec.Model,
+    model: config.Model,
     *,
     classes: int,
     channels: int,
@@ -84,7 +84,7 @@ def build_classifier(
 
 
 def build_inverter(
-    model: spec.Model, *, classes: int, channels: int, image_size: int, field: str = "attack.model"
+    model: config.Model, *, classes: int, channels: int, image_size: int, field: str = "attack.model"
 ) -> nn.Module:
     """Build an inverter of encoded scores; its first weights come from torch's global generator."""
     architecture = _find(INVERTERS, model.name, image_size, field)

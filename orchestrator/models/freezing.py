@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 
@@ -86,7 +86,7 @@ def frozen_blocks(network: Classifier, budget: str) -> range:
 
 
 def resolve_budget(
-    model: spec.Model, budget: str | float, *, classes: int, channels: int, image_size: int
+    model: config.Model, budget: str | float, *, classes: int, channels: int, image_size: int
 ) -> str:
     """Return the name that a budget means: a number's nearest cut point in |theta_C|, a layer set's cut point
     where one freezes the same. Raises `ValueError` if the nearest is more than 5 % away."""
@@ -108,7 +108,7 @@ def resolve_budget(
     return nearest[0]
 
 
-def counted(model: spec.Model, budget: str, *, classes: int, channels: int, image_size: int) -> Frozen:
+def counted(model: config.Model, budget: str, *, classes: int, channels: int, image_size: int) -> Frozen:
     """Return what a budget, given by name, comes to, without making the network's weights."""
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)

@@ -10,7 +10,8 @@ from dataclasses import asdict
 
 from PIL import Image
 
-from orchestrator.records import DatasetInput, Scalar, SweepRecord, SweepReport, TrialRecord
+from orchestrator.config.base import Scalar
+from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the picture grid shows

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import Edges, Executor
@@ -17,7 +18,6 @@ from orchestrator.plan import VERSIONS, Profile
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.study import Study, StudyError
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad
 from torch.nn import functional
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.analyses import fisher
 from orchestrator.analyses.fisher import Logits, Profile, Search
 from orchestrator.attacks import mia
@@ -46,8 +46,8 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def attack(**settings: Any) -> spec.MiaAttack:
-    return spec.MiaAttack(name="mia", **({"start": 0.5, "noise": 0.1} | settings))
+def attack(**settings: Any) -> config.MiaAttack:
+    return config.MiaAttack(name="mia", **({"start": 0.5, "noise": 0.1} | settings))
 
 
 def by_loop(network: nn.Module, loss: Callable[[int], Tensor], rows: int) -> list[float]:
@@ -242,7 +242,7 @@ def test_an_inverter_is_differentiated_through_the_scores(renormalised: bool, of
     victim, images = small(), drawn(4, *SHAPE, dtype=torch.float64)
     pixels = nn.Sequential(nn.Linear(3, 9), nn.Sigmoid(), nn.Unflatten(1, SHAPE))
     made = inverter("zero-after-log", pixels, offset).double()
-    release = spec.Release(truncation=2, renormalised=renormalised)
+    release = config.Release(truncation=2, renormalised=renormalised)
     found = fisher.inverter_profiles(victim, made, release, images, distances=fisher.DISTANCES, chunk=3)
 
     def make() -> Tensor:
@@ -258,8 +258,8 @@ def test_an_inverter_is_differentiated_through_the_scores(renormalised: bool, of
 
 
 @pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
-@pytest.mark.parametrize("release", [spec.Release(), spec.Release(truncation=2, renormalised=True)])
-def test_the_inverter_is_given_what_is_released(policy: ZeroPolicy, release: spec.Release) -> None:
+@pytest.mark.parametrize("release", [config.Release(), config.Release(truncation=2, renormalised=True)])
+def test_the_inverter_is_given_what_is_released(policy: ZeroPolicy, release: config.Release) -> None:
     victim, images, seen = real().eval(), drawn(5, 1, 32, 32), []
     network = seeded(lambda: AmiInverter(classes=4, channels=1, image_size=32, width=0.05), 1)
     made = inverter(policy, network, 50.0).eval()
@@ -293,7 +293,7 @@ def test_nothing_changes_and_modes_do_not_matter() -> None:
                 network, search, images, iterations=[2], distances=fisher.DISTANCES
             ).values(),
             *fisher.inverter_profiles(
-                network, generator, spec.Release(), images, distances=fisher.DISTANCES
+                network, generator, config.Release(), images, distances=fisher.DISTANCES
             ).values(),
         ]
 
@@ -357,7 +357,7 @@ def test_errors_say_what_to_do() -> None:
         fisher.inverter_profiles(
             network,
             inverter("floor", nn.Identity(), 50.0),
-            spec.Release(labels_only=True),
+            config.Release(labels_only=True),
             images,
             distances=fisher.DISTANCES,
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter, ZeroPolicy, encode
 from orchestrator.threat import truncate
@@ -16,8 +16,8 @@ TRUNCATED = torch.tensor([[0.6, 0, 0, 0.2, 0]])
 LOG6, LOG2 = math.log(0.6), math.log(0.2)
 
 
-def inverter(attack: spec.InverterAttack | None = None) -> Inverter:
-    attack = attack or spec.InverterAttack(model=spec.Model(name="ami-digit", width=0.05))
+def inverter(attack: config.InverterAttack | None = None) -> Inverter:
+    attack = attack or config.InverterAttack(model=config.Model(name="ami-digit", width=0.05))
     return build_attack(attack, classes=5, channels=1, image_size=32)
 
 
@@ -93,9 +93,9 @@ def test_encoding_is_float32_whatever_comes_in() -> None:
 
 
 def test_a_fixed_offset_is_a_buffer_and_a_learnable_one_a_parameter() -> None:
-    model = spec.Model(name="ami-digit", width=0.05)
+    model = config.Model(name="ami-digit", width=0.05)
     fixed, learnable = (
-        inverter(spec.InverterAttack(model=model, offset_learnable=on)) for on in (False, True)
+        inverter(config.InverterAttack(model=model, offset_learnable=on)) for on in (False, True)
     )
     assert "offset" not in dict(fixed.named_parameters())
     assert "offset" in dict(learnable.named_parameters())
@@ -104,8 +104,11 @@ def test_a_fixed_offset_is_a_buffer_and_a_learnable_one_a_parameter() -> None:
 
 
 def test_a_learnable_offset_is_trained() -> None:
-    attack = spec.InverterAttack(
-        model=spec.Model(name="ami-digit", width=0.05), offset_learnable=True, offset=1.5, zero_policy="floor"
+    attack = config.InverterAttack(
+        model=config.Model(name="ami-digit", width=0.05),
+        offset_learnable=True,
+        offset=1.5,
+        zero_policy="floor",
     )
     network = inverter(attack)
     network(PAPER.repeat(2, 1), 5).square().mean().backward()

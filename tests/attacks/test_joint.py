@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.inverter import Inverter, ZeroPolicy, encode_logs
 from orchestrator.attacks.joint import Pair, objective
 from orchestrator.threat import released
@@ -37,8 +37,8 @@ def pair(m: int, is_renormalised: bool = False, network: nn.Module | None = None
     return Pair(nn.Flatten(), Inverter(network or nn.Identity(), **(given | settings)), m, is_renormalised)
 
 
-def attack(**changes: Any) -> spec.JointAttack:
-    return spec.JointAttack(name="joint", model=spec.Model(name="ami-digit"), **changes)
+def attack(**changes: Any) -> config.JointAttack:
+    return config.JointAttack(name="joint", model=config.Model(name="ami-digit"), **changes)
 
 
 @pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
@@ -49,7 +49,7 @@ def test_the_inverter_trains_on_what_is_released(
     m: int, is_renormalised: bool, offset: float, policy: ZeroPolicy
 ) -> None:
     both = pair(m, is_renormalised, offset=offset, zero_policy=policy)
-    scores = released(LOGITS.softmax(1), spec.Release(truncation=m, renormalised=is_renormalised))
+    scores = released(LOGITS.softmax(1), config.Release(truncation=m, renormalised=is_renormalised))
     torch.testing.assert_close(both.encode(LOGITS), both.inverter.encode(scores, m), atol=1e-5, rtol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_ties_are_kept_as_they_are_released() -> None:
     """The lower of two equal classes, whatever the logits of the others."""
     logits = torch.tensor([[0.0, 2.0, 2.0, 2.0]])
     both = pair(2)
-    scores = released(logits.softmax(1), spec.Release(truncation=2))
+    scores = released(logits.softmax(1), config.Release(truncation=2))
     assert both.encode(logits).nonzero().tolist() == [[0, 1], [0, 2]]
     torch.testing.assert_close(both.encode(logits), both.inverter.encode(scores, 2))
 

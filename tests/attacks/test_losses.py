@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks.losses import Rival, adversarial, feature_distance, objective
 from orchestrator.models import build_inverter
 from orchestrator.models.classifier import Classifier
@@ -16,7 +16,7 @@ from orchestrator.training import Fitted, Pairs, fit, reconstruction, seeded
 from orchestrator.world import Cancelled, World
 from tests.test_training import Memory, same, stopping_after
 
-SURROGATE = spec.Surrogate(model=spec.Model(name="ami-digit"))
+SURROGATE = config.Surrogate(model=config.Model(name="ami-digit"))
 REAL, FAKE = 0.75, 0.25
 SLOPE, BIAS = 2.0, -0.5
 LOGIT_REAL, LOGIT_FAKE = SLOPE * REAL + BIAS, SLOPE * FAKE + BIAS
@@ -173,7 +173,7 @@ STRIPES = torch.tensor([[[[0.0, 0.5], [0.0, 0.5]]], [[[0.0, 1.0], [0.0, 1.0]]]])
     ids=["none", "features", "total variation", "both", "surrogate without weight"],
 )
 def test_the_objective_adds_up(weights: dict[str, Any], expected: float) -> None:
-    one = objective(spec.Losses(**weights), MeanFeatures())
+    one = objective(config.Losses(**weights), MeanFeatures())
     white = torch.ones_like(STRIPES)
     assert one.loss(nn.Identity(), STRIPES, white).item() == pytest.approx(expected)
     sums = one.sums(nn.Identity(), STRIPES, white)
@@ -184,7 +184,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
     """Whatever the sizes of the batches, as validation adds them."""
     generator = torch.Generator().manual_seed(1)
     guesses, images = (torch.rand(5, 3, 8, 8, generator=generator) for _ in range(2))
-    losses = spec.Losses(features=3.0, total_variation=0.2, surrogate=SURROGATE)
+    losses = config.Losses(features=3.0, total_variation=0.2, surrogate=SURROGATE)
     one = objective(losses, MeanFeatures())
     whole = one.sums(nn.Identity(), guesses, images)
     parts = [one.sums(nn.Identity(), guesses[part], images[part]) for part in (slice(0, 4), slice(4, 5))]
@@ -192,7 +192,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
 
 
 def test_no_other_loss_is_the_plain_squared_error() -> None:
-    one, plain = objective(spec.Losses(), None), reconstruction()
+    one, plain = objective(config.Losses(), None), reconstruction()
     white = torch.ones_like(STRIPES)
     loss = one.loss(nn.Identity(), STRIPES, white)
     assert torch.equal(loss, plain.loss(nn.Identity(), STRIPES, white))
@@ -201,7 +201,7 @@ def test_no_other_loss_is_the_plain_squared_error() -> None:
 def test_the_adversarial_part_is_trained_on_and_not_chosen_by() -> None:
     rival = Rival(nn.Identity(), Brightness())
     images = torch.ones_like(STRIPES)
-    one = objective(spec.Losses(adversarial=0.3), None)
+    one = objective(config.Losses(adversarial=0.3), None)
     added = one.loss(rival, STRIPES, images) - nn.functional.mse_loss(STRIPES, images)
     torch.testing.assert_close(added, adversarial(rival.discriminator, STRIPES, images, 0.3))
     assert one.sums(rival, STRIPES, images)["total"] == pytest.approx(2 * 0.5625)
@@ -217,8 +217,8 @@ def test_a_rival_reconstructs_as_its_network() -> None:
 
 # Training both networks
 
-RECIPE = spec.Recipe(epochs=3, batch_size=8, learning_rate=0.01, validation_fraction=0.2)
-LOSSES = spec.Losses(adversarial=0.1, features=0.5, total_variation=0.01, surrogate=SURROGATE)
+RECIPE = config.Recipe(epochs=3, batch_size=8, learning_rate=0.01, validation_fraction=0.2)
+LOSSES = config.Losses(adversarial=0.1, features=0.5, total_variation=0.01, surrogate=SURROGATE)
 
 
 def pairs() -> Pairs:
@@ -230,7 +230,7 @@ def pairs() -> Pairs:
 
 def rival() -> Rival:
     """Return an untrained inverter and its discriminator."""
-    model = spec.Model(name="ami-digit", width=0.01)
+    model = config.Model(name="ami-digit", width=0.01)
 
     def build() -> nn.Module:
         network = build_inverter(model, classes=2, channels=1, image_size=32)

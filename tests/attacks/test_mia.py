@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import mia
 from orchestrator.attacks.priors import denoise, sharpen
 from orchestrator.threat import WhiteBox
@@ -32,8 +32,8 @@ def one_hot(*classes: int, k: int = 2) -> Tensor:
     return torch.eye(k)[list(classes)]
 
 
-def attack(**settings: Any) -> spec.MiaAttack:
-    return spec.MiaAttack(name="mia", **settings)
+def attack(**settings: Any) -> config.MiaAttack:
+    return config.MiaAttack(name="mia", **settings)
 
 
 def test_one_step_by_hand() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.attacks import optimization, priors
 from orchestrator.attacks.descent import CPU_BATCH, Found, Lowest, first_image, in_batches
 from orchestrator.models import build_classifier
@@ -37,15 +37,15 @@ class Probability(nn.Module):
         return torch.stack([score, 1 - score], dim=1).log()
 
 
-def attack(**settings: Any) -> spec.OptimizationAttack:
-    return spec.OptimizationAttack(name="optimization", **({"noise": 0.0} | settings))
+def attack(**settings: Any) -> config.OptimizationAttack:
+    return config.OptimizationAttack(name="optimization", **({"noise": 0.0} | settings))
 
 
 @pytest.fixture(scope="module")
 def digits() -> WhiteBox:
     """Return AMI's digit classifier of 10 classes with random weights, a hundredfold in the last layer: as
     they come, every image has nearly the same scores."""
-    model = spec.Model(name="ami-digit", width=0.02)
+    model = config.Model(name="ami-digit", width=0.02)
     network = seeded(lambda: build_classifier(model, classes=10, channels=1, image_size=32), seed=0)
     network.state_dict()["head.3.weight"].mul_(100.0)
     return WhiteBox(network)

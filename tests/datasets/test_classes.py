@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import Description, Labels
 from orchestrator.datasets.classes import check_parts, class_order, other_classes, shared_identities
-from orchestrator.spec import Auxiliary, Data
 
 DATA = Data(dataset="faces", class_pool=3)
 

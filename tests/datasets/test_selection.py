@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import PARTS, Dataset, Location, load
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.manifest import Options
@@ -25,7 +26,6 @@ from orchestrator.datasets.selection import (
 )
 from orchestrator.datasets.source import array_source
 from orchestrator.datasets.staging import publish
-from orchestrator.spec import Auxiliary, Data
 
 DATA = Data(dataset="digits", class_pool=6)
 

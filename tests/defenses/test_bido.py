@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.defense_specs import Bido
+from orchestrator.config import Bido
 from orchestrator.defenses.bido import dependence, gaussian_kernel, linear_kernel, penalty
 
 HSIC = Bido(kind="hsic", epsilon=1 / 3)  # so that the ridge of three images is 1

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.defense_specs import Bido, Defense, DpSgd, Mid, Smoothing
+from orchestrator.config import Bido, Defense, DpSgd, Mid, Recipe, Smoothing
 from orchestrator.defenses import defended, needs_pixels, objective
 from orchestrator.defenses.bido import penalty
 from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.spec import Recipe
 from orchestrator.training import Pairs, classification, fit
 from orchestrator.world import World
 

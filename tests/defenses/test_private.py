@@ -10,7 +10,7 @@ from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator.defense_specs import DpSgd
+from orchestrator.config import DpSgd
 from orchestrator.defenses.private import epsilon, prepared, private_optimizer, with_image_gradients
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from orchestrator.defense_specs import Smoothing
+from orchestrator.config import Smoothing
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
 
 

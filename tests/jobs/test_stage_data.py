@@ -18,10 +18,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs.stage_data import app
+from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import Location, describe, load, verify
 from orchestrator.datasets.selection import auxiliary_images, shared_identities
 from orchestrator.runtime.stores import open_blobs
-from orchestrator.spec import Auxiliary, Data
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 

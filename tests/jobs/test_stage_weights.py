@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from jobs.stage_weights import app
 from orchestrator import weights
+from orchestrator.config import Model
 from orchestrator.datasets import Location
 from orchestrator.models import CLASSIFIERS, build_classifier
 from orchestrator.runtime.stores import open_blobs
-from orchestrator.spec import Model
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 

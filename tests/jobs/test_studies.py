@@ -8,12 +8,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs import report, sweep
+from orchestrator.config import TrialSpec
+from orchestrator.config.load import read_study
+from orchestrator.config.report import Report
+from orchestrator.config.study import Study
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.points import expand
 from orchestrator.preflight import check_report
-from orchestrator.spec import TrialSpec
-from orchestrator.study import Report, Study
-from orchestrator.study_file import read_study
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
 STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.models import build_classifier, build_inverter
 
 SIZES = {"ami-digit": 32, "ami-face": 64}
 
 
 def classifier(name: str, classes: int, width: float = 1.0, channels: int = 1) -> nn.Module:
-    model = spec.Model(name=name, width=width)
+    model = config.Model(name=name, width=width)
     return build_classifier(model, classes=classes, channels=channels, image_size=SIZES[name])
 
 
 def inverter(name: str, classes: int, width: float = 1.0, channels: int = 1) -> nn.Module:
-    model = spec.Model(name=name, width=width)
+    model = config.Model(name=name, width=width)
     return build_inverter(model, classes=classes, channels=channels, image_size=SIZES[name])
 
 
@@ -145,12 +145,12 @@ def test_width_scales_channels_down_to_four_and_leaves_the_bottleneck() -> None:
 def test_unknown_network_lists_the_known(build: object) -> None:
     assert callable(build)
     with pytest.raises(ValueError, match=r"\.model\.name=vgg is unknown; choose one of ami-digit, ami-face"):
-        build(spec.Model(name="vgg"), classes=10, channels=1, image_size=32)
+        build(config.Model(name="vgg"), classes=10, channels=1, image_size=32)
 
 
 def test_wrong_image_size_names_the_fitting_network() -> None:
     expected = r"data.image_size=64 must be 32 for judge.model.name=ami-digit; .* made for 64 \(ami-face, "
     with pytest.raises(ValueError, match=expected):
         build_classifier(
-            spec.Model(name="ami-digit"), classes=10, channels=1, image_size=64, field="judge.model"
+            config.Model(name="ami-digit"), classes=10, channels=1, image_size=64, field="judge.model"
         )

@@ -6,18 +6,18 @@ from typing import Literal
 import pytest
 import torch
 
-from orchestrator import spec
+from orchestrator import config
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import Frozen, freeze, resolve_budget, trainable_parameters
 
 Mode = Literal["weights", "weights+statistics"]
 MODES: tuple[Mode, ...] = ("weights", "weights+statistics")
-DIGIT = spec.Model(name="ami-digit")
+DIGIT = config.Model(name="ami-digit")
 
 
 def small() -> Classifier:
-    model = spec.Model(name="ami-digit", width=0.125)
+    model = config.Model(name="ami-digit", width=0.125)
     return build_classifier(model, classes=3, channels=1, image_size=32)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from orchestrator.records import Curve, DatasetInput, Scalar, SweepRecord, SweepReport, TrialRecord
+from orchestrator.config.base import Scalar
+from orchestrator.records import Curve, DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 STARTED_MS = 1_760_000_000_000
 OBJECTIVE = "inversion/mse_test"

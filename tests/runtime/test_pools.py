@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.config.study import Resources
 from orchestrator.runtime.pools import (
     IDLE_SECONDS,
     STUCK_SECONDS,
@@ -13,7 +14,6 @@ from orchestrator.runtime.pools import (
     shown,
     slots,
 )
-from orchestrator.study import Resources
 
 GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
 WHOLE = pool_of(Resources(gpus_per_worker=1.0))
@@ -51,11 +51,6 @@ def test_a_stage_may_have_resources_of_its_own() -> None:
     judge = pool_of(resources, "judge")
     assert (judge.profile.workers, judge.gpus_per_worker, judge.profile.device) == (2, 1, "cuda")
     assert judge.needs == "2 x (1 CPU, 1 GPU)"
-
-
-def test_an_unknown_stage_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="training is no stage; stages are pretrain, target"):
-        Resources(stages={"training": {"workers": 2}})
 
 
 def test_each_waiting_stage_gets_a_group_while_there_is_room() -> None:

@@ -8,12 +8,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.config.load import read_study
+from orchestrator.config.study import Range, Study, StudyError
 from orchestrator.points import Dropped, Point, expand, flatten, make_point
-from orchestrator.study import Range, Study, StudyError
-from orchestrator.study_file import read_study
 from tests import tiny
 
-SHIPPED = sorted((Path(__file__).parents[1] / "jobs" / "studies").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))
 
 
 def written(folder: Path, **sections: Any) -> Path:

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from orchestrator.spec import ATTACK_SPECS, TrialSpec, attack_name
-from orchestrator.study import SHORTHANDS, Range, Study, StudyError
+from orchestrator.config.attacks import ATTACK_SPECS, attack_name
+from orchestrator.config.study import SHORTHANDS, Range, Study, StudyError
+from orchestrator.config.trial import TrialSpec
 
 MERGED = ("base", "resources", "scales")
 

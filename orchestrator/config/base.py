@@ -1,9 +1,12 @@
 """What every spec is made of: a frozen record, and the parts that several of them have."""
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+Scalar = str | int | float | bool
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -60,3 +63,13 @@ class Recipe(Spec):
 
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the stage's own images held out to choose the best epoch; never the victim's test images."""
+
+
+def canonical(value: object) -> str:
+    """Return JSON with sorted keys and no spaces; refuses NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 hex digest of the canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
-from orchestrator.spec_parts import Intensity, Model, Recipe, Seed, Share, Spec, Weight
+from orchestrator.config.base import Intensity, Model, Recipe, Seed, Share, Spec, Weight
 
 
 class Surrogate(Spec):

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from orchestrator import spec
-from orchestrator.plan import canonical
+from orchestrator import config
+from orchestrator.config.base import canonical
 from tests import tiny
 
 SPECS = [
     one
-    for one in vars(spec).values()
-    if isinstance(one, type) and issubclass(one, spec.Spec) and one is not spec.Spec
+    for one in vars(config).values()
+    if isinstance(one, type) and issubclass(one, config.Spec) and one is not config.Spec
 ]
 
 
@@ -21,7 +21,7 @@ def refused(changes: dict[str, Any]) -> str:
     with pytest.raises(ValidationError) as caught:
         tiny.spec(changes)
     (fault,) = caught.value.errors()
-    place = ".".join(str(part) for part in fault["loc"] if part not in spec.ATTACK_SPECS)
+    place = ".".join(str(part) for part in fault["loc"] if part not in config.ATTACK_SPECS)
     return f"{place}: {fault['msg']}"
 
 
@@ -86,7 +86,7 @@ def test_a_spec_cannot_change() -> None:
 
 def test_a_spec_survives_its_own_json() -> None:
     trial = tiny.spec({"target.budget": 0.5})
-    again = spec.TrialSpec.model_validate_json(trial.model_dump_json())
+    again = config.TrialSpec.model_validate_json(trial.model_dump_json())
     assert again == trial
     assert canonical(again.model_dump(mode="json")) == canonical(trial.model_dump(mode="json"))
 
@@ -97,22 +97,22 @@ def test_a_budget_is_a_name_or_a_number() -> None:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    recipe = spec.Recipe()
+    recipe = config.Recipe()
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (
         100,
         128,
         2e-4,
         0.0,
     )
-    attack = spec.InverterAttack(model=spec.Model(name="ami-digit"))
+    attack = config.InverterAttack(model=config.Model(name="ami-digit"))
     assert (attack.align, attack.offset, attack.offset_learnable, attack.zero_policy) == (
         True,
         50.0,
         False,
         "zero-after-log",
     )
-    assert spec.Release() == spec.Release(truncation=None, decimals=None, labels_only=False)
-    judge = spec.Judge(model=spec.Model(name="ami-digit"))
+    assert config.Release() == config.Release(truncation=None, decimals=None, labels_only=False)
+    judge = config.Judge(model=config.Model(name="ami-digit"))
     assert judge.seed not in range(1000)  # no target of a usual sweep shares its weights
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.spec_parts import Intensity, Share, Spec, Weight
+from orchestrator.config.base import Intensity, Share, Spec, Weight
 
 Positive = Annotated[float, Field(gt=0.0)]
 

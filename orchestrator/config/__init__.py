@@ -1,0 +1,56 @@
+"""What a user writes: specs of a sweep point and of a study. Pydantic and YAML only; never torch.
+
+A spec says what is computed, never where or on how many machines. Every stage key is a digest of whole
+sub-specs, so a field belongs in one exactly when it changes numbers. Names (data sets, models, attacks) are
+plain strings: they are resolved when the stages are planned.
+"""
+
+from orchestrator.config.attacks import (
+    ATTACK_SPECS,
+    Attack,
+    InverterAttack,
+    JointAttack,
+    Losses,
+    MiaAttack,
+    OptimizationAttack,
+    Surrogate,
+    attack_name,
+)
+from orchestrator.config.base import Model, Recipe, Seed, Spec
+from orchestrator.config.data import Auxiliary, Data
+from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
+from orchestrator.config.evaluation import Evaluation, Fisher, Judge, PublicNetworks
+from orchestrator.config.release import Release
+from orchestrator.config.target import Pretrain, Target
+from orchestrator.config.trial import TrialSpec
+
+__all__ = [
+    "ATTACK_SPECS",
+    "Attack",
+    "Auxiliary",
+    "Bido",
+    "Data",
+    "Defense",
+    "DpSgd",
+    "Evaluation",
+    "Fisher",
+    "InverterAttack",
+    "JointAttack",
+    "Judge",
+    "Losses",
+    "MiaAttack",
+    "Mid",
+    "Model",
+    "OptimizationAttack",
+    "Pretrain",
+    "PublicNetworks",
+    "Recipe",
+    "Release",
+    "Seed",
+    "Smoothing",
+    "Spec",
+    "Surrogate",
+    "Target",
+    "TrialSpec",
+    "attack_name",
+]

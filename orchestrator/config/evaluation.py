@@ -1,0 +1,74 @@
+"""Evaluation: the evaluation model (judge), public networks, analyses, and what is reconstructed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from orchestrator.config.base import Model, Recipe, Seed, Spec
+
+
+class Judge(Spec):
+    """The evaluation classifier: trained on every class of the private set, never shown to the attack."""
+
+    model: Model
+    """A classifier of `models.CLASSIFIERS`."""
+
+    recipe: Recipe = Recipe()
+    """Training on the `train` part of every class."""
+
+    seed: Seed = 1_000_003
+    """Differs from any target's seed, so that judge and target share no initial weights."""
+
+
+class PublicNetworks(Spec):
+    """Networks that measure pictures; names of weights staged with `python -m jobs.stage_weights`. A metric
+    whose network is None is left out, and tables say so."""
+
+    inception: str | None = None
+    """torchvision's Inception-v3: FID, precision, recall, density, coverage."""
+
+    facenet: str | None = None
+    """InceptionResnetV1 trained on VGGFace2: delta_FaceNet."""
+
+    vgg: str | None = None
+    """torchvision's VGG16: LPIPS, and a distance of the Fisher analysis."""
+
+    alex: str | None = None
+    """torchvision's AlexNet: LPIPS, and a distance of the Fisher analysis."""
+
+
+class Fisher(Spec):
+    """Fisher information of each layer for classification and for inversion (TL-DMI, Figures 4 and 5)."""
+
+    images: PositiveInt = 128
+    """Private training images that the expectation runs over, at most."""
+
+    distances: tuple[Literal["l2", "l1", "lpips-vgg", "lpips-alex"], ...] = ("l2",)
+    """Between reconstructions and private images."""
+
+    iterations: tuple[PositiveInt, ...] = (1, 10, 100)
+    """Of a descending attack (mia): after which updates; an inverter has one profile."""
+
+
+class Evaluation(Spec):
+    """What is rebuilt and how it is measured."""
+
+    task: Literal["reconstruction", "class-inference"] = "reconstruction"
+    """reconstruction: the victims' images from their released scores (AMI, scenario 1); class-inference: one
+    image for each class from its one-hot vector (scenario 2)."""
+
+    images: PositiveInt = 2048
+    """At most this many training and this many test images of the target are reconstructed; class inference
+    has one for each class."""
+
+    grid: Annotated[int, Field(ge=1, le=64)] = 16
+    """Images in the picture of victims above their reconstructions."""
+
+    networks: PublicNetworks = PublicNetworks()
+    """Public networks that some metrics need."""
+
+    fisher: Fisher | None = None
+    """None leaves the Fisher analysis out."""
+
+    seed: Seed = 0
+    """Draws which images are reconstructed."""

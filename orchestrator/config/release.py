@@ -1,0 +1,23 @@
+"""Release: which part of each prediction the service gives away."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from orchestrator.config.base import Spec
+
+
+class Release(Spec):
+    """What the victim's service gives away about each prediction."""
+
+    truncation: PositiveInt | None = None
+    """Largest scores kept per prediction (m); None releases all k of them."""
+
+    decimals: Annotated[int, Field(ge=1, le=7)] | None = None
+    """Kept scores are rounded to this many decimals; None releases float32."""
+
+    renormalised: bool = False
+    """True divides the kept scores by their sum, before rounding; AMI's victim does not."""
+
+    labels_only: bool = False
+    """True releases the top label without its score (entry 1), whatever the truncation."""

@@ -1,0 +1,109 @@
+"""Target model F: its network, public pretraining, frozen-layer budget and training."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from orchestrator.config.base import Model, Recipe, Seed, Share, Spec
+from orchestrator.config.defenses import Defense
+
+BUDGET = r"^[A-Za-z_][A-Za-z0-9_.-]*$|^(100|[1-9][0-9]?)(\.[0-9]+)?%$"
+"""A name, or a percentage."""
+
+
+class Pretrain(Spec):
+    """Public training of the same network before the private classes are seen (TL-DMI, section 9): trained
+    here, or weights that somebody else has trained."""
+
+    weights: str | None = None
+    """Name of public weights staged with `python -m jobs.stage_weights`; None trains them here."""
+
+    dataset: str | None = None
+    """What to train on; None: the public classes of the private data set (those outside `data.class_pool`).
+    With `weights`, a set that their accuracy is checked on; None: they are not checked."""
+
+    minimum_accuracy: Share = 0.0
+    """A lower accuracy (on held-out images; of `weights`, on `dataset`) fails before F is trained."""
+
+    recipe: Recipe = Recipe()
+    """Training on the public classes; not used with `weights`."""
+
+    seed: Seed = 0
+    """Of weights, order and held-out images; the same for every target, like downloaded weights."""
+
+    @model_validator(mode="after")
+    def _can_be_checked(self) -> Self:
+        if self.weights and self.minimum_accuracy and self.dataset is None:
+            raise ValueError(
+                f"target.pretrain.minimum_accuracy={self.minimum_accuracy} of weights={self.weights} needs a "
+                "labelled set to check them on; name target.pretrain.dataset or use 0."
+            )
+        return self
+
+
+class Target(Spec):
+    """The victim: classifier F over k private classes."""
+
+    classes: Annotated[int, Field(ge=2)]
+    """k, the full prediction size."""
+
+    model: Model
+    """A classifier of `models.CLASSIFIERS`."""
+
+    pretrain: Pretrain | None = None
+    """None trains from random weights."""
+
+    budget: Annotated[str, Field(pattern=BUDGET)] | Annotated[float, Field(gt=0.0)] = "full"
+    """Frozen-layer budget: `full` trains everything; a cut point's name freezes up to and including it; a
+    number is |theta_C| in millions and `40%` a share of |theta_T|, either of the cut point within 5 %;
+    `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2)."""
+
+    freeze: Literal["weights", "weights+statistics"] = "weights"
+    """Whether frozen batch norms go on absorbing private data (as released) or are fixed too. With
+    weights+statistics what frozen layers make of an image is computed once, unless images are augmented."""
+
+    freezes_random: bool = False
+    """True lets a budget freeze random first weights where there is no pretraining (VMI's ResNet-34)."""
+
+    defense: Defense = Defense()
+    """What else protects the training images; combines with the budget."""
+
+    recipe: Recipe = Recipe()
+    """Training on the private classes."""
+
+    selection: Literal["held-out", "last", "test"] = "held-out"
+    """Which epoch is kept: the best on held-out training images, the last, or the best on the test images,
+    which AMI's released code takes."""
+
+    snapshots: tuple[PositiveInt, ...] = ()
+    """Epochs whose weights are kept as well, to be attacked by `snapshot`."""
+
+    snapshot: PositiveInt | None = None
+    """One of `snapshots`: F as it was after that epoch (TL-DMI, Figure 1). None: as `selection` says."""
+
+    seed: Seed = 0
+    """Of weights, order and held-out images."""
+
+    @model_validator(mode="after")
+    def _private_training_sees_no_statistics(self) -> Self:
+        if self.defense.dp and self.budget != "full" and self.freeze == "weights":
+            raise ValueError(
+                "target.freeze=weights lets frozen batch norms absorb private images, which "
+                "target.defense.dp cannot protect; set target.freeze=weights+statistics."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_exist(self) -> Self:
+        late = [epoch for epoch in self.snapshots if epoch > self.recipe.epochs]
+        if late:
+            raise ValueError(
+                f"target.snapshots={late[0]} must lie in 1..target.recipe.epochs={self.recipe.epochs}; "
+                "leave it out or train longer."
+            )
+        if self.snapshot is not None and self.snapshot not in self.snapshots:
+            raise ValueError(
+                f"target.snapshot={self.snapshot} must be one of target.snapshots={list(self.snapshots)}; "
+                "add it there."
+            )
+        return self
