@@ -50,6 +50,12 @@ GOLDEN = {
     "target/validation_accuracy": 0.5185185185185185,
     "target/validation_loss": 1.0631460966887298,
 }
+# What torch's AVX2 kernels give instead where it is further away than ACROSS_CPUS: one epoch on other rounding
+# leaves another evaluation model, and with it another feature space.
+AVX2 = {
+    "attack/knn_distance_test": 3.266293091524156,
+    "attack/knn_distance_train": 3.3408459022975268,
+}
 # CPUs add in other orders. Measured between SSE4, AVX2 and AVX-512: 1e-3 of any loss or likeness, and four
 # images in a hundred for a share.
 ACROSS_CPUS = 3e-3
@@ -64,10 +70,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metrics_of_the_tiny_trial_are_the_golden_ones(folder: Path) -> None:
     metrics = tiny.run(tiny.spec(), folder)
-    assert set(metrics) == set(GOLDEN)
+    golden = GOLDEN | (AVX2 if torch.backends.cpu.get_cpu_capability() == "AVX2" else {})
+    assert set(metrics) == set(golden)
     for name, value in metrics.items():
-        tolerance = SHARES_ACROSS_CPUS if "accuracy" in name else ACROSS_CPUS * abs(GOLDEN[name])
-        assert value == pytest.approx(GOLDEN[name], abs=tolerance), name
+        tolerance = SHARES_ACROSS_CPUS if "accuracy" in name else ACROSS_CPUS * abs(golden[name])
+        assert value == pytest.approx(golden[name], abs=tolerance), name
 
 
 def test_the_same_trial_in_another_store_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
