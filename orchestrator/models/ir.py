@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orchestrator.models.classifier import Classifier, require_multiple, scaled
 
@@ -21,6 +22,10 @@ CHANNELS = (64, 128, 256, 512)
 
 BACKBONE_SIZE = 112
 """Side of the images that public backbones are made for; their embedding layer fits no other."""
+
+
+NARROW = 8
+"""Input channels of one AVX2 register."""
 
 
 class Ir(Classifier):
@@ -80,7 +85,7 @@ class Unit(nn.Module):
         super().__init__()
         self.shortcut: nn.Module = nn.MaxPool2d(1, stride)
         if inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+            projection = Projection(inputs, outputs, kernel_size=1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
         self.residual = nn.Sequential(
             nn.BatchNorm2d(inputs),
@@ -93,6 +98,21 @@ class Unit(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return (N, outputs, S / stride, S / stride)."""
         return self.residual(maps) + self.shortcut(maps)
+
+
+class Projection(nn.Conv2d):
+    """1x1 convolution with a stride; narrow ones pick the pixels first.
+
+    Below 8 input channels the backward pass of oneDNN's AVX2 kernel (torch 2.15, channels last) writes outside
+    its buffers and ends the process; the convolution of every `stride`-th pixel is the same function.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (N, outputs, S / stride, S / stride) of maps (N, inputs, S, S)."""
+        if self.in_channels >= NARROW:
+            return super().forward(maps)
+        step, along = self.stride
+        return functional.conv2d(maps[..., ::step, ::along], self.weight)
 
 
 def _input(channels: int, outputs: int) -> nn.Sequential:

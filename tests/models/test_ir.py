@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from orchestrator.models.freezing import budget_counts, freeze
-from orchestrator.models.ir import FaceNet, FaceNet64, Ir, Ir152, Unit
+from orchestrator.models.ir import FaceNet, FaceNet64, Ir, Ir152, Projection, Unit
 
 SIZES = {Ir152: 64, FaceNet64: 64, FaceNet: 112}
 
@@ -116,3 +116,22 @@ def test_other_sizes_are_refused(build: type[Ir], name: str) -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         small(build, 100)
+
+
+@pytest.mark.parametrize("inputs", [4, 8])
+def test_a_projection_convolves_every_second_pixel_and_passes_its_gradient(inputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    projection = Projection(inputs, 9, kernel_size=1, stride=2, bias=False)
+    plain = nn.Conv2d(inputs, 9, kernel_size=1, stride=2, bias=False)
+    plain.load_state_dict(projection.state_dict())
+    maps = torch.rand(3, inputs, 16, 16, generator=generator)
+    ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+    # Ours in the layout that training uses, where a narrow plain convolution may end the process.
+    projection.to(memory_format=torch.channels_last)
+    out = projection(ours.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(out, plain(theirs))
+    out.square().sum().backward()
+    plain(theirs).square().sum().backward()
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(projection.weight.grad, plain.weight.grad)
