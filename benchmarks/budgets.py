@@ -16,7 +16,7 @@ from orchestrator import defenses, victim
 from orchestrator.config import Data, Target
 from orchestrator.datasets import Location, load
 from orchestrator.stage_io import Inputs, new_classifier, tensors
-from orchestrator.world import World
+from orchestrator.training.world import World
 
 CLASSES = 10
 BUDGETS = ("conv3_3", "conv4_1", "conv4_2", "conv4_3", "conv5_3")

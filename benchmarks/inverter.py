@@ -29,17 +29,9 @@ from orchestrator.datasets import Location, load
 from orchestrator.datasets.images import prepare
 from orchestrator.models import build_classifier
 from orchestrator.threat import BlackBox
-from orchestrator.training import (
-    Pairs,
-    as_unit,
-    classification,
-    derive_seed,
-    fit,
-    hold_out,
-    reconstruction,
-    seeded,
-)
-from orchestrator.world import World
+from orchestrator.training.loop import Pairs, derive_seed, fit, hold_out, seeded
+from orchestrator.training.objectives import as_unit, classification, reconstruction
+from orchestrator.training.world import World
 
 CLASSES, SIZE, SEED = 10, 32, 0
 MODEL = config.Model(name="ami-digit")

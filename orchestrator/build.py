@@ -15,7 +15,7 @@ from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
-from orchestrator.world import Cancelled, Diverged, Left, World
+from orchestrator.training.world import Cancelled, Diverged, Left, World
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.pictures import pair_grid, png
 from orchestrator.metrics.reconstruction import mse, psnr, ssim
 from orchestrator.stage_io import npy
-from orchestrator.training import as_unit
+from orchestrator.training.objectives import as_unit
 
 
 @dataclass(frozen=True, eq=False)

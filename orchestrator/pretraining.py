@@ -10,7 +10,7 @@ from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.classification import topk_accuracy
 from orchestrator.models.public import renamed
 from orchestrator.stage_io import Outputs, new_classifier, tensors
-from orchestrator.training import predict
+from orchestrator.training.loop import predict
 
 
 def public_weights(

@@ -25,8 +25,8 @@ from orchestrator.config import (
 from orchestrator.datasets import Dataset, selection
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.training import Fitted, Pairs, derive_seed, hold_out, seeded
-from orchestrator.world import World
+from orchestrator.training.loop import Fitted, Pairs, derive_seed, hold_out, seeded
+from orchestrator.training.world import World
 
 
 @dataclass(frozen=True)

@@ -73,18 +73,8 @@ from orchestrator.stage_io import (
     victim_images,
 )
 from orchestrator.threat import BlackBox, WhiteBox, released, released_length
-from orchestrator.training import (
-    Objective,
-    Pairs,
-    as_unit,
-    classification,
-    derive_seed,
-    distillation,
-    fit,
-    predict,
-    reconstruction,
-    seeded,
-)
+from orchestrator.training.loop import Pairs, derive_seed, fit, predict, seeded
+from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
 
 QUERY_BATCH = 4096  # images made float at a time
 

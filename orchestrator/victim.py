@@ -28,8 +28,9 @@ from orchestrator.stage_io import (
     trained,
     transfer,
 )
-from orchestrator.training import Fitted, Objective, Pairs, as_unit, fit, predict, seeded
-from orchestrator.world import World
+from orchestrator.training.loop import Fitted, Pairs, fit, predict, seeded
+from orchestrator.training.objectives import Objective, as_unit
+from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from orchestrator.points import expand
 from orchestrator.preflight import Preflight
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import as_unit
-from orchestrator.world import World
+from orchestrator.training.objectives import as_unit
+from orchestrator.training.world import World
 
 NET = {"name": "ami-digit", "width": 0.125}
 F_RECIPE = {"epochs": 15, "batch_size": 32, "learning_rate": 0.002}

@@ -14,7 +14,7 @@ OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
     {"config", "store", "records"},
-    {"world", "training", "augmentation", "checkpoint", "threat", "datasets", "weights", "models"},
+    {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
     {"plan", "points", "preflight", "leases"}
     | {"stages", "stage_io", "victim", "pretraining", "judging", "likeness", "analyses", "build", "pipeline"}

@@ -16,7 +16,7 @@ from orchestrator.judging import measure_images as measure_images_with
 from orchestrator.likeness import Likeness
 from orchestrator.models.classifier import Classifier
 from orchestrator.stage_io import Inputs
-from orchestrator.world import World
+from orchestrator.training.world import World
 
 LABELS = torch.tensor([1, 0, 1])
 ORIGINAL = torch.tensor([4, 2])  # the victim's classes 0 and 1 are the judge's 4 and 2

@@ -23,8 +23,8 @@ from orchestrator.metrics.perceptual import features_of, inception_network, lpip
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import as_unit
-from orchestrator.world import World
+from orchestrator.training.objectives import as_unit
+from orchestrator.training.world import World
 from tests import tiny
 from tests.test_pretraining import planned
 

@@ -20,8 +20,9 @@ from orchestrator.plan import Stage, dataset_names, plan, weight_names
 from orchestrator.preflight import Preflight
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import Pairs, classification, fit, predict, seeded
-from orchestrator.world import World
+from orchestrator.training.loop import Pairs, fit, predict, seeded
+from orchestrator.training.objectives import classification
+from orchestrator.training.world import World
 from tests import tiny
 from tests.test_preflight import copy_of_digits, point
 

@@ -14,7 +14,7 @@ from orchestrator.metrics import MEASURED
 from orchestrator.stage_io import Inputs, fitted_images
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.world import World
+from orchestrator.training.world import World
 from tests import tiny
 
 JOINT = {"name": "joint", "model": tiny.DIGIT, "weight": 10.0}

@@ -19,8 +19,8 @@ from orchestrator.models import build_classifier
 from orchestrator.pipeline import StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import Pairs, hold_out, predict
-from orchestrator.world import World
+from orchestrator.training.loop import Pairs, hold_out, predict
+from orchestrator.training.world import World
 from tests import tiny
 
 TRIAL = tiny.spec()

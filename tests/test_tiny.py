@@ -50,8 +50,8 @@ GOLDEN = {
     "target/validation_accuracy": 0.5185185185185185,
     "target/validation_loss": 1.0631460966887298,
 }
-# What torch's AVX2 kernels give instead where it is further away than ACROSS_CPUS: one epoch on other rounding
-# leaves another evaluation model, and with it another feature space.
+# What torch's AVX2 kernels give instead where it is further away than ACROSS_CPUS: one epoch on other
+# rounding leaves another evaluation model, and with it another feature space.
 AVX2 = {
     "attack/knn_distance_test": 3.266293091524156,
     "attack/knn_distance_train": 3.3408459022975268,

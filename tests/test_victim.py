@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator import training, victim
+from orchestrator import victim
 from orchestrator.build import build, use_profile
 from orchestrator.config import Recipe, TrialSpec
 from orchestrator.datasets import Location, load
@@ -22,10 +22,11 @@ from orchestrator.models.freezing import freeze
 from orchestrator.pipeline import StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import predict
-from orchestrator.world import World
+from orchestrator.training import loop as training
+from orchestrator.training.loop import predict
+from orchestrator.training.world import World
 from tests import tiny
-from tests.test_training import noting
+from tests.training.test_loop import noting
 
 State = dict[str, Tensor]
 RECIPE = {**tiny.RECIPE, "epochs": 2, "weight_decay": 0.01}

@@ -13,7 +13,7 @@ from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.world import World
+from orchestrator.training.world import World
 from tests import tiny
 from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 

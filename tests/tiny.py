@@ -14,7 +14,7 @@ from orchestrator.datasets import Location, verify
 from orchestrator.plan import Profile, Stage, dataset_names, plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.world import World
+from orchestrator.training.world import World
 
 DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer
 RECIPE = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}

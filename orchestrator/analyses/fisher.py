@@ -26,7 +26,7 @@ from orchestrator.attacks.mia import cost
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.classifier import Classifier
 from orchestrator.threat import released_length
-from orchestrator.training import as_unit
+from orchestrator.training.objectives import as_unit
 
 Logits = Callable[[Tensor], Tensor]
 """Images (N, C, S, S) in [0, 1] -> the victim's logits (N, k)."""

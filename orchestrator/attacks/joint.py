@@ -13,7 +13,7 @@ from torch.nn import functional
 from orchestrator import config
 from orchestrator.attacks.inverter import Inverter, encode_logs
 from orchestrator.threat import largest
-from orchestrator.training import Objective, classification_sums, squared_error_sum
+from orchestrator.training.objectives import Objective, classification_sums, squared_error_sum
 
 
 class Pair(nn.Module):

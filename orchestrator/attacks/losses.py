@@ -16,7 +16,7 @@ from torch.nn import functional
 from orchestrator import config
 from orchestrator.attacks.priors import total_variation
 from orchestrator.models.classifier import Classifier
-from orchestrator.training import Objective, squared_error_sum
+from orchestrator.training.objectives import Objective, squared_error_sum
 
 
 class Rival(nn.Module):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from orchestrator.attacks.descent import Found, joined
-from orchestrator.checkpoint import pack, unpack
-from orchestrator.world import CANCEL, GO_ON, LEAVE, Cancelled, Left, World
+from orchestrator.training.checkpoint import pack, unpack
+from orchestrator.training.world import CANCEL, GO_ON, LEAVE, Cancelled, Left, World
 
 CHUNK = 256  # rows between two chances of a checkpoint
 

@@ -103,8 +103,8 @@ class Unit(nn.Module):
 class Projection(nn.Conv2d):
     """1x1 convolution with a stride; narrow ones pick the pixels first.
 
-    Below 8 input channels the backward pass of oneDNN's AVX2 kernel (torch 2.15, channels last) writes outside
-    its buffers and ends the process; the convolution of every `stride`-th pixel is the same function.
+    Below 8 input channels the backward pass of oneDNN's AVX2 kernel (torch 2.15, channels last) writes
+    outside its buffers and ends the process; the convolution of every `stride`-th pixel is the same function.
     """
 
     def forward(self, maps: Tensor) -> Tensor:

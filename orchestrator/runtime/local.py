@@ -11,7 +11,7 @@ from orchestrator.datasets import Location
 from orchestrator.pipeline import Edges, Report, Source, StageFailed, run_trial
 from orchestrator.plan import Stage
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.world import World
+from orchestrator.training.world import World
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage
 from orchestrator.runtime.pools import Pool
 from orchestrator.runtime.stores import open_artifacts, open_location
-from orchestrator.world import World
+from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
 

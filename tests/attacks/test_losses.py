@@ -12,9 +12,10 @@ from orchestrator.attacks.losses import Rival, adversarial, feature_distance, ob
 from orchestrator.models import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.training import Fitted, Pairs, fit, reconstruction, seeded
-from orchestrator.world import Cancelled, World
-from tests.test_training import Memory, same, stopping_after
+from orchestrator.training.loop import Fitted, Pairs, fit, seeded
+from orchestrator.training.objectives import reconstruction
+from orchestrator.training.world import Cancelled, World
+from tests.training.test_loop import Memory, same, stopping_after
 
 SURROGATE = config.Surrogate(model=config.Model(name="ami-digit"))
 REAL, FAKE = 0.75, 0.25

@@ -12,8 +12,8 @@ from torch import Tensor
 from orchestrator.attacks import sharing
 from orchestrator.attacks.descent import Found
 from orchestrator.attacks.sharing import search_all
-from orchestrator.world import Cancelled, World
-from tests.test_training import Memory
+from orchestrator.training.world import Cancelled, World
+from tests.training.test_loop import Memory
 
 
 def rows(number: int) -> Tensor:

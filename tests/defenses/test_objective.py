@@ -14,8 +14,9 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.training import Pairs, classification, fit
-from orchestrator.world import World
+from orchestrator.training.loop import Pairs, fit
+from orchestrator.training.objectives import classification
+from orchestrator.training.world import World
 
 CLASSES = 3
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -14,28 +14,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orchestrator import training
 from orchestrator.config import Defense, Mid, Model, Recipe
 from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.training import (
+from orchestrator.training import loop as training
+from orchestrator.training.loop import (
     Fitted,
-    Objective,
     Pairs,
-    as_unit,
-    classification,
     derive_seed,
-    distillation,
     fit,
     hold_out,
     learning_rate,
     new_optimizer,
     predict,
-    reconstruction,
     seeded,
 )
-from orchestrator.world import Cancelled, Diverged, Left, World
+from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
+from orchestrator.training.world import Cancelled, Diverged, Left, World
 
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, validation_fraction=0.2)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator import augmentation as module
-from orchestrator.augmentation import augmentation, crop_jitter_flip, flip
+from orchestrator.training import augmentation as module
+from orchestrator.training.augmentation import augmentation, crop_jitter_flip, flip
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.training.checkpoint import Checkpoint
 
 GO_ON, SAVE, LEAVE, CANCEL, DIVERGE = range(5)  # what rank 0 tells the others
 
