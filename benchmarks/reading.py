@@ -25,7 +25,7 @@ from botocore.config import Config
 
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.manifest import Options, SplitRule
-from orchestrator.datasets.source import array_source
+from orchestrator.datasets.sources.base import array_source
 from orchestrator.runtime.stores import open_blobs
 from tests import s3
 

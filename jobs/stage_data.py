@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.exclusion import read_names, without
 from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, sha256, standard_splits
-from orchestrator.datasets.source import Source
-from orchestrator.datasets.sources import converted, open_source, settled
+from orchestrator.datasets.sources.base import Source
+from orchestrator.datasets.sources.exclusion import read_names, without
+from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.stores import check, open_blobs
 

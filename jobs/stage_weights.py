@@ -15,7 +15,8 @@ import torchvision
 import typer
 from torch import Tensor, nn
 
-from orchestrator import config, weights
+from orchestrator import config
+from orchestrator.datasets import weights
 from orchestrator.models import CLASSIFIERS, build_classifier
 from orchestrator.models.public import renamed
 from orchestrator.runtime.stores import check, open_blobs

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from orchestrator import __version__, stages, weights
-from orchestrator.datasets import Dataset, Location, load
+from orchestrator import __version__, stages
+from orchestrator.datasets import Dataset, Location, load, weights
 from orchestrator.pipeline import StageFailed
 from orchestrator.plan import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from orchestrator import weights
 from orchestrator.attacks import build_attack
 from orchestrator.config import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
 from orchestrator.config.report import Report
 from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
-from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify
+from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify, weights
 from orchestrator.datasets.classes import (
     SAME_PARTS,
     auxiliary_dataset_name,

@@ -32,7 +32,7 @@ from orchestrator.attacks.class_count import class_count
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair
 from orchestrator.attacks.joint import objective as joint_objective
-from orchestrator.attacks.sharing import search_all
+from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import (
     Attack,
     Auxiliary,

@@ -22,7 +22,7 @@ from orchestrator.config import load as study_file
 from orchestrator.config import report as report_section
 from orchestrator.config import study
 from orchestrator.datasets import Location
-from orchestrator.datasets.sources import READERS
+from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.freezing import counted

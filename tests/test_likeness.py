@@ -9,13 +9,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from orchestrator import weights
 from orchestrator.build import build, use_profile
 from orchestrator.config import TrialSpec
-from orchestrator.datasets import Location, load
+from orchestrator.datasets import Location, load, weights
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import target_images
-from orchestrator.datasets.source import array_source
+from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.metrics import METRICS
 from orchestrator.metrics.features import frechet_distance, knn_distance

@@ -12,7 +12,7 @@ from orchestrator.datasets import Location, catalog, describe, load
 from orchestrator.datasets.builtin import staged
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import auxiliary_images, private_classes, public_classes, target_images
-from orchestrator.datasets.source import array_source
+from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.models import CLASSIFIERS
 from orchestrator.points import Point, expand

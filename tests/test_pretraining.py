@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from orchestrator import weights
 from orchestrator.build import build, use_profile
 from orchestrator.config import Data, Model, Recipe, TrialSpec
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import Location, load, verify
+from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
 from orchestrator.models import build_classifier
 from orchestrator.pipeline import StageFailed

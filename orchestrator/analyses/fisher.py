@@ -19,10 +19,10 @@ from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.attacks.descent import CPU_BATCH, first_image
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair
 from orchestrator.attacks.mia import cost
+from orchestrator.attacks.pixel_search import CPU_BATCH, first_image
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.classifier import Classifier
 from orchestrator.threat import released_length

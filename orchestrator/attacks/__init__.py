@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from orchestrator import config
 from orchestrator.attacks import inverter, mia, optimization
-from orchestrator.attacks.descent import Found
+from orchestrator.attacks.pixel_search import Found
 
 TRAINED: dict[str, Callable[..., inverter.Inverter]] = {
     "inverter": inverter.build,

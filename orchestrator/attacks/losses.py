@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.attacks.priors import total_variation
+from orchestrator.attacks.image_priors import total_variation
 from orchestrator.models.classifier import Classifier
 from orchestrator.training.objectives import Objective, squared_error_sum
 

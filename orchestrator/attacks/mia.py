@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
-from orchestrator.attacks.priors import denoise, sharpen
+from orchestrator.attacks.image_priors import denoise, sharpen
+from orchestrator.attacks.pixel_search import Found, Lowest, first_image, in_batches
 from orchestrator.threat import WhiteBox
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from orchestrator import config
-from orchestrator.attacks import priors
-from orchestrator.attacks.descent import Found, Lowest, first_image, in_batches
+from orchestrator.attacks import image_priors as priors
+from orchestrator.attacks.pixel_search import Found, Lowest, first_image, in_batches
 from orchestrator.threat import WhiteBox, largest
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orchestrator.datasets.decoding import decode
 from orchestrator.datasets.manifest import Options, SplitRule, standard_splits
-from orchestrator.datasets.source import Source, array_source, fingerprint_of
+from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
+from orchestrator.datasets.sources.decoding import decode
 from orchestrator.datasets.staging import publish
 from orchestrator.store.blobs import Blobs, Entry
 

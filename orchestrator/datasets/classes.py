@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets.catalog import Dataset, Description, Labels
-from orchestrator.datasets.exclusion import folded
+from orchestrator.datasets.sources.exclusion import folded
 from orchestrator.datasets.splits import PARTS
 
 PHOTO_PATCHES = "photo-patches"

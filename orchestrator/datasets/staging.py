@@ -23,7 +23,7 @@ from orchestrator.datasets.manifest import (
     parse,
     sha256,
 )
-from orchestrator.datasets.source import BadImage, Source, check_labels
+from orchestrator.datasets.sources.base import BadImage, Source, check_labels
 from orchestrator.datasets.splits import PARTS, make_split
 from orchestrator.store.blobs import Blobs
 

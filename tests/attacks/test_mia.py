@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.attacks import mia
-from orchestrator.attacks.priors import denoise, sharpen
+from orchestrator.attacks.image_priors import denoise, sharpen
 from orchestrator.threat import WhiteBox
 
 SHAPE = (1, 2, 2)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks import optimization, priors
-from orchestrator.attacks.descent import CPU_BATCH, Found, Lowest, first_image, in_batches
+from orchestrator.attacks import image_priors as priors
+from orchestrator.attacks import optimization
+from orchestrator.attacks.pixel_search import CPU_BATCH, Found, Lowest, first_image, in_batches
 from orchestrator.models import build_classifier
 from orchestrator.threat import WhiteBox, truncate
 from orchestrator.training.loop import seeded

@@ -24,7 +24,7 @@ from orchestrator.datasets.selection import (
     target_images,
     whole,
 )
-from orchestrator.datasets.source import array_source
+from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 
 DATA = Data(dataset="digits", class_pool=6)

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, parse
-from orchestrator.datasets.source import BadImage, Source, array_source
+from orchestrator.datasets.sources.base import BadImage, Source, array_source
 from orchestrator.datasets.staging import publish
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)

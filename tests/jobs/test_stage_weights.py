@@ -14,9 +14,8 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from jobs.stage_weights import app
-from orchestrator import weights
 from orchestrator.config import Model
-from orchestrator.datasets import Location
+from orchestrator.datasets import Location, weights
 from orchestrator.models import CLASSIFIERS, build_classifier
 from orchestrator.runtime.stores import open_blobs
 from orchestrator.store.directory import DirectoryBlobs

@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.exclusion import folded, read_names, without
 from orchestrator.datasets.manifest import Options, SplitRule
-from orchestrator.datasets.source import Source, array_source
+from orchestrator.datasets.sources.base import Source, array_source
+from orchestrator.datasets.sources.exclusion import folded, read_names, without
 from orchestrator.datasets.staging import publish
 
 NAMES = ("Ann_Lee", "Bob Ray", "carl", "Dora")

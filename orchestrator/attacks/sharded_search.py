@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from orchestrator.attacks.descent import Found, joined
+from orchestrator.attacks.pixel_search import Found, joined
 from orchestrator.training.checkpoint import pack, unpack
 from orchestrator.training.world import CANCEL, GO_ON, LEAVE, Cancelled, Left, World
 

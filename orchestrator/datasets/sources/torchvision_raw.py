@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from orchestrator.datasets.source import Source, array_source, fingerprint_of
+from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
 from orchestrator.datasets.splits import PARTS
 
 MAX_IDX_BYTES = 4 * 2**30

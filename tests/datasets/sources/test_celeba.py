@@ -12,8 +12,8 @@ from PIL import Image
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.manifest import Manifest, Options, SplitRule
-from orchestrator.datasets.source import BadImage
-from orchestrator.datasets.sources import converted, open_source, settled
+from orchestrator.datasets.sources.base import BadImage
+from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 218, 178, 3), dtype=np.uint8)

@@ -10,10 +10,10 @@ from PIL import Image
 
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.exclusion import read_names, without
 from orchestrator.datasets.manifest import Manifest, Options, SplitRule
-from orchestrator.datasets.source import BadImage, Source
-from orchestrator.datasets.sources import converted, open_source, settled
+from orchestrator.datasets.sources.base import BadImage, Source
+from orchestrator.datasets.sources.exclusion import read_names, without
+from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 
 HEADER = "name\timage_id\tface_id\turl\tbbox\tsha256"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.attacks import sharing
-from orchestrator.attacks.descent import Found
-from orchestrator.attacks.sharing import search_all
+from orchestrator.attacks import sharded_search as sharing
+from orchestrator.attacks.pixel_search import Found
+from orchestrator.attacks.sharded_search import search_all
 from orchestrator.training.world import Cancelled, World
 from tests.training.test_loop import Memory
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.datasets.decoding import decode
-from orchestrator.datasets.folders import Read, checked, contents, leaves, open_zip, read_capped
-from orchestrator.datasets.source import Crop, Source, fingerprint_of
+from orchestrator.datasets.sources.base import Crop, Source, fingerprint_of
+from orchestrator.datasets.sources.decoding import decode
+from orchestrator.datasets.sources.folders import Read, checked, contents, leaves, open_zip, read_capped
 
 LIST = "identity_CelebA.txt"
 PICTURES = "img_align_celeba"

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from orchestrator.datasets.decoding import MAX_BYTES, decode
-from orchestrator.datasets.source import BadImage, Source, fingerprint_of
+from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
+from orchestrator.datasets.sources.decoding import MAX_BYTES, decode
 
 MAX_MEMBERS = 2_000_000
 HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.datasets.manifest import Options
-from orchestrator.datasets.source import BadImage, Source, array_source
-from orchestrator.datasets.sources import converted, open_source, settled
+from orchestrator.datasets.sources.base import BadImage, Source, array_source
+from orchestrator.datasets.sources.registry import converted, open_source, settled
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 28, 28), dtype=np.uint8)

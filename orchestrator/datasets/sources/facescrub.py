@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.datasets.decoding import decode
-from orchestrator.datasets.folders import checked, read_capped
-from orchestrator.datasets.source import BadImage, Source, fingerprint_of
+from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
+from orchestrator.datasets.sources.decoding import decode
+from orchestrator.datasets.sources.folders import checked, read_capped
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")
 ROW = re.compile(  # name, image_id, face_id, url, bbox, sha256; the url is of no use here

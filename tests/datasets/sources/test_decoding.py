@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.datasets import decoding
-from orchestrator.datasets.decoding import decode
-from orchestrator.datasets.source import BadImage
+from orchestrator.datasets.sources import decoding
+from orchestrator.datasets.sources.base import BadImage
+from orchestrator.datasets.sources.decoding import decode
 
 GREY = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.attacks import priors
+from orchestrator.attacks import image_priors as priors
 
 
 def image(*rows: list[float]) -> Tensor:

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from orchestrator.datasets.source import BadImage
+from orchestrator.datasets.sources.base import BadImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM")
 MAX_BYTES = 32 * 2**20

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.datasets.source import Source, array_source, fingerprint_of
+from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
 
 
 def npz(path: Path) -> Source:

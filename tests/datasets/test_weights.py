@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from orchestrator import weights
 from orchestrator.config import Model
-from orchestrator.datasets import Location
+from orchestrator.datasets import Location, weights
 from orchestrator.datasets.manifest import sha256
 from orchestrator.models import build_classifier
 from orchestrator.store.blobs import Blobs

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.datasets import torchvision_raw
-from orchestrator.datasets.arrays import npz
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.celeba import celeba
-from orchestrator.datasets.facescrub import facescrub
-from orchestrator.datasets.folders import image_folder, image_zip
 from orchestrator.datasets.images import convert
 from orchestrator.datasets.manifest import Options
-from orchestrator.datasets.source import BadImage, Source
+from orchestrator.datasets.sources import torchvision_raw
+from orchestrator.datasets.sources.arrays import npz
+from orchestrator.datasets.sources.base import BadImage, Source
+from orchestrator.datasets.sources.celeba import celeba
+from orchestrator.datasets.sources.facescrub import facescrub
+from orchestrator.datasets.sources.folders import image_folder, image_zip
 
 READERS: dict[str, Callable[[Path], Source]] = {
     "mnist": torchvision_raw.mnist,

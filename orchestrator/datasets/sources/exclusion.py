@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.datasets.manifest import Exclusion, sha256
-from orchestrator.datasets.source import Source
+from orchestrator.datasets.sources.base import Source
 
 HEADERS = ("name", "identity")  # last word of a first line that is no name, such as `lfw_name`
 
