@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from orchestrator import defenses, victim
+from orchestrator import defenses
 from orchestrator.config import Data, Target
 from orchestrator.datasets import Location, load
-from orchestrator.stage_io import Inputs, new_classifier, tensors
+from orchestrator.stages import target_model as victim
+from orchestrator.stages.io import Inputs, new_classifier, tensors
 from orchestrator.training.world import World
 
 CLASSES = 10

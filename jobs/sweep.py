@@ -28,8 +28,6 @@ from orchestrator.config.load import read_study
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.pipeline import Collector, Executor, FixedPoints, Points, Source, Task
-from orchestrator.plan import Stage
-from orchestrator.plan import plan as plan_stages
 from orchestrator.points import Dropped, Point
 from orchestrator.preflight import Preflight, check_study
 from orchestrator.records import DatasetInput, SweepRecord, SweepReport, Tracker
@@ -41,6 +39,8 @@ from orchestrator.runtime.mlflow_check import check_tracking
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.search import search_points
 from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location
+from orchestrator.stages.graph import Stage
+from orchestrator.stages.graph import plan as plan_stages
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.journal import Journal
 

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from orchestrator.leases import Leases, held
-from orchestrator.plan import Stage
 from orchestrator.points import Point, flatten
 from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialRecord
+from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.journal import Journal
 from orchestrator.store.parallel import parallel_map
@@ -25,17 +25,6 @@ logger = logging.getLogger(__name__)
 Report = Callable[[Mapping[str, float]], bool]  # progress of a training stage -> False asks it to stop
 ENDS: dict[str, Literal["pruned", "left"]] = {"cancelled": "pruned", "left": "left"}
 REBUILDS = 3  # times a trial goes back because an input turned out damaged
-
-
-class StageFailed(Exception):
-    """A stage ended in an error.
-
-    `kind` is error, corrupt, cancelled, lost (its workers kept dying) or left (the sweep is interrupted).
-    """
-
-    def __init__(self, stage: str, message: str, kind: str = "error") -> None:
-        super().__init__(stage, message, kind)
-        self.stage, self.message, self.kind = stage, message, kind
 
 
 class Launcher(Protocol):

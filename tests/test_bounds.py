@@ -11,13 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from jobs import stage_data
-from orchestrator.build import build, use_profile
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
-from orchestrator.plan import Profile, plan
 from orchestrator.points import expand
 from orchestrator.preflight import Preflight
+from orchestrator.stages.graph import Profile, plan
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.objectives import as_unit

@@ -23,17 +23,16 @@ from orchestrator.pipeline import (
     Points,
     Report,
     Source,
-    StageFailed,
     Task,
     run_trial,
 )
-from orchestrator.plan import Stage, plan
 from orchestrator.points import Point
 from orchestrator.preflight import Preflight
 from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 from orchestrator.report import csv, results_table
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.search import search_points
+from orchestrator.stages.graph import Stage, StageFailed, plan
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal

@@ -11,7 +11,7 @@ import torch
 from orchestrator.config import Defense, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.metrics import MEASURED
-from orchestrator.stage_io import Inputs, fitted_images
+from orchestrator.stages.io import Inputs, fitted_images
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.build import build, use_profile
 from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World

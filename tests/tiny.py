@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from orchestrator.build import build, use_profile
 from orchestrator.config import TrialSpec
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, verify
-from orchestrator.plan import Profile, Stage, dataset_names, plan
+from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World

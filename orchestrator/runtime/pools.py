@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.study import Resources
-from orchestrator.plan import Profile
+from orchestrator.stages.graph import Profile
 
 STUCK_SECONDS = 30.0  # a group that waits so long for its resources may have them from groups that idle
 IDLE_SECONDS = 120.0  # a group without work for so long gives its resources back

@@ -17,11 +17,10 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from orchestrator.build import build, use_profile
-from orchestrator.pipeline import StageFailed
-from orchestrator.plan import Stage
 from orchestrator.runtime.pools import Pool
 from orchestrator.runtime.stores import open_artifacts, open_location
+from orchestrator.stages.graph import Stage, StageFailed
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)

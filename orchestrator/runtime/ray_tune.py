@@ -19,11 +19,11 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config.study import Asha
-from orchestrator.pipeline import Edges, Outcome, Report, Source, StageFailed, Task, run_trial
-from orchestrator.plan import Stage
+from orchestrator.pipeline import Edges, Outcome, Report, Source, Task, run_trial
 from orchestrator.runtime.ray_broker import Broker
 from orchestrator.runtime.ray_leases import RayLeases
 from orchestrator.runtime.stores import open_artifacts
+from orchestrator.stages.graph import Stage, StageFailed
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.leases import LocalLeases
 from orchestrator.pipeline import Edges, Executor
-from orchestrator.plan import VERSIONS, Profile
 from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
+from orchestrator.stages.graph import VERSIONS, Profile
 from orchestrator.store.artifacts import Artifacts
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs import sweep
-from orchestrator.build import BlobCheckpoint
 from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.doctor.places import place
 from orchestrator.runtime.s3 import S3Blobs
 from orchestrator.runtime.stores import open_blobs
+from orchestrator.stages.runner import BlobCheckpoint
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.gc import collect
 from tests import tiny

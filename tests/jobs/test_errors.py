@@ -17,8 +17,8 @@ from jobs.sweep import app
 from orchestrator.models import CLASSIFIERS
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
+from tests.stages.test_public_weights import network, staged
 from tests.test_preflight import copy_of_digits, flip
-from tests.test_pretraining import network, staged
 
 
 def sweep(*arguments: object) -> Result:

@@ -8,15 +8,14 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from orchestrator.build import build, use_profile
 from orchestrator.config import Data, Model, Recipe, TrialSpec
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
 from orchestrator.models import build_classifier
-from orchestrator.pipeline import StageFailed
-from orchestrator.plan import Stage, dataset_names, plan, weight_names
 from orchestrator.preflight import Preflight
+from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan, weight_names
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.loop import Pairs, fit, predict, seeded

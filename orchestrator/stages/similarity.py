@@ -27,7 +27,7 @@ from orchestrator.metrics.perceptual import (
 )
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.inception_resnet import facenet
-from orchestrator.stage_io import Inputs
+from orchestrator.stages.io import Inputs
 from orchestrator.training.loop import predict
 
 SIDES = {"inception": 299, "facenet": 160}

@@ -11,15 +11,15 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator import victim
-from orchestrator.build import build, use_profile
 from orchestrator.config import Recipe, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.pipeline import StageFailed
+from orchestrator.stages import target_model as victim
+from orchestrator.stages.graph import StageFailed
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training import loop as training

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.datasets.selection import ImageSet
-from orchestrator.judging import Attacked, Measured
-from orchestrator.judging import measure_classes as measure_classes_with
-from orchestrator.judging import measure_images as measure_images_with
-from orchestrator.likeness import Likeness
 from orchestrator.models.classifier import Classifier
-from orchestrator.stage_io import Inputs
+from orchestrator.stages.io import Inputs
+from orchestrator.stages.measuring import Attacked, Measured
+from orchestrator.stages.measuring import measure_classes as measure_classes_with
+from orchestrator.stages.measuring import measure_images as measure_images_with
+from orchestrator.stages.similarity import Likeness
 from orchestrator.training.world import World
 
 LABELS = torch.tensor([1, 0, 1])

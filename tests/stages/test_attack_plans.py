@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.plan import Profile, Stage, dataset_names, plan
+from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from tests import tiny
 
 DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from orchestrator import stages
-from orchestrator.build import build
 from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
 from orchestrator.models import build_classifier
-from orchestrator.pipeline import StageFailed
+from orchestrator.stages import functions as stages
+from orchestrator.stages.graph import StageFailed
+from orchestrator.stages.runner import build
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.loop import Pairs, hold_out, predict

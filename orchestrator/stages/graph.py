@@ -49,6 +49,17 @@ class Profile:
     threads: int = 1
 
 
+class StageFailed(Exception):
+    """A stage ended in an error.
+
+    `kind` is error, corrupt, cancelled, lost (its workers kept dying) or left (the sweep is interrupted).
+    """
+
+    def __init__(self, stage: str, message: str, kind: str = "error") -> None:
+        super().__init__(stage, message, kind)
+        self.stage, self.message, self.kind = stage, message, kind
+
+
 @dataclass(frozen=True)
 class Stage:
     """One planned computation; `needs` lists the keys of its input artifacts by role."""

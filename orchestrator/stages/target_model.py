@@ -18,7 +18,7 @@ from orchestrator.defenses import defended, needs_pixels, private
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import Frozen, freeze
-from orchestrator.stage_io import (
+from orchestrator.stages.io import (
     Inputs,
     Outputs,
     fitted_images,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from orchestrator import __version__, stages
+from orchestrator import __version__
 from orchestrator.datasets import Dataset, Location, load, weights
-from orchestrator.pipeline import StageFailed
-from orchestrator.plan import Stage
+from orchestrator.stages import functions as stages
+from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
 from orchestrator.training.world import Cancelled, Diverged, Left, World

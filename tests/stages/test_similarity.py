@@ -9,7 +9,6 @@ import torch
 import torchvision
 from torch import Tensor
 
-from orchestrator.build import build, use_profile
 from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location, load, weights
 from orchestrator.datasets.manifest import Options
@@ -20,12 +19,13 @@ from orchestrator.metrics import METRICS
 from orchestrator.metrics.features import frechet_distance, knn_distance
 from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
+from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.objectives import as_unit
 from orchestrator.training.world import World
 from tests import tiny
-from tests.test_pretraining import planned
+from tests.stages.test_public_weights import planned
 
 MEASURES = {
     "inception": ("fid", "precision", "recall", "density", "coverage"),

@@ -17,8 +17,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from orchestrator import defenses, victim
-from orchestrator.analyses import layers
+from orchestrator import defenses
 from orchestrator.analyses.fisher import (
     classification_profile,
     inverter_profiles,
@@ -51,13 +50,12 @@ from orchestrator.config import (
     Target,
 )
 from orchestrator.datasets import selection
-from orchestrator.judging import Attacked, measure_classes, measure_images
-from orchestrator.likeness import Likeness, public_networks
 from orchestrator.metrics.classification import topk_accuracy
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.plan import Stage
-from orchestrator.pretraining import check_accuracy, public_weights
-from orchestrator.stage_io import (
+from orchestrator.stages import layers
+from orchestrator.stages import target_model as victim
+from orchestrator.stages.graph import Stage
+from orchestrator.stages.io import (
     Inputs,
     Outputs,
     auxiliary_images,
@@ -72,6 +70,9 @@ from orchestrator.stage_io import (
     trained,
     victim_images,
 )
+from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
+from orchestrator.stages.public_weights import check_accuracy, public_weights
+from orchestrator.stages.similarity import Likeness, public_networks
 from orchestrator.threat import BlackBox, WhiteBox, released, released_length
 from orchestrator.training.loop import Pairs, derive_seed, fit, predict, seeded
 from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction

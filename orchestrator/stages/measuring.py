@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from orchestrator.datasets.selection import ImageSet
-from orchestrator.likeness import Likeness
 from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.pictures import pair_grid, png
 from orchestrator.metrics.reconstruction import mse, psnr, ssim
-from orchestrator.stage_io import npy
+from orchestrator.stages.io import npy
+from orchestrator.stages.similarity import Likeness
 from orchestrator.training.objectives import as_unit
 
 

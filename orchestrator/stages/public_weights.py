@@ -9,7 +9,7 @@ from orchestrator.config import Data, Model, Pretrain
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.classification import topk_accuracy
 from orchestrator.models.public import renamed
-from orchestrator.stage_io import Outputs, new_classifier, tensors
+from orchestrator.stages.io import Outputs, new_classifier, tensors
 from orchestrator.training.loop import predict
 
 
