@@ -19,12 +19,12 @@ from rich.table import Table
 
 from orchestrator.config.study import Study
 from orchestrator.models.freezing import counted
-from orchestrator.pipeline import Source, Task
-from orchestrator.points import Dropped
-from orchestrator.records import TrialRecord
 from orchestrator.report import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
+from orchestrator.sweep.points import Dropped
+from orchestrator.sweep.records import TrialRecord
+from orchestrator.sweep.trial import Source, Task
 
 
 class SweepProgress:

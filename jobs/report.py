@@ -29,10 +29,10 @@ from jobs.sweep import (
     start_console,
 )
 from orchestrator.config.study import StudyError
-from orchestrator.pipeline import Source
-from orchestrator.records import SweepRecord, SweepReport, TrialRecord
 from orchestrator.runtime.stores import check
 from orchestrator.store.journal import Journal
+from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Source
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

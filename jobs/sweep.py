@@ -27,10 +27,6 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.load import read_study
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
-from orchestrator.pipeline import Collector, Executor, FixedPoints, Points, Source, Task
-from orchestrator.points import Dropped, Point
-from orchestrator.preflight import Preflight, check_study
-from orchestrator.records import DatasetInput, SweepRecord, SweepReport, Tracker
 from orchestrator.report import note, report_files
 from orchestrator.runtime import session
 from orchestrator.runtime.asking import redact
@@ -43,6 +39,10 @@ from orchestrator.stages.graph import Stage
 from orchestrator.stages.graph import plan as plan_stages
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.journal import Journal
+from orchestrator.sweep.points import Dropped, Point
+from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, Tracker
+from orchestrator.sweep.trial import Collector, Executor, FixedPoints, Points, Source, Task
+from orchestrator.sweep.validation import Preflight, check_study
 
 STUDIES = Path(__file__).parent / "studies"
 RAY_STOP_SECONDS = 3.0  # from the SIGTERM of `ray job stop` to its SIGKILL, unless the head says otherwise

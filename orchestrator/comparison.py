@@ -17,8 +17,6 @@ from orchestrator.config.report import Ordering, Printed
 from orchestrator.config.study import Study
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import PerImage, measure
-from orchestrator.points import ABSENT
-from orchestrator.records import TrialRecord
 from orchestrator.statistics import (
     CONFIDENCE,
     Comparison,
@@ -29,6 +27,8 @@ from orchestrator.statistics import (
     mean_and_interval,
 )
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
 
 SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting
 ONE_SEED = {

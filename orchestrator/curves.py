@@ -20,11 +20,11 @@ from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.figures import png
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import PerImage, measure
-from orchestrator.points import ABSENT
-from orchestrator.records import TrialRecord
 from orchestrator.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
 
 DPI = 120
 BINS = 20

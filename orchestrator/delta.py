@@ -20,9 +20,9 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta
 from orchestrator.config.study import Study
 from orchestrator.per_image import PerImage, measure
-from orchestrator.records import TrialRecord
 from orchestrator.statistics import CONFIDENCE, REPLICATES, resampled_means
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.records import TrialRecord
 
 POINTS = 100  # percentage points of a share
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from orchestrator.metrics import describe
-from orchestrator.records import TrialRecord
+from orchestrator.sweep.records import TrialRecord
 
 SEED = "seed"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.records import TrialRecord
 from orchestrator.store.artifacts import Artifacts, Corrupt
+from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 

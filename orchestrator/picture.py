@@ -22,9 +22,9 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.figures import png
-from orchestrator.points import ABSENT
-from orchestrator.records import TrialRecord
 from orchestrator.store.artifacts import Artifacts, Corrupt
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from orchestrator.figures import SEED, heat_maps
 from orchestrator.metrics import METRICS
 from orchestrator.per_image import measure
 from orchestrator.picture import picture
-from orchestrator.records import TrialRecord
 from orchestrator.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from jobs import stage_data
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
-from orchestrator.points import expand
-from orchestrator.preflight import Preflight
 from orchestrator.stages.graph import Profile, plan
 from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.points import expand
+from orchestrator.sweep.validation import Preflight
 from orchestrator.training.objectives import as_unit
 from orchestrator.training.world import World
 

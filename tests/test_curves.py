@@ -16,9 +16,9 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.records import TrialRecord
 from orchestrator.report import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.records import TrialRecord
 from tests import tiny
 from tests.test_report import record
 

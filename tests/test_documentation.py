@@ -26,8 +26,8 @@ from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.freezing import counted
-from orchestrator.points import expand
-from orchestrator.preflight import Preflight, check_report
+from orchestrator.sweep.points import expand
+from orchestrator.sweep.validation import Preflight, check_report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

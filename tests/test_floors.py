@@ -13,11 +13,11 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = [
-    {"config", "store", "records"},
+    {"config", "store"},
     {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
     {"points", "preflight", "leases"}
-    | {"stages", "analyses", "pipeline"}
+    | {"sweep", "stages", "analyses"}
     | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
     {"runtime"},
 ]  # fmt: skip
@@ -96,10 +96,10 @@ def test_an_attack_cannot_see_its_judge(package: str, unseen: tuple[str, ...]) -
 LIGHT = [
     "orchestrator.stages.graph",
     "orchestrator.config.study",
-    "orchestrator.pipeline",
+    "orchestrator.sweep.trial",
     "orchestrator.store.artifacts",
     "orchestrator.store.journal",
-    "orchestrator.leases",
+    "orchestrator.sweep.leases",
     "orchestrator.runtime.stores",
     "orchestrator.runtime.ray_tune",
 ]

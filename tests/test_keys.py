@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import canonical
-from orchestrator.points import Point, expand
 from orchestrator.stages.graph import VERSIONS, Profile, Stage, dataset_names, plan
+from orchestrator.sweep.points import Point, expand
 from tests import tiny
 
 DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}

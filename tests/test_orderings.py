@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 from jobs.sweep import app
 from orchestrator.config.load import read_study
 from orchestrator.datasets import Location
-from orchestrator.points import expand
-from orchestrator.preflight import Preflight
 from orchestrator.runtime.session import profile_of
 from orchestrator.stages.graph import plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.points import expand
+from orchestrator.sweep.validation import Preflight
 
 DEMO = Path(__file__).resolve().parents[1] / "jobs" / "studies" / "demo.yaml"
 FEW_POINTS = [

@@ -14,8 +14,8 @@ from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.metrics.pictures import MIN_SIDE, pair_grid, png, strip
 from orchestrator.picture import label, picture
-from orchestrator.records import Status, TrialRecord
 from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
 
 

@@ -15,7 +15,6 @@ from orchestrator.comparison import comparison_table, is_same, orderings_table
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.figures import heat_maps
-from orchestrator.records import Status, TrialRecord
 from orchestrator.report import (
     csv,
     latex,
@@ -28,6 +27,7 @@ from orchestrator.report import (
     with_reasons,
 )
 from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
 
 MSE = "inversion/mse_test"

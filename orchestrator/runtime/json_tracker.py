@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 
 class JsonTracker:

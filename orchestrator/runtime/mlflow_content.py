@@ -11,7 +11,7 @@ from dataclasses import asdict
 from PIL import Image
 
 from orchestrator.config.base import Scalar
-from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the picture grid shows

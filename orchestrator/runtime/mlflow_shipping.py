@@ -28,9 +28,9 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
-from orchestrator.records import SweepRecord, SweepReport, TrialRecord
 from orchestrator.runtime import mlflow_content as content
 from orchestrator.runtime import mlflow_views as pages
+from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from orchestrator.records import SweepRecord, SweepReport, TrialRecord
 from orchestrator.runtime.asking import redact
 from orchestrator.runtime.mlflow_check import set_environment, sqlite_path
+from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 if TYPE_CHECKING:
     from orchestrator.runtime.mlflow_shipping import OpenSweep

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from orchestrator.records import SweepRecord
+from orchestrator.sweep.records import SweepRecord
 
 TAG_PREFIX = "mlflow.sharedViewState."
 KNOWN_VERSIONS = ("3.17",)  # releases whose pages were looked at with these views

@@ -12,9 +12,9 @@ import numpy as np
 import optuna
 
 from orchestrator.config.study import Range, Study, StudyError
-from orchestrator.pipeline import FixedPoints, Points
-from orchestrator.points import Dropped, Point, expand, make_point
-from orchestrator.preflight import Preflight
+from orchestrator.sweep.points import Dropped, Point, expand, make_point
+from orchestrator.sweep.trial import FixedPoints, Points
+from orchestrator.sweep.validation import Preflight
 
 MAX_DRAWS_PER_SAMPLE = 100  # draws that cannot exist (m > k) are drawn again
 

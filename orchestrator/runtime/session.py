@@ -12,12 +12,12 @@ from typing import Any
 
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
-from orchestrator.leases import LocalLeases
-from orchestrator.pipeline import Edges, Executor
-from orchestrator.runtime.local import LocalExecutor, LocalLauncher
 from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
 from orchestrator.stages.graph import VERSIONS, Profile
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.leases import LocalLeases
+from orchestrator.sweep.local import LocalExecutor, LocalLauncher
+from orchestrator.sweep.trial import Edges, Executor
 
 logger = logging.getLogger(__name__)
 

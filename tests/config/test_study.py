@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.load import read_study
 from orchestrator.config.study import Range, Study, StudyError
-from orchestrator.points import Dropped, Point, expand, flatten, make_point
+from orchestrator.sweep.points import Dropped, Point, expand, flatten, make_point
 from tests import tiny
 
 SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))

@@ -17,7 +17,7 @@ from orchestrator.datasets.manifest import sha256
 from orchestrator.models import build_classifier
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
-from tests.test_preflight import flip
+from tests.sweep.test_validation import flip
 
 State = dict[str, Tensor]
 WAY_OUT = r"save model\.state_dict\(\) and stage that\."

@@ -18,7 +18,7 @@ from orchestrator.models import CLASSIFIERS
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
 from tests.stages.test_public_weights import network, staged
-from tests.test_preflight import copy_of_digits, flip
+from tests.sweep.test_validation import copy_of_digits, flip
 
 
 def sweep(*arguments: object) -> Result:

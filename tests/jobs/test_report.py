@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from jobs import report as job
 from jobs.sweep import RUNS, Options, Run, start_console
-from orchestrator.preflight import check_report
 from orchestrator.runtime.json_tracker import read_trials
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.validation import check_report
 from tests import tiny
 
 AXES = {"release.truncation": [1, 2], "seed": [0, 1]}

@@ -13,8 +13,8 @@ from orchestrator.config.load import read_study
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.models.freezing import resolve_budget
-from orchestrator.points import expand
-from orchestrator.preflight import check_report
+from orchestrator.sweep.points import expand
+from orchestrator.sweep.validation import check_report
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
 STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from orchestrator.config.base import Scalar
-from orchestrator.records import Curve, DatasetInput, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import Curve, DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 STARTED_MS = 1_760_000_000_000
 OBJECTIVE = "inversion/mse_test"

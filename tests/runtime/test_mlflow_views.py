@@ -11,10 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestrator.records import SweepRecord
 from orchestrator.runtime import mlflow_views
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
 from orchestrator.runtime.mlflow_views import Shown, View, fragments, sweep_filter, views
+from orchestrator.sweep.records import SweepRecord
 from tests.runtime.samples import OBJECTIVE, sample_sweep, sample_trials
 from tests.runtime.trackers import MlflowBench, tell
 

@@ -8,10 +8,10 @@ import pytest
 from orchestrator.config import InverterAttack
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
-from orchestrator.pipeline import Points
-from orchestrator.points import Dropped, Point, make_point
-from orchestrator.preflight import Preflight
 from orchestrator.runtime.search import OptunaPoints, random_points, search_points
+from orchestrator.sweep.points import Dropped, Point, make_point
+from orchestrator.sweep.trial import Points
+from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
 OFFSETS = {"low": 0.5, "high": 50.0, "log": True}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records import TrialRecord
 from orchestrator.runtime import mlflow_tracker
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.sweep.records import TrialRecord
 from tests import servers
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
 from tests.runtime.trackers import MlflowBench, expected, tell, wait_for

@@ -9,10 +9,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from orchestrator.records import TrialRecord
 from orchestrator.runtime.mlflow_check import check_tracking
 from orchestrator.runtime.mlflow_shipping import DEAD_MS
 from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.sweep.records import TrialRecord
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
 from tests.runtime.trackers import Bench, JsonBench, MlflowBench, expected, tell, wait_for
 

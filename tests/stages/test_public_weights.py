@@ -13,16 +13,16 @@ from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
 from orchestrator.models import build_classifier
-from orchestrator.preflight import Preflight
 from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan, weight_names
 from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.validation import Preflight
 from orchestrator.training.loop import Pairs, fit, predict, seeded
 from orchestrator.training.objectives import classification
 from orchestrator.training.world import World
 from tests import tiny
-from tests.test_preflight import copy_of_digits, point
+from tests.sweep.test_validation import copy_of_digits, point
 
 State = dict[str, Tensor]
 PUBLIC = {"target.pretrain": {"weights": "net", "dataset": "digits"}}

@@ -31,8 +31,8 @@ from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.models.public import renamed
 from orchestrator.per_image import image_field, measure
-from orchestrator.points import Point
 from orchestrator.stages.graph import VERSIONS, dataset_names, queries_auxiliary, weight_names
+from orchestrator.sweep.points import Point
 
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
 

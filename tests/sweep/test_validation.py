@@ -15,9 +15,9 @@ from orchestrator.datasets.selection import auxiliary_images, private_classes, p
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.models import CLASSIFIERS
-from orchestrator.points import Point, expand
-from orchestrator.preflight import Preflight, check_report, check_study
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.points import Point, expand
+from orchestrator.sweep.validation import Preflight, check_report, check_study
 from tests import tiny
 
 DIGITS = {"dataset": "digits"}  # every class may be private

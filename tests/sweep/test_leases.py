@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.leases import Leases, LocalLeases, held
+from orchestrator.sweep.leases import Leases, LocalLeases, held
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
-from orchestrator.leases import Leases, held
-from orchestrator.points import Point, flatten
-from orchestrator.records import Curve, DatasetInput, Status, Tracker, TrialRecord
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.journal import Journal
 from orchestrator.store.parallel import parallel_map
+from orchestrator.sweep.leases import Leases, held
+from orchestrator.sweep.points import Point, flatten
+from orchestrator.sweep.records import Curve, DatasetInput, Status, Tracker, TrialRecord
 
 logger = logging.getLogger(__name__)
 

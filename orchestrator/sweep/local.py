@@ -7,10 +7,10 @@ from threading import Event
 import torch
 
 from orchestrator.datasets import Location
-from orchestrator.pipeline import Edges, Report, Source, run_trial
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.trial import Edges, Report, Source, run_trial
 from orchestrator.training.world import World
 
 

@@ -13,8 +13,17 @@ import pytest
 
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location
-from orchestrator.leases import LocalLeases
-from orchestrator.pipeline import (
+from orchestrator.report import csv, results_table
+from orchestrator.runtime.search import search_points
+from orchestrator.stages.graph import Stage, StageFailed, plan
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
+from orchestrator.sweep.leases import LocalLeases
+from orchestrator.sweep.local import LocalExecutor, LocalLauncher
+from orchestrator.sweep.points import Point
+from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.trial import (
     REBUILDS,
     Collector,
     Edges,
@@ -26,16 +35,7 @@ from orchestrator.pipeline import (
     Task,
     run_trial,
 )
-from orchestrator.points import Point
-from orchestrator.preflight import Preflight
-from orchestrator.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
-from orchestrator.report import csv, results_table
-from orchestrator.runtime.local import LocalExecutor, LocalLauncher
-from orchestrator.runtime.search import search_points
-from orchestrator.stages.graph import Stage, StageFailed, plan
-from orchestrator.store.artifacts import Artifact, Artifacts
-from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.store.journal import Journal
+from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
 
