@@ -19,7 +19,7 @@ from rich.table import Table
 
 from orchestrator.config.study import Study
 from orchestrator.models.freezing import counted
-from orchestrator.report import summary_table, with_reasons
+from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
 from orchestrator.sweep.points import Dropped

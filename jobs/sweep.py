@@ -27,7 +27,7 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.load import read_study
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
-from orchestrator.report import note, report_files
+from orchestrator.report.tables import note, report_files
 from orchestrator.runtime import session
 from orchestrator.runtime.asking import redact
 from orchestrator.runtime.json_tracker import JsonTracker

@@ -16,9 +16,7 @@ FLOORS = [
     {"config", "store"},
     {"training", "threat", "datasets", "models"},
     {"defenses", "attacks", "metrics"},
-    {"points", "preflight", "leases"}
-    | {"sweep", "stages", "analyses"}
-    | {"report", "figures", "curves", "picture", "per_image", "comparison", "delta", "statistics"},
+    {"sweep", "stages", "analyses", "report"},
     {"runtime"},
 ]  # fmt: skip
 # Third-party packages that each floor adds to those below it.

@@ -30,7 +30,7 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.models.public import renamed
-from orchestrator.per_image import image_field, measure
+from orchestrator.report.per_image import image_field, measure
 from orchestrator.stages.graph import VERSIONS, dataset_names, queries_auxiliary, weight_names
 from orchestrator.sweep.points import Point
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location
-from orchestrator.report import csv, results_table
+from orchestrator.report.tables import csv, results_table
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Stage, StageFailed, plan
 from orchestrator.store.artifacts import Artifact, Artifacts

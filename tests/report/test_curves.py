@@ -14,13 +14,13 @@ from scipy import stats
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
-from orchestrator.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report import report_files
+from orchestrator.report.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
+from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
-from tests.test_report import record
+from tests.report.test_tables import record
 
 X, Y = "target/accuracy", "attack/accuracy_top1_test"
 VALUE, SUCCESS = "class/target_confidence", "class/judge_top1"

@@ -15,7 +15,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.validation import Preflight
 
-DEMO = Path(__file__).resolve().parents[1] / "jobs" / "studies" / "demo.yaml"
+DEMO = Path(__file__).resolve().parents[2] / "jobs" / "studies" / "demo.yaml"
 FEW_POINTS = [
     "sweep=["
     "{release.truncation: [1, 5], seed: [0, 1, 2]},"

@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 
-from orchestrator.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
-from orchestrator.figures import png
 from orchestrator.metrics import METRICS
-from orchestrator.per_image import PerImage, measure
-from orchestrator.statistics import mean_and_interval
+from orchestrator.report.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
+from orchestrator.report.heatmaps import png
+from orchestrator.report.per_image import PerImage, measure
+from orchestrator.report.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.points import ABSENT

@@ -11,11 +11,11 @@ import pyarrow.parquet
 import pytest
 from scipy import stats
 
-from orchestrator.comparison import comparison_table, is_same, orderings_table
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.figures import heat_maps
-from orchestrator.report import (
+from orchestrator.report.comparison import comparison_table, is_same, orderings_table
+from orchestrator.report.heatmaps import heat_maps
+from orchestrator.report.tables import (
     csv,
     latex,
     note,

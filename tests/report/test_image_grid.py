@@ -13,7 +13,7 @@ from PIL import Image
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.metrics.pictures import MIN_SIDE, pair_grid, png, strip
-from orchestrator.picture import label, picture
+from orchestrator.report.image_grid import label, picture
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny

@@ -16,8 +16,8 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Ordering, Printed
 from orchestrator.config.study import Study
 from orchestrator.metrics import METRICS
-from orchestrator.per_image import PerImage, measure
-from orchestrator.statistics import (
+from orchestrator.report.per_image import PerImage, measure
+from orchestrator.report.statistics import (
     CONFIDENCE,
     Comparison,
     class_differences,

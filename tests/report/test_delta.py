@@ -12,13 +12,13 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.delta import Ratio, delta_of, delta_table, recomputed_delta
-from orchestrator.per_image import PerImage, image_field, measure
-from orchestrator.report import report_files
+from orchestrator.report.delta import Ratio, delta_of, delta_table, recomputed_delta
+from orchestrator.report.per_image import PerImage, image_field, measure
+from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
-from tests.test_report import record
+from tests.report.test_tables import record
 
 LEAKAGE, UTILITY = "attack/accuracy_top1_test", "target/accuracy"
 

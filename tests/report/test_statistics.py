@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.statistics import (
+from orchestrator.report.statistics import (
     Comparison,
     class_differences,
     compare_classes,
