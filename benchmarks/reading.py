@@ -26,7 +26,7 @@ from botocore.config import Config
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.manifest import Options, SplitRule
 from orchestrator.datasets.sources.base import array_source
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from tests import s3
 
 SIDE = 64

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.runtime.notice import drain, wait_for_notice
+from orchestrator.runtime.ray.preemption import drain, wait_for_notice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -29,7 +29,7 @@ from jobs.sweep import (
     start_console,
 )
 from orchestrator.config.study import StudyError
-from orchestrator.runtime.stores import check
+from orchestrator.runtime.open_store import check
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Source

@@ -23,7 +23,7 @@ from orchestrator.datasets.sources.base import Source
 from orchestrator.datasets.sources.exclusion import read_names, without
 from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
-from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.runtime.open_store import check, open_blobs
 
 app = typer.Typer(add_completion=False)
 # What torchvision calls the sets that it can fetch.

@@ -19,7 +19,7 @@ from orchestrator import config
 from orchestrator.datasets import weights
 from orchestrator.models import CLASSIFIERS, build_classifier
 from orchestrator.models.public import renamed
-from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.runtime.open_store import check, open_blobs
 
 app = typer.Typer(add_completion=False)
 

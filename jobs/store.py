@@ -24,8 +24,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orchestrator.runtime.buckets import uploads_in
-from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.runtime.open_store import check, open_blobs
+from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store import listing
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs

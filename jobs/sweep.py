@@ -28,13 +28,13 @@ from orchestrator.config.load import read_study
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.report.tables import note, report_files
-from orchestrator.runtime import session
-from orchestrator.runtime.asking import redact
+from orchestrator.runtime.http import redact
 from orchestrator.runtime.json_tracker import JsonTracker
-from orchestrator.runtime.mlflow_check import check_tracking
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.runtime.mlflow.check import check_tracking
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
+from orchestrator.runtime.open_store import NODE_CACHE, check, open_blobs, open_location
+from orchestrator.runtime.ray import session
 from orchestrator.runtime.search import search_points
-from orchestrator.runtime.stores import NODE_CACHE, check, open_blobs, open_location
 from orchestrator.stages.graph import Stage
 from orchestrator.stages.graph import plan as plan_stages
 from orchestrator.store.artifacts import Artifacts

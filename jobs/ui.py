@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.runtime.asking import redact
-from orchestrator.runtime.mlflow_check import ENVIRONMENT, check_tracking, sqlite_path
+from orchestrator.runtime.http import redact
+from orchestrator.runtime.mlflow.check import ENVIRONMENT, check_tracking, sqlite_path
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0

@@ -23,7 +23,7 @@ from orchestrator.config import report as report_section
 from orchestrator.config import study
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources.registry import READERS
-from orchestrator.metrics import METRICS
+from orchestrator.metrics.names import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.freezing import counted
 from orchestrator.sweep.points import expand
@@ -75,7 +75,7 @@ SECTIONS: dict[str, type[config.Spec]] = {
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
 STUDY = "tests/jobs/test_studies.py::test_a_study_runs_and_reports"
 WEIGHTS = "tests/jobs/test_stage_weights.py::test_a_library_with_a_network"
-RAY = "tests/runtime/test_ray.py::test_a_submitted_job_equals_the_local_run"
+RAY = "tests/runtime/ray/test_session.py::test_a_submitted_job_equals_the_local_run"
 ONE_HOST = "tests/test_cluster_files.py::test_one_host_starts_takes_a_job_and_stops"
 VERIFY = "tests/jobs/test_store.py::test_a_store_in_order_verifies_with_exit_code_0"
 CELEBA = f"{STAGE}_celeba_without_the_people_of_a_list"

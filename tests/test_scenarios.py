@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.config import Defense, TrialSpec
 from orchestrator.datasets import Location, load
-from orchestrator.metrics import MEASURED
+from orchestrator.metrics.names import MEASURED
 from orchestrator.stages.io import Inputs, fitted_images
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs

@@ -16,9 +16,9 @@ from botocore.config import Config
 from typer.testing import CliRunner
 
 from jobs import store as store_job
-from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.doctor.places import place
-from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.gc import collect
 from tests import swift, tiny

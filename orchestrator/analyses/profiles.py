@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.analyses.fisher import Profile
-from orchestrator.report.heatmaps import png
+from orchestrator.metrics.plots import png
 
 COLUMNS = ("task", "distance", "iteration", "layer", "fi", "share")
 NAMED_LAYERS = 20  # more of them are numbered, since names would overlap

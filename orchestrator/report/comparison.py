@@ -15,8 +15,8 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Ordering, Printed
 from orchestrator.config.study import Study
-from orchestrator.metrics import METRICS
-from orchestrator.report.per_image import PerImage, measure
+from orchestrator.metrics.names import METRICS, measure
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import (
     CONFIDENCE,
     Comparison,

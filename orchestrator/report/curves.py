@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
-from orchestrator.metrics import METRICS
+from orchestrator.metrics.names import METRICS, measure
+from orchestrator.metrics.plots import png
 from orchestrator.report.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
-from orchestrator.report.heatmaps import png
-from orchestrator.report.per_image import PerImage, measure
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map

@@ -18,8 +18,9 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta
 from orchestrator.config.study import Study
+from orchestrator.metrics.names import measure
 from orchestrator.report.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
-from orchestrator.report.per_image import PerImage, measure
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import CONFIDENCE, REPLICATES, resampled_means
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord

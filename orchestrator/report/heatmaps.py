@@ -1,15 +1,14 @@
 """The heat maps of a sweep: one for each pair of swept axes, over settings that all of its cells share."""
 
-import io
 import itertools
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.metrics import describe
+from orchestrator.metrics.names import describe
+from orchestrator.metrics.plots import png
 from orchestrator.sweep.records import TrialRecord
 
 SEED = "seed"
@@ -74,11 +73,3 @@ def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
 
 def _plain(name: str) -> str:
     return name.replace(".", "-").replace("_", "-")
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, without a date or a version in it."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "fixed"}):
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

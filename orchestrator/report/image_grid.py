@@ -20,8 +20,8 @@ from matplotlib.textpath import TextPath
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
+from orchestrator.metrics.plots import png
 from orchestrator.report.comparison import is_same
-from orchestrator.report.heatmaps import png
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord

@@ -6,26 +6,14 @@ it is right about each of its test images (`accuracy_test.npy`).
 
 import io
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.metrics.names import image_field
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
-
-UTILITY = "target/accuracy"
-VICTIMS = ("snapshot", "target", "joint")  # the first of these that a trial has left the victim it attacks
-
-
-@dataclass(frozen=True)
-class ImageField:
-    """Where a metric's values by image are."""
-
-    stages: tuple[str, ...]  # the first of these that the trial has
-    file: str
-    field: str
 
 
 class PerImage:
@@ -61,22 +49,3 @@ class PerImage:
             logger.warning("event=no_values_by_image reason=%s", error)
             return None
         return rows
-
-
-def image_field(metric: str) -> ImageField | None:
-    """Return where a metric's values by image are: `stage/name_part`, `class/name` or `target/accuracy`."""
-    stage, _, name = metric.rpartition("/")
-    if metric == UTILITY:
-        return ImageField(VICTIMS, "accuracy_test.npy", "accuracy")
-    if stage == "class":
-        return ImageField(("evaluation",), "per_image_class.npy", name)
-    for part in ("train", "test"):
-        if name.endswith(f"_{part}"):
-            return ImageField(("evaluation",), f"per_image_{part}.npy", name.removesuffix(f"_{part}"))
-    return None
-
-
-def measure(metric: str) -> str:
-    """Return what is measured, without the stage and the part: the name in `METRICS`."""
-    place = image_field(metric)
-    return place.field if place else metric.rpartition("/")[2]

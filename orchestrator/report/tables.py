@@ -15,13 +15,12 @@ import pandas as pd
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.study import Study
-from orchestrator.metrics import METRICS
+from orchestrator.metrics.names import METRICS, measure
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import SEED, heat_maps
 from orchestrator.report.image_grid import picture
-from orchestrator.report.per_image import measure
 from orchestrator.report.statistics import mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord

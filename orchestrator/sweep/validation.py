@@ -24,13 +24,12 @@ from orchestrator.datasets.classes import (
     other_classes,
     private_classes,
 )
-from orchestrator.metrics import MEASURED, METRICS
+from orchestrator.metrics.names import MEASURED, METRICS, image_field, measure
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.models.public import renamed
-from orchestrator.report.per_image import image_field, measure
 from orchestrator.stages.graph import VERSIONS, dataset_names, queries_auxiliary, weight_names
 from orchestrator.sweep.points import Point
 

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs import sweep
-from orchestrator.runtime.buckets import uploads_in
 from orchestrator.runtime.doctor.places import place
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.stages.runner import BlobCheckpoint
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.gc import collect

@@ -19,8 +19,8 @@ from orchestrator.datasets.builtin import MemoryBlobs, digits
 from orchestrator.datasets.cache import Cache, Wanted, read_verified
 from orchestrator.datasets.manifest import File, Options, sha256
 from orchestrator.datasets.staging import publish
-from orchestrator.runtime import s3_transfer
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
+from orchestrator.runtime.s3 import transfer
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
@@ -194,7 +194,7 @@ LOAD = """
 import logging, sys
 from pathlib import Path
 from orchestrator.datasets import Location, load
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 logging.basicConfig(level=logging.WARNING)
 for name in sys.argv[3:]:
     print(load(name, Location(open_blobs(sys.argv[1]), Path(sys.argv[2]))).images.sum(), flush=True)
@@ -220,8 +220,8 @@ def test_a_flipped_range_of_a_large_shard_is_noticed(
     s3_endpoint: str, s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(digits(), Options(), open_blobs(s3_uri), "numbers")
-    monkeypatch.setattr(s3_transfer, "LARGE_BYTES", 500_000)
-    monkeypatch.setattr(s3_transfer, "PART_BYTES", 500_000)
+    monkeypatch.setattr(transfer, "LARGE_BYTES", 500_000)
+    monkeypatch.setattr(transfer, "PART_BYTES", 500_000)
     with s3.Proxy(s3_endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.faults = [("GET", ""), ("GET", "cut"), ("GET", "flip")]  # manifest, stream, a range of the rest

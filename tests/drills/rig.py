@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.blobs import Blobs
 from tests import s3, servers

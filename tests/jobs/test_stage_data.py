@@ -21,7 +21,7 @@ from jobs.stage_data import app
 from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import Location, describe, load, verify
 from orchestrator.datasets.selection import auxiliary_images, shared_identities
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 

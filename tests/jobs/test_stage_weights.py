@@ -17,7 +17,7 @@ from jobs.stage_weights import app
 from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
 from orchestrator.models import CLASSIFIERS, build_classifier
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from jobs.ui import check_store
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
+from tests.runtime.mlflow.trackers import tell
 from tests.runtime.samples import OBJECTIVE, sample_trials
-from tests.runtime.trackers import tell
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from orchestrator.metrics import METRICS
 from orchestrator.metrics.classification import is_among, topk_accuracy
+from orchestrator.metrics.names import METRICS
 
 LOGITS = torch.tensor([[3.0, 2, 1, 0, -1, -2, -3], [0, 0, 0, 0, 0, 0, 0]])
 

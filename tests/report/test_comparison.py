@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from jobs.sweep import app
 from orchestrator.config.load import read_study
 from orchestrator.datasets import Location
-from orchestrator.runtime.session import profile_of
+from orchestrator.runtime.ray.session import profile_of
 from orchestrator.stages.graph import plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs

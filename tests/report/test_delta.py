@@ -12,8 +12,9 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.metrics.names import image_field, measure
 from orchestrator.report.delta import Ratio, delta_of, delta_table, recomputed_delta
-from orchestrator.report.per_image import PerImage, image_field, measure
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord

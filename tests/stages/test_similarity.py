@@ -15,8 +15,8 @@ from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import target_images
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
-from orchestrator.metrics import METRICS
 from orchestrator.metrics.features import frechet_distance, knn_distance
+from orchestrator.metrics.names import METRICS
 from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
 from orchestrator.stages.runner import build, use_profile

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs

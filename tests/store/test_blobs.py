@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runtime import s3_faults, s3_stream
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.s3_faults import StoreError
-from orchestrator.runtime.stores import check, open_blobs
+from orchestrator.runtime.open_store import check, open_blobs
+from orchestrator.runtime.s3 import retry, stream
+from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.s3.retry import StoreError
 from orchestrator.store import directory
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
@@ -27,7 +27,7 @@ from tests import s3
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let requests be repeated without waiting and without a least time."""
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(s3_faults, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.0)
 
 
 def test_an_object_comes_back_as_it_was_put(blobs: Blobs) -> None:
@@ -253,7 +253,7 @@ def test_an_answer_cut_short_is_asked_for_again(proxy: s3.Proxy, s3_uri: str, wi
 def test_a_dripping_answer_is_given_up(
     proxy: s3.Proxy, s3_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(s3_stream, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(stream, "SLOW_SECONDS", 0.3)
     blobs = open_blobs(s3_uri)
     blobs.put("a", bytes(10_000))
     proxy.faults = [("GET", "drip")]

@@ -13,9 +13,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from orchestrator.runtime.buckets import uploads_in
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store import gc
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs, Entry
@@ -302,7 +302,7 @@ def test_a_publisher_that_looks_again_after_its_manifest_loses_nothing(tmp_path:
 PUBLISH = """
 import sys, time
 from orchestrator.store.artifacts import Artifact
-from orchestrator.runtime.stores import open_artifacts
+from orchestrator.runtime.open_store import open_artifacts
 store, key, pause = open_artifacts(sys.argv[1]), sys.argv[2], sys.argv[3]
 put = store.blobs.put
 def put_or_wait(name, data, **options):

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import botocore.exceptions as boto
 
-from orchestrator.runtime.buckets import credentials_source
 from orchestrator.runtime.doctor.findings import Finding, clock, fail, holding, ok, once, told, warn
-from orchestrator.runtime.s3 import S3Blobs, is_created, open_client
-from orchestrator.runtime.s3_faults import ABSENT, diagnosis, endpoint, name_of
+from orchestrator.runtime.s3.blobs import S3Blobs, is_created, open_client
+from orchestrator.runtime.s3.multipart import credentials_source
+from orchestrator.runtime.s3.retry import ABSENT, diagnosis, endpoint, name_of
 
 _FAULTS = (boto.ClientError, boto.BotoCoreError)
 _FIRST, _SECOND = b"first", b"second"

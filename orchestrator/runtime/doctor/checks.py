@@ -7,7 +7,7 @@ from functools import partial
 from orchestrator.runtime.doctor import cluster, machine, tracking
 from orchestrator.runtime.doctor.findings import Finding, run, warn
 from orchestrator.runtime.doctor.places import place
-from orchestrator.runtime.stores import NODE_CACHE
+from orchestrator.runtime.open_store import NODE_CACHE
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.runtime.asking import ANSWER_SECONDS, get, redact
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, is_loopback, ok, warn
+from orchestrator.runtime.http import ANSWER_SECONDS, get, redact
 
 VERSION_BYTES = 10_000  # of what the job server tells of itself
 JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, looking, and the start of the process

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Literal
 
-from orchestrator.runtime.asking import redact
+from orchestrator.runtime.http import redact
 
 LIMIT_SECONDS = 15.0
 GIB = 1 << 30

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, ok, room, warn
-from orchestrator.runtime.stores import NODE_CACHE
+from orchestrator.runtime.open_store import NODE_CACHE
 
 MINIMUM = {"ray": "2.60", "torch": "2.14", "mlflow": "3.17.2", "boto3": "1.44"}  # as in pyproject.toml
 PYTHON = (3, 11)

@@ -22,8 +22,8 @@ from orchestrator.runtime.doctor.findings import (
     told,
 )
 from orchestrator.runtime.doctor.machine import existing, free_bytes
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.gc import now_ms
 

@@ -7,10 +7,10 @@ from contextlib import closing
 from time import time_ns
 from urllib.parse import urlsplit
 
-from orchestrator.runtime.asking import get, redact
 from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, room, told, warn
 from orchestrator.runtime.doctor.machine import MINIMUM, existing, free_bytes, is_older
-from orchestrator.runtime.mlflow_check import (
+from orchestrator.runtime.http import get, redact
+from orchestrator.runtime.mlflow.check import (
     allow,
     base_address,
     check_tracking,

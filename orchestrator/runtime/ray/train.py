@@ -17,8 +17,8 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from orchestrator.runtime.pools import Pool
-from orchestrator.runtime.stores import open_artifacts, open_location
+from orchestrator.runtime.open_store import open_artifacts, open_location
+from orchestrator.runtime.ray.pools import Pool
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.stages.runner import build, use_profile
 from orchestrator.training.world import World

@@ -28,8 +28,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
-from orchestrator.runtime import mlflow_content as content
-from orchestrator.runtime import mlflow_views as pages
+from orchestrator.runtime.mlflow import encoding, views
 from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class OpenSweep:
 
     def ship(self, trial: TrialRecord) -> None:
         """Bring one trial; one that is there already costs no call."""
-        told = content.digest(trial)
+        told = encoding.digest(trial)
         child = self.children.get(trial.key)
         if child is not None and _is_complete(child, told):
             return
@@ -80,7 +79,7 @@ class OpenSweep:
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
         """Bring the report, write the saved views, close the parent run."""
         run_id = self.parent.info.run_id
-        told = content.report_digest(report, trials)
+        told = encoding.report_digest(report, trials)
         if self.parent.data.tags.get(DIGEST) != told:
             known = self.parent.data.metrics
             news = {
@@ -88,8 +87,8 @@ class OpenSweep:
                 for name, value in _sweep_metrics(self.sweep, report).items()
                 if known.get(name) != value
             }
-            metrics = [Metric(content.key(name), value, report.ended_ms, 0) for name, value in news.items()]
-            self._upload(run_id, content.report_files(self.sweep, report, trials))
+            metrics = [Metric(encoding.key(name), value, report.ended_ms, 0) for name, value in news.items()]
+            self._upload(run_id, encoding.report_files(self.sweep, report, trials))
             table = json.dumps([{"path": "tables/trials.json", "type": "table"}])
             tags = {"mlflow.note.content": report.note, "mlflow.loggedArtifacts": table} | self._views(trials)
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
@@ -114,23 +113,23 @@ class OpenSweep:
 
     def _views(self, trials: Sequence[TrialRecord]) -> dict[str, str]:
         """Write the saved views, which MLflow may refuse; return the tag with the links."""
-        shown = pages.Shown(
-            metrics=sorted({content.key(name) for trial in trials for name in trial.metrics}),
-            curves=sorted({content.key(curve.name) for trial in trials for curve in trial.curves}),
-            images=sorted({content.key(name) for trial in trials for name in trial.images}),
+        shown = views.Shown(
+            metrics=sorted({encoding.key(name) for trial in trials for name in trial.metrics}),
+            curves=sorted({encoding.key(curve.name) for trial in trials for curve in trial.curves}),
+            images=sorted({encoding.key(name) for trial in trials for name in trial.images}),
         )
-        views = pages.views(self.sweep, shown)
-        if not VERSION.startswith(pages.KNOWN_VERSIONS):
+        saved = views.views(self.sweep, shown)
+        if not VERSION.startswith(views.KNOWN_VERSIONS):
             logger.warning(
-                "saved views were made for MLflow %s, this is %s", pages.KNOWN_VERSIONS[-1], VERSION
+                "saved views were made for MLflow %s, this is %s", views.KNOWN_VERSIONS[-1], VERSION
             )
         try:
-            for view in views:
+            for view in saved:
                 self.client.set_experiment_tag(self.experiment_id, *view.tag(self.sweep.started_ms))
         except MlflowException as error:
             logger.warning("saved views were not written: %s", str(error).splitlines()[0])
         return {
-            LINKS: json.dumps(pages.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, views))
+            LINKS: json.dumps(views.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, saved))
         }
 
     def _open_parent(self) -> Run:
@@ -158,7 +157,7 @@ class OpenSweep:
         objective = {"inversion.objective": self.sweep.objective}
         return objective | {
             "mlflow.note.content": self.sweep.about,
-            "inversion.axes": axes[: content.MAX_TAG],
+            "inversion.axes": axes[: encoding.MAX_TAG],
         }
 
     def _list_children(self) -> dict[str, Run]:
@@ -188,24 +187,24 @@ class OpenSweep:
         run_id, base_ms = child.info.run_id, child.info.start_time
         if child.info.run_name != trial.name:
             self.client.update_run(run_id, name=trial.name)
-        for name in {"error", "failed_stage"} & child.data.tags.keys() - content.tags(trial).keys():
+        for name in {"error", "failed_stage"} & child.data.tags.keys() - encoding.tags(trial).keys():
             self.client.delete_tag(run_id, name)
-        params = [Param(name, value) for name, value in content.params(trial).items()]
-        metrics = [Metric(*point) for point in content.points(trial, base_ms)]
+        params = [Param(name, value) for name, value in encoding.params(trial).items()]
+        metrics = [Metric(*point) for point in encoding.points(trial, base_ms)]
         for entries in _batches(params, 100):
             self.client.log_batch(run_id, params=entries)
         for points in _batches(metrics, 1000):
             self.client.log_batch(run_id, metrics=points)
-        for marks in _batches(_run_tags(content.tags(trial)), 100):
+        for marks in _batches(_run_tags(encoding.tags(trial)), 100):
             self.client.log_batch(run_id, tags=marks)
         if trial.datasets:
             self.client.log_inputs(
                 run_id,
                 datasets=[
-                    _dataset_input(data.context, content.dataset_fields(data)) for data in trial.datasets
+                    _dataset_input(data.context, encoding.dataset_fields(data)) for data in trial.datasets
                 ],
             )
-        self._upload(run_id, content.picture_files(trial, run_id, base_ms))
+        self._upload(run_id, encoding.picture_files(trial, run_id, base_ms))
 
     def _upload(self, run_id: str, files: Mapping[str, bytes]) -> None:
         if not files:
@@ -254,7 +253,7 @@ def _experiment(client: MlflowClient, study: str, artifact_root: Path | None) ->
     """Return the id of the study's experiment, made or found."""
     found = client.get_experiment_by_name(study)
     if found is None:
-        folder = None if artifact_root is None else (artifact_root.absolute() / content.key(study)).as_uri()
+        folder = None if artifact_root is None else (artifact_root.absolute() / encoding.key(study)).as_uri()
         try:
             return str(client.create_experiment(study, artifact_location=folder))
         except MlflowException:
@@ -273,7 +272,7 @@ def _is_complete(child: Run, told: str) -> bool:
 
 def _agrees(child: Run, trial: TrialRecord) -> bool:
     """Say whether what the child shows is part of the record, for MLflow cannot take a number back."""
-    params, metrics = content.params(trial), content.latest(trial, child.info.start_time)
+    params, metrics = encoding.params(trial), encoding.latest(trial, child.info.start_time)
     return all(params.get(name) == value for name, value in child.data.params.items()) and all(
         _same(metrics.get(name), value) for name, value in child.data.metrics.items()
     )
@@ -299,7 +298,7 @@ def _dataset_input(context: str, fields: Mapping[str, str]) -> DatasetInput:
 
 
 def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(name, value[: content.MAX_TAG]) for name, value in tags.items()]
+    return [RunTag(name, value[: encoding.MAX_TAG]) for name, value in tags.items()]
 
 
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -12,8 +12,8 @@ from typing import Any
 from mlflow import MlflowClient
 
 from orchestrator.runtime.json_tracker import JsonTracker, read_trials
-from orchestrator.runtime.mlflow_shipping import ALIVE
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.runtime.mlflow.shipping import ALIVE
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.sweep.records import Tracker, TrialRecord
 from tests.runtime.samples import sample_report, sample_sweep
 

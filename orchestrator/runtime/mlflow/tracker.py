@@ -14,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from orchestrator.runtime.asking import redact
-from orchestrator.runtime.mlflow_check import set_environment, sqlite_path
+from orchestrator.runtime.http import redact
+from orchestrator.runtime.mlflow.check import set_environment, sqlite_path
 from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 if TYPE_CHECKING:
-    from orchestrator.runtime.mlflow_shipping import OpenSweep
+    from orchestrator.runtime.mlflow.shipping import OpenSweep
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class MlflowTracker:
 
     def _ship_all(self) -> None:
         shipping = importlib.import_module(
-            "orchestrator.runtime.mlflow_shipping"
+            "orchestrator.runtime.mlflow.shipping"
         )  # seconds: off the main thread
         self._try(shipping, None)
         while True:

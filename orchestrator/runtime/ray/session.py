@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
-from orchestrator.runtime.pools import Node, Pool, pool_of, shown, slots
+from orchestrator.runtime.ray.pools import Node, Pool, pool_of, shown, slots
 from orchestrator.stages.graph import VERSIONS, Profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.leases import LocalLeases
@@ -84,10 +84,10 @@ def ray_executor(
     is_ours = start_ray()
     import ray
 
-    from orchestrator.runtime.ray_groups import WorkerGroups, alive_nodes
-    from orchestrator.runtime.ray_leases import RayLeases
-    from orchestrator.runtime.ray_train import Service
-    from orchestrator.runtime.ray_tune import RayExecutor, scratch_folder, start_broker
+    from orchestrator.runtime.ray.groups import WorkerGroups, alive_nodes
+    from orchestrator.runtime.ray.leases import RayLeases
+    from orchestrator.runtime.ray.train import Service
+    from orchestrator.runtime.ray.tune import RayExecutor, scratch_folder, start_broker
 
     resources = study.resources
     pools = {stage: pool_of(resources, stage) for stage in VERSIONS}

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.datasets import Location
-from orchestrator.runtime.s3 import S3Blobs
+from orchestrator.runtime.s3.blobs import S3Blobs
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs

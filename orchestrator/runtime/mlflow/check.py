@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.runtime.asking import get, redact
+from orchestrator.runtime.http import get, redact
 
 SCHEMES = ("http", "https", "sqlite")
 

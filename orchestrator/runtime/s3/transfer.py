@@ -14,8 +14,8 @@ from typing import Any
 
 import botocore.exceptions as boto
 
-from orchestrator.runtime.s3_faults import ABSENT, ATTEMPTS, BROKEN, FAULTS, TAKEN, name_of, patiently
-from orchestrator.runtime.s3_stream import Stream
+from orchestrator.runtime.s3.retry import ABSENT, ATTEMPTS, BROKEN, FAULTS, TAKEN, name_of, patiently
+from orchestrator.runtime.s3.stream import Stream
 from orchestrator.store.blobs import blank
 
 _LOG = logging.getLogger(__name__)

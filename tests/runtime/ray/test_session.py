@@ -15,7 +15,7 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.artifacts import Artifacts
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
@@ -217,7 +217,7 @@ search:
 
 LEASES = """
 import sys, time, ray
-from orchestrator.runtime.ray_leases import RayLeases
+from orchestrator.runtime.ray.leases import RayLeases
 ray.init(log_to_driver=False)
 leases = RayLeases("s3://bucket/store")
 owner = sys.argv[1]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runtime.ray_broker import MAX_ATTEMPTS, Broker
+from orchestrator.runtime.ray.broker import MAX_ATTEMPTS, Broker
 
 STAGE = {"name": "target"}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runtime import mlflow_tracker
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.runtime.mlflow import tracker as module
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.sweep.records import TrialRecord
 from tests import servers
+from tests.runtime.mlflow.trackers import MlflowBench, expected, tell, wait_for
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
-from tests.runtime.trackers import MlflowBench, expected, tell, wait_for
 
 RECORD_SECONDS = 0.05
 REPEATS = "SELECT COUNT(*) AS number FROM metrics GROUP BY run_uuid, key, step"
@@ -57,7 +57,7 @@ def test_a_sweep_killed_three_times_is_replayed_without_a_trace(
     database, folder = Path(shutil.copy(mlflow_database, tmp_path / "mlflow.db")), tmp_path / "files"
     bench = MlflowBench(f"sqlite:///{database}", database, folder, folder)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["orchestrator.runtime.mlflow_shipping", __name__])
+    server.set_forkserver_preload(["orchestrator.runtime.mlflow.shipping", __name__])
     half_told: list[int] = []
     for number, moment in MOMENTS:
         child = server.Process(target=ship, args=(bench.uri, folder, "killed"))
@@ -93,7 +93,7 @@ def tell_timed(tracker: MlflowTracker, trials: Sequence[TrialRecord]) -> float:
 def test_a_server_that_comes_late_and_dies_in_between_gets_everything(
     mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow_tracker, "MAX_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "MAX_PAUSE_SECONDS", 0.5)
     database, trials, port = tmp_path / "mlflow.db", sample_trials(12), servers.free_port()
     shutil.copy(mlflow_database, database)
     bench = MlflowBench(f"http://127.0.0.1:{port}", database, tmp_path / "artifacts")

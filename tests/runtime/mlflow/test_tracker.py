@@ -9,12 +9,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from orchestrator.runtime.mlflow_check import check_tracking
-from orchestrator.runtime.mlflow_shipping import DEAD_MS
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
+from orchestrator.runtime.mlflow.check import check_tracking
+from orchestrator.runtime.mlflow.shipping import DEAD_MS
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.sweep.records import TrialRecord
+from tests.runtime.mlflow.trackers import Bench, JsonBench, MlflowBench, expected, tell, wait_for
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
-from tests.runtime.trackers import Bench, JsonBench, MlflowBench, expected, tell, wait_for
 
 OPEN: dict[str, Callable[[Path, str, Path, Path], Bench]] = {
     "json": lambda root, *_: JsonBench(root),

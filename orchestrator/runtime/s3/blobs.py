@@ -1,7 +1,7 @@
 """Byte objects in an S3 bucket, through boto3; any endpoint that knows conditional PUT (AWS_ENDPOINT_URL).
 
 Credentials come from boto3's own chain and are never kept here, so that an `S3Blobs` may be pickled to other
-processes. `s3_transfer` moves the bytes, `s3_faults` knows what to repeat.
+processes. `transfer` moves the bytes, `retry` knows what to repeat.
 """
 
 import os
@@ -17,7 +17,7 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
-from orchestrator.runtime.s3_faults import (
+from orchestrator.runtime.s3.retry import (
     ABSENT,
     ATTEMPTS,
     FAULTS,
@@ -31,7 +31,7 @@ from orchestrator.runtime.s3_faults import (
     named_endpoint,
     patiently,
 )
-from orchestrator.runtime.s3_transfer import Place, download, read, upload
+from orchestrator.runtime.s3.transfer import Place, download, read, upload
 from orchestrator.store.blobs import Entry, checked_name, checked_prefix
 
 _CONFIG = Config(

@@ -5,7 +5,7 @@ from typing import Any
 
 import boto3
 
-from orchestrator.runtime.s3 import S3Blobs, open_client
+from orchestrator.runtime.s3.blobs import S3Blobs, open_client
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.gc import Garbage
 

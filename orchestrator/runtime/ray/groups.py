@@ -19,8 +19,8 @@ from ray import PlacementGroupID
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from orchestrator.runtime.pools import Group, Node, Pool, decide, shown, slots
-from orchestrator.runtime.ray_train import Service, train
+from orchestrator.runtime.ray.pools import Group, Node, Pool, decide, shown, slots
+from orchestrator.runtime.ray.train import Service, train
 
 logger = logging.getLogger(__name__)
 

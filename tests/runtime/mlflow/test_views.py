@@ -11,12 +11,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestrator.runtime import mlflow_views
-from orchestrator.runtime.mlflow_tracker import MlflowTracker
-from orchestrator.runtime.mlflow_views import Shown, View, fragments, sweep_filter, views
+from orchestrator.runtime.mlflow import views as module
+from orchestrator.runtime.mlflow.tracker import MlflowTracker
+from orchestrator.runtime.mlflow.views import Shown, View, fragments, sweep_filter, views
 from orchestrator.sweep.records import SweepRecord
+from tests.runtime.mlflow.trackers import MlflowBench, tell
 from tests.runtime.samples import OBJECTIVE, sample_sweep, sample_trials
-from tests.runtime.trackers import MlflowBench, tell
 
 SHOWN = Shown(
     metrics=["inversion/mse_test", "inversion/ssim_test"],
@@ -60,7 +60,7 @@ def test_a_view_is_a_small_envelope_that_never_changes(shown: Shown) -> None:
 
 
 def test_a_view_that_mlflow_would_cut_off_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_views, "MAX_TAG", 500)
+    monkeypatch.setattr(module, "MAX_TAG", 500)
     assert views(with_seeds(), SHOWN) == []
 
 
@@ -121,7 +121,7 @@ def test_views_are_written_once_and_their_filter_finds_the_trials(
     tell(bench.tracker(), "viewed", [*trials, *sample_trials(3)[2:]])
     after = client.get_experiment_by_name("viewed")
     assert after.tags == before.tags
-    (text,) = [text for name, text in after.tags.items() if name.startswith(mlflow_views.TAG_PREFIX)]
+    (text,) = [text for name, text in after.tags.items() if name.startswith(module.TAG_PREFIX)]
     told = json.loads(json.loads(text)["state"])
     found = client.search_runs(
         [after.experiment_id], told["searchFilter"], order_by=[f"{told['orderByKey']} ASC"]

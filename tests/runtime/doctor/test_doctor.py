@@ -23,12 +23,12 @@ from orchestrator import __version__
 from orchestrator.runtime.doctor import bucket, cluster, findings, machine, nodes, tracking
 from orchestrator.runtime.doctor.findings import GIB, Finding, fail, ok, run, warn
 from orchestrator.runtime.doctor.places import place, probe, seen
-from orchestrator.runtime.stores import open_blobs
+from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, servers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SECRETS = (s3.CREDENTIALS["AWS_SECRET_ACCESS_KEY"], "hunter2")
 NAMES = ("INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 

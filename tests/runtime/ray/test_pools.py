@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.config.study import Resources
-from orchestrator.runtime.pools import (
+from orchestrator.runtime.ray.pools import (
     IDLE_SECONDS,
     STUCK_SECONDS,
     Group,

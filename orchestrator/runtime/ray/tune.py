@@ -19,9 +19,9 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.config.study import Asha
-from orchestrator.runtime.ray_broker import Broker
-from orchestrator.runtime.ray_leases import RayLeases
-from orchestrator.runtime.stores import open_artifacts
+from orchestrator.runtime.open_store import open_artifacts
+from orchestrator.runtime.ray.broker import Broker
+from orchestrator.runtime.ray.leases import RayLeases
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.sweep.trial import Edges, Outcome, Report, Source, Task, run_trial
 

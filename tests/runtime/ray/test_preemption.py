@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runtime.notice import ACTION_PATH, TOKEN_PATH, spot_seconds
+from orchestrator.runtime.ray.preemption import ACTION_PATH, TOKEN_PATH, spot_seconds
 from tests import servers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "session-token"
 
 

@@ -12,9 +12,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from orchestrator.runtime import s3_faults, s3_stream, s3_transfer
-from orchestrator.runtime.s3 import S3Blobs
-from orchestrator.runtime.s3_faults import StoreError
+from orchestrator.runtime.s3 import retry, stream, transfer
+from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.s3.retry import StoreError
 from tests import s3
 
 PART = 5 << 20  # the least that S3 takes for a part that is not the last
@@ -30,8 +30,8 @@ def client(s3_endpoint: str) -> Any:
 @pytest.fixture
 def blobs(proxy: s3.Proxy, client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Blobs:
     """Return an empty store, for which everything above one part is large."""
-    monkeypatch.setattr(s3_transfer, "PART_BYTES", PART)
-    monkeypatch.setattr(s3_transfer, "LARGE_BYTES", PART)
+    monkeypatch.setattr(transfer, "PART_BYTES", PART)
+    monkeypatch.setattr(transfer, "LARGE_BYTES", PART)
     bucket = "bucket-" + os.urandom(6).hex()
     client.create_bucket(Bucket=bucket)
     return S3Blobs(bucket, "")
@@ -41,13 +41,13 @@ def blobs(proxy: s3.Proxy, client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Bl
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what fails fail after five attempts without pauses."""
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(s3_faults, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.0)
 
 
 def help_at_once(monkeypatch: pytest.MonkeyPatch, *, wanted: bool = True) -> None:
     """Let every stream count as slow, or none."""
-    monkeypatch.setattr(s3_stream, "MOMENT_SECONDS", 0.0)
-    monkeypatch.setattr(s3_stream, "FAST_BYTES_PER_SECOND", 1e15 if wanted else 0.0)
+    monkeypatch.setattr(stream, "MOMENT_SECONDS", 0.0)
+    monkeypatch.setattr(stream, "FAST_BYTES_PER_SECOND", 1e15 if wanted else 0.0)
 
 
 def ranges(proxy: s3.Proxy) -> list[str]:
@@ -111,7 +111,7 @@ def test_a_slow_stream_gets_help_for_the_parts_it_has_not_begun(proxy: s3.Proxy,
 def test_each_range_is_repeated_on_its_own(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(s3_stream, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(stream, "SLOW_SECONDS", 0.3)
     blobs.put("a", DATA)
     proxy.asked.clear()
     proxy.faults = [("GET", "slow"), ("GET", fault), ("GET", fault)]
@@ -289,7 +289,7 @@ def test_thirty_seconds_without_the_endpoint_are_survived(
 def test_an_endpoint_that_stays_away_is_one_line(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_faults, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.5)
     proxy.fail("reset", 600)
     started = time.monotonic()
     with pytest.raises(StoreError) as caught:
@@ -317,7 +317,7 @@ def test_what_repeating_cannot_help_is_told_at_once(proxy: s3.Proxy, blobs: S3Bl
 def test_an_object_that_comes_too_slowly_is_given_up(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_transfer, "_GET_SECONDS", 0.5)
+    monkeypatch.setattr(transfer, "_GET_SECONDS", 0.5)
     blobs.put("a", bytes(10_000))
     proxy.faults = [("GET", "drip")] * 100
     started = time.monotonic()
