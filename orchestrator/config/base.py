@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -13,10 +13,39 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Intensity = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+NO_VALUE = object()
+"""Stands for the value of a refusal whose field has none to show."""
+
+
+class Refused(ValueError):
+    """An input that cannot be used: one line with the field, its value, the rule and the way out.
+
+    `field` is a dotted path (`release.truncation`) or an option (`--store`), `rule` a clause that follows
+    "field=value", such as "must lie in 1..target.classes=530", `way_out` an imperative without its full stop.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, way_out: str) -> None:
+        super().__init__(field, value, rule, way_out)
+        self.field, self.value, self.rule, self.way_out = field, value, rule, way_out
+
+    def __str__(self) -> str:
+        shown = "" if self.value is NO_VALUE else f"={self.value}"
+        return f"{self.field}{shown} {self.rule}; {self.way_out}."
+
+    def under(self, section: str) -> Self:
+        """Return the same refusal with the field's path below a section."""
+        return type(self)(f"{section}.{self.field}", self.value, self.rule, self.way_out)
+
+
 class Spec(BaseModel):
     """A frozen record that refuses unknown fields; its canonical JSON enters stage keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def but(self, **changes: object) -> Self:
+        """Return a copy with fields replaced, validated like any other; raise `ValidationError`."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate({**kept, **changes})
 
 
 class Model(Spec):
