@@ -109,11 +109,11 @@ def parameterised(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def layer_thirds(network: Classifier) -> tuple[int, int]:
-    """Return `network.thirds` counted in layers instead of blocks, as `Profile.early_share` takes it."""
+    """Return `network.layer_groups` in layers instead of blocks, as `Profile.early_share` takes it."""
     blocks = [name for name, _ in network.blocks.named_children()]
     paths = [path.split(".") for path in parameterised(network)]
     places = [blocks.index(path[1]) for path in paths if path[0] == "blocks"]
-    first, middle = (sum(place < end for place in places) for end in network.thirds)
+    first, middle = (sum(place < end for place in places) for end in network.layer_groups)
     return first, middle
 
 

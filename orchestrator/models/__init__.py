@@ -94,10 +94,10 @@ def build_inverter(
 def prepend(network: Classifier, name: str, block: nn.Module) -> None:
     """Put a block without parameters before all others."""
     network.blocks = nn.Sequential(OrderedDict([(name, block), *network.blocks.named_children()]))
-    network.cuts = {cut: place + 1 for cut, place in network.cuts.items()}
-    network.taps = tuple(place + 1 for place in network.taps)
-    first, middle = network.thirds
-    network.thirds = (first + 1, middle + 1)
+    network.cut_points = {cut: place + 1 for cut, place in network.cut_points.items()}
+    network.hidden_taps = tuple(place + 1 for place in network.hidden_taps)
+    first, middle = network.layer_groups
+    network.layer_groups = (first + 1, middle + 1)
     network.released = {
         name: range(blocks.start + 1, blocks.stop + 1) for name, blocks in network.released.items()
     }

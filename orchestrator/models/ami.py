@@ -36,8 +36,8 @@ class AmiClassifier(Classifier):
         hidden = HIDDEN_PER_CLASS * classes
         self.blocks = nn.Sequential(*(_down(before, after) for before, after in pairwise(counts)))
         last = len(self.blocks)
-        self.cuts = {f"block{place}": place for place in range(1, last + 1)}
-        self.thirds, self.taps = (last // 3, last - 1), tuple(self.cuts.values())
+        self.cut_points = {f"block{place}": place for place in range(1, last + 1)}
+        self.layer_groups, self.hidden_taps = (last // 3, last - 1), tuple(self.cut_points.values())
         self.num_features = counts[-1] * 4 * 4
         # No activation between the two linear layers, as released.
         self.head = nn.Sequential(

@@ -20,17 +20,17 @@ class Classifier(nn.Module):
     num_features: int
     """Numbers in the features of one image."""
 
-    cuts: Mapping[str, int]
+    cut_points: Mapping[str, int]
     """Cut point -> how many leading blocks are frozen at it, early to late."""
 
-    thirds: tuple[int, int]
+    layer_groups: tuple[int, int]
     """(a, b): first layers are blocks[:a], middle ones blocks[a:b], last ones blocks[b:] and the head
     (TL-DMI, supplement B.2)."""
 
     released: Mapping[str, range] = {}
     """Budgets of released code that freeze no leading part: name -> places of the frozen blocks."""
 
-    taps: tuple[int, ...]
+    hidden_taps: tuple[int, ...]
     """After how many blocks a hidden representation is taken (BiDO)."""
 
     renamed: Mapping[str, str] = {}
@@ -70,7 +70,7 @@ class Classifier(nn.Module):
         hidden, flow = [], images
         for place, block in enumerate(self.blocks, start=1):
             flow = block(flow)
-            if place in self.taps:
+            if place in self.hidden_taps:
                 hidden.append(flow)
         return self.head(flow), hidden
 

@@ -3,7 +3,7 @@
 A budget is `full`; a cut point's name, which freezes everything up to and including it; |theta_C| in millions
 or as a percentage of |theta_T|, which means the cut point that comes within 5 %; or a layer set (supplement
 B.2): `last` trains the last layers only, `first` and `middle` train these as well. Each classifier says where
-its cut points and layer sets are (`Classifier.cuts`, `Classifier.thirds`).
+its cut points and layer sets are (`Classifier.cut_points`, `Classifier.layer_groups`).
 """
 
 from dataclasses import dataclass
@@ -70,17 +70,17 @@ def frozen_blocks(network: Classifier, budget: str) -> range:
     """Return the places of the blocks that a budget, given by name, freezes."""
     if budget == FULL:
         return range(0)
-    if budget in network.cuts:
-        return range(network.cuts[budget])
+    if budget in network.cut_points:
+        return range(network.cut_points[budget])
     if budget in network.released:
         return network.released[budget]
-    first, middle = network.thirds
+    first, middle = network.layer_groups
     sets = {"first": range(first, middle), "middle": range(first), "last": range(middle)}
     if budget not in sets:
         raise ValueError(
             f"target.budget={budget} is no cut point of this classifier; choose {FULL}, "
-            f"{', '.join([*network.cuts, *network.released])}, a layer set ({', '.join(LAYER_SETS)}), or "
-            "|theta_C| in millions or as a percentage of |theta_T|."
+            f"{', '.join([*network.cut_points, *network.released])}, a layer set ({', '.join(LAYER_SETS)}), "
+            "or |theta_C| in millions or as a percentage of |theta_T|."
         )
     return sets[budget]
 
@@ -96,7 +96,7 @@ def resolve_budget(
     wanted = _wanted(budget, counts[FULL])
     if wanted is None:
         blocks = frozen_blocks(network, str(budget))
-        same = (cut for cut, num_blocks in network.cuts.items() if range(num_blocks) == blocks)
+        same = (cut for cut, num_blocks in network.cut_points.items() if range(num_blocks) == blocks)
         return FULL if not blocks else next(same, str(budget))
     nearest = sorted(counts, key=lambda cut: abs(counts[cut] - wanted))
     if abs(counts[nearest[0]] - wanted) > TOLERANCE * wanted:
@@ -119,7 +119,7 @@ def budget_counts(network: Classifier) -> dict[str, int]:
     """Return |theta_C| of `full` and of each cut point, early to late."""
     trainable = [sum(p.numel() for p in trainable_parameters(block)) for block in network.blocks]
     total = sum(parameter.numel() for parameter in trainable_parameters(network))
-    return {FULL: total} | {cut: total - sum(trainable[:place]) for cut, place in network.cuts.items()}
+    return {FULL: total} | {cut: total - sum(trainable[:place]) for cut, place in network.cut_points.items()}
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -43,15 +43,15 @@ class Ir(Classifier):
         counts = [scaled(count, width) for count in CHANNELS]
         parts: OrderedDict[str, nn.Module] = OrderedDict(input=_input(channels, counts[0]))
         parts |= {f"unit{place}": unit for place, unit in enumerate(_units(self.stages, counts))}
-        self.cuts = {name: end for end, name in enumerate(parts, start=1)}
+        self.cut_points = {name: end for end, name in enumerate(parts, start=1)}
         parts["output"] = _embedding(counts[-1], image_size // 16)
         self.blocks = nn.Sequential(parts)
         self.num_features = counts[-1]
         self.head = nn.Linear(self.num_features, classes)
         ends = [1 + units for units in accumulate(self.stages)]
         # The paper gives no sets for these networks; by stages they are nearest to its thirds of VGG16.
-        self.thirds = ends[1], ends[2]
-        self.taps = (*ends, len(self.blocks))
+        self.layer_groups = ends[1], ends[2]
+        self.hidden_taps = (*ends, len(self.blocks))
         self.renamed = _public_names(sum(self.stages))
         if self.last_frozen is not None:
             self.released = {f"units0-{self.last_frozen}": range(1, self.last_frozen + 2)}

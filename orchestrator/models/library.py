@@ -33,9 +33,9 @@ class ResNet(Classifier):
         self.blocks, self.head, self.renamed = _taken_apart(network, RESNET_STAGES)
         self.num_features = self.head.in_features
         firsts = {"stem": "conv1"} | {stage: f"{stage}_0" for stage in RESNET_STAGES}
-        self.cuts = _cuts(self.blocks, firsts, after="avgpool")
-        self.thirds = self.cuts["layer2"], self.cuts["layer3"]
-        self.taps = tuple(self.cuts[stage] for stage in RESNET_STAGES)
+        self.cut_points = _cut_points(self.blocks, firsts, after="avgpool")
+        self.layer_groups = self.cut_points["layer2"], self.cut_points["layer3"]
+        self.hidden_taps = tuple(self.cut_points[stage] for stage in RESNET_STAGES)
 
 
 class ResNet18(ResNet):
@@ -78,9 +78,10 @@ class ResNeSt101(Classifier):
         self.num_features = self.head.in_features
         units = [name for name, _ in self.blocks.named_children() if name.startswith(RESNET_STAGES)]
         firsts = {"stem": "conv1"} | {unit: unit for unit in units}
-        self.cuts = _cuts(self.blocks, firsts, after="global_pool")
-        self.thirds = self.cuts["layer2_3"], self.cuts["layer3_22"]
-        self.taps = tuple(self.cuts[unit] for unit in ("layer1_2", "layer2_3", "layer3_22", "layer4_2"))
+        self.cut_points = _cut_points(self.blocks, firsts, after="global_pool")
+        self.layer_groups = self.cut_points["layer2_3"], self.cut_points["layer3_22"]
+        ends = ("layer1_2", "layer2_3", "layer3_22", "layer4_2")
+        self.hidden_taps = tuple(self.cut_points[unit] for unit in ends)
 
 
 class MaxVitT(Classifier):
@@ -103,9 +104,9 @@ class MaxVitT(Classifier):
         self.blocks, self.head, self.renamed = _taken_apart(network, ("blocks", "classifier"))
         self.num_features = self.head.in_features
         firsts = {"stem": "stem"} | {f"block{place}": f"blocks_{place}" for place in range(4)}
-        self.cuts = _cuts(self.blocks, firsts, after="classifier_0")
-        self.thirds = self.cuts["block1"], self.cuts["block2"]
-        self.taps = tuple(self.cuts[f"block{place}"] for place in range(4))
+        self.cut_points = _cut_points(self.blocks, firsts, after="classifier_0")
+        self.layer_groups = self.cut_points["block1"], self.cut_points["block2"]
+        self.hidden_taps = tuple(self.cut_points[f"block{place}"] for place in range(4))
 
 
 class InceptionV3(Classifier):
@@ -125,9 +126,9 @@ class InceptionV3(Classifier):
         self.blocks, self.head, self.renamed = _taken_apart(network)
         self.num_features = self.head.in_features
         firsts = {name: name for name, block in self.blocks.named_children() if list(block.parameters())}
-        self.cuts = _cuts(self.blocks, firsts, after="avgpool")
-        self.thirds = self.cuts["Mixed_5d"], self.cuts["Mixed_6e"]
-        self.taps = tuple(self.cuts[name] for name in ("Mixed_5d", "Mixed_6e", "Mixed_7c"))
+        self.cut_points = _cut_points(self.blocks, firsts, after="avgpool")
+        self.layer_groups = self.cut_points["Mixed_5d"], self.cut_points["Mixed_6e"]
+        self.hidden_taps = tuple(self.cut_points[name] for name in ("Mixed_5d", "Mixed_6e", "Mixed_7c"))
 
 
 def _taken_apart(
@@ -151,8 +152,8 @@ def _taken_apart(
     return blocks, head, names | {f"{head_name}.": "head."}
 
 
-def _cuts(blocks: nn.Sequential, firsts: Mapping[str, str], *, after: str) -> dict[str, int]:
-    """Place the cuts, given the first block of each and the block `after` the last one's.
+def _cut_points(blocks: nn.Sequential, firsts: Mapping[str, str], *, after: str) -> dict[str, int]:
+    """Place the cut points, given the first block of each and the block `after` the last one's.
 
     A cut ends where the next one begins: layers without parameters belong to what comes before them.
     """

@@ -48,11 +48,12 @@ class Vgg16(Classifier):
         # A cut ends where the next convolution begins, so that a pooling belongs to the one before it.
         begins = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
         ends = [end for _, end in pairwise([*begins, len(layers)])]
-        self.cuts = dict(zip(CONVOLUTIONS, ends, strict=True))
+        self.cut_points = dict(zip(CONVOLUTIONS, ends, strict=True))
         # The paper does not print its sets; this reading gives 1.74 M first and 5.90 M middle parameters.
-        self.thirds = self.cuts["conv3_3"], self.cuts["conv4_3"]
+        self.layer_groups = self.cut_points["conv3_3"], self.cut_points["conv4_3"]
         pools = [place for place, layer in enumerate(layers, start=1) if isinstance(layer, nn.MaxPool2d)]
-        self.taps = (*pools[:-1], len(self.blocks))  # released BiDO: the fifth stage's after the batch norm
+        # As in released BiDO, the fifth stage's is taken after the batch norm.
+        self.hidden_taps = (*pools[:-1], len(self.blocks))
 
 
 def _norm_without_shift(features: int) -> nn.BatchNorm1d:

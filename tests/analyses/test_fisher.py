@@ -338,7 +338,7 @@ def test_shares() -> None:
 def test_thirds_are_counted_in_layers() -> None:
     """Three blocks of one convolution each, then a head of two linear layers: thirds (1, 2) of the blocks."""
     network = real()
-    assert fisher.layer_thirds(network) == network.thirds == (1, 2)
+    assert fisher.layer_thirds(network) == network.layer_groups == (1, 2)
     first = network.blocks[0]
     assert isinstance(first, nn.Sequential)
     first.append(nn.Conv2d(4, 4, 1))

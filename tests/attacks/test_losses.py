@@ -47,7 +47,7 @@ class MeanFeatures(Classifier):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.cuts = {}
+        self.cut_points = {}
         self.weight = nn.Parameter(torch.tensor(weight))
 
     def features(self, images: Tensor) -> Tensor:

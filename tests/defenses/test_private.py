@@ -50,7 +50,8 @@ class Mixed(Classifier):
                 flat=nn.Sequential(nn.Flatten(), nn.LayerNorm(128), nn.Linear(128, 12), nn.BatchNorm1d(12)),
             )
         )
-        self.cuts, self.thirds, self.taps = {"first": 1, "strided": 2}, (1, 2), (1, 2, 3, 4)
+        self.cut_points = {"first": 1, "strided": 2}
+        self.layer_groups, self.hidden_taps = (1, 2), (1, 2, 3, 4)
         self.num_features = 12
         self.head = nn.Linear(12, 3)
 

@@ -29,7 +29,7 @@ def train_a_step(network: Classifier) -> None:
 
 
 def test_cut_points_run_from_early_to_late() -> None:
-    assert small().cuts == {"block1": 1, "block2": 2, "block3": 3}
+    assert small().cut_points == {"block1": 1, "block2": 2, "block3": 3}
 
 
 def test_budgets_count_trainable_parameters() -> None:

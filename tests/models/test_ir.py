@@ -100,7 +100,7 @@ def test_hidden_representations_end_the_stages_and_the_last_is_the_embedding() -
 def test_thirds_are_two_stages_one_stage_and_the_rest(build: type[Ir]) -> None:
     network = meta(build)
     counts = [sum(network.stages[:2]), sum(network.stages[:3])]
-    assert network.thirds == (1 + counts[0], 1 + counts[1])
+    assert network.layer_groups == (1 + counts[0], 1 + counts[1])
 
 
 def test_names_do_not_depend_on_width() -> None:

@@ -91,7 +91,7 @@ def test_every_cut_freezes_more_than_the_one_before(build: type[Classifier], cut
 
 @pytest.mark.parametrize("build", SIZES)
 def test_layer_sets_split_the_network(build: type[Classifier]) -> None:
-    first, middle = meta(build).thirds
+    first, middle = meta(build).layer_groups
     trainable = {budget: freeze(meta(build), budget).trainable for budget in ("first", "middle", "last")}
     assert 0 < first < middle
     assert 0 < trainable["last"] < min(trainable["first"], trainable["middle"])
@@ -127,7 +127,7 @@ def test_chain_computes_what_the_library_does(
     assert torch.equal(logits, expected)
     assert torch.equal(network.head(features), expected)
     assert features.shape == (2, network.num_features)
-    assert len(hidden) == len(network.taps)
+    assert len(hidden) == len(network.hidden_taps)
 
 
 def _randomise_norms(network: nn.Module) -> None:

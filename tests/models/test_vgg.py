@@ -50,14 +50,14 @@ def test_every_cut_freezes_more_than_the_one_before() -> None:
 )
 def test_cut_ends_after_activation_and_pooling(cut: str, features_index: int) -> None:
     network = meta()
-    assert network.cuts[cut] == features_index + 1
+    assert network.cut_points[cut] == features_index + 1
     last = network.blocks[features_index]
     assert isinstance(last, nn.MaxPool2d if features_index in {23, 33, 43} else nn.ReLU)
 
 
 def test_first_and_middle_layers_are_those_of_the_layer_set_study() -> None:
     network = meta()
-    first, middle = network.thirds
+    first, middle = network.layer_groups
     sizes = [
         sum(parameter.numel() for parameter in layers.parameters())
         for layers in (network.blocks[:first], network.blocks[first:middle])

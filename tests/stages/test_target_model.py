@@ -118,7 +118,7 @@ def test_the_set_of_first_layers_leaves_the_middle_alone(store: Store) -> None:
     public = store.state(spec, "pretrain")
     frozen, trained = parts(spec, store.state(spec))
     model = network(spec)
-    first, middle = model.thirds
+    first, middle = model.layer_groups
     names = [f"blocks.{name}." for name, _ in model.blocks.named_children()]
     assert {name for name in frozen if name.startswith(tuple(names[first:middle]))} == set(frozen)
     assert all(torch.equal(tensor, public[name]) for name, tensor in frozen.items())
