@@ -5,6 +5,7 @@ sub-specs, so a field belongs in one exactly when it changes numbers. Names (dat
 plain strings: they are resolved when the stages are planned.
 """
 
+from orchestrator.config.attack_spec import AttackSpec, Surrogate
 from orchestrator.config.attacks import (
     ATTACK_SPECS,
     Attack,
@@ -13,7 +14,6 @@ from orchestrator.config.attacks import (
     Losses,
     MiaAttack,
     OptimizationAttack,
-    Surrogate,
     attack_name,
 )
 from orchestrator.config.base import Model, Recipe, Seed, Spec
@@ -27,6 +27,7 @@ from orchestrator.config.trial import TrialSpec
 __all__ = [
     "ATTACK_SPECS",
     "Attack",
+    "AttackSpec",
     "Auxiliary",
     "Bido",
     "Data",

@@ -1,24 +1,28 @@
-"""What the adversary does, by name: each attack has settings of its own. Part of `spec`."""
+"""Attacks: the settings of each, and its traits, which planning and validation go by.
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+An attack is added here: a class with traits, named in `ATTACK_SPECS`. One that searches images has its
+function `invert` in `orchestrator/attacks/<name>.py`.
+"""
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, Union, get_args
 
-from orchestrator.config.base import Intensity, Model, Recipe, Seed, Share, Spec, Weight
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    PositiveInt,
+    SerializeAsAny,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
 
-
-class Surrogate(Spec):
-    """The adversary's own classifier, trained on the victim's answers to auxiliary images."""
-
-    model: Model
-    """A classifier of `models.CLASSIFIERS`."""
-
-    recipe: Recipe = Recipe()
-    """Training on (auxiliary image, released scores) pairs."""
-
-    seed: Seed = 0
-    """Of weights, order and held-out images."""
+from orchestrator.config.attack_spec import BOTH_TASKS, AttackSpec, Surrogate
+from orchestrator.config.base import Intensity, Model, Recipe, Refused, Seed, Share, Spec, Weight
+from orchestrator.config.release import Release
 
 
 class Losses(Spec):
@@ -46,8 +50,14 @@ class Losses(Spec):
         return self
 
 
-class InverterAttack(Spec):
-    """AMI's inversion model G, trained on auxiliary images to undo the victim (section IV). Black-box."""
+class InverterAttack(AttackSpec):
+    """AMI's inversion model G, trained on auxiliary images to undo F (section IV). Black-box."""
+
+    access = "scores"
+    tasks = BOTH_TASKS
+    leaves = "inverter"
+    owns_images = queries_target = reports_epochs = True
+    profile = "inverter"
 
     name: Literal["inverter"] = "inverter"
     """How studies call this attack; it may be left out."""
@@ -80,6 +90,36 @@ class InverterAttack(Spec):
     seed: Seed = 0
     """Of weights, order and held-out images."""
 
+    @property
+    def classifiers(self) -> Mapping[str, Model]:
+        """The surrogate, used or not."""
+        named = self.losses.surrogate
+        return {} if named is None else {"attack.losses.surrogate.model": named.model}
+
+    @property
+    def surrogate(self) -> Surrogate | None:
+        """The classifier whose features a loss compares."""
+        return self.losses.surrogate if self.losses.features else None
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether the adversarial loss is on."""
+        return self.losses.adversarial > 0.0
+
+    @property
+    def selects_on_target(self) -> bool:
+        """Whether the epoch is the best on the target's training images."""
+        return self.selection == "victim-train"
+
+    def canonical(self) -> Self:
+        """Leave out a surrogate that no loss uses."""
+        return self.but(losses=self.losses.but(surrogate=self.surrogate))
+
+    def made_from(self, release: Release) -> tuple[Self, Release]:
+        """Unaligned, G never sees the release, so all truncations share one training; alignment is in the
+        release, so a full release has one inverter, aligned or not."""
+        return self.but(align=True), release if self.align else Release()
+
     @model_validator(mode="after")
     def _learns_from_scores(self) -> Self:
         if self.recipe.augmentation != "none":
@@ -90,9 +130,20 @@ class InverterAttack(Spec):
         return self
 
 
-class JointAttack(Spec):
+class JointAttack(AttackSpec):
     """AMI's malicious developer: trains F and G together on F's training images by `target.recipe`
     (section IV-C, equation 11). F pays with accuracy."""
+
+    access = "training"
+    tasks = BOTH_TASKS
+    leaves = "inverter"
+    trains_target = True
+    profile = "inverter"
+    cannot_use = MappingProxyType(
+        {
+            "labels_only": "passes no gradient to the classifier, so attack.name=joint has nothing to train",
+        }
+    )
 
     name: Literal["joint"]
     """How studies call this attack."""
@@ -122,9 +173,14 @@ class JointAttack(Spec):
     """Of G's first weights; F's, the order and the held-out images go by `target.seed`."""
 
 
-class MiaAttack(Spec):
+class MiaAttack(AttackSpec):
     """Model inversion of Fredrikson et al. (2015): one image for a class, by gradient descent on the cost
     1 - F(x)_y from one start. White-box."""
+
+    access = "gradients"
+    tasks = frozenset({"class-inference"})
+    leaves = "images"
+    profile = "updates"
 
     name: Literal["mia"]
     """How studies call this attack."""
@@ -160,10 +216,27 @@ class MiaAttack(Spec):
     seed: Seed = 0
     """Draws the noise."""
 
+    def check_profile(self) -> None:
+        """Raise `Refused` if images are processed between updates."""
+        if self.process != "none":
+            raise Refused(
+                "attack.process",
+                self.process,
+                "is no part of the update that evaluation.fisher differentiates",
+                "use none or leave the analysis out",
+            )
 
-class OptimizationAttack(Spec):
+
+class OptimizationAttack(AttackSpec):
     """Optimisation-based inversion of a given prediction (AMI, equations 4 and 5): the image whose scores
     come closest, under hand-made image priors. White-box."""
+
+    access = "gradients"
+    tasks = BOTH_TASKS
+    leaves = "images"
+    cannot_use = MappingProxyType(
+        {"renormalised": "hides the sum of the kept scores, which attack.name=optimization fits"}
+    )
 
     name: Literal["optimization"]
     """How studies call this attack."""
@@ -214,25 +287,40 @@ class OptimizationAttack(Spec):
     """Draws noise and jitter."""
 
 
+ATTACK_SPECS: dict[str, type[AttackSpec]] = {
+    get_args(one.model_fields["name"].annotation)[0]: one
+    for one in (InverterAttack, JointAttack, MiaAttack, OptimizationAttack)
+}
+"""Attack by name -> its settings: the one list of attacks."""
+
+
 def attack_name(value: Any) -> str | None:
     """Return which attack a raw or finished spec is; the inverter where no name is given."""
     name = value.get("name", "inverter") if isinstance(value, Mapping) else getattr(value, "name", None)
     return name if isinstance(name, str) else None
 
 
-Attack = Annotated[
-    Annotated[InverterAttack, Tag("inverter")]
-    | Annotated[JointAttack, Tag("joint")]
-    | Annotated[MiaAttack, Tag("mia")]
-    | Annotated[OptimizationAttack, Tag("optimization")],
-    Discriminator(attack_name),
-]
-"""What the adversary does, by name."""
+def _validated(value: Any) -> AttackSpec:
+    """Return the attack of `ATTACK_SPECS` that a value is; raise `ValidationError`."""
+    return _adapter(tuple(ATTACK_SPECS.items())).validate_python(value)
 
-ATTACK_SPECS: Mapping[str, type[Spec]] = {
-    "inverter": InverterAttack,
-    "joint": JointAttack,
-    "mia": MiaAttack,
-    "optimization": OptimizationAttack,
-}
-"""The settings of each attack."""
+
+@functools.cache
+def _adapter(attacks: tuple[tuple[str, type[AttackSpec]], ...]) -> TypeAdapter[AttackSpec]:
+    tagged: Any = tuple(Annotated[one, Tag(name)] for name, one in attacks)
+    union: Any = Union[tagged]  # noqa: UP007 - of as many as there are
+    return TypeAdapter(Annotated[union, Discriminator(attack_name)])
+
+
+Attack = Annotated[
+    SerializeAsAny[AttackSpec],
+    PlainValidator(_validated, json_schema_input_type=Union[tuple(ATTACK_SPECS.values())]),  # noqa: UP007
+]
+"""What the adversary does, by name: a member of `ATTACK_SPECS`."""
+
+
+def alternatives(attack: AttackSpec, suits: Callable[[type[AttackSpec]], bool]) -> str:
+    """Return the attacks with as much access as `attack` that suit, else all that suit, as a way out."""
+    suited = {name: one for name, one in ATTACK_SPECS.items() if suits(one)}
+    alike = [name for name, one in suited.items() if one.access == attack.access]
+    return f"attack.name={' or '.join(alike or suited)}"

@@ -4,17 +4,24 @@ Every stage key is a digest of whole sub-specs of this file, so a field belongs 
 numbers. Names (datasets, models, attacks) are plain strings: they are resolved when the plan is made.
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import model_validator
 
-from orchestrator.config.attacks import Attack, JointAttack, MiaAttack, OptimizationAttack
-from orchestrator.config.base import Spec
+from orchestrator.config.attack_spec import Task
+from orchestrator.config.attacks import Attack, alternatives
+from orchestrator.config.base import NO_VALUE, Refused, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Defense
 from orchestrator.config.evaluation import Evaluation, Judge
 from orchestrator.config.release import Release
 from orchestrator.config.target import Target
+
+IMAGE_FOR: Mapping[Task, str] = {"reconstruction": "prediction", "class-inference": "class"}
+"""What an attack makes an image for."""
+RELEASED_INSTEAD = {"labels_only": "scores", "renormalised": "them as they are"}
+"""What to release where an attack cannot use a switch of the release."""
 
 
 class TrialSpec(Spec):
@@ -45,14 +52,19 @@ class TrialSpec(Spec):
     def _releases_what_the_target_has(self) -> Self:
         k, m = self.target.classes, self.release.truncation
         if m is not None and m > k:
-            raise ValueError(
-                f"release.truncation={m} must lie in 1..target.classes={k}; use null to release every score."
+            raise Refused(
+                "release.truncation",
+                m,
+                f"must lie in 1..target.classes={k}",
+                "use null to release every score",
             )
         pool = self.data.class_pool
         if pool is not None and k > pool:
-            raise ValueError(
-                f"target.classes={k} must lie in 1..data.class_pool={pool}; "
-                "enlarge the pool or lower target.classes."
+            raise Refused(
+                "target.classes",
+                k,
+                f"must lie in 1..data.class_pool={pool}",
+                "enlarge the pool or lower target.classes",
             )
         return self
 
@@ -61,54 +73,72 @@ class TrialSpec(Spec):
         fisher, attack = self.evaluation.fisher, self.attack
         if fisher is None:
             return self
-        if isinstance(attack, OptimizationAttack):
-            raise ValueError(
-                "evaluation.fisher differentiates an inverter or the last update of a descent, but "
-                "attack.name=optimization is neither here; use null or attack.name=mia."
+        if attack.profile is None:
+            others = alternatives(attack, lambda other: other.profile is not None)
+            raise Refused(
+                "evaluation.fisher",
+                NO_VALUE,
+                f"differentiates an inverter or the last update of a descent, but attack.name={attack.name} "
+                "is neither here",
+                f"use null or {others}",
             )
-        if isinstance(attack, MiaAttack) and attack.process != "none":
-            raise ValueError(
-                f"attack.process={attack.process} is no part of the update that evaluation.fisher "
-                "differentiates; use none or leave the analysis out."
-            )
-        if not isinstance(attack, MiaAttack) and self.release.labels_only:
-            raise ValueError(
-                "release.labels_only=true leaves evaluation.fisher nothing to differentiate; release scores "
-                "or leave the analysis out."
+        attack.check_profile()
+        if attack.profile == "inverter" and self.release.labels_only:
+            raise Refused(
+                "release.labels_only",
+                "true",
+                "leaves evaluation.fisher nothing to differentiate",
+                "release scores or leave the analysis out",
             )
         for kind in ("vgg", "alex"):
             if f"lpips-{kind}" in fisher.distances and getattr(self.evaluation.networks, kind) is None:
-                raise ValueError(
-                    f"evaluation.fisher.distances has lpips-{kind}, which needs evaluation.networks.{kind}; "
-                    "name staged weights there or leave the distance out."
+                raise Refused(
+                    "evaluation.fisher.distances",
+                    NO_VALUE,
+                    f"has lpips-{kind}, which needs evaluation.networks.{kind}",
+                    "name staged weights there or leave the distance out",
                 )
         return self
 
     @model_validator(mode="after")
-    def _attack_can_use_what_it_gets(self) -> Self:
-        if isinstance(self.attack, JointAttack) and self.target.defense != Defense():
-            raise ValueError(
-                "target.defense protects from others, but with attack.name=joint the developer is the "
-                "adversary; leave the defense out or choose another attack."
+    def _developers_defend_from_others(self) -> Self:
+        target, name = self.target, self.attack.name
+        if not self.attack.trains_target:
+            return self
+        if target.defense != Defense():
+            raise Refused(
+                "target.defense",
+                NO_VALUE,
+                f"protects from others, but with attack.name={name} the developer is the adversary",
+                "leave the defense out or choose another attack",
             )
-        if isinstance(self.attack, JointAttack) and self.target.snapshot is not None:
-            raise ValueError(
-                f"target.snapshot={self.target.snapshot} has no inverter of its own under attack.name=joint; "
-                "use null or choose another attack."
+        if target.snapshot is not None:
+            raise Refused(
+                "target.snapshot",
+                target.snapshot,
+                f"has no inverter of its own under attack.name={name}",
+                "use null or choose another attack",
             )
-        if isinstance(self.attack, JointAttack) and self.release.labels_only:
-            raise ValueError(
-                "release.labels_only=true passes no gradient to the classifier, so attack.name=joint has "
-                "nothing to train; release scores or choose another attack."
-            )
-        if isinstance(self.attack, OptimizationAttack) and self.release.renormalised:
-            raise ValueError(
-                "release.renormalised=true hides the sum of the kept scores, which attack.name=optimization "
-                "fits; release them as they are or choose another attack."
-            )
-        if isinstance(self.attack, MiaAttack) and self.evaluation.task == "reconstruction":
-            raise ValueError(
-                "attack.name=mia makes one image for each class, not for each prediction; set "
-                "evaluation.task=class-inference or use attack.name=optimization."
+        return self
+
+    @model_validator(mode="after")
+    def _attack_can_use_the_release(self) -> Self:
+        for field, reason in self.attack.cannot_use.items():
+            if getattr(self.release, field):
+                way_out = f"release {RELEASED_INSTEAD[field]} or choose another attack"
+                raise Refused(f"release.{field}", "true", reason, way_out)
+        return self
+
+    @model_validator(mode="after")
+    def _attack_can_do_the_task(self) -> Self:
+        task, attack = self.evaluation.task, self.attack
+        if task not in attack.tasks:
+            own, other = IMAGE_FOR[min(attack.tasks)], IMAGE_FOR[task]
+            others = alternatives(attack, lambda one: task in one.tasks)
+            raise Refused(
+                "attack.name",
+                attack.name,
+                f"makes one image for each {own}, not for each {other}",
+                f"set evaluation.task={min(attack.tasks)} or use {others}",
             )
         return self

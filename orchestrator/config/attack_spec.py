@@ -1,0 +1,89 @@
+"""Base of all attacks: the traits that planning, validation and scheduling go by."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self, get_args
+
+from orchestrator.config.base import Model, Recipe, Seed, Spec
+from orchestrator.config.release import Release
+
+Task = Literal["reconstruction", "class-inference"]
+BOTH_TASKS: frozenset[Task] = frozenset(get_args(Task))
+
+
+class Surrogate(Spec):
+    """The adversary's own classifier, trained on the victim's answers to auxiliary images."""
+
+    model: Model
+    """A classifier of `models.CLASSIFIERS`."""
+
+    recipe: Recipe = Recipe()
+    """Training on (auxiliary image, released scores) pairs."""
+
+    seed: Seed = 0
+    """Of weights, order and held-out images."""
+
+
+class AttackSpec(Spec):
+    """The settings of an attack; its traits, class attributes, are no part of any key."""
+
+    access: ClassVar[Literal["labels", "scores", "gradients", "training"]]
+    """What the adversary has of the target model: released labels or scores, its weights, or its training."""
+
+    tasks: ClassVar[frozenset[Task]]
+    """Values of `evaluation.task` that the attack can do."""
+
+    leaves: ClassVar[Literal["inverter", "images"]]
+    """What the attack's stage stores: a trained inverter of scores, or an image for each row of scores."""
+
+    owns_images: ClassVar[bool] = False
+    """Whether the adversary has images: the auxiliary set."""
+
+    queries_target: ClassVar[bool] = False
+    """Whether it sends its images to the target's service and learns from the answers."""
+
+    trains_target: ClassVar[bool] = False
+    """Whether the adversary is the developer: one training leaves the target model and the inverter."""
+
+    profile: ClassVar[Literal["inverter", "updates"] | None] = None
+    """What `evaluation.fisher` differentiates: the inverter, single updates of the search, or nothing."""
+
+    reports_epochs: ClassVar[bool] = False
+    """Whether the attack's own training reports epochs to a scheduler, which may stop it early."""
+
+    cannot_use: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Switch of `release` -> why the attack cannot work with what is released when it is on."""
+
+    name: str
+    """How studies call the attack."""
+
+    @property
+    def classifiers(self) -> Mapping[str, Model]:
+        """Field -> classifier that the adversary trains."""
+        return {}
+
+    @property
+    def surrogate(self) -> Surrogate | None:
+        """The classifier trained on the target's answers; None if no loss needs one."""
+        return None
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether a discriminator of images is trained beside the attack."""
+        return False
+
+    @property
+    def selects_on_target(self) -> bool:
+        """Whether an epoch is chosen by the target's answers to its own training images."""
+        return False
+
+    def canonical(self) -> Self:
+        """Return the attack without settings that change nothing."""
+        return self
+
+    def made_from(self, release: Release) -> tuple[Self, Release]:
+        """Return the settings and the release that the attack's own stage depends on."""
+        return self, release
+
+    def check_profile(self) -> None:
+        """Raise `Refused` if `evaluation.fisher` cannot differentiate the attack with these settings."""
