@@ -1,23 +1,35 @@
 """Attacks by name. An attack sees what its threat model gives it; it never sees a judge or a metric."""
 
 from collections.abc import Callable
+from importlib import import_module
+
+from torch import Tensor
 
 from orchestrator import config
 from orchestrator.attacks import inverter, mia, optimization
 from orchestrator.attacks.pixel_search import Found
-
-TRAINED: dict[str, Callable[..., inverter.Inverter]] = {
-    "inverter": inverter.build,
-    "joint": inverter.build,
-}
-"""Spec and shapes (classes, channels, image_size by keyword) -> an untrained inverter of scores."""
+from orchestrator.threat import WhiteBox
 
 SEARCHED: dict[str, Callable[..., Found]] = {"mia": mia.invert, "optimization": optimization.invert}
 """Spec, white box, scores (N, k), their m and the image shape -> an image for each row."""
 
 
+def invert(
+    attack: config.AttackSpec, target: WhiteBox, scores: Tensor, *, m: int, shape: tuple[int, int, int]
+) -> Found:
+    """Search an image (C, S, S) for each row of released scores (N, k) of truncation m.
+
+    The function is `invert` of the module that has the attack's name. Raise `ModuleNotFoundError` if there is
+    none: an attack that leaves images has one.
+    """
+    module = import_module(f"{__name__}.{attack.name}")
+    found: Found = module.invert(attack, target, scores, m, shape)
+    return found
+
+
 def build_attack(
-    attack: config.InverterAttack | config.JointAttack, *, classes: int, channels: int, image_size: int
+    attack: config.AttackSpec, *, classes: int, channels: int, image_size: int
 ) -> inverter.Inverter:
-    """Build the inverter that a spec names, untrained."""
-    return TRAINED[attack.name](attack, classes=classes, channels=channels, image_size=image_size)
+    """Build the inverter that a spec names, untrained; of attacks that leave an inverter."""
+    assert isinstance(attack, config.InverterAttack | config.JointAttack)
+    return inverter.build(attack, classes=classes, channels=channels, image_size=image_size)
