@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up on a machine with Python 3.11 and make; a second call installs nothing.
+# Needs Python 3.11 and make. Every target installs the environment first; a second call installs nothing.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,39 +16,39 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements.lock
 	touch $@
 
-demo: $(READY)   ## sweep m, k, auxiliary kind and frozen budget on the built-in digits
+demo: $(READY)   ## sweep m, k, auxiliary kind and frozen-layer budget on the built-in digits
 	$(BIN)/python -m jobs.sweep jobs/studies/demo.yaml
 
 ui: $(READY)     ## browse the sweeps in MLflow on http://127.0.0.1:5000
 	$(BIN)/python -m jobs.ui
 
-cluster: $(READY) ## Ray head and 3 worker nodes, MLflow and an S3 test server on this machine
+cluster: $(READY) ## start a Ray head, 3 worker nodes, MLflow and an S3 test server on this machine
 	cluster/one-host.sh start
 
-cluster-stop:    ## end them
+cluster-stop:    ## stop the processes that `make cluster` started
 	cluster/one-host.sh stop
 
-test: $(READY)   ## every test that needs no accelerator and no network
+test: $(READY)   ## run every test that needs no accelerator and no network
 	$(BIN)/python -m pytest
 
-lint: $(READY)   ## ruff
+lint: $(READY)   ## run ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)  ## mypy
+types: $(READY)  ## run mypy
 	$(BIN)/mypy orchestrator jobs tests benchmarks
 
-check: lint types test  ## what .ci/run calls
+check: lint types test  ## run lint, types and tests, as CI does
 
-bench: $(READY)  ## our training beside plain PyTorch, costs of budgets, reading beside plain boto3, what a sweep costs
+bench: $(READY)  ## measure training against plain PyTorch, budgets, reading against boto3, a sweep's overhead
 	$(BIN)/python -m benchmarks.inverter
 	$(BIN)/python -m benchmarks.budgets
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.overhead
 
-lock:            ## resolve requirements.lock anew
+lock:            ## re-resolve requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
 
-clean:           ## forget the demo's results
+clean:           ## delete runs/: the demo's and all local results
 	rm -rf runs

@@ -1,6 +1,6 @@
-"""The README and docs/ say what is there: links, commands, targets and every field of a study.
+"""Spans modules: README and docs/ match the code: links, commands, make targets, every field of a study.
 
-`python -m tests.test_documentation` writes the field tables of docs/studies.md anew.
+`python -m tests.test_documentation` rewrites the field tables of docs/studies.md.
 """
 
 import re
@@ -122,7 +122,7 @@ def commands(page: Path) -> list[str]:
 
 
 def parse(command: str) -> None:
-    """Raise unless the command is one that exists, with options that exist."""
+    """Raise an error if the command or one of its options does not exist."""
     words = shlex.split(command)
     if words[:2] == ["python", "-m"]:
         _parse_job(words[2], words[3:])
@@ -262,9 +262,16 @@ def test_commands_parse(page: Path) -> None:
         ("python -m jobs.sweep demo --scale tiny", "--scale tiny is not in"),
     ],
 )
-def test_a_wrong_command_is_noticed(command: str, reason: str) -> None:
+def test_a_wrong_command_fails(command: str, reason: str) -> None:
     with pytest.raises(Exception, match=reason):  # typer and Ray have a UsageError each
         parse(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_wraps_at_120_columns(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="ascii"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.strip().startswith(("|", "!"))]
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_every_readme_command_has_a_test() -> None:
@@ -443,14 +450,14 @@ def test_the_example_is_a_study(tmp_path: Path) -> None:
     assert len(expand(study_file.read_study(file, scale="smoke"))[0]) == 6
 
 
-def test_studies_page_knows_the_names() -> None:
+def test_studies_page_has_the_names() -> None:
     text = STUDIES.read_text(encoding="ascii")
     for name in (*CLASSIFIERS, *study.SHORT_NAMES.values(), *study.SHORTHANDS):
         assert f"`{name}`" in text, name
 
 
 def main() -> None:
-    """Write the field tables anew."""
+    """Rewrite the field tables."""
     head, _, rest = STUDIES.read_text(encoding="ascii").partition(BEGIN)
     STUDIES.write_text(
         f"{head}{BEGIN}\n\n{field_tables()}\n\n{END}{rest.partition(END)[2]}", encoding="ascii"
