@@ -48,7 +48,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def parallel_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store of two workers."""
     folder = tmp_path_factory.mktemp("workers")
     with socket.socket() as probe:
@@ -64,9 +64,9 @@ def metrics(folder: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_workers_do_what_one_does(name: str, together: Path, tmp_path: Path) -> None:
-    ours = metrics(together, name)  # all stored: nothing is computed here
-    assert not list(together.rglob("checkpoints/*"))
+def test_two_workers_do_what_one_does(name: str, workers: Path, tmp_path: Path) -> None:
+    ours = metrics(workers, name)  # all stored: nothing is computed here
+    assert not list(workers.rglob("checkpoints/*"))
     alone = metrics(tmp_path, name)
     assert set(ours) == set(alone)
     assert ours["inversion/mse_test"] == pytest.approx(alone["inversion/mse_test"], abs=0.05)
