@@ -29,8 +29,10 @@ from orchestrator.datasets import Location, load
 from orchestrator.datasets.images import prepare
 from orchestrator.models import build_classifier
 from orchestrator.threat import BlackBox
-from orchestrator.training.loop import Pairs, derive_seed, fit, hold_out, seeded
+from orchestrator.training.loop import fit
 from orchestrator.training.objectives import as_unit, classification, reconstruction
+from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.seeds import derive_seed, seeded
 from orchestrator.training.world import World
 
 CLASSES, SIZE, SEED = 10, 32, 0
@@ -196,12 +198,12 @@ def measure(classifier: nn.Module, images: Tensor, epochs: int, repeats: int) ->
             inverter = new_inverter()
             pairs = Pairs(inverter.encode(scores, CLASSES), images)
             if name == "plain loop":
-                training, held_out = hold_out(pairs, recipe.validation_fraction, SEED)
-                parts = (training.outputs, held_out.outputs)
+                kept, held_out = hold_out(len(images), recipe.validation_fraction, SEED)
+                parts = (images[kept], images[held_out])
                 past.append(plain_loop(classifier, plain_inverter(inverter), parts, recipe))
             else:
                 past.append(our_loop(inverter, pairs, recipe, name.removeprefix("fit, ")))
-    num_training = len(hold_out(pairs, recipe.validation_fraction, SEED)[0])
+    num_training = len(hold_out(len(images), recipe.validation_fraction, SEED)[0])
     print_table(clocks, num_training, table_seconds)
 
 

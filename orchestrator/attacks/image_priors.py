@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.training.loop import derive_seed
+from orchestrator.training.seeds import derive_seed
 
 # Ours. Its root is a fortieth of a grey level of 255, so it bounds the slope of flat parts and little else.
 VARIATION_EPSILON = 1e-8

@@ -52,7 +52,7 @@ def objective(attack: config.JointAttack, num_pixels: int) -> Objective:
         logits, guesses = model(images)
         return classification_sums(logits, labels) | {"mse": squared_error_sum(guesses, images)}
 
-    def badness(means: Mapping[str, float]) -> tuple[float, ...]:
+    def selection_key(means: Mapping[str, float]) -> tuple[float, ...]:
         return (means["loss"] + weight * means["mse"],)
 
-    return Objective(loss, sums, badness)
+    return Objective(loss, sums, selection_key)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orchestrator.training.loop import derive_seed
+from orchestrator.training.seeds import derive_seed
 
 # Rows that descend together; results do not depend on it beyond rounding. 64 fit a CPU's caches (256 took 1.8
 # times as long for an image); an accelerator wants more, bounded by the memory of their activations.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from orchestrator.attacks.pixel_search import Found, joined
 from orchestrator.training.checkpoint import pack, unpack
-from orchestrator.training.world import CANCEL, GO_ON, LEAVE, Cancelled, Left, World
+from orchestrator.training.world import CANCEL, CONTINUE, PREEMPT, Cancelled, Preempted, World
 
 CHUNK = 256  # rows between two chances of a checkpoint
 
@@ -15,7 +15,8 @@ CHUNK = 256  # rows between two chances of a checkpoint
 def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) -> Found:
     """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk.
 
-    Every rank returns all of them in order. Raises `Cancelled` when told to stop, `Left` when asked to end.
+    Return all of them in order, on every rank. Raise `Cancelled` if a report cancels, `Preempted` if the
+    process has to end.
     """
     saved = unpack(world.checkpoint)
     found = [] if saved is None else [Found(**saved[0])]
@@ -26,19 +27,19 @@ def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) 
         # A rank without a row takes one all the same, so that it has something to join; it is cut off below.
         part = search(rows if len(rows) else chunk[:1])
         found.append(_gathered(part, len(rows), world))
-        verdict = GO_ON
+        verdict = CONTINUE
         if world.rank == 0:
             goes_on = world.report({"images": done + len(chunk), "of": len(scores)})
-            verdict = LEAVE if world.must_leave() else GO_ON if goes_on else CANCEL
+            verdict = PREEMPT if world.is_preempted() else CONTINUE if goes_on else CANCEL
             is_due = time.monotonic() - last_save >= world.checkpoint_seconds
-            if world.checkpoint and (is_due or verdict == LEAVE):
+            if world.checkpoint and (is_due or verdict == PREEMPT):
                 world.checkpoint.save(pack(vars(joined(found)), {}))
                 last_save = time.monotonic()
         verdict = world.agree(verdict)
         if verdict == CANCEL:
             raise Cancelled(f"stopped after {done + len(chunk)} of {len(scores)} images")
-        if verdict == LEAVE and done + len(chunk) < len(scores):
-            raise Left(f"left after {done + len(chunk)} of {len(scores)} images")
+        if verdict == PREEMPT and done + len(chunk) < len(scores):
+            raise Preempted(f"preempted after {done + len(chunk)} of {len(scores)} images")
     return joined(found)
 
 

@@ -74,8 +74,10 @@ from orchestrator.stages.measuring import Attacked, measure_classes, measure_ima
 from orchestrator.stages.public_weights import check_accuracy, public_weights
 from orchestrator.stages.similarity import Likeness, public_networks
 from orchestrator.threat import BlackBox, WhiteBox, released, released_length
-from orchestrator.training.loop import Pairs, derive_seed, fit, predict, seeded
+from orchestrator.training.loop import fit, predict
 from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
+from orchestrator.training.pairs import Pairs
+from orchestrator.training.seeds import derive_seed, seeded
 
 QUERY_BATCH = 4096  # images made float at a time
 

@@ -25,7 +25,9 @@ from orchestrator.config import (
 from orchestrator.datasets import Dataset, selection
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.training.loop import Fitted, Pairs, derive_seed, hold_out, seeded
+from orchestrator.training.loop import Fitted
+from orchestrator.training.pairs import hold_out
+from orchestrator.training.seeds import derive_seed, seeded
 from orchestrator.training.world import World
 
 
@@ -111,10 +113,10 @@ def victim_images(
 def fitted_images(inputs: Inputs, data: Data, target: Target) -> tuple[Tensor, Tensor]:
     """Return the images that F was fitted on, without those that chose its epoch, and their labels."""
     images = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
-    pairs = Pairs(images.images, images.labels)
-    if target.selection != "test":
-        pairs, _ = hold_out(pairs, target.recipe.validation_fraction, target.seed)
-    return pairs.inputs, pairs.outputs
+    if target.selection == "test":
+        return images.images, images.labels
+    fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
+    return images.images[fitted], images.labels[fitted]
 
 
 def trained(stage: str, network: nn.Module, fitted: Fitted) -> Outputs:

@@ -15,7 +15,7 @@ from orchestrator.stages import functions as stages
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
-from orchestrator.training.world import Cancelled, Diverged, Left, World
+from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def build(stage: Stage, world: World, store: Artifacts, location: Location) -> N
         raise StageFailed(stage.name, str(error), "corrupt") from error
     except Cancelled as error:
         raise StageFailed(stage.name, str(error), "cancelled") from error
-    except Left as error:
+    except Preempted as error:
         raise StageFailed(stage.name, str(error), "left") from error
     except Diverged as error:
         raise StageFailed(stage.name, str(error)) from error

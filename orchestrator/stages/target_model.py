@@ -28,8 +28,10 @@ from orchestrator.stages.io import (
     trained,
     transfer,
 )
-from orchestrator.training.loop import Fitted, Pairs, fit, predict, seeded
+from orchestrator.training.loop import Fitted, fit, predict
 from orchestrator.training.objectives import Objective, as_unit
+from orchestrator.training.pairs import Pairs
+from orchestrator.training.seeds import seeded
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)

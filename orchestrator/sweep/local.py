@@ -35,7 +35,7 @@ class LocalLauncher:
             device=torch.device(str(stage.profile["device"])),
             precision=str(stage.profile["precision"]),
             report=report,
-            must_leave=self.must_leave.is_set,
+            is_preempted=self.must_leave.is_set,
             checkpoint_seconds=self.checkpoint_seconds,
         )
         try:

@@ -6,12 +6,10 @@ checkpoint, between two epochs or in the middle of one, ends with the same bytes
 interrupted (same numeric profile).
 """
 
-import hashlib
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,28 +22,25 @@ from orchestrator.config import Recipe
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.checkpoint import pack, unpack
 from orchestrator.training.objectives import Objective, as_unit
-from orchestrator.training.world import CANCEL, DIVERGE, GO_ON, LEAVE, SAVE, Cancelled, Diverged, Left, World
+from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.seeds import derive_seed
+from orchestrator.training.world import (
+    CANCEL,
+    CONTINUE,
+    DIVERGE,
+    PREEMPT,
+    SAVE,
+    Cancelled,
+    Diverged,
+    Preempted,
+    World,
+)
 
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512
 AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
-ASK_BATCHES = 16  # several workers must stop at the same batch: they ask the first one this often
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """What a network learns: `outputs[i]` from `inputs[i]`; uint8 images count as [0, 1]."""
-
-    inputs: Tensor
-    outputs: Tensor
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Gather on the CPU, convert on the device."""
-        return as_unit(self.inputs[index].to(device)), as_unit(self.outputs[index].to(device))
+POLL_BATCHES = 16  # several workers must stop at the same batch: they poll rank 0 this often
 
 
 @dataclass(frozen=True)
@@ -57,19 +52,7 @@ class Fitted:
     curves: dict[str, list[float]]  # name -> one value for each epoch
     images_seen: int
     snapshots: dict[int, dict[str, Tensor]]  # epoch -> the model's state after it
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a 63-bit seed that depends on all parts and nothing else."""
-    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a network whose initial weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("weights", seed))
-        return build()
+    held_out: tuple[int, ...]  # positions of the pairs that chose the epoch; none if others did
 
 
 class _Loss(nn.Module):
@@ -81,17 +64,6 @@ class _Loss(nn.Module):
 
     def forward(self, inputs: Tensor, wanted: Tensor) -> Tensor:
         return self.objective.loss(self.model, inputs, wanted)
-
-
-def hold_out(pairs: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
-    """Split off a seeded share of at least one pair, to choose the best epoch on."""
-    generator = torch.Generator().manual_seed(derive_seed("validation", seed))
-    order = torch.randperm(len(pairs), generator=generator)
-    num_held_out = max(1, round(len(pairs) * fraction))
-    held_out, kept = order[:num_held_out], order[num_held_out:]
-    return Pairs(pairs.inputs[kept], pairs.outputs[kept]), Pairs(
-        pairs.inputs[held_out], pairs.outputs[held_out]
-    )
 
 
 @torch.inference_mode()
@@ -117,39 +89,41 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
     The best one is chosen on a held-out share of the pairs, or on `chosen_on`; then all pairs are trained on.
     The state after each epoch of `snapshots` is returned as well.
     """
-    held_out = chosen_on
-    training = pairs
-    if held_out is None:
-        training, held_out = hold_out(pairs, recipe.validation_fraction, seed)
+    training, validation, held_out = pairs, chosen_on, torch.empty(0, dtype=torch.int64)
+    if validation is None:
+        kept, held_out = hold_out(len(pairs), recipe.validation_fraction, seed)
+        training, validation = pairs.at(kept), pairs.at(held_out)
     if len(training) < 2 * world.size:
         raise ValueError(
             f"{len(training)} images are left to train on {world.size} workers after holding out "
-            f"{len(held_out)} of {len(pairs)}; at least {2 * world.size} are needed: "
+            f"{len(validation)} of {len(pairs)}; at least {2 * world.size} are needed: "
             "give more images or lower recipe.validation_fraction."
         )
     model.to(world.device)
     model.to(memory_format=torch.channels_last)
     run = _Run(model, world.wrap(_Loss(objective.wrap(model), objective)), objective, recipe, seed, world)
     run.restore()
-    _train(run, training, held_out, snapshots)
+    _train(run, training, validation, snapshots)
     if world.rank == 0:
         model.load_state_dict(run.best_state)
-    return Fitted(run.best_epoch, run.best, run.curves, recipe.epochs * len(training), run.snapshots)
+    images_seen = recipe.epochs * len(training)
+    chose = tuple(held_out.tolist())
+    return Fitted(run.best_epoch, run.best, run.curves, images_seen, run.snapshots, chose)
 
 
-def _train(run: "_Run", training: Pairs, held_out: Pairs, snapshots: Collection[int]) -> None:
+def _train(run: "_Run", training: Pairs, validation: Pairs, snapshots: Collection[int]) -> None:
     """Go through the epochs that are left."""
     world, epochs = run.world, run.recipe.epochs
     for epoch in range(run.epoch + 1, epochs + 1):
         run.objective.begins(epoch, epochs)
-        train_loss, reason, verdict = run.train_epoch(epoch, training), "", GO_ON
+        train_loss, reason, verdict = run.train_epoch(epoch, training), "", CONTINUE
         if world.rank == 0:
-            means = run.validate(held_out)
+            means = run.validate(validation)
             reason = run.tally.fault(f"epoch {epoch} of {epochs}", means)
             if not reason:
                 run.remember(epoch, train_loss, means, is_kept=epoch in snapshots)
-                told = {"epoch": epoch, "epochs": epochs, "train_loss": train_loss, **means}
-                verdict = GO_ON if world.report(told) else CANCEL
+                metrics = {"epoch": epoch, "epochs": epochs, "train_loss": train_loss, **means}
+                verdict = CONTINUE if world.report(metrics) else CANCEL
                 if run.is_time_to_save() and epoch < epochs:
                     run.save()
         verdict = world.agree(DIVERGE if reason else verdict)
@@ -256,25 +230,25 @@ class _Run:
         return _Tally(midway.total.to(self.world.device), midway.num_batches)
 
     def _pause(self, epoch: int) -> None:
-        """Between two batches: save when it is time to, save and raise `Left` when asked to end."""
+        """Between two batches: save when it is time to, save and raise `Preempted` when asked to end."""
         world = self.world
-        if world.size > 1 and self.tally.num_batches % ASK_BATCHES:
+        if world.size > 1 and self.tally.num_batches % POLL_BATCHES:
             return
-        verdict = GO_ON
+        verdict = CONTINUE
         if world.rank == 0:
             is_due = world.checkpoint_seconds > 0 and self.is_time_to_save()
-            verdict = LEAVE if world.must_leave() else SAVE if is_due else GO_ON
+            verdict = PREEMPT if world.is_preempted() else SAVE if is_due else CONTINUE
         verdict = world.agree(verdict)
-        if verdict == GO_ON:
+        if verdict == CONTINUE:
             return
         generators = {"cpu": world.gather(torch.get_rng_state()[None])}
         if world.device.type == "cuda":
             generators["cuda"] = world.gather(torch.cuda.get_rng_state(world.device)[None])
         if world.rank == 0 and torch.isfinite(self.tally.total):
             self.save(_Midway(self.tally.num_batches, self.tally.total, generators))
-        if world.agree(verdict) == LEAVE:  # asked again, so that no rank is gone before the state is saved
-            raise Left(
-                f"left in epoch {epoch} of {self.recipe.epochs}, {self.tally.num_batches} batches done"
+        if world.agree(verdict) == PREEMPT:  # asked again, so that no rank is gone before the state is saved
+            raise Preempted(
+                f"preempted in epoch {epoch} of {self.recipe.epochs}, {self.tally.num_batches} batches done"
             )
 
     def is_time_to_save(self) -> bool:
@@ -299,16 +273,16 @@ class _Run:
                 yield batch[rank * share : (rank + 1) * share]
 
     @torch.inference_mode()
-    def validate(self, held_out: Pairs) -> dict[str, float]:
+    def validate(self, validation: Pairs) -> dict[str, float]:
         """Return validation means, in evaluation mode and float32."""
         self.model.eval()
         sums: dict[str, float] = {}
         with self._seeded("validation"):  # a network may draw noise for each prediction
-            for index in torch.arange(len(held_out)).split(EVALUATION_BATCH):
-                inputs, wanted = held_out.batch(index, self.world.device)
+            for index in torch.arange(len(validation)).split(EVALUATION_BATCH):
+                inputs, wanted = validation.batch(index, self.world.device)
                 for name, value in self.objective.sums(self.model, inputs, wanted).items():
                     sums[name] = sums.get(name, 0.0) + value
-        return {f"validation_{name}": value / len(held_out) for name, value in sums.items()}
+        return {f"validation_{name}": value / len(validation) for name, value in sums.items()}
 
     def remember(self, epoch: int, train_loss: float, means: dict[str, float], *, is_kept: bool) -> None:
         """Extend the curves; keep the weights as the best if they are so far, and as a snapshot if asked."""
@@ -317,8 +291,8 @@ class _Run:
             self.curves.setdefault(name, []).append(value)
         short = {name.removeprefix("validation_"): value for name, value in means.items()}
         best = {name.removeprefix("validation_"): value for name, value in self.best.items()}
-        badness = self.objective.badness
-        if not best or self.objective.keeps_last or badness(short) < badness(best):
+        key = self.objective.selection_key
+        if not best or self.objective.keeps_last or key(short) < key(best):
             self.best_epoch, self.best = epoch, means
             self.best_state = _copied(self.model)
         if is_kept:

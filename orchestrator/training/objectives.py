@@ -19,7 +19,7 @@ class Objective:
 
     loss: Callable[[Any, Tensor, Tensor], Tensor]  # (model, inputs, wanted outputs) -> scalar mean
     sums: Callable[[Any, Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch
-    badness: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
+    selection_key: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
     keeps_last: bool = False  # whether the last epoch is kept, however good it is
     begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with

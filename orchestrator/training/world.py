@@ -1,4 +1,4 @@
-"""One process's place among those that work on a stage together, and how it is told to stop."""
+"""World: one process among the workers that run a stage together, and the reasons why it stops early."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,31 +10,32 @@ from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.training.checkpoint import Checkpoint
 
-GO_ON, SAVE, LEAVE, CANCEL, DIVERGE = range(5)  # what rank 0 tells the others
+CONTINUE, SAVE, PREEMPT, CANCEL, DIVERGE = range(5)
+"""Decisions of rank 0 that every rank follows, see `World.agree`."""
 
 
 class Cancelled(Exception):
-    """Somebody no longer wants this stage (a scheduler stopped the trial)."""
+    """A scheduler stopped the trial; the stage is no longer needed."""
 
 
-class Left(Exception):
-    """This process was asked to end; the state is saved and whoever runs the stage next goes on from it."""
+class Preempted(Exception):
+    """This process has to end early; its state is saved and the next run of the stage resumes from it."""
 
 
 class Diverged(Exception):
-    """A loss is infinite or no number; the message says where."""
+    """A loss is infinite or not a number; the message names the epoch and the batch."""
 
 
 @dataclass
 class World:
-    """This process's place among the workers that train one network together."""
+    """This process among the workers of one stage: rank, device, precision, reports, checkpoint."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"  # or bfloat16: autocast of the training steps
-    report: Callable[[Mapping[str, float]], bool] = lambda metrics: True  # False asks to stop
-    must_leave: Callable[[], bool] = lambda: False  # asked often, on rank 0: save the state now and end
+    report: Callable[[Mapping[str, float]], bool] = lambda metrics: True  # on rank 0; False cancels
+    is_preempted: Callable[[], bool] = lambda: False  # polled on rank 0 between batches: save and end
     checkpoint: Checkpoint | None = None
     checkpoint_seconds: float = 60.0  # between two checkpoints; 0 saves after each epoch
 
@@ -43,7 +44,7 @@ class World:
         return DistributedDataParallel(model) if self.size > 1 else model
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Join every rank's rows (CPU), in the order of the ranks, on every rank."""
+        """Return every rank's rows (n, ...), CPU, joined in the order of the ranks, on every rank."""
         if self.size == 1:
             return rows
         parts: list[Any] = [None] * self.size

@@ -18,7 +18,7 @@ from orchestrator.attacks.inverter import Inverter, ZeroPolicy
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.ami import AmiClassifier, AmiInverter
 from orchestrator.threat import WhiteBox, released
-from orchestrator.training.loop import seeded
+from orchestrator.training.seeds import seeded
 
 SHAPE = (1, 3, 3)
 EPSILON = 1e-6  # of finite differences in float64

@@ -161,11 +161,11 @@ def test_the_loss_by_hand(weight: float, reduction: str, factor: int) -> None:
     sums = joint.sums(both, images, labels)
     assert sums == {"loss": pytest.approx(2 * math.log(2)), "accuracy": 1, "mse": pytest.approx(0.5)}
     means = {name: value / 2 for name, value in sums.items()}
-    assert joint.badness(means) == (pytest.approx(total),)
+    assert joint.selection_key(means) == (pytest.approx(total),)
 
 
 def test_the_best_epoch_has_the_lowest_total_whatever_the_accuracy() -> None:
-    light, heavy = (objective(attack(weight=weight), 4).badness for weight in (1.0, 10.0))
+    light, heavy = (objective(attack(weight=weight), 4).selection_key for weight in (1.0, 10.0))
     accurate = {"loss": 0.5, "mse": 0.3, "accuracy": 0.9}
     likeness = {"loss": 0.9, "mse": 0.1, "accuracy": 0.5}
     assert light(accurate) < light(likeness)

@@ -12,8 +12,10 @@ from orchestrator.attacks.losses import Rival, adversarial, feature_distance, ob
 from orchestrator.models import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.training.loop import Fitted, Pairs, fit, seeded
+from orchestrator.training.loop import Fitted, fit
 from orchestrator.training.objectives import reconstruction
+from orchestrator.training.pairs import Pairs
+from orchestrator.training.seeds import seeded
 from orchestrator.training.world import Cancelled, World
 from tests.training.test_loop import Memory, same, stopping_after
 
@@ -206,7 +208,7 @@ def test_the_adversarial_part_is_trained_on_and_not_chosen_by() -> None:
     added = one.loss(rival, STRIPES, images) - nn.functional.mse_loss(STRIPES, images)
     torch.testing.assert_close(added, adversarial(rival.discriminator, STRIPES, images, 0.3))
     assert one.sums(rival, STRIPES, images)["total"] == pytest.approx(2 * 0.5625)
-    assert one.badness({"loss": 1.0, "total": 2.0}) < one.badness({"loss": 0.5, "total": 3.0})
+    assert one.selection_key({"loss": 1.0, "total": 2.0}) < one.selection_key({"loss": 0.5, "total": 3.0})
 
 
 def test_a_rival_reconstructs_as_its_network() -> None:

@@ -13,7 +13,7 @@ from orchestrator.attacks import optimization
 from orchestrator.attacks.pixel_search import CPU_BATCH, Found, Lowest, first_image, in_batches
 from orchestrator.models import build_classifier
 from orchestrator.threat import WhiteBox, truncate
-from orchestrator.training.loop import seeded
+from orchestrator.training.seeds import seeded
 
 SHAPE = (1, 2, 2)
 SLOPE = [0.4, 0.2, -0.1, -0.5]  # mean 0, squares sum to 0.46

@@ -14,8 +14,9 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.training.loop import Pairs, fit
+from orchestrator.training.loop import fit
 from orchestrator.training.objectives import classification
+from orchestrator.training.pairs import Pairs
 from orchestrator.training.world import World
 
 CLASSES = 3
@@ -95,7 +96,7 @@ def test_validation_is_that_of_any_classifier(defense: Defense) -> None:
     found, plain = objective(defense, CLASSES), classification()
     assert found.sums(network, images(), LABELS) == plain.sums(network, images(), LABELS)
     means = {"loss": 2.0, "accuracy": 0.5}
-    assert found.badness(means) == plain.badness(means) == (-0.5, 2.0)
+    assert found.selection_key(means) == plain.selection_key(means) == (-0.5, 2.0)
 
 
 def test_smoothing_follows_the_epochs() -> None:

@@ -18,8 +18,10 @@ from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.validation import Preflight
-from orchestrator.training.loop import Pairs, fit, predict, seeded
+from orchestrator.training.loop import fit, predict
 from orchestrator.training.objectives import classification
+from orchestrator.training.pairs import Pairs
+from orchestrator.training.seeds import seeded
 from orchestrator.training.world import World
 from tests import tiny
 from tests.sweep.test_validation import copy_of_digits, point

@@ -19,7 +19,8 @@ from orchestrator.stages.graph import StageFailed
 from orchestrator.stages.runner import build
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training.loop import Pairs, hold_out, predict
+from orchestrator.training.loop import predict
+from orchestrator.training.pairs import hold_out
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -110,11 +111,15 @@ def test_full_scores_are_stored_whatever_is_released(kept: Kept) -> None:
 def test_victims_are_the_targets_own_images_without_those_held_out(kept: Kept) -> None:
     digits = load("digits", Location())
     train = target_images(digits, TRIAL.data, 3, "train")
-    fitted, held_out = hold_out(Pairs(train.images, train.labels), 0.1, TRIAL.target.seed)
+    fitted, held_out = hold_out(len(train), 0.1, TRIAL.target.seed)
     test = target_images(digits, TRIAL.data, 3, "evaluation")
     known = {
         part: {image.numpy().tobytes() for image in images}
-        for part, images in (("train", fitted.inputs), ("held out", held_out.inputs), ("test", test.images))
+        for part, images in (
+            ("train", train.images[fitted]),
+            ("held out", train.images[held_out]),
+            ("test", test.images),
+        )
     }
     for part in ("train", "test"):
         shown = [image.tobytes() for image in kept.array("evaluation", f"victims_{part}.npy")]

@@ -19,19 +19,11 @@ from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.training import loop as training
-from orchestrator.training.loop import (
-    Fitted,
-    Pairs,
-    derive_seed,
-    fit,
-    hold_out,
-    learning_rate,
-    new_optimizer,
-    predict,
-    seeded,
-)
+from orchestrator.training.loop import Fitted, fit, learning_rate, new_optimizer, predict
 from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
-from orchestrator.training.world import Cancelled, Diverged, Left, World
+from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.seeds import derive_seed, seeded
+from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, validation_fraction=0.2)
 
@@ -139,8 +131,8 @@ def test_left_in_the_middle_of_an_epoch_it_ends_with_the_same_bytes(batches: int
     undisturbed, whole = trained(World())
     memory = Memory()
     number, done = divmod(batches, 3)
-    with pytest.raises(Left, match=f"left in epoch {number + 1} of 4, {done} batches done"):
-        trained(World(checkpoint=memory, must_leave=leaving_after(batches)))
+    with pytest.raises(Preempted, match=f"preempted in epoch {number + 1} of 4, {done} batches done"):
+        trained(World(checkpoint=memory, is_preempted=leaving_after(batches)))
     assert memory.saves == 1
     resumed, rest = trained(World(checkpoint=memory))
     assert same(resumed, undisturbed)
@@ -152,9 +144,9 @@ def test_left_at_every_batch_it_still_ends_with_the_same_bytes() -> None:
     memory, num_left = Memory(), 0
     while True:
         try:
-            resumed, rest = trained(World(checkpoint=memory, must_leave=leaving_after(1)))
+            resumed, rest = trained(World(checkpoint=memory, is_preempted=leaving_after(1)))
             break
-        except Left:
+        except Preempted:
             num_left += 1
     assert num_left == 3 * 4 - 1
     assert same(resumed, undisturbed)
@@ -239,7 +231,7 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     objective = Objective(
         classification().loss,
         lambda model, inputs, wanted: {"loss": next(losses)},
-        reconstruction().badness,
+        reconstruction().selection_key,
     )
 
     def keep(metrics: Mapping[str, float]) -> bool:
@@ -259,9 +251,9 @@ def test_a_best_epoch_from_before_an_interruption_is_kept() -> None:
 
     def go(model: Any, losses: list[float], report: Callable[[Mapping[str, float]], bool]) -> Fitted:
         left = iter(losses)
-        badness = reconstruction().badness
+        selection_key = reconstruction().selection_key
         sums = lambda model, inputs, wanted: {"loss": next(left)}  # noqa: E731
-        objective = Objective(classification().loss, sums, badness)
+        objective = Objective(classification().loss, sums, selection_key)
         world = World(checkpoint=memory, checkpoint_seconds=0.0, report=report)
         return fit(model, pairs(), objective, RECIPE, 7, world)
 
@@ -280,10 +272,10 @@ def test_a_best_epoch_from_before_an_interruption_is_kept() -> None:
 
 
 def test_classification_prefers_accuracy_then_loss_and_reconstruction_the_loss() -> None:
-    badness = classification().badness
-    assert badness({"accuracy": 0.9, "loss": 5.0}) < badness({"accuracy": 0.8, "loss": 0.1})
-    assert badness({"accuracy": 0.9, "loss": 0.1}) < badness({"accuracy": 0.9, "loss": 0.2})
-    assert reconstruction().badness({"loss": 0.1}) < reconstruction().badness({"loss": 0.2})
+    selection_key = classification().selection_key
+    assert selection_key({"accuracy": 0.9, "loss": 5.0}) < selection_key({"accuracy": 0.8, "loss": 0.1})
+    assert selection_key({"accuracy": 0.9, "loss": 0.1}) < selection_key({"accuracy": 0.9, "loss": 0.2})
+    assert reconstruction().selection_key({"loss": 0.1}) < reconstruction().selection_key({"loss": 0.2})
 
 
 def test_sums_by_hand() -> None:
@@ -321,7 +313,7 @@ def test_the_order_of_the_data_depends_on_seed_and_epoch_only() -> None:
             return nn.functional.mse_loss(model(inputs), wanted)
 
         number = torch.arange(40, dtype=torch.float32)[:, None]
-        objective = Objective(loss, reconstruction().sums, reconstruction().badness)
+        objective = Objective(loss, reconstruction().sums, reconstruction().selection_key)
         recipe = Recipe(epochs=3, batch_size=8)
         world = World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_after(stop))
         try:
@@ -351,14 +343,33 @@ def test_nothing_reads_or_moves_the_global_generator() -> None:
     assert same(first, trained(World())[0])
 
 
-def test_held_out_pairs_are_seeded_disjoint_and_never_none() -> None:
-    numbers = Pairs(torch.arange(10), torch.arange(10))
-    kept, held = hold_out(numbers, 0.3, 4)
-    assert (len(kept), len(held)) == (7, 3)
-    assert sorted([*kept.inputs.tolist(), *held.inputs.tolist()]) == list(range(10))
-    assert torch.equal(hold_out(numbers, 0.3, 4)[1].inputs, held.inputs)
-    assert not torch.equal(hold_out(numbers, 0.3, 5)[1].inputs, held.inputs)
-    assert len(hold_out(numbers, 0.001, 4)[1]) == 1
+def test_the_fit_returns_what_it_held_out() -> None:
+    """Training batches hold every other pair in each epoch, held-out sums these."""
+    seen: dict[str, list[int]] = {"loss": [], "sums": []}
+
+    def noting(name: str) -> Callable[[nn.Module, Tensor, Tensor], Any]:
+        def function(model: nn.Module, inputs: Tensor, wanted: Tensor) -> Any:
+            seen[name] += wanted[:, 0].int().tolist()
+            plain = reconstruction()
+            return (plain.loss if name == "loss" else plain.sums)(model, inputs, wanted)
+
+        return function
+
+    number = torch.arange(30, dtype=torch.float32)[:, None]
+    objective = Objective(noting("loss"), noting("sums"), reconstruction().selection_key)
+    recipe = Recipe(epochs=1, batch_size=8, validation_fraction=0.2)
+    fitted = fit(nn.Linear(1, 1), Pairs(number, number), objective, recipe, 3, World())
+    assert seen["sums"] == list(fitted.held_out)
+    assert sorted([*seen["loss"], *fitted.held_out]) == list(range(30))
+    kept, held_out = hold_out(30, 0.2, 3)
+    assert fitted.held_out == tuple(held_out.tolist())
+    assert sorted(seen["loss"]) == sorted(kept.tolist())
+
+
+def test_nothing_is_held_out_where_other_pairs_choose_the_epoch() -> None:
+    fitted = fit(network(), pairs(), classification(), RECIPE, 7, World(), chosen_on=pairs(8))
+    assert fitted.held_out == ()
+    assert fitted.images_seen == 4 * 60
 
 
 def test_too_few_images_are_refused() -> None:
@@ -409,16 +420,16 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
         order = itertools.count()
         objective = Objective(classification().loss, classification().sums, lambda means: (next(order),))
         world = World(rank=rank, size=size, checkpoint=checkpoint, checkpoint_seconds=0.0, report=report)
-        world.must_leave = leaving_after(leave)
+        world.is_preempted = leaving_after(leave)
         model = network()
-        with contextlib.suppress(Cancelled, Left):
+        with contextlib.suppress(Cancelled, Preempted):
             fit(model, pairs(), objective, RECIPE, 7, world)
         return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
 
     whole = go(None, 99)
     shared = Shared(Path(folder) / "checkpoint")
     parts = [go(shared, 2), go(shared, 99)][1]
-    training.ASK_BATCHES = 1
+    training.POLL_BATCHES = 1
     shared = Shared(Path(folder) / "midway")
     midway = [go(shared, 99, leave=4), go(shared, 99)][1]  # after the first batch of the second epoch
     tensors = {f"whole.{name}": tensor for name, tensor in whole.items()}

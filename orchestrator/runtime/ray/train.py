@@ -83,7 +83,7 @@ def serve(config: dict[str, Any]) -> None:
             device=ray.train.torch.get_device() if pool.gpus_per_worker else torch.device("cpu"),
             precision=pool.profile.precision,
             report=_reporter(broker, stage.key),
-            must_leave=must_leave,
+            is_preempted=must_leave,
             checkpoint_seconds=service.checkpoint_seconds,
         )
         error, ran = None, not world.agree(store.find(stage.key) is not None)

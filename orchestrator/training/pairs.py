@@ -1,0 +1,39 @@
+"""Training pairs: inputs with the outputs to learn, and the split that holds some of them out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orchestrator.training.objectives import as_unit
+from orchestrator.training.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Inputs (N, ...) and the outputs (N, ...) to learn from them; uint8 stands for images in [0, 1]."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def at(self, index: Tensor) -> "Pairs":
+        """Return the pairs at the given positions, (n,) int64."""
+        return Pairs(self.inputs[index], self.outputs[index])
+
+    def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return inputs and outputs at positions (n,) on the device; uint8 is scaled there."""
+        return as_unit(self.inputs[index].to(device)), as_unit(self.outputs[index].to(device))
+
+
+def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of 0..num_pairs-1 to train on and those to hold out, int64, at least one held out.
+
+    The split depends on the arguments alone; `fit` uses this one.
+    """
+    generator = torch.Generator().manual_seed(derive_seed("validation", seed))
+    order = torch.randperm(num_pairs, generator=generator)
+    num_held_out = max(1, round(num_pairs * fraction))
+    return order[num_held_out:], order[:num_held_out]

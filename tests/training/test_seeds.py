@@ -1,0 +1,23 @@
+"""Seeds: derived numbers and initial weights."""
+
+import torch
+from torch import nn
+
+from orchestrator.training.seeds import derive_seed, seeded
+
+
+def test_a_derived_seed_depends_on_every_part_and_on_their_order() -> None:
+    assert derive_seed("a", 1) == derive_seed("a", "1") != derive_seed("a1")
+    assert derive_seed("a", "b") != derive_seed("b", "a")
+    assert 0 <= derive_seed("x") < 2**63
+
+
+def test_initial_weights_depend_on_the_seed_alone_and_move_no_generator() -> None:
+    torch.manual_seed(1)
+    one = seeded(lambda: nn.Linear(2, 2), 3)
+    drawn = torch.rand(2)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(2))
+    other, third = (seeded(lambda: nn.Linear(2, 2), seed) for seed in (3, 4))
+    assert torch.equal(one.weight, other.weight)  # type: ignore[arg-type]
+    assert not torch.equal(one.weight, third.weight)  # type: ignore[arg-type]
