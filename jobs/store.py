@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.metrics.names import measured
 from orchestrator.runtime.open_store import check, open_blobs
 from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store import listing
@@ -240,7 +241,7 @@ def _show_many(out: Out, store: Artifacts, stage: str | None) -> None:
 
 
 def _in_short(artifact: Artifact) -> dict[str, Any]:
-    metric = listing.main_metric(artifact)
+    metric = listing.main_metric(artifact, measured())
     return {
         "key": artifact.key,
         "created_ms": artifact.created_ms,
@@ -251,7 +252,7 @@ def _in_short(artifact: Artifact) -> dict[str, Any]:
 
 
 def _row(artifact: Artifact) -> list[str]:
-    metric, seconds = listing.main_metric(artifact), artifact.cost.get("wall_seconds")
+    metric, seconds = listing.main_metric(artifact, measured()), artifact.cost.get("wall_seconds")
     words = f"{metric[0]} {metric[1]:.4g}" if metric else ""
     cost = "" if seconds is None else f"{seconds:.1f}"
     return [artifact.key[:12], _time(artifact.created_ms), decimal(listing.size(artifact)), cost, words]

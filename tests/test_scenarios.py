@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.config import Defense, TrialSpec
 from orchestrator.datasets import Location, load
-from orchestrator.metrics.names import MEASURED
+from orchestrator.metrics.names import measured
 from orchestrator.stages.io import Inputs, fitted_images
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -68,7 +68,7 @@ def array(folder: Path, artifact: Artifact, name: str) -> np.ndarray:
 def test_an_attack_goes_through_all_its_stages(name: str, task: str, folder: Path) -> None:
     spec = trial(name, task)
     metrics = tiny.run(spec, folder)
-    assert set(metrics) - {name for name in metrics if name.startswith("pretrain/")} <= set(MEASURED)
+    assert set(metrics) - {name for name in metrics if name.startswith("pretrain/")} <= set(measured())
     assert all(np.isfinite(value) for value in metrics.values())
     artifact = found(folder, spec, "evaluation")
     parts = ("class",) if task == "class-inference" else ("train", "test")
@@ -149,7 +149,7 @@ def test_a_defended_victim_goes_through_all_stages_and_repeats(
 ) -> None:
     spec = defended(name, attack, task)
     metrics = tiny.run(spec, folder)
-    assert set(metrics) - {name for name in metrics if name.startswith("pretrain/")} <= set(MEASURED)
+    assert set(metrics) - {name for name in metrics if name.startswith("pretrain/")} <= set(measured())
     assert all(np.isfinite(value) for value in metrics.values())
     assert ("target/epsilon" in metrics) is (spec.target.defense.dp is not None)
     with torch.random.fork_rng(devices=[]):

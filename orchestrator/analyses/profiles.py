@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.analyses.fisher import Profile
-from orchestrator.metrics.plots import png
+from orchestrator.metrics.plots import figure_png
 
 COLUMNS = ("task", "distance", "iteration", "layer", "fi", "share")
 NAMED_LAYERS = 20  # more of them are numbered, since names would overlap
@@ -61,7 +61,7 @@ def profile_png(profiles: Mapping[Measured, Profile]) -> bytes:
     for axis in panels[-1]:
         _name_layers(axis, names)
     panels[0][0].legend(fontsize=7)
-    return png(figure)
+    return figure_png(figure)
 
 
 def _shared_names(profiles: Mapping[Measured, Profile]) -> tuple[str, ...]:

@@ -1,15 +1,55 @@
-"""Report section of a study: tables, printed numbers, orders, curves and pictures."""
+"""Report section of a study: tables, printed numbers, orderings, curves, histograms and the image grid.
 
-from typing import Literal, Self
+Each section lists the metrics and axes that it names, by field; `sweep/validation` checks them before a sweep
+starts, so that a new section is declared here and drawn in `report/`, and nowhere else.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, PositiveInt, model_validator
 
-from orchestrator.config.base import Spec
+from orchestrator.config.base import Scalar, Spec
 
 FILE_NAME = r"^[a-z0-9][a-z0-9-]{0,60}$"
 
+Values = dict[str, Scalar]
+"""Axis (short name) -> one value of it."""
 
-AxisValue = str | int | float | bool
+
+@dataclass(frozen=True)
+class Named:
+    """What a section names: path of the field below the section, such as `where.m` -> name."""
+
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Full names of metrics."""
+
+    shares: Mapping[str, str] = field(default_factory=dict)
+    """Those of the metrics that must be shares of images."""
+
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """Short names of axes."""
+
+    def __or__(self, other: "Named") -> "Named":
+        return Named(
+            {**self.metrics, **other.metrics}, {**self.shares, **other.shares}, {**self.axes, **other.axes}
+        )
+
+    def under(self, section: str) -> "Named":
+        """Return the same names with the paths below a section."""
+        kinds = (self.metrics, self.shares, self.axes)
+        return Named(*({f"{section}.{path}": name for path, name in kind.items()} for kind in kinds))
+
+
+@runtime_checkable
+class Section(Protocol):
+    """A section of the report."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
 
 
 class Printed(Spec):
@@ -21,7 +61,7 @@ class Printed(Spec):
     label: str
     """What the row is called in the table."""
 
-    where: dict[str, AxisValue] = Field({})
+    where: Values = Field({})
     """Axes (short names) and values of the trials that it describes; their mean over seeds is ours."""
 
     metric: str
@@ -32,6 +72,10 @@ class Printed(Spec):
 
     note: str = ""
     """What a reader should know of it, for example that it cannot be a per-pixel error."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
+        return Named({"metric": self.metric}, axes=_keys("where", self.where))
 
 
 class Ordering(Spec):
@@ -49,18 +93,23 @@ class Ordering(Spec):
     axis: str
     """Short name of the axis whose values are ordered."""
 
-    order: tuple[AxisValue, ...] = Field(min_length=2)
+    order: tuple[Scalar, ...] = Field(min_length=2)
     """Its values from the least to the most leakage (of a utility metric: from the lower to the higher);
     neighbours are compared."""
 
-    where: dict[str, AxisValue] = Field({})
+    where: Values = Field({})
     """Values of other axes; what is left out and swept is paired setting by setting."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
+        axes = {"axis": self.axis} | _keys("where", self.where)
+        return Named({"metric": self.metric}, axes=axes)
 
 
 class Delta(Spec):
     """What a defense saves for what it costs: attack accuracy against natural accuracy, point for point."""
 
-    reference: dict[str, AxisValue] = Field(min_length=1)
+    reference: Values = Field(min_length=1)
     """Axes (short names) and values that make a trial undefended; trials that have other values there are
     defended ones, set beside the undefended one with the same other axes and seeds."""
 
@@ -69,6 +118,11 @@ class Delta(Spec):
 
     utility: str = "target/accuracy"
     """Metric of the denominator: the victim's accuracy as a share."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
+        shares = {"leakage": self.leakage, "utility": self.utility}
+        return Named(shares, shares, _keys("reference", self.reference))
 
 
 class RobustnessCurve(Spec):
@@ -90,8 +144,14 @@ class RobustnessCurve(Spec):
     """Axis whose values are the points of a line, in their order; None takes every setting of the other axes,
     from the smallest x to the largest."""
 
-    where: dict[str, AxisValue] = Field({})
+    where: Values = Field({})
     """Values of the other axes; with `points`, an axis left out takes its first value."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
+        points = {} if self.points is None else {"points": self.points}
+        axes = {"line": self.line} | points | _keys("where", self.where)
+        return Named({"x": self.x, "y": self.y}, axes=axes)
 
 
 class Histogram(Spec):
@@ -109,8 +169,14 @@ class Histogram(Spec):
     panels: str
     """Axis (short name) that has a panel for each of its values."""
 
-    where: dict[str, AxisValue] = Field({})
+    where: Values = Field({})
     """Values of the other axes; an axis left out takes its first value. Images of all seeds are pooled."""
+
+    def named(self) -> Named:
+        """Return the metrics and axes that it names."""
+        success = {"success": self.success}
+        axes = {"panels": self.panels} | _keys("where", self.where)
+        return Named({"value": self.value} | success, success, axes)
 
 
 class Costs(Spec):
@@ -119,8 +185,12 @@ class Costs(Spec):
     stage: str = "target"
     """Stage whose wall and CPU seconds are compared."""
 
-    reference: dict[str, AxisValue] = Field(min_length=1)
+    reference: Values = Field(min_length=1)
     """Axes (short names) and values of the setting that the others are divided by, at the same other axes."""
+
+    def named(self) -> Named:
+        """Return the axes that it names."""
+        return Named(axes=_keys("reference", self.reference))
 
 
 class Report(Spec):
@@ -139,7 +209,7 @@ class Report(Spec):
     """Blocks of the picture from left to right: images F was trained on, its test images, or one image for
     each class."""
 
-    where: dict[str, AxisValue] = Field({})
+    where: Values = Field({})
     """Values of the other axes in that picture; an axis left out takes its first value."""
 
     columns: PositiveInt = 10
@@ -166,11 +236,34 @@ class Report(Spec):
 
     @model_validator(mode="after")
     def _names_are_used_once(self) -> Self:
-        for field, parts in (("curves", self.curves), ("histograms", self.histograms)):
+        for section, parts in (("curves", self.curves), ("histograms", self.histograms)):
             names = [part.name for part in parts]
             repeated = [name for name in names if names.count(name) > 1]
             if repeated:
                 raise ValueError(
-                    f"report.{field} has name={repeated[0]} twice; each one has files of its own."
+                    f"report.{section} has name={repeated[0]} twice; each one has files of its own."
                 )
         return self
+
+    def named(self) -> Named:
+        """Return the metrics of the summary, the axes of the image grid, and what the sections name."""
+        axes = _places("rows", self.rows) | _places("beside", self.beside) | _keys("where", self.where)
+        own = Named(_places("metrics", self.metrics), axes=axes)
+        return reduce(or_, (section.named().under(path) for path, section in self.sections()), own)
+
+    def sections(self) -> Iterator[tuple[str, Section]]:
+        """Yield path and content of each section that the study has, such as `curves.0`."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            parts = _places(name, value) if isinstance(value, tuple) else {name: value}
+            yield from ((path, part) for path, part in parts.items() if isinstance(part, Section))
+
+
+def _keys(name: str, values: Mapping[str, Scalar]) -> dict[str, str]:
+    """Return the keys of a mapping by their path."""
+    return {f"{name}.{key}": key for key in values}
+
+
+def _places(name: str, values: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the members of a list by their path."""
+    return {f"{name}.{place}": value for place, value in enumerate(values)}

@@ -1,14 +1,14 @@
-"""How often a classifier is right, or a judge recognises the class behind a reconstruction."""
+"""Classification metrics: whether a classifier's largest logits contain the true class."""
 
 from torch import Tensor
 
 
 def is_among(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor | None:
-    """Return for each row whether its label is among the k largest logits, (N,) of 0.0 or 1.0; higher means
-    more leaks (judge).
+    """Return for each row whether its label is among the k largest logits, (N,) float64 of 0 and 1.
 
-    logits (N, classes), labels (N,). None where it says nothing: k >= classes would always give 1. Among
-    equal logits the lower class index counts as larger.
+    logits (N, classes), labels (N,) int64; higher means more leaks if the evaluation model judges
+    reconstructions. None for k >= classes, where every row would be 1. Of equal logits the lower class index
+    counts as larger.
     """
     if k >= logits.shape[1]:
         return None
@@ -17,6 +17,6 @@ def is_among(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor | None:
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float | None:
-    """Return the share of rows of `is_among`, in [0, 1]."""
-    found = is_among(logits, labels, k)
-    return None if found is None else float(found.mean())
+    """Return the share of rows of `is_among`, in [0, 1], or None as there."""
+    is_right = is_among(logits, labels, k)
+    return None if is_right is None else float(is_right.mean())

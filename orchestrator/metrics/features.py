@@ -1,13 +1,14 @@
-"""Likeness of attack images to private ones in a network's features (N, d), float, on the CPU.
+"""Feature metrics: distances and overlap of reconstructions and private images in a network's features.
 
-Distances are one value for each attack image, because the class (the identity) is the unit of resampling; the
-features may be the judge's penultimate ones, FaceNet's, or Inception-v3's. `found` is what an attack found,
-`private` (or `real`) the victim's training images.
+Features are (N, d) float on the CPU: the evaluation model's penultimate ones, FaceNet's or Inception-v3's.
+`found` are those of reconstructions, `private` (`real` where there are no classes) those of the target's
+training images. A distance has one value for each reconstruction, because the class (the identity) is the
+unit of resampling.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,9 @@ def knn_distance(found: Tensor, found_labels: Tensor, private: Tensor, private_l
     """Return the smallest squared l2 distance to a private image of the same class, (N,) float64; lower means
     more leaks.
 
-    In the judge's penultimate features it is the papers' KNN dist or delta_EvalNet, in FaceNet's
-    delta_FaceNet.
+    In the evaluation model's penultimate features it is the papers' KNN dist or delta_EvalNet, in FaceNet's
+    delta_FaceNet. found (N, d), private (M, d), labels (N,) and (M,) int64. Raise `ValueError` if a class has
+    no private image.
     """
     return by_class(
         lambda some, others: _distances(some, others).square().amin(dim=1),
@@ -50,7 +52,7 @@ def knn_distance(found: Tensor, found_labels: Tensor, private: Tensor, private_l
 
 def centroid_distance(found: Tensor, found_labels: Tensor, private: Tensor, private_labels: Tensor) -> Tensor:
     """Return the l2 distance (not squared) to the mean of the class's private features, (N,) float64; lower
-    means more leaks."""
+    means more leaks. Arguments and errors are those of `knn_distance`."""
     return by_class(
         lambda some, others: _distances(some, others.double().mean(dim=0, keepdim=True))[:, 0],
         found,
@@ -60,8 +62,16 @@ def centroid_distance(found: Tensor, found_labels: Tensor, private: Tensor, priv
     )
 
 
+FEATURE_DISTANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "knn_distance": knn_distance,
+    "centroid_distance": centroid_distance,
+    "delta_facenet": knn_distance,
+}
+"""Metric -> its function, in the features of the network that it `needs` or else of the evaluation model."""
+
+
 def frechet_distance(real: Tensor, found: Tensor) -> float:
-    """Return the Frechet distance of two feature sets (FID if the features are Inception-v3's), >= 0; lower
+    """Return the Frechet distance of feature sets (N, d) and (M, d), FID for Inception-v3's; >= 0, lower
     means more leaks.
 
     NaN if either set has fewer than two images: it has no covariance. Fewer images give larger values, so
@@ -76,10 +86,12 @@ def frechet_distance(real: Tensor, found: Tensor) -> float:
 
 
 def precision_recall_density_coverage(real: Tensor, found: Tensor, *, k: int = 3) -> Overlap:
-    """Return how the images of one class and those found of it overlap; k = 3 as in PPA (Struppek 2022).
+    """Return how private images (N, d) and reconstructions (M, d) of a class overlap; k = 3 as in PPA
+    (Struppek 2022).
 
     A ball reaches from an image to its k-th nearest neighbour in its own set, its surface included, so a set
-    has density (k + 1) / k with itself. Recall is NaN for k or fewer found images: they have no balls.
+    has density (k + 1) / k with itself. Recall is NaN for k or fewer found images: they have no balls. Raise
+    `ValueError` for k or fewer real images, or none found.
     """
     if len(real) <= k or not len(found):
         raise ValueError(
@@ -111,6 +123,18 @@ def overlap_by_class(
     return overlaps
 
 
+def set_metrics(found: Tensor, labels: Tensor, private: Tensor, private_labels: Tensor) -> dict[str, float]:
+    """Return FID and the classes' mean overlap by metric, without those that too few images leave undefined.
+
+    Of Inception-v3's features (N, d) and (M, d) with labels (N,) and (M,) int64. FID compares with all
+    private images of the classes in `labels`.
+    """
+    real = private[torch.isin(private_labels, labels)]
+    overlap = mean_overlap(overlap_by_class(found, labels, private, private_labels).values())
+    values = {"fid": frechet_distance(real, found)} | asdict(overlap)
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
 def mean_overlap(overlaps: Iterable[Overlap]) -> Overlap:
     """Average over classes, each measure over those where it is defined; NaN where there is none."""
     classes = list(overlaps)
@@ -128,15 +152,18 @@ def by_class(
     private: Tensor,
     private_labels: Tensor,
 ) -> Tensor:
-    """Return what `measure` says of each attack image, given those of one class (n, ...) and its private
-    images (m, ...): (N,) float64."""
+    """Return the values of `measure` for every reconstruction, (N,) float64.
+
+    `measure` gets the reconstructions of one class (n, ...) and its private images (m, ...) and returns (n,).
+    Raise `ValueError` if a class has no private image.
+    """
     values = torch.empty(len(found), dtype=torch.float64)
     for label in found_labels.unique().tolist():
         references = private[private_labels == label]
         if not len(references):
             raise ValueError(
                 f"found_labels has class {label}, of which there is no private image to compare with; "
-                "label attack images with the victim's classes."
+                "label reconstructions with the target's classes."
             )
         members = found_labels == label
         values[members] = measure(found[members], references).double()
@@ -144,7 +171,7 @@ def by_class(
 
 
 class _Given(nn.Module):
-    """Stands where the library expects an Inception network: the features are there already."""
+    """Identity in place of the library's Inception network: its inputs are features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

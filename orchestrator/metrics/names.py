@@ -1,137 +1,233 @@
-"""Metrics by name: what a number means, for tables and plots."""
+"""Metric names: the one table of metrics, and the type of full names such as `attack/knn_distance_test`.
 
+A new metric is a row of `METRICS` and a function of this package. Validation, measuring, tables, plots and
+the store's listing take names, units, directions and files from here.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
+
+from orchestrator.config.base import Refused
+
+PARTS = ("test", "train")
+"""Private images of the target that are reconstructed; the part that tables show comes first."""
+
+CLASS = "class"
+"""Stage and part of class inference, which makes one image for each class."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Unit, and which way the number moves when more leaks; None where it measures utility."""
+    """What a number means and where it is reported."""
+
+    name: str
 
     unit: str
+    """Empty for counts and losses of training: tables and plots write `no unit`."""
+
     leaks: Literal["up", "down"] | None
+    """Direction of the number when more leaks; None where it measures utility or effort."""
+
+    of: Literal["image", "images", "stage"]
+    """image: the mean of one value for each reconstruction, which are kept; images: one value for all
+    reconstructions of a part; stage: one number of a stage, without parts."""
+
+    stages: tuple[str, ...]
+    """Texts before the slash. Metrics of reconstructions have the parts test and train under each of them but
+    `class`."""
+
     needs: str | None = None
     """Field of `evaluation.networks` that it needs; None: it is always measured."""
 
+    version: int = 1
+    """Version of the stage `evaluation` since which reconstructions are measured like this. A new metric and
+    a changed formula take the one after `evaluation_version()`, so that stored trials are measured again."""
 
-METRICS: dict[str, Metric] = {
-    "mse": Metric("squared intensity, pixels in [0, 1]", "down"),
-    "mse_mean": Metric("squared intensity to the class's mean training image", "down"),
-    "mse_nearest": Metric("squared intensity to the class's nearest training image", "down"),
-    "psnr": Metric("dB", "up"),
-    "ssim": Metric("1, in [-1, 1]", "up"),
-    "accuracy_top1": Metric("share in [0, 1]", "up"),
-    "accuracy_top5": Metric("share in [0, 1]", "up"),
-    "judge_top1": Metric("share of classes in [0, 1]", "up"),
-    "judge_top5": Metric("share of classes in [0, 1]", "up"),
-    "target_top1": Metric("share of classes in [0, 1]", "up"),
-    "target_confidence": Metric("mean score in [0, 1]", "up"),
-    "knn_distance": Metric("squared distance of judge features to the nearest training image", "down"),
-    "centroid_distance": Metric("distance of judge features to the mean of the class", "down"),
-    "delta_facenet": Metric("squared distance of FaceNet features", "down", "facenet"),
-    "lpips_vgg": Metric("LPIPS to the nearest training image", "down", "vgg"),
-    "lpips_alex": Metric("LPIPS to the nearest training image", "down", "alex"),
-    "fid": Metric("Frechet distance of Inception features", "down", "inception"),
-    "precision": Metric("share in [0, 1]", "up", "inception"),
-    "recall": Metric("share in [0, 1]", "up", "inception"),
-    "density": Metric("mean count over k, >= 0", "up", "inception"),
-    "coverage": Metric("share in [0, 1]", "up", "inception"),
-    "epsilon": Metric("privacy loss of DP-SGD", None),
-    "early_share_classification": Metric("share of Fisher information in the first layers", None),
-    **{
-        f"early_share_{distance}": Metric("share of Fisher information in the first layers", None)
-        for distance in ("l2", "l1")
-    },
-    "early_share_lpips-vgg": Metric("share of Fisher information in the first layers", None, "vgg"),
-    "early_share_lpips-alex": Metric("share of Fisher information in the first layers", None, "alex"),
-    "accuracy": Metric("share in [0, 1]", None),
-}
-"""Last part of a metric's name, as in `inversion/mse` -> its meaning. `accuracy` is a classifier's on its own
-test images; `accuracy_top1` and `accuracy_top5` are the judge's on reconstructions, `judge_top1` and
-`judge_top5` its on the images of classes, `target_top1` and `target_confidence` the victim's on these."""
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of images or classes, in [0, 1]."""
+        return self.unit.startswith("share")
 
-PARTS = ("train", "test")
+    def parts(self, stage: str) -> tuple[str, ...]:
+        """Return the parts that it has under a stage: none, `("",)`, `("class",)` or test and train."""
+        if stage not in self.stages:
+            return ()
+        if self.of == "stage":
+            return ("",)
+        return (CLASS,) if stage == CLASS else PARTS
 
-LIKENESS = (
-    "knn_distance",
-    "centroid_distance",
-    "delta_facenet",
-    "lpips_vgg",
-    "lpips_alex",
-    *("fid", "precision", "recall", "density", "coverage"),
-)
-"""Likeness of attack images to private ones in what networks see: `attack/NAME_PART` or `class/NAME`."""
+    def names(self) -> Iterator["MetricName"]:
+        """Yield its full names."""
+        for stage in self.stages:
+            yield from (MetricName(stage, self, part) for part in self.parts(stage))
 
-MEASURED = (
-    "target/accuracy",
-    "target/theta_c_millions",
-    "target/theta_t_millions",
-    "target/epsilon",
-    "pretrain/accuracy",
-    "judge/accuracy",
-    "predictions/images",
-    "predictions/classes_seen",
-    "predictions/classes_chao1",
-    "predictions/shared_identities",
-    "attack/queries",
-    *(
-        f"{stage}/{name}"
-        for stage in ("target", "joint", "judge")
-        for name in ("validation_loss", "validation_accuracy")
+    def on(self, part: str) -> "MetricName":
+        """Return its full name for the reconstructions of a part: test, train or class."""
+        return next(name for name in self.names() if name.part == part)
+
+
+_TRAINED = ("target", "joint", "judge", "pretrain")
+_SIMILAR = ("attack", CLASS)
+_FISHER = "share of Fisher information in the first layers"
+
+_ROWS = (
+    # Classifiers on test images of their own.
+    Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "pretrain")),
+    Metric("epsilon", "privacy loss of DP-SGD", None, "stage", ("target",)),
+    # Reconstructions beside the private images that they are of.
+    Metric("mse", "squared intensity, pixels in [0, 1]", "down", "image", ("inversion",)),
+    Metric("psnr", "dB", "up", "image", ("inversion",)),
+    Metric("ssim", "1, in [-1, 1]", "up", "image", ("inversion",)),
+    # What the evaluation model and the target make of reconstructions.
+    Metric("accuracy_top1", "share in [0, 1]", "up", "image", ("attack",)),
+    Metric("accuracy_top5", "share in [0, 1]", "up", "image", ("attack",)),
+    Metric("judge_top1", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
+    Metric("judge_top5", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
+    Metric("target_top1", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
+    Metric("target_confidence", "mean score in [0, 1]", "up", "image", _SIMILAR, version=3),
+    # Reconstructions beside the target's training images of their class, in pixels and in networks' features.
+    Metric(
+        "mse_mean",
+        "squared intensity to the class's mean training image",
+        "down",
+        "image",
+        (CLASS,),
+        version=2,
     ),
-    "joint/validation_mse",
-    *(f"{stage}/best_epoch" for stage in ("target", "joint", "judge", "surrogate", "inversion")),
-    *(f"surrogate/validation_{name}" for name in ("loss", "agreement")),
-    *(f"inversion/validation_{name}" for name in ("loss", "total")),
-    *(f"optimization/{name}" for name in ("steps", "cost")),
-    *(f"inversion/{name}_{part}" for name in ("mse", "psnr", "ssim") for part in PARTS),
-    *(f"attack/accuracy_top{k}_{part}" for k in (1, 5) for part in PARTS),
-    *(f"attack/{name}_{part}" for name in ("target_confidence", *LIKENESS) for part in PARTS),
-    *(f"class/{name}" for name in ("mse_mean", "mse_nearest", "target_top1", "target_confidence")),
-    *(f"class/judge_top{k}" for k in (1, 5)),
-    *(f"class/{name}" for name in LIKENESS),
-    *(f"fisher/early_share_{name}" for name in ("classification", "l2", "l1", "lpips-vgg", "lpips-alex")),
+    Metric(
+        "mse_nearest",
+        "squared intensity to the class's nearest training image",
+        "down",
+        "image",
+        (CLASS,),
+        version=2,
+    ),
+    Metric(
+        "knn_distance",
+        "squared distance of judge features to the nearest training image",
+        "down",
+        "image",
+        _SIMILAR,
+        version=3,
+    ),
+    Metric(
+        "centroid_distance",
+        "distance of judge features to the mean of the class",
+        "down",
+        "image",
+        _SIMILAR,
+        version=3,
+    ),
+    Metric(
+        "delta_facenet",
+        "squared distance of FaceNet features",
+        "down",
+        "image",
+        _SIMILAR,
+        "facenet",
+        version=3,
+    ),
+    Metric("lpips_vgg", "LPIPS to the nearest training image", "down", "image", _SIMILAR, "vgg", version=3),
+    Metric("lpips_alex", "LPIPS to the nearest training image", "down", "image", _SIMILAR, "alex", version=3),
+    Metric(
+        "fid", "Frechet distance of Inception features", "down", "images", _SIMILAR, "inception", version=3
+    ),
+    Metric("precision", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
+    Metric("recall", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
+    Metric("density", "mean count over k, >= 0", "up", "images", _SIMILAR, "inception", version=3),
+    Metric("coverage", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
+    # Fisher information of layers.
+    Metric("early_share_classification", _FISHER, None, "stage", ("fisher",)),
+    Metric("early_share_l2", _FISHER, None, "stage", ("fisher",)),
+    Metric("early_share_l1", _FISHER, None, "stage", ("fisher",)),
+    Metric("early_share_lpips-vgg", _FISHER, None, "stage", ("fisher",), "vgg"),
+    Metric("early_share_lpips-alex", _FISHER, None, "stage", ("fisher",), "alex"),
+    # What training and searching leave.
+    Metric("validation_accuracy", "", None, "stage", _TRAINED),
+    Metric("validation_loss", "", None, "stage", (*_TRAINED, "surrogate", "inversion")),
+    Metric("validation_agreement", "", None, "stage", ("surrogate",)),
+    Metric("validation_mse", "", None, "stage", ("joint",)),
+    Metric("validation_total", "", None, "stage", ("inversion",)),
+    Metric("best_epoch", "", None, "stage", (*_TRAINED, "surrogate", "inversion")),
+    Metric("cost", "", None, "stage", ("optimization",)),
+    Metric("steps", "", None, "stage", ("optimization",)),
+    # Counts.
+    Metric("queries", "", None, "stage", ("attack",)),
+    Metric("images", "", None, "stage", ("predictions",)),
+    Metric("classes_seen", "", None, "stage", ("predictions",)),
+    Metric("classes_chao1", "", None, "stage", ("predictions",)),
+    Metric("shared_identities", "", None, "stage", ("predictions",)),
+    Metric("theta_c_millions", "", None, "stage", ("target",)),
+    Metric("theta_t_millions", "", None, "stage", ("target",)),
 )
-"""Every metric that a finished trial may have, by its full name; a pretrained one has `pretrain/...` too."""
 
-
-def describe(metric: str) -> str:
-    """Return unit and direction of a `stage/name` or `stage/name_part` metric, for titles."""
-    name = metric.rsplit("/", 1)[-1].removesuffix("_test").removesuffix("_train")
-    if name not in METRICS:
-        return "no unit"
-    known = METRICS[name]
-    direction = {"up": "higher leaks more", "down": "lower leaks more", None: "utility"}[known.leaks]
-    return f"{known.unit}; {direction}"
-
-
-UTILITY = "target/accuracy"
-VICTIMS = ("snapshot", "target", "joint")  # the first of these that a trial has left the victim it attacks
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
+"""Name -> row, the most telling first: a list of artifacts shows the first metric that one has."""
 
 
 @dataclass(frozen=True)
-class ImageField:
-    """Where a metric's values by image are."""
+class ImageFile:
+    """Where values by image are kept: a structured array, a row for each image, with `label` and `field`."""
 
-    stages: tuple[str, ...]  # the first of these that the trial has
+    stages: tuple[str, ...]
+    """The first of these that the trial has keeps the file."""
+
     file: str
     field: str
 
 
-def image_field(metric: str) -> ImageField | None:
-    """Return where a metric's values by image are: `stage/name_part`, `class/name` or `target/accuracy`."""
-    stage, _, name = metric.rpartition("/")
-    if metric == UTILITY:
-        return ImageField(VICTIMS, "accuracy_test.npy", "accuracy")
-    if stage == "class":
-        return ImageField(("evaluation",), "per_image_class.npy", name)
-    for part in ("train", "test"):
-        if name.endswith(f"_{part}"):
-            return ImageField(("evaluation",), f"per_image_{part}.npy", name.removesuffix(f"_{part}"))
-    return None
+@dataclass(frozen=True)
+class MetricName:
+    """A metric's full name: `stage/name`, `stage/name_part` or `class/name`."""
+
+    stage: str
+    metric: Metric
+    part: str = ""
+
+    def __str__(self) -> str:
+        part = f"_{self.part}" if self.part in PARTS else ""
+        return f"{self.stage}/{self.metric.name}{part}"
+
+    @classmethod
+    def parse(cls, text: str, field: str = "metric") -> Self:
+        """Return the name that a text spells; raise `Refused` of `field` if no stage leaves such a metric."""
+        stage, _, rest = text.rpartition("/")
+        endings = {"": CLASS if stage == CLASS else ""} | {f"_{part}": part for part in PARTS}
+        for ending, part in endings.items():
+            metric = METRICS.get(rest.removesuffix(ending)) if rest.endswith(ending) else None
+            if metric and part in metric.parts(stage):
+                return cls(stage, metric, part)
+        raise Refused(field, text, "is not measured", f"choose from {', '.join(measured())}")
+
+    def describe(self) -> str:
+        """Return unit and direction, for titles."""
+        if not self.metric.unit:
+            return "no unit"
+        direction = {"up": "higher leaks more", "down": "lower leaks more", None: "utility"}[
+            self.metric.leaks
+        ]
+        return f"{self.metric.unit}; {direction}"
+
+    def file(self) -> ImageFile | None:
+        """Return where its values by image are kept; None where it has only one value."""
+        if (self.stage, self.metric.name) == ("target", "accuracy"):
+            return ImageFile(("snapshot", "target", "joint"), "accuracy_test.npy", "accuracy")
+        if self.metric.of != "image":
+            return None
+        return ImageFile(("evaluation",), per_image_file(self.part), self.metric.name)
 
 
-def measure(metric: str) -> str:
-    """Return what is measured, without the stage and the part: the name in `METRICS`."""
-    place = image_field(metric)
-    return place.field if place else metric.rpartition("/")[2]
+def measured() -> list[str]:
+    """Return every full name that a finished trial may have, in the table's order."""
+    return [str(name) for metric in METRICS.values() for name in metric.names()]
+
+
+def per_image_file(part: str) -> str:
+    """Return the file of the stage `evaluation` with the values of each reconstruction of a part."""
+    return f"per_image_{part}.npy"
+
+
+def evaluation_version() -> int:
+    """Return the version of the stage `evaluation`: that of the latest metric of reconstructions."""
+    return max(metric.version for metric in METRICS.values() if metric.of != "stage")

@@ -1,11 +1,10 @@
-"""Distances and features by public networks: LPIPS (Zhang et al. 2018), and Inception-v3 or FaceNet features
-for `features.py`.
+"""Public networks: LPIPS (Zhang et al. 2018), and Inception-v3 or FaceNet features for `features.py`.
 
-Public weights are state dicts that the caller read from a file; nothing is fetched. Images are (N, C, S, S)
-in [0, 1] or uint8, C 1 (repeated to RGB) or 3.
+Public weights are state dicts that the caller has read from a file; nothing is downloaded. Images are (N, C,
+S, S) in [0, 1] or uint8, C 1 (repeated to RGB) or 3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -39,7 +38,7 @@ def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) ->
     """Build LPIPS (v0.1) on torchvision's public VGG16 or AlexNet; the linear heads come with the library.
 
     public: torchvision's ImageNet state dict, of which `features.*` is used. The network stays in evaluation
-    mode and has no gradients of its own.
+    mode and its parameters need no gradient. Raise `ValueError` if the state dict is of another network.
     """
     with torch.random.fork_rng(devices=[]):
         network = _NoTrainLpips(net=kind, pnet_rand=True)
@@ -52,8 +51,8 @@ def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) ->
 
 
 def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
-    """Return the perceptual distance of each pair, (N,), >= 0; lower means more leaks. Gradients reach both
-    arguments.
+    """Return the LPIPS distance of each pair of images (N, C, S, S), (N,), >= 0; lower means more leaks.
+    Gradients reach both arguments.
 
     Both are of one size, on the network's device; below 64 pixels they are enlarged to 64x64, bilinearly.
     """
@@ -61,19 +60,30 @@ def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
 
 
 def nearest_lpips(
-    network: _NoTrainLpips, found: Tensor, found_labels: Tensor, private: Tensor, private_labels: Tensor
+    network: _NoTrainLpips, reconstructions: Tensor, labels: Tensor, private: Tensor, private_labels: Tensor
 ) -> Tensor:
-    """Return the perceptual distance to the nearest private image of the same class, (N,) float64; lower
-    means more leaks. Images need not be on the network's device."""
-    return by_class(partial(_nearest, network), found, found_labels, private, private_labels)
+    """Return the LPIPS distance to the nearest private image of the same class, (N,) float64; lower means
+    more leaks.
+
+    Images (N, C, S, S) and (M, C, S, S) on any device, labels (N,) and (M,) int64. Raise `ValueError` if a
+    class has no private image.
+    """
+    return by_class(partial(_nearest, network), reconstructions, labels, private, private_labels)
+
+
+PERCEPTUAL_DISTANCES: dict[str, Callable[[_NoTrainLpips, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "lpips_vgg": nearest_lpips,
+    "lpips_alex": nearest_lpips,
+}
+"""Metric -> its function, with the network that it `needs`."""
 
 
 def inception_network(public: Mapping[str, Tensor]) -> nn.Module:
     """Build torchvision's Inception-v3 without its classifier: images (N, 3, 299, 299) -> features (N, 2048).
 
     public: torchvision's ImageNet state dict. These weights expect images in [-1, 1] (scaling `symmetric`).
-    FID and its kin differ from those with the TensorFlow weights of 2015, which most papers used: compare the
-    numbers with each other only.
+    FID and the overlaps differ from those with the TensorFlow weights of 2015, which most papers used:
+    compare the numbers with each other only. Raise `ValueError` if the state dict is of another network.
     """
     has_auxiliary = any(name.startswith("AuxLogits.") for name in public)
     with torch.random.fork_rng(devices=[]):
@@ -129,14 +139,14 @@ def _differences(network: _NoTrainLpips, ours: list[Tensor], theirs: list[Tensor
 
 
 @torch.no_grad()
-def _nearest(network: _NoTrainLpips, found: Tensor, private: Tensor) -> Tensor:
-    """Return the smallest distance of each found image (n, ...) to the private ones (m, ...), (n,) on the
-    CPU."""
+def _nearest(network: _NoTrainLpips, reconstructions: Tensor, private: Tensor) -> Tensor:
+    """Return the smallest distance of each reconstruction (n, C, S, S) to private images (m, C, S, S), (n,)
+    on the CPU."""
     device = next(network.parameters()).device
     nearest = []
-    for batch in found.split(LPIPS_BATCH):
+    for batch in reconstructions.split(LPIPS_BATCH):
         ours = _responses(network, batch.to(device))
-        distances = []  # each (private in a batch, found in a batch)
+        distances = []  # each (private in a batch, reconstructions in a batch)
         for others in private.split(LPIPS_BATCH):
             theirs = _responses(network, others.to(device))
             pairs = [

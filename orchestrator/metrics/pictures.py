@@ -1,4 +1,4 @@
-"""Pictures of what leaks: each victim image above its reconstruction."""
+"""Image grids: private images above their reconstructions, as arrays and as PNG."""
 
 import io
 import math
@@ -8,19 +8,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-MIN_SIDE = 320  # pixels; browsers blur a 32-pixel picture
+MIN_SIDE = 320  # pixels of a grid's longer side: browsers blur a 32-pixel image that they enlarge
 
 
-def pair_grid(victims: Tensor, reconstructions: Tensor) -> np.ndarray:
-    """Return a near-square uint8 grid (H, W, 3): the victims' row above the row of what was rebuilt.
+def pair_grid(originals: Tensor, reconstructions: Tensor) -> np.ndarray:
+    """Return a near-square grid (H, W, 3) uint8: each row of originals above the row of their
+    reconstructions.
 
-    Both (N, C, S, S) uint8.
+    Both (N, C, S, S) uint8, C 1 or 3.
     """
-    num_pairs, _, height, width = victims.shape
+    num_pairs, _, height, width = originals.shape
     columns = math.ceil(math.sqrt(2 * num_pairs))
     rows = []
     for start in range(0, num_pairs, columns):
-        rows += [strip(images[start : start + columns], columns) for images in (victims, reconstructions)]
+        rows += [strip(images[start : start + columns], columns) for images in (originals, reconstructions)]
         rows.append(np.full((2, rows[-1].shape[1], 3), 255, np.uint8))
     grid = np.concatenate(rows[:-1])
     scale = max(1, math.ceil(MIN_SIDE / max(height, width, *grid.shape[:2])))
@@ -28,7 +29,8 @@ def pair_grid(victims: Tensor, reconstructions: Tensor) -> np.ndarray:
 
 
 def strip(images: Tensor, columns: int) -> np.ndarray:
-    """Return the images side by side (S, columns * (S + 1) - 1, 3), missing ones white."""
+    """Return images (N, C, S, S) uint8 side by side, (S, columns * (S + 1) - 1, 3) uint8, missing ones
+    white."""
     _, channels, height, width = images.shape
     row = torch.full((height, columns * (width + 1) - 1, 3), 255, dtype=torch.uint8)
     for place, image in enumerate(images):
@@ -39,8 +41,8 @@ def strip(images: Tensor, columns: int) -> np.ndarray:
     return row.numpy()
 
 
-def png(picture: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
     """Encode (H, W, 3) uint8 as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

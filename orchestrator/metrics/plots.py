@@ -1,4 +1,4 @@
-"""Figures as PNG."""
+"""Plots: matplotlib figures as PNG."""
 
 import io
 
@@ -6,8 +6,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, without a date or a version in it."""
+def figure_png(figure: Figure) -> bytes:
+    """Render a figure as PNG, without a date or a version in it: equal figures give equal bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "fixed"}):
         figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -1,4 +1,6 @@
-"""Likeness of reconstructions to the victim's images, both (N, C, H, W) in [0, 1]: (N,) values."""
+"""Pixel metrics: reconstructions beside their originals, both (N, C, H, W) in [0, 1] -> (N,) values."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,7 +10,10 @@ PSNR_LIMIT = 100.0  # dB; keeps a perfect image from making the mean infinite
 
 
 def mse(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Return the per-pixel mean squared error (squared intensity), float64; lower means more leaks."""
+    """Return the per-pixel mean squared error (squared intensity), (N,) float64; lower means more leaks.
+
+    Raise `ValueError` if the shapes differ.
+    """
     if images.shape != reconstructions.shape:
         raise ValueError(
             f"reconstructions of shape {tuple(reconstructions.shape)} must match "
@@ -18,15 +23,20 @@ def mse(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio (dB, range 1, at most 100), float64; higher means more leaks."""
+    """Return the peak signal-to-noise ratio (dB, range 1, at most 100), (N,) float64; higher means more
+    leaks."""
     return (-10.0 * mse(images, reconstructions).log10()).clamp(max=PSNR_LIMIT)
 
 
 def ssim(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Return the structural similarity (11x11 Gaussian window, range 1; 1 is identical); higher means more
-    leaks."""
+    """Return the structural similarity (11x11 Gaussian window, range 1; 1 is identical), (N,) float32;
+    higher means more leaks."""
     value = structural_similarity_index_measure(
         reconstructions.float(), images.float(), data_range=1.0, reduction="none"
     )
     assert isinstance(value, Tensor)
     return value
+
+
+PIXEL_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": mse, "psnr": psnr, "ssim": ssim}
+"""Metric -> its function of originals and reconstructions."""

@@ -15,7 +15,7 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Ordering, Printed
 from orchestrator.config.study import Study
-from orchestrator.metrics.names import METRICS, measure
+from orchestrator.metrics.names import MetricName
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import (
     CONFIDENCE,
@@ -181,22 +181,17 @@ def _pairs(
 
 def _compare(metric: str, pairs: Sequence[_Pair], images: PerImage) -> Comparison:
     """Compare by class where every trial kept its values by image, else by seed."""
-    sign = -1.0 if _leaks_down(metric) else 1.0
+    measured = MetricName.parse(metric).metric
+    sign = -1.0 if measured.leaks == "down" else 1.0
     kept = [(images.of(pair.lower, metric), images.of(pair.upper, metric)) for pair in pairs]
-    field = measure(metric)
     by_class = [
-        class_differences(lower, upper, field)
+        class_differences(lower, upper, measured.name)
         for lower, upper in kept
         if lower is not None and upper is not None
     ]
     if len(by_class) == len(pairs) and all(len(differences) for differences in by_class):
         return compare_classes(by_class, sign=sign)
     return compare_seeds([p.upper.metrics[metric] - p.lower.metrics[metric] for p in pairs], sign=sign)
-
-
-def _leaks_down(metric: str) -> bool:
-    known = METRICS.get(measure(metric))
-    return known is not None and known.leaks == "down"
 
 
 def _answer(found: Comparison) -> dict[str, object]:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
-from orchestrator.metrics.names import METRICS, measure
-from orchestrator.metrics.plots import png
+from orchestrator.metrics.names import Metric, MetricName
+from orchestrator.metrics.plots import figure_png
 from orchestrator.report.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import mean_and_interval
@@ -60,7 +60,7 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
     """Draw the curve's table as PNG, shares in percent; one seed has no error bars."""
     figure = Figure(figsize=(6.4, 4.8), dpi=DPI, layout="constrained")
     plot = figure.subplots()
-    scales = {metric: PERCENT if _is_share(metric) else 1 for metric in (curve.x, curve.y)}
+    scales = {metric: PERCENT if _metric(metric).is_share else 1 for metric in (curve.x, curve.y)}
     for place, (value, points) in enumerate(table.groupby(curve.line, sort=False)):
         if curve.points is None:
             points = points.sort_values(curve.x, kind="stable")
@@ -88,7 +88,7 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
     plot.set_title("\n".join(filter(None, (fixed, _seeds(table["seeds"])))), fontsize=8)
     plot.grid(alpha=0.3, linewidth=0.6)
     plot.legend(fontsize=8, title=curve.line, title_fontsize=8)
-    return png(figure)
+    return figure_png(figure)
 
 
 def histogram(asked: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
@@ -102,8 +102,8 @@ def histogram(asked: Histogram, records: Sequence[TrialRecord], store: Artifacts
     for record in shown:
         rows, judged = images.of(record, asked.value), images.of(record, asked.success)
         if rows is not None and judged is not None and len(rows):
-            values = rows[measure(asked.value)].astype(np.float64)
-            is_success = judged[measure(asked.success)] > 0.5
+            values = rows[_metric(asked.value).name].astype(np.float64)
+            is_success = judged[_metric(asked.success).name] > 0.5
             panels.setdefault(record.axes[asked.panels], []).append((values, is_success))
     edges = _edges(asked.value, [values for parts in panels.values() for values, _ in parts])
     bins = []
@@ -132,7 +132,7 @@ def draw_histogram(asked: Histogram, table: pd.DataFrame) -> bytes:
     fixed = {**asked.where, **_fixed(table, "low")}
     words = _words({axis: value for axis, value in fixed.items() if axis != asked.panels})
     figure.suptitle("; ".join(filter(None, (f"success: {asked.success}", words))), fontsize=8)
-    return png(figure)
+    return figure_png(figure)
 
 
 def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
@@ -235,23 +235,18 @@ def _draw_panel(plot: Plot, counts: pd.DataFrame) -> None:
 
 def _edges(metric: str, values: Sequence[np.ndarray]) -> np.ndarray:
     """Return the ends of the bins: of [0, 1] for shares and scores, else of what occurs."""
-    if not values or _unit(metric).startswith(("share", "score", "mean score")):
+    if not values or _metric(metric).unit.startswith(("share", "score", "mean score")):
         return np.linspace(0, 1, BINS + 1)
     joined = np.concatenate(values)
     return np.histogram_bin_edges(joined[np.isfinite(joined)], BINS)
 
 
 def _axis_label(metric: str) -> str:
-    return f"{metric} (%)" if _is_share(metric) else f"{metric} ({_unit(metric) or 'no unit'})"
+    return f"{metric} (%)" if _metric(metric).is_share else f"{metric} ({_metric(metric).unit or 'no unit'})"
 
 
-def _is_share(metric: str) -> bool:
-    return _unit(metric).startswith("share")
-
-
-def _unit(metric: str) -> str:
-    known = METRICS.get(measure(metric))
-    return known.unit if known else ""
+def _metric(name: str) -> Metric:
+    return MetricName.parse(name).metric
 
 
 def _fixed(table: pd.DataFrame, last: str) -> dict[str, Scalar]:

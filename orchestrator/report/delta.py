@@ -18,7 +18,7 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta
 from orchestrator.config.study import Study
-from orchestrator.metrics.names import measure
+from orchestrator.metrics.names import MetricName
 from orchestrator.report.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.statistics import CONFIDENCE, REPLICATES, resampled_means
@@ -142,11 +142,12 @@ def _drops_by_class(asked: Delta, pair: _Pair, images: PerImage) -> np.ndarray |
     assert pair.reference is not None
     means = []
     for metric in (asked.leakage, asked.utility):
+        field = MetricName.parse(metric).metric.name
         for record in (pair.reference, pair.defended):
             rows = images.of(record, metric)
             if rows is None:
                 return None
-            means.append(pd.Series(rows[measure(metric)].astype(np.float64)).groupby(rows["label"]).mean())
+            means.append(pd.Series(rows[field].astype(np.float64)).groupby(rows["label"]).mean())
     shared = reduce(pd.Index.intersection, (series.index for series in means)).sort_values()
     leakage_none, leakage_def, utility_none, utility_def = (series[shared].to_numpy() for series in means)
     return np.stack([leakage_none - leakage_def, utility_none - utility_def], axis=1)

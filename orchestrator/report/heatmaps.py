@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from orchestrator.metrics.names import describe
-from orchestrator.metrics.plots import png
+from orchestrator.metrics.names import MetricName
+from orchestrator.metrics.plots import figure_png
 from orchestrator.sweep.records import TrialRecord
 
 SEED = "seed"
@@ -60,7 +60,7 @@ def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
     axis.set_xlabel(other)
     axis.set_ylabel(one)
     shared = f"mean of {table['setting'].nunique()} settings that every cell has"
-    axis.set_title(f"{metric}\n{describe(metric)}\n{shared}", fontsize=8)
+    axis.set_title(f"{metric}\n{MetricName.parse(metric).describe()}\n{shared}", fontsize=8)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             is_light = value > low + 0.6 * (high - low)
@@ -68,7 +68,7 @@ def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
                 column, row, f"{value:.4g}", ha="center", va="center", color="black" if is_light else "white"
             )
     figure.colorbar(image)
-    return png(figure)
+    return figure_png(figure)
 
 
 def _plain(name: str) -> str:

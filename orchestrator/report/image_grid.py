@@ -20,7 +20,7 @@ from matplotlib.textpath import TextPath
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
-from orchestrator.metrics.plots import png
+from orchestrator.metrics.plots import figure_png
 from orchestrator.report.comparison import is_same
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.sweep.points import ABSENT
@@ -271,7 +271,7 @@ class _Sheet:
         font = {"fontsize": self._letter * 72 / DPI, "va": "center_baseline"}
         for x, y, text, side in self._words:
             figure.text(x / self._width, 1 - y / height, text, ha=side, **font)
-        return png(figure)
+        return figure_png(figure)
 
     def _place_words(self) -> tuple[list[int], int]:
         """Note where words go; return the top of each line and the height of all."""

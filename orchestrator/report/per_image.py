@@ -1,7 +1,7 @@
-"""What trials keep image by image, with each image's class: the identity is the unit of resampling.
+"""Values by image: what stages keep of every image, with its class, which is the unit of resampling.
 
-`evaluation` keeps every measure of the reconstructions (`per_image_PART.npy`), the victim's own stage whether
-it is right about each of its test images (`accuracy_test.npy`).
+The stage `evaluation` keeps every metric of the reconstructions (`per_image_PART.npy`), the target's own
+stage whether it is right about each of its test images (`accuracy_test.npy`).
 """
 
 import io
@@ -9,7 +9,7 @@ import logging
 
 import numpy as np
 
-from orchestrator.metrics.names import image_field
+from orchestrator.metrics.names import ImageFile, MetricName
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.sweep.records import TrialRecord
 
@@ -17,23 +17,22 @@ logger = logging.getLogger(__name__)
 
 
 class PerImage:
-    """Reads what stages keep by image; each file once."""
+    """Reads and caches values by image; each file is read once."""
 
     def __init__(self, store: Artifacts) -> None:
         self._store = store
         self._read: dict[tuple[str, str], np.ndarray | None] = {}
 
     def of(self, record: TrialRecord, metric: str) -> np.ndarray | None:
-        """Return the rows (label and fields) that hold a metric by image, or None where it has no such."""
-        place = image_field(metric)
-        keys = (
-            [record.stage_keys[stage] for stage in place.stages if stage in record.stage_keys]
-            if place
-            else []
-        )
-        if place is None or not keys:
+        """Return a structured array (N,) with `label` and a field named like the metric (without stage and
+        part).
+
+        None where the trial kept no such values or they are damaged. Raise `Refused` for an unknown metric.
+        """
+        place = MetricName.parse(metric).file()
+        key = None if place is None else _key(record, place)
+        if place is None or key is None:
             return None
-        key = keys[0]
         if (key, place.file) not in self._read:
             self._read[key, place.file] = self._load(key, place.file)
         rows = self._read[key, place.file]
@@ -46,6 +45,11 @@ class PerImage:
         try:
             rows: np.ndarray = np.load(io.BytesIO(self._store.read(artifact, name)), allow_pickle=False)
         except Corrupt as error:  # quarantined: the next sweep rebuilds it
-            logger.warning("event=no_values_by_image reason=%s", error)
+            logger.warning('event=image_values_missing reason="%s"', error)
             return None
         return rows
+
+
+def _key(record: TrialRecord, place: ImageFile) -> str | None:
+    """Return the key of the first of the file's stages that the trial has."""
+    return next((record.stage_keys[stage] for stage in place.stages if stage in record.stage_keys), None)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.study import Study
-from orchestrator.metrics.names import METRICS, measure
+from orchestrator.metrics.names import MetricName
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
 from orchestrator.report.delta import delta_table
@@ -167,8 +167,8 @@ def _both(name: str, table: pd.DataFrame, *, csv_only: Sequence[str] = ()) -> di
 
 
 def _why_missing(metric: str) -> str:
-    known = METRICS.get(measure(metric))
-    return f"needs evaluation.networks.{known.needs}" if known and known.needs else "not measured"
+    needs = MetricName.parse(metric).metric.needs
+    return f"needs evaluation.networks.{needs}" if needs else "not measured"
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from orchestrator.config import (
 )
 from orchestrator.config.base import digest
 from orchestrator.datasets.classes import auxiliary_dataset_name
+from orchestrator.metrics.names import evaluation_version
 
 # Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
 VERSIONS = {
@@ -35,7 +36,7 @@ VERSIONS = {
     "inversion": 2,
     "optimization": 1,
     "fisher": 1,
-    "evaluation": 3,
+    "evaluation": evaluation_version(),
 }
 
 

@@ -1,6 +1,6 @@
-"""How reconstructions are measured: against the victim's images, or one image for each class.
+"""Measuring reconstructions: against the target's private images, or one image for each class.
 
-Every measure is kept for each image with its class, because the identity is the unit of resampling.
+Values are kept for each image with its class, because the class (the identity) is the unit of resampling.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.classification import is_among
-from orchestrator.metrics.pictures import pair_grid, png
-from orchestrator.metrics.reconstruction import mse, psnr, ssim
+from orchestrator.metrics.names import CLASS, METRICS, per_image_file
+from orchestrator.metrics.pictures import encode_png, pair_grid
+from orchestrator.metrics.reconstruction import PIXEL_METRICS
 from orchestrator.stages.io import npy
 from orchestrator.stages.similarity import Likeness
 from orchestrator.training.objectives import as_unit
@@ -21,38 +22,36 @@ from orchestrator.training.objectives import as_unit
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One part (train, test or class) with what was measured of each image."""
+    """One part of the reconstructions with what was measured of them."""
 
-    part: str
-    victims: Tensor  # (N, C, S, S) uint8
-    guesses: Tensor  # (N, C, S, S) in [0, 1]
-    labels: Tensor  # (N,) int64, the victim's classes 0..k-1
-    values: Mapping[str, Tensor]  # measure -> (N,)
-    names: Mapping[str, str]  # measure -> its metric `stage/name`
-    totals: Mapping[str, float]  # metric `stage/name` -> what is measured of all images together
+    part: str  # train, test or class
+    victims: Tensor  # private images (N, C, S, S) uint8
+    guesses: Tensor  # reconstructions (N, C, S, S) in [0, 1]
+    labels: Tensor  # (N,) int64, the target's classes 0..k-1
+    values: Mapping[str, Tensor]  # metric -> (N,)
+    totals: Mapping[str, float]  # metric -> its value for all images together
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return each measure's mean over images, and the measures of all."""
-        means = {self.names[name]: float(value.double().mean()) for name, value in self.values.items()}
-        return means | dict(self.totals)
+        """Return full metric names with means over images, and the values for all images together."""
+        means = {name: float(value.double().mean()) for name, value in self.values.items()}
+        return {str(METRICS[name].on(self.part)): value for name, value in {**means, **self.totals}.items()}
 
     def files(self, num_shown: int) -> dict[str, bytes]:
-        """Return the measures of every image, and the first images themselves."""
-        victims = self.victims[:num_shown]
+        """Return the values of every image, and the first images themselves beside their originals."""
+        originals = self.victims[:num_shown]
         shown = self.guesses[:num_shown].mul(255).round().to(torch.uint8)
         return {
-            f"grid_{self.part}.png": png(pair_grid(victims, shown)),
+            f"grid_{self.part}.png": encode_png(pair_grid(originals, shown)),
             f"reconstructions_{self.part}.npy": npy(shown),
-            f"victims_{self.part}.npy": npy(victims),
-            f"per_image_{self.part}.npy": npy(self._table()),
+            f"victims_{self.part}.npy": npy(originals),
+            per_image_file(self.part): npy(self._table()),
         }
 
     def _table(self) -> np.ndarray:
-        """Return a structured array (N,) with the field `label` and one for each measure."""
-        table = np.empty(
-            len(self.labels), [("label", np.int32), *((name, np.float32) for name in self.values)]
-        )
+        """Return a structured array (N,) with the field `label` and one for each metric."""
+        fields = [("label", np.int32), *((name, np.float32) for name in self.values)]
+        table = np.empty(len(self.labels), fields)
         table["label"] = self.labels.numpy()
         for name, value in self.values.items():
             table[name] = value.numpy()
@@ -61,58 +60,69 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """Attack images and what is said of them."""
+    """Reconstructions with the outputs of the target and of the evaluation model on them."""
 
     guesses: Tensor  # (N, C, S, S) in [0, 1]
-    labels: Tensor  # (N,) the victim's class that each one is to show
-    scores: Tensor  # (N, k) of the victim on them
-    logits: Tensor  # (N, K) of the judge on them
-    original: Tensor  # (k,) the judge's class of each label
+    labels: Tensor  # (N,) int64, the target's class that each one should show
+    scores: Tensor  # (N, k) of the target
+    logits: Tensor  # (N, K) of the evaluation model
+    original: Tensor  # (k,) int64, the evaluation model's class of each label
+
+    def judged(self, name: str) -> dict[str, Tensor]:
+        """Return `name_top1` and `name_top5`, (N,) of 0 and 1: whether the evaluation model finds the class.
+
+        Top 5 is left out where it has five classes or fewer.
+        """
+        wanted = self.original[self.labels]
+        judged = {f"{name}_top{k}": is_among(self.logits, wanted, k) for k in (1, 5)}
+        return {metric: values for metric, values in judged.items() if values is not None}
 
 
 def measure_images(part: str, victims: Tensor, attacked: Attacked, likeness: Likeness) -> Measured:
-    """Compare reconstructions with the victim's images (N, C, S, S) uint8, ask the judge whose they are and
-    the victim how sure it is (P_T of TL-DMI)."""
-    truth, guesses, labels = as_unit(victims), attacked.guesses, attacked.labels
-    pixels = {"mse": mse(truth, guesses), "psnr": psnr(truth, guesses), "ssim": ssim(truth, guesses)}
-    judged = {f"accuracy_top{n}": is_among(attacked.logits, attacked.original[labels], n) for n in (1, 5)}
-    seen = {name: value for name, value in judged.items() if value is not None}
-    seen["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
-    seen |= likeness.of_images(guesses, labels)
-    names = {name: f"inversion/{name}_{part}" for name in pixels}
-    names |= {name: f"attack/{name}_{part}" for name in seen}
-    totals = {f"attack/{name}_{part}": value for name, value in likeness.of_all(guesses, labels).items()}
-    return Measured(part, victims, guesses, labels, pixels | seen, names, totals)
+    """Compare reconstructions with their originals (N, C, S, S) uint8 and with all private images of the
+    class.
+
+    `target_confidence` is P_T of TL-DMI, section D.2. Raise `ValueError` if the shapes differ or a class has
+    no private image.
+    """
+    originals, reconstructions, labels = as_unit(victims), attacked.guesses, attacked.labels
+    values = {name: measure(originals, reconstructions) for name, measure in PIXEL_METRICS.items()}
+    values |= attacked.judged("accuracy")
+    values["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
+    values |= likeness.of_images(reconstructions, labels)
+    totals = likeness.of_all(reconstructions, labels)
+    return Measured(part, victims, reconstructions, labels, values, totals)
 
 
 def measure_classes(private: ImageSet, attacked: Attacked, likeness: Likeness) -> Measured:
-    """Ask the victim and the judge whether they accept the image of each class, and how far it is from real
-    ones: F's training images."""
-    guesses, labels = attacked.guesses, attacked.labels
-    nearest, means, shown = _distances(private, guesses)
+    """Compare the image of each class with F's training images of it, and record whether the target and the
+    evaluation model accept it (AMI, scenario 2).
+
+    Raise `ValueError` if a class has no private image.
+    """
+    reconstructions, labels = attacked.guesses, attacked.labels
+    nearest, means, typical = _distances(private, reconstructions)
     values: dict[str, Tensor] = {
         "mse_mean": means,
         "mse_nearest": nearest,
         "target_top1": (attacked.scores.argmax(1) == labels).float(),
         "target_confidence": attacked.scores.diagonal(),
     }
-    judged = {f"judge_top{n}": is_among(attacked.logits, attacked.original[labels], n) for n in (1, 5)}
-    values |= {name: value for name, value in judged.items() if value is not None}
-    values |= likeness.of_images(guesses, labels)
-    totals = {f"class/{name}": value for name, value in likeness.of_all(guesses, labels).items()}
-    names = {name: f"class/{name}" for name in values}
-    return Measured("class", shown, guesses, labels, values, names, totals)
+    values |= attacked.judged("judge")
+    values |= likeness.of_images(reconstructions, labels)
+    totals = likeness.of_all(reconstructions, labels)
+    return Measured(CLASS, typical, reconstructions, labels, values, totals)
 
 
-def _distances(private: ImageSet, guesses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each class the distance to its nearest training image and to its mean image, (k,) each, and
-    the real image that is closest to the mean (k, C, S, S) uint8."""
-    nearest, means, shown = [], [], []
-    for label, guess in enumerate(guesses):
+def _distances(private: ImageSet, reconstructions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each class the squared distance to its nearest training image and to its mean image, (k,)
+    each, and the private image that is closest to the mean, (k, C, S, S) uint8."""
+    nearest, means, typical = [], [], []
+    for label, reconstruction in enumerate(reconstructions):
         stored = private.images[private.labels == label]
         images = as_unit(stored)
         mean = images.mean(dim=0)
-        nearest.append((images - guess).square().flatten(1).mean(1).min())
-        means.append((mean - guess).square().mean())
-        shown.append(stored[(images - mean).square().flatten(1).mean(1).argmin()])
-    return torch.stack(nearest), torch.stack(means), torch.stack(shown)
+        nearest.append((images - reconstruction).square().flatten(1).mean(1).min())
+        means.append((mean - reconstruction).square().mean())
+        typical.append(stored[(images - mean).square().flatten(1).mean(1).argmin()])
+    return torch.stack(nearest), torch.stack(means), torch.stack(typical)

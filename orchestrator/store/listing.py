@@ -17,17 +17,6 @@ from orchestrator.store.parallel import parallel_map
 _READERS = 4  # each holds a whole file
 _READS = 3  # damage on the way goes away, damage at rest stays
 
-# What is said of an artifact in one number: the first of these that its stage measured.
-MAIN_METRICS = (
-    "target/accuracy",
-    "judge/accuracy",
-    "pretrain/accuracy",
-    "pretrain/validation_accuracy",
-    "inversion/mse_test",
-    "attack/accuracy_top1",
-    "inversion/validation_loss",
-)
-
 
 @dataclass(frozen=True)
 class StageSummary:
@@ -100,9 +89,10 @@ def size(artifact: Artifact) -> int:
     return sum(file.size for file in artifact.files.values())
 
 
-def main_metric(artifact: Artifact) -> tuple[str, float] | None:
-    """Return the metric that says most about an artifact, if it has any."""
-    known = [name for name in MAIN_METRICS if name in artifact.metrics]
+def main_metric(artifact: Artifact, order: Iterable[str] = ()) -> tuple[str, float] | None:
+    """Return the first metric in `order` that the artifact has, or else its first by name; None without
+    any."""
+    known = [name for name in order if name in artifact.metrics]
     name = next(iter(known or sorted(artifact.metrics)), None)
     return None if name is None else (name, artifact.metrics[name])
 

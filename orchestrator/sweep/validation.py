@@ -1,7 +1,7 @@
 """What can be checked before anything starts: names, sizes, budgets, data sets and their checksums."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from orchestrator.attacks import build_attack
 from orchestrator.config import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
-from orchestrator.config.report import Report
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.report import Costs, Histogram
 from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
 from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify, weights
 from orchestrator.datasets.classes import (
@@ -24,7 +25,7 @@ from orchestrator.datasets.classes import (
     other_classes,
     private_classes,
 )
-from orchestrator.metrics.names import MEASURED, METRICS, image_field, measure
+from orchestrator.metrics.names import MetricName
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
@@ -49,24 +50,64 @@ def check_resources(study: Study) -> None:
 
 
 def check_report(study: Study) -> None:
-    """Raise `StudyError` if the study asks for a metric that no stage measures or an axis that it has not."""
-    report = study.report
-    for field, names in (
-        ("search.objectives", study.search.objectives),
-        ("report.metrics", report.metrics),
-    ):
-        unknown = [name for name in names if name not in MEASURED]
-        if unknown:
-            raise StudyError(f"{field}: {unknown[0]} is not measured; choose from {', '.join(MEASURED)}.")
-    metrics, axes = _metrics_and_axes(report)
-    for field, name in metrics.items():
-        if name not in MEASURED:
-            raise StudyError(f"report.{field} is not measured; choose from {', '.join(MEASURED)}.")
-    swept = study.axes()
-    for field, name in axes.items():  # one that could be swept and is not, as under --set sweep=..., is none
+    """Raise `StudyError` if the study names a metric that no stage measures, one of the wrong kind, or an
+    axis that no study can have."""
+    try:
+        for name in study.search.objectives:
+            MetricName.parse(name, "search.objectives")
+        named = study.report.named().under("report")
+        for field, name in named.metrics.items():
+            MetricName.parse(name, field)
+        _check_axes(named.axes, tuple(study.axes()))
+        for place, histogram in enumerate(study.report.histograms):
+            _check_histogram(histogram, f"report.histograms.{place}")
+        _check_shares(named.shares)
+        _check_costs(study.report.costs)
+    except Refused as error:
+        raise StudyError(str(error)) from error
+
+
+def _check_axes(axes: Mapping[str, str], swept: Sequence[str]) -> None:
+    """Raise `Refused` for an axis that no study can have; one that could be swept and is not, as under
+    `--set sweep=...`, passes."""
+    for field, name in axes.items():
         if name not in swept and name not in _possible_axes():
-            raise StudyError(f"report.{field} is not an axis; swept here are {', '.join(swept)}.")
-    _check_kinds(report)
+            value = NO_VALUE if field.endswith(f".{name}") else name  # keys of `where` are in the path
+            raise Refused(field, value, "is not an axis", f"swept here are {', '.join(swept)}")
+
+
+def _check_histogram(histogram: Histogram, field: str) -> None:
+    """Raise `Refused` if value and success of a histogram are not kept for the same images."""
+    files = {
+        place and place.file
+        for place in (MetricName.parse(name).file() for name in (histogram.value, histogram.success))
+    }
+    if len(files) > 1 or None in files:
+        raise Refused(
+            f"{field}: value={histogram.value} and success",
+            histogram.success,
+            "must be kept for the same images",
+            "choose two of class/... or two that end alike in _test or _train",
+        )
+
+
+def _check_shares(metrics: Mapping[str, str]) -> None:
+    """Raise `Refused` for a metric that is no share of images."""
+    for field, name in metrics.items():
+        if not MetricName.parse(name).metric.is_share:
+            raise Refused(
+                field,
+                name,
+                "must be a share of images",
+                "choose an accuracy, for example target/accuracy or attack/accuracy_top1_test",
+            )
+
+
+def _check_costs(costs: Costs | None) -> None:
+    """Raise `Refused` for costs of a stage that does not exist."""
+    if costs and costs.stage not in VERSIONS:
+        stages = ", ".join(VERSIONS)
+        raise Refused("report.costs.stage", costs.stage, "is no stage", f"choose from {stages}")
 
 
 @functools.cache
@@ -83,72 +124,6 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _fields(part, f"{prefix}{name}.")
-
-
-def _metrics_and_axes(report: Report) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the metrics and the axes that the printed numbers, the orders and the picture name, by field."""
-    metrics: dict[str, str] = {}
-    axes = {f"where.{axis}": axis for axis in report.where}
-    for field, names in (("rows", report.rows), ("beside", report.beside)):
-        axes |= {f"{field}.{place}={axis}": axis for place, axis in enumerate(names)}
-    for place, printed in enumerate(report.printed):
-        metrics[f"printed.{place}.metric={printed.metric}"] = printed.metric
-        axes |= {f"printed.{place}.where.{axis}": axis for axis in printed.where}
-    for place, ordering in enumerate(report.orderings):
-        metrics[f"orderings.{place}.metric={ordering.metric}"] = ordering.metric
-        axes[f"orderings.{place}.axis={ordering.axis}"] = ordering.axis
-        axes |= {f"orderings.{place}.where.{axis}": axis for axis in ordering.where}
-    pictured_metrics, pictured_axes = _pictured(report)
-    return metrics | pictured_metrics, axes | pictured_axes
-
-
-def _pictured(report: Report) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the metrics and the axes that Delta, the curves, the histograms and the costs name, by field."""
-    metrics: dict[str, str] = {}
-    axes: dict[str, str] = {}
-    if report.delta:
-        metrics |= _named(report.delta, "delta", ("leakage", "utility"))
-    for place, curve in enumerate(report.curves):
-        metrics |= _named(curve, f"curves.{place}", ("x", "y"))
-        axes |= _named(curve, f"curves.{place}", ("line", "points"))
-        axes |= {f"curves.{place}.where.{axis}": axis for axis in curve.where}
-    for place, histogram in enumerate(report.histograms):
-        metrics |= _named(histogram, f"histograms.{place}", ("value", "success"))
-        axes |= _named(histogram, f"histograms.{place}", ("panels",))
-        axes |= {f"histograms.{place}.where.{axis}": axis for axis in histogram.where}
-    for section, part in (("delta", report.delta), ("costs", report.costs)):
-        axes |= {f"{section}.reference.{axis}": axis for axis in (part.reference if part else {})}
-    return metrics, axes
-
-
-def _named(part: BaseModel, path: str, fields: Iterable[str]) -> dict[str, str]:
-    """Return what these fields of a part of the report name, by where they are; None names nothing."""
-    values = {field: getattr(part, field) for field in fields}
-    return {f"{path}.{field}={value}": value for field, value in values.items() if value is not None}
-
-
-def _check_kinds(report: Report) -> None:
-    """Raise `StudyError` if Delta is of no shares, a histogram of different images, or a stage unknown."""
-    shares = {} if report.delta is None else _named(report.delta, "delta", ("leakage", "utility"))
-    for place, histogram in enumerate(report.histograms):
-        shares |= _named(histogram, f"histograms.{place}", ("success",))
-        files = {field and field.file for field in map(image_field, (histogram.value, histogram.success))}
-        if len(files) > 1 or None in files:
-            raise StudyError(
-                f"report.histograms.{place}: value={histogram.value} and success={histogram.success} must be "
-                "kept for the same images; choose two of class/... or two that end alike in _test or _train."
-            )
-    for field, name in shares.items():
-        known = METRICS.get(measure(name))
-        if known is None or not known.unit.startswith("share"):
-            raise StudyError(
-                f"report.{field} must be a share of images; choose an accuracy, for example target/accuracy "
-                "or attack/accuracy_top1_test."
-            )
-    if report.costs and report.costs.stage not in VERSIONS:
-        raise StudyError(
-            f"report.costs.stage={report.costs.stage} is no stage; choose from {', '.join(VERSIONS)}."
-        )
 
 
 class Preflight:

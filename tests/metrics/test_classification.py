@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from orchestrator.metrics.classification import is_among, topk_accuracy
-from orchestrator.metrics.names import METRICS
 
 LOGITS = torch.tensor([[3.0, 2, 1, 0, -1, -2, -3], [0, 0, 0, 0, 0, 0, 0]])
 
@@ -33,26 +32,3 @@ def test_each_row_is_right_or_wrong() -> None:
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_top5_of_at_most_five_classes_is_undefined(classes: int) -> None:
     assert topk_accuracy(torch.rand(4, classes), torch.zeros(4, dtype=torch.long), 5) is None
-
-
-def test_every_metric_names_its_unit_and_direction() -> None:
-    assert {name: metric.leaks for name, metric in METRICS.items()} == {
-        "mse": "down",
-        "mse_mean": "down",
-        "mse_nearest": "down",
-        "psnr": "up",
-        "ssim": "up",
-        "accuracy_top1": "up",
-        "accuracy_top5": "up",
-        "judge_top1": "up",
-        "judge_top5": "up",
-        "target_top1": "up",
-        "target_confidence": "up",
-        "accuracy": None,
-        "epsilon": None,
-        **dict.fromkeys(("knn_distance", "centroid_distance", "delta_facenet"), "down"),
-        **dict.fromkeys(("lpips_vgg", "lpips_alex", "fid"), "down"),
-        **dict.fromkeys(("precision", "recall", "density", "coverage"), "up"),
-        **{f"early_share_{name}": None for name in ("classification", "l2", "l1", "lpips-vgg", "lpips-alex")},
-    }
-    assert all(metric.unit for metric in METRICS.values())

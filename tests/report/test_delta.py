@@ -12,7 +12,6 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.metrics.names import image_field, measure
 from orchestrator.report.delta import Ratio, delta_of, delta_table, recomputed_delta
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
@@ -302,17 +301,6 @@ def test_the_report_has_the_table_and_repeats_it() -> None:
     ]
     assert rb"block1 & $40$" in files["delta.tex"]
     assert files == report_files(study, records[::-1], store)
-
-
-def test_where_values_by_image_are() -> None:
-    assert [measure(name) for name in (LEAKAGE, UTILITY, "class/judge_top1", "attack/queries")] == [
-        "accuracy_top1",
-        "accuracy",
-        "judge_top1",
-        "queries",
-    ]
-    assert image_field("attack/queries") is None
-    assert image_field("judge/accuracy") is None
 
 
 def test_the_victim_that_was_attacked_is_asked_and_each_file_read_once() -> None:

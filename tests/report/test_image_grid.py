@@ -12,7 +12,7 @@ from PIL import Image
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.metrics.pictures import MIN_SIDE, pair_grid, png, strip
+from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, strip
 from orchestrator.report.image_grid import label, picture
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
@@ -61,7 +61,7 @@ def test_rows_that_overflow_go_below_with_a_gap() -> None:
 
 def test_png_keeps_every_pixel() -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(pixels)))), pixels)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
 
 
 TILE = 64  # pixels of a 32-pixel image in the figure

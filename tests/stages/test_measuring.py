@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.datasets.selection import ImageSet
+from orchestrator.metrics.names import METRICS
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.measuring import Attacked, Measured
@@ -161,7 +162,7 @@ def test_every_image_has_its_row() -> None:
     assert rows["accuracy_top1"].tolist() == [1.0, 0.0, 1.0]
     for name in names[1:]:
         mean = rows[name].astype(float).mean()
-        assert mean == pytest.approx(measured.metrics[measured.names[name]], rel=1e-6)
+        assert mean == pytest.approx(measured.metrics[str(METRICS[name].on("train"))], rel=1e-6)
 
 
 def test_the_first_images_are_shown_and_all_are_measured() -> None:

@@ -65,9 +65,10 @@ def test_a_prefix_names_one_artifact(artifacts: Artifacts) -> None:
 
 
 def test_the_main_metric_is_the_first_known_one() -> None:
-    assert listing.main_metric(artifact()) == ("target/accuracy", 0.1 + 0.2)
+    assert listing.main_metric(artifact(), ["a/z", "target/accuracy"]) == ("target/accuracy", 0.1 + 0.2)
     assert listing.main_metric(artifact(metrics={"b/x": 1.0, "a/y": math.inf})) == ("a/y", math.inf)
-    assert listing.main_metric(artifact(metrics={})) is None
+    assert listing.main_metric(artifact(metrics={"b/x": 1.0, "a/y": 2.0}), ["b/x", "a/y"]) == ("b/x", 1.0)
+    assert listing.main_metric(artifact(metrics={}), ["b/x"]) is None
 
 
 def test_a_store_in_order_verifies(artifacts: Artifacts) -> None:
