@@ -1,0 +1,73 @@
+"""Records in MLflow's terms, without MLflow: names, limits, fixed times, digests, files."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from orchestrator.runtime.mlflow import encoding
+from orchestrator.sweep.records import Curve
+from tests.runtime.samples import sample_report, sample_sweep, sample_trials
+
+TRIAL = sample_trials(1)[0]
+BASE_MS = 1_000
+
+
+def test_names_keep_only_the_characters_that_mlflow_takes() -> None:
+    assert encoding.key("a/b-c.d e:f") == "a/b-c.d e:f"
+    assert encoding.key("loss(\u00e9)*") == "loss____"
+    assert len(encoding.key("x" * 999)) == encoding.MAX_KEY
+
+
+def test_a_metric_named_like_a_curve_is_kept_beside_it() -> None:
+    trial = replace(TRIAL, metrics={"a/loss": 0.5}, costs={}, curves=[Curve("a/loss", [(0, 2.0), (1, 1.0)])])
+    assert encoding.points(trial, BASE_MS) == [
+        ("a/loss.final", 0.5, BASE_MS, 0),
+        ("a/loss", 2.0, BASE_MS, 0),
+        ("a/loss", 1.0, BASE_MS + 1, 1),
+    ]
+    assert encoding.latest(trial, BASE_MS) == {"a/loss.final": 0.5, "a/loss": 1.0}
+
+
+def test_long_values_are_cut_where_mlflow_would_refuse_them() -> None:
+    trial = replace(TRIAL, params={"about": "x" * 9999}, error="y" * 9999)
+    assert len(encoding.params(trial)["about"]) == encoding.MAX_PARAM
+    assert len(encoding.tags(trial)["error"]) == encoding.MAX_TAG
+
+
+@pytest.mark.parametrize(
+    "change", [{"metrics": {"a/b": 1.0}}, {"images": {"x": b"png"}}, {"status": "failed"}]
+)
+def test_every_part_of_a_trial_is_in_its_digest(change: dict[str, object]) -> None:
+    assert encoding.digest(TRIAL) == encoding.digest(replace(TRIAL))
+    assert encoding.digest(replace(TRIAL, **change)) != encoding.digest(TRIAL)  # type: ignore[arg-type]
+
+
+def test_the_end_of_a_sweep_is_not_in_the_reports_digest() -> None:
+    report = sample_report([TRIAL])
+    assert encoding.report_digest(report, [TRIAL]) == encoding.report_digest(
+        replace(report, ended_ms=9), [TRIAL]
+    )
+    assert encoding.report_digest(report, [TRIAL]) != encoding.report_digest(
+        replace(report, note="x"), [TRIAL]
+    )
+
+
+def test_pictures_have_the_same_names_every_time_and_a_small_copy() -> None:
+    files = encoding.picture_files(TRIAL, "run", BASE_MS)
+    assert files == encoding.picture_files(TRIAL, "run", BASE_MS)
+    assert not files.keys() & encoding.picture_files(TRIAL, "other", BASE_MS).keys()
+    assert len(files) == 2 * len(TRIAL.images)
+    for path, content in files.items():
+        if path.endswith(".webp"):
+            with Image.open(io.BytesIO(content)) as image:
+                assert max(image.size) == encoding.PREVIEW_PIXELS
+
+
+def test_the_table_has_null_where_json_has_no_number() -> None:
+    trials = [replace(TRIAL, metrics={"a/b": value}) for value in (float("nan"), float("inf"), 0.5)]
+    table = json.loads(encoding.trials_table(sample_sweep(), trials))
+    assert table["columns"][-1] == "a/b"
+    assert [row[-1] for row in table["data"]] == [None, None, 0.5]
