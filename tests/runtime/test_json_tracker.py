@@ -1,4 +1,4 @@
-"""The tracker without a server: a line for each trial. mlflow/test_tracker.py has the suite of all trackers."""
+"""The tracker without a server. mlflow/test_tracker.py has the suite that holds for every tracker."""
 
 import json
 from dataclasses import replace
