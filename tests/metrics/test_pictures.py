@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from orchestrator.metrics.pictures import MIN_SIDE, pair_grid, png, strip
+from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, strip
 
 
 def flat(*levels: int, channels: int = 1, side: int = 2) -> torch.Tensor:
@@ -46,5 +46,5 @@ def test_blocks_of_rows_have_two_white_lines_between() -> None:
 
 def test_png_is_lossless() -> None:
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    with Image.open(io.BytesIO(png(picture))) as image:
+    with Image.open(io.BytesIO(encode_png(picture))) as image:
         assert np.array_equal(np.asarray(image), picture)

@@ -5,7 +5,7 @@ import io
 from matplotlib.figure import Figure
 from PIL import Image
 
-from orchestrator.metrics.plots import png
+from orchestrator.metrics.plots import figure_png
 
 
 def figure(height: float) -> Figure:
@@ -15,8 +15,8 @@ def figure(height: float) -> Figure:
 
 
 def test_equal_figures_are_equal_bytes_without_software_or_date() -> None:
-    first = png(figure(1.0))
-    assert first == png(figure(1.0)) != png(figure(2.0))
+    first = figure_png(figure(1.0))
+    assert first == figure_png(figure(1.0)) != figure_png(figure(2.0))
     with Image.open(io.BytesIO(first)) as image:
         assert image.size == (100, 50)
         assert not {"Software", "Creation Time"} & image.info.keys()
