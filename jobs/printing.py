@@ -22,13 +22,14 @@ from orchestrator.models.freezing import counted
 from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
+from orchestrator.sweep.ledger import Ledger
 from orchestrator.sweep.points import Dropped
-from orchestrator.sweep.records import TrialRecord
-from orchestrator.sweep.trial import Source, Task
+from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Task
 
 
 class SweepProgress:
-    """Implements `Watcher`: stages and trials done, trials running, best so far, time left."""
+    """Implements `Listener`: stages and trials done, trials running, best so far, time left."""
 
     def __init__(self, console: Console, objective: str, is_maximized: bool) -> None:
         self._console, self._objective, self._is_maximized = console, objective, is_maximized
@@ -56,14 +57,14 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def planned(self, tasks: Sequence[Task], missing: int) -> None:
+    def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
         """A batch is known."""
         with self._lock:
             self._trials += len(tasks)
-            self._missing += missing
+            self._missing += num_missing
             self._show()
-        if missing:
-            self._say(f"{len(tasks)} trials, {missing} stages to run")
+        if num_missing:
+            self._say(f"{len(tasks)} trials, {num_missing} stages to run")
 
     def started(self, task: Task) -> None:
         """A trial runs."""
@@ -72,7 +73,7 @@ class SweepProgress:
             self._running += 1
             self._show()
 
-    def ended(self, record: TrialRecord, built: Sequence[str]) -> None:
+    def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
         """A trial was adopted or ended; a failure is said at once."""
         with self._lock:
             self._ended += 1
@@ -93,6 +94,10 @@ class SweepProgress:
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def finished(self, report: SweepReport, stages: StageCounts) -> list[str]:
+        """Add nothing: `print_end` prints the tables."""
+        return []
 
     def _is_better(self, value: float) -> bool:
         if self._best is None:
@@ -184,7 +189,7 @@ def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
 def print_end(
     console: Console,
     study: Study,
-    source: Source,
+    ledger: Ledger,
     folder: Path,
     files: Mapping[str, bytes],
     *,
@@ -192,7 +197,7 @@ def print_end(
 ) -> None:
     """Print the tables, the counts and where the report is."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
-    console.print(_rich_table(with_reasons(summary_table(source.records, metrics), metrics), metrics))
+    console.print(_rich_table(with_reasons(summary_table(ledger.records, metrics), metrics), metrics))
     if "comparison.csv" in files:
         console.print(_printed_numbers(files["comparison.csv"]))
     if "orderings.csv" in files:
@@ -203,12 +208,12 @@ def print_end(
                 {column: _short(cell) for column, cell in row.items()} for row in _rows(files[f"{name}.csv"])
             ]
             console.print(_table(title, rows))
-    counts = Counter(record.status for record in source.records)
+    counts = Counter(record.status for record in ledger.records)
     console.print(
         f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"
     )
     if is_whole:
-        stages = source.stage_counts()
+        stages = ledger.stage_counts()
         run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
         each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
         console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Who builds which stage: a lease saves two trials the same work.
+"""Leases of stages: one owner builds a stage at a time, which saves two trials the same work.
 
-Correctness never depends on a lease, publishing sees to that; it runs out by itself, so a dead owner's work
-is taken over.
+Results never depend on a lease, because publishing is atomic and happens once. A lease expires by itself, so
+the work of a dead owner is taken over.
 """
 
 import logging
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Leases(Protocol):
-    """One owner per key, for a while."""
+    """One owner per key, for a limited time."""
 
     def acquire(self, key: str, owner: str, seconds: float) -> bool:
         """Take or renew the lease for `seconds` from now; False while another owner holds it."""
@@ -59,7 +59,7 @@ def held(
     seconds: float = 30.0,
     poll_seconds: float = 0.5,
 ) -> Iterator[bool]:
-    """Wait for the lease and keep it; yield True to the one who must build, False once `is_done()`.
+    """Wait for the lease and renew it; yield True if the caller must build, False once `is_done()`.
 
     `owner` names one holder: two waiters in one process need two names.
     """
@@ -74,7 +74,7 @@ def held(
     )
     renewal.start()
     try:
-        # Asked again now: the holder before us may have finished since the caller last looked.
+        # Checked again: the previous holder may have finished since the caller's own check.
         yield not is_done()
     finally:
         stop.set()
@@ -87,14 +87,14 @@ def _renew(leases: Leases, key: str, owner: str, seconds: float, stop: threading
         try:
             if leases.acquire(key, owner, seconds):
                 continue
-            _LOG.warning("event=lease_lost key=%s owner=%s", key, owner)
+            logger.warning("event=lease_lost key=%s owner=%s", key, owner)
             return
-        except Exception as error:  # whatever a remote keeper raises: the build goes on without a lease
-            _LOG.warning("event=lease_not_renewed key=%s error=%s", key, type(error).__name__)
+        except Exception as error:  # any of a remote keeper: the build goes on without a lease
+            logger.warning("event=lease_not_renewed key=%s error=%s", key, type(error).__name__)
 
 
 def _release(leases: Leases, key: str, owner: str) -> None:
     try:
         leases.release(key, owner)
-    except Exception as error:  # it runs out by itself
-        _LOG.warning("event=lease_not_released key=%s error=%s", key, type(error).__name__)
+    except Exception as error:  # it expires by itself
+        logger.warning("event=lease_not_released key=%s error=%s", key, type(error).__name__)

@@ -1,70 +1,92 @@
-"""Everything in this process, one trial after the other: `--local`, and what clusters must equal."""
+"""Local executor: every stage in this process, one trial after the other; clusters must equal its results."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from threading import Event
 
 import torch
 
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.study import Study
 from orchestrator.datasets import Location
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.sweep.trial import Edges, Report, Source, run_trial
+from orchestrator.sweep.leases import Leases, LocalLeases
+from orchestrator.sweep.ledger import Ledger
+from orchestrator.sweep.profiles import profile_of, profiles_of
+from orchestrator.sweep.trial import Outcome, Task, Trial
 from orchestrator.training.world import World
 
 
+def check_local(study: Study) -> None:
+    """Raise `Refused` if the study needs a scheduler or several workers: this process has neither."""
+    if study.search.scheduler is not None:
+        rule = "compares running trials and needs Ray"
+        raise Refused("search.scheduler", NO_VALUE, rule, "drop it or drop --local")
+    profiles = {"resources": profile_of(study.resources)}
+    profiles |= {f"resources.stages.{stage}": one for stage, one in profiles_of(study.resources).items()}
+    for section, profile in profiles.items():
+        if profile.workers > 1:
+            field = f"{section}.workers"
+            raise Refused(field, profile.workers, "needs Ray", f"drop --local or set {field}=1")
+
+
 @dataclass(frozen=True)
-class LocalLauncher:
-    """Builds stages in the calling process, as a world of one worker."""
+class LocalExecutor:
+    """Implements `Executor` in the calling process, as a world of one worker."""
 
     store: Artifacts
     location: Location
     checkpoint_seconds: float
-    must_leave: Event = field(default_factory=Event)
+    leases: Leases = field(default_factory=LocalLeases)
     failures: dict[str, StageFailed] = field(default_factory=dict)  # errors that would only repeat
+    must_leave: Event = field(default_factory=Event)
+    ended: Event = field(default_factory=Event)
 
-    def build(self, stage: Stage, report: Report) -> bool:
-        """Run and publish the stage; an error is remembered for the next trial that asks."""
+    def run(self, ledger: Ledger) -> None:
+        """Run every task of the ledger in order."""
+        while tasks := ledger.next_tasks():
+            for task in takewhile(lambda _: not self.must_leave.is_set(), tasks):
+                ledger.start(task)
+                ledger.end(task, self._run_trial(task))
+        self.ended.set()
+
+    def halt(self, seconds: float) -> None:
+        """Make the running training save its state and end; wait for that up to `seconds`."""
+        self.must_leave.set()
+        self.ended.wait(seconds)
+
+    def _run_trial(self, task: Task) -> Outcome:
+        trial = Trial(task.stages.values(), self.store, self.leases, f"local-{os.getpid()}")
+        for stage in trial.missing():
+            try:
+                self._build(stage)
+                trial.note_built(stage)
+            except StageFailed as failure:
+                trial.note_failed(failure)
+        return trial.outcome
+
+    def _build(self, stage: Stage) -> None:
+        """Run and publish the stage; keep an error for the next trial that needs the stage."""
         if stage.key in self.failures:
             raise self.failures[stage.key]
         if self.must_leave.is_set():
             raise StageFailed(stage.name, "the sweep was interrupted", "left")
         use_profile(int(stage.profile["threads"]))
-        world = World(
-            device=torch.device(str(stage.profile["device"])),
-            precision=str(stage.profile["precision"]),
-            report=report,
-            is_preempted=self.must_leave.is_set,
-            checkpoint_seconds=self.checkpoint_seconds,
-        )
         try:
-            build(stage, world, self.store, self.location)
+            build(stage, self._world(stage.profile), self.store, self.location)
         except StageFailed as failure:
             if failure.kind == "error":
                 self.failures[stage.key] = failure
             raise
-        return True
 
-
-@dataclass(frozen=True)
-class LocalExecutor:
-    """Runs a source's tasks in order."""
-
-    edges: Edges
-    must_leave: Event = field(default_factory=Event)  # the launcher's
-    ended: Event = field(default_factory=Event)
-
-    def run(self, source: Source) -> None:
-        """Run every task the source hands out."""
-        while tasks := source.ask():
-            for task in takewhile(lambda _: not self.must_leave.is_set(), tasks):
-                source.started(task)
-                outcome = run_trial(task.stages.values(), self.edges, lambda progress: True)
-                source.tell(task, outcome)
-        self.ended.set()
-
-    def halt(self, seconds: float) -> None:
-        """Have the running training save its state and end; return then, or after so long."""
-        self.must_leave.set()
-        self.ended.wait(seconds)
+    def _world(self, profile: Mapping[str, str | int]) -> World:
+        return World(
+            device=torch.device(str(profile["device"])),
+            precision=str(profile["precision"]),
+            is_preempted=self.must_leave.is_set,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )

@@ -1,12 +1,14 @@
-"""What a sweep tells its tracker: plain records with fixed times, so that telling twice changes nothing."""
+"""Records of a sweep for its listeners: plain data with fixed times, so repeating one changes nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from orchestrator.config.base import Scalar
 
 Status = Literal["finished", "failed", "pruned"]
+StageCounts = Mapping[str, Mapping[str, int]]
+"""Stage name -> how many distinct stages were `run` by this start and `reused` from the store."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +78,3 @@ class SweepReport:
     note: str  # Markdown: what was swept, the best point, where to look
     num_failed: int
     ended_ms: int
-
-
-class Tracker(Protocol):
-    """Keeps the comparison for people; never the truth (that is the store)."""
-
-    def start(self, sweep: SweepRecord) -> None:
-        """Open or find the sweep's parent run."""
-
-    def record(self, trial: TrialRecord) -> None:
-        """Take one ended trial; returns at once, telling the same trial again changes nothing."""
-
-    def finish(self, report: SweepReport) -> list[str]:
-        """Deliver what is left, close the parent run, return lines for people: links and where to look."""
-
-    def interrupted(self) -> None:
-        """Say within a second that the sweep was stopped; the next start goes on."""

@@ -14,10 +14,11 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from jobs import report as job
-from jobs.sweep import RUNS, Options, Run, start_console
-from orchestrator.runtime.json_tracker import read_trials
+from jobs.options import RUNS, Options
+from jobs.sweep import Sweep, start_console
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.json_tracker import read_trials
 from orchestrator.sweep.validation import check_report
 from tests import tiny
 
@@ -75,14 +76,14 @@ def options(study: Path, out: Path, **more: Any) -> Options:
 
 def fill(study: Path, out: Path, num_points: int) -> None:
     """Store made-up stages of the first points: errors fall with m and a little with the seed."""
-    run = Run(options(study, out), start_console())
-    for point in run.search.ask()[:num_points]:
+    opened = Sweep(options(study, out), start_console())
+    for point in opened.search.ask()[:num_points]:
         error = 0.4 - 0.1 * float(point.axes["m"]) - 0.01 * float(point.axes["seed"])
-        for stage in run.plan(point).values():
+        for stage in opened.plan(point).values():
             is_last = stage.name == "evaluation"
             metrics = {"inversion/mse_test": error} if is_last else {}
             artifact = Artifact(stage.key, stage.name, 1, {}, metrics=metrics, created_ms=1)
-            run.store.publish(artifact, images() if is_last else {})
+            opened.store.publish(artifact, images() if is_last else {})
 
 
 def images() -> dict[str, bytes]:

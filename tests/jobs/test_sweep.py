@@ -16,10 +16,11 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from jobs.sweep import app, close_seconds
-from orchestrator.runtime.json_tracker import read_trials
+from jobs.interruption import close_seconds
+from jobs.sweep import app
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.json_tracker import read_trials
 from tests import tiny
 
 pytestmark = pytest.mark.mlflow

@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 from jobs.sweep import app
 from orchestrator.config.load import read_study
 from orchestrator.datasets import Location
-from orchestrator.runtime.ray.session import profile_of
 from orchestrator.stages.graph import plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
+from orchestrator.sweep.profiles import profile_of
 from orchestrator.sweep.validation import Preflight
 
 DEMO = Path(__file__).resolve().parents[2] / "jobs" / "studies" / "demo.yaml"
@@ -35,7 +35,9 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[object, ...],
     preflight, store = Preflight(Location()), Artifacts(DirectoryBlobs(out / "store"))
     found: dict[tuple[object, ...], list[float]] = {}
     for point in preflight.resolve_all(expand(study)[0]):
-        artifact = store.find(plan(point.spec, preflight.digests, profile_of(study))["evaluation"].key)
+        artifact = store.find(
+            plan(point.spec, preflight.digests, profile_of(study.resources))["evaluation"].key
+        )
         assert artifact is not None
         cell = (point.axes["m"], point.axes["auxiliary"], point.axes["align"])
         found.setdefault(cell, []).append(artifact.metrics["inversion/mse_test"])

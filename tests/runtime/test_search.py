@@ -1,4 +1,4 @@
-"""Searches repeat: the same study asks for the same points, whatever finished first."""
+"""Optuna's search: the same study asks for the same points, whichever trial finished first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from orchestrator.config import InverterAttack
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
-from orchestrator.runtime.search import OptunaPoints, random_points, search_points
-from orchestrator.sweep.points import Dropped, Point, make_point
-from orchestrator.sweep.trial import Points
+from orchestrator.runtime.search import OptunaPoints, search_points
+from orchestrator.sweep.ledger import Points
+from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
@@ -53,62 +53,6 @@ def asked(points: Points, *, backwards: bool = False, failing: Sequence[int] = (
 def keys(batches: Sequence[Sequence[Point]]) -> list[list[tuple[int, str]]]:
     """Return what identifies the points of each batch."""
     return [[(point.index, point.key) for point in batch] for batch in batches]
-
-
-def test_random_points_repeat_and_depend_on_their_number_only() -> None:
-    few, _ = random_points(searched("random", samples=5, seed=3))
-    many, dropped = random_points(searched("random", samples=12, seed=3))
-    assert [point.key for point in few] == [point.key for point in many[:5]]
-    assert [point.index for point in many] == list(range(12))
-    assert len({point.key for point in many}) == 12
-    assert [point.key for point in random_points(searched("random", samples=5, seed=4))[0]] != [
-        point.key for point in few
-    ]
-    assert dropped  # some draws had m > k
-    assert all("must lie in 1..target.classes" in one.reason for one in dropped)
-
-
-def test_random_points_stay_in_their_ranges() -> None:
-    axes = {
-        "target.recipe.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-        "attack.offset": {"low": 1, "high": 2},
-        "target.recipe.epochs": {"low": 1, "high": 3, "integer": True},
-        "target.recipe.batch_size": {"low": 1, "high": 100, "integer": True, "log": True},
-        "release.truncation": [1, None],
-    }
-    points, _ = random_points(searched("random", axes, samples=60))
-    recipes = [point.spec.target.recipe for point in points]
-    assert {recipe.epochs for recipe in recipes} == {1, 2, 3}
-    assert all(1e-4 <= recipe.learning_rate <= 1e-2 for recipe in recipes)
-    assert sum(recipe.learning_rate < 1e-3 for recipe in recipes) in range(15, 46)  # half of a log range
-    assert all(1 <= recipe.batch_size <= 100 for recipe in recipes)
-    assert sum(recipe.batch_size <= 10 for recipe in recipes) in range(15, 46)
-    attacks = [point.spec.attack for point in points]
-    assert all(isinstance(one, InverterAttack) and 1 <= one.offset <= 2 for one in attacks)
-    assert {point.spec.release.truncation for point in points} == {1, None}
-
-
-def test_a_small_space_gives_each_point_once() -> None:
-    points, _ = random_points(searched("random", {"seed": [0, 1, 2]}, samples=10))
-    assert sorted(point.spec.target.seed for point in points) == [0, 1, 2]
-
-
-def test_a_search_without_a_possible_point_says_why() -> None:
-    with pytest.raises(
-        StudyError, match=r"^sweep: no draw can exist; release.truncation=\d must lie in 1\.\.target"
-    ):
-        random_points(searched("random", {"release.truncation": [4, 5]}))
-
-
-def test_a_grid_comes_at_once_without_points_that_mean_the_same_cut() -> None:
-    points, number, dropped = opened(tiny.study({"target.budget": [0.0016, 0.00161, "block3"]}))
-    batch = points.ask()
-    assert number == len(batch) == 2
-    assert [(point.index, point.spec.target.budget) for point in batch] == [(0, "block1"), (1, "block3")]
-    assert [(dict(one.axes), one.reason) for one in dropped] == [
-        ({"budget": 0.00161}, "repeats a point of the sweep")
-    ]
-    assert points.ask() == []
 
 
 def test_optuna_asks_the_same_again_when_told_the_same() -> None:
@@ -195,10 +139,3 @@ def test_an_objective_that_nothing_measures_names_the_known_ones() -> None:
         "search.objectives names inversion/loss, which no stage measures; choose from inversion/mse_test, "
         "target/accuracy."
     )
-
-
-def test_axes_of_a_search_are_its_points_names() -> None:
-    study = searched("random", samples=1)
-    point = make_point(study, 0, {"release.truncation": 1, "target.classes": 2, "attack.offset": 0.5})
-    assert isinstance(point, Point)
-    assert point.name == "0000-m001-k002-offset0.5"

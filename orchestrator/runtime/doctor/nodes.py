@@ -27,7 +27,7 @@ from orchestrator.runtime.doctor.cluster import JOIN
 from orchestrator.runtime.doctor.findings import GIB, Finding, clock, fail, ok, room, run
 from orchestrator.runtime.doctor.machine import differing
 from orchestrator.runtime.doctor.places import Probe, probe
-from orchestrator.runtime.ray.session import QUIET
+from orchestrator.runtime.ray.connect import QUIET
 
 TASKS_SECONDS = 12.0  # a node that takes longer for a task of nothing is no node to sweep on
 LIBRARIES = ("ray", "torch", "mlflow", "boto3")

@@ -1,12 +1,10 @@
-"""Look at a tracking URI before a sweep starts and keep MLflow quiet; MLflow itself is not imported here."""
+"""Checks of a tracking URI before a sweep starts, and settings that keep MLflow quiet. Imports no MLflow."""
 
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.runtime.http import get, redact
-
-SCHEMES = ("http", "https", "sqlite")
 
 # The shipper retries on its own, so MLflow's client may not wait for minutes; no usage data is sent.
 ENVIRONMENT = {

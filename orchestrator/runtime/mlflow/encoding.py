@@ -1,4 +1,4 @@
-"""Records in MLflow's words: params, metric points, tags, dataset inputs and files, without MLflow."""
+"""Encoding of records for MLflow: params, metric points, tags, dataset inputs, files. Imports no MLflow."""
 
 import hashlib
 import io
@@ -14,10 +14,9 @@ from orchestrator.config.base import Scalar
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
-PREVIEW_PIXELS = 256  # longer side of the copy that the picture grid shows
+PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
 
-Point = tuple[str, float, int, int]  # name, value, timestamp in ms, step
-Run = tuple[str, str]  # run id, trial key
+MetricPoint = tuple[str, float, int, int]  # name, value, timestamp in ms, step
 
 
 def digest(trial: TrialRecord) -> str:
@@ -27,10 +26,10 @@ def digest(trial: TrialRecord) -> str:
 
 
 def report_digest(report: SweepReport, trials: Sequence[TrialRecord]) -> str:
-    """Return the SHA-256 of what the parent run shows, except for when it ended."""
+    """Return the SHA-256 of what the parent run shows, without its end time."""
     files = {name: hashlib.sha256(content).hexdigest() for name, content in report.files.items()}
-    told = asdict(report) | {"files": files, "ended_ms": 0, "trials": [digest(trial) for trial in trials]}
-    return _sha256(told)
+    plain = asdict(report) | {"files": files, "ended_ms": 0, "trials": [digest(trial) for trial in trials]}
+    return _sha256(plain)
 
 
 def params(trial: TrialRecord) -> dict[str, str]:
@@ -38,7 +37,7 @@ def params(trial: TrialRecord) -> dict[str, str]:
     return {key(name): str(value)[:MAX_PARAM] for name, value in {**trial.params, **trial.axes}.items()}
 
 
-def points(trial: TrialRecord, base_ms: int) -> list[Point]:
+def points(trial: TrialRecord, base_ms: int) -> list[MetricPoint]:
     """Return every metric point at fixed times; MLflow keeps equal points once."""
     curves = [
         (key(curve.name), float(value), base_ms + step, step)
@@ -48,7 +47,7 @@ def points(trial: TrialRecord, base_ms: int) -> list[Point]:
     return [*_finals(trial, base_ms), *curves]
 
 
-def _finals(trial: TrialRecord, base_ms: int) -> list[Point]:
+def _finals(trial: TrialRecord, base_ms: int) -> list[MetricPoint]:
     """Return metrics and costs; one that is named like a curve would be a point of it, so it is renamed."""
     curves = {curve.name for curve in trial.curves}
     values = {**trial.metrics, **trial.costs}
@@ -65,7 +64,7 @@ def latest(trial: TrialRecord, base_ms: int) -> dict[str, float]:
 
 
 def tags(trial: TrialRecord) -> dict[str, str]:
-    """Return what is not compared: status, stage keys, error."""
+    """Return the fields that are not compared: status, stage keys, error."""
     found = {f"inversion.stage.{name}": stage for name, stage in trial.stage_keys.items()}
     found |= {"inversion.status": trial.status, "inversion.index": str(trial.index)}
     if trial.failed_stage is not None:

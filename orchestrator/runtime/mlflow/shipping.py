@@ -1,8 +1,8 @@
-"""The calls that bring a sweep to MLflow: one parent run, one child run per trial.
+"""MLflow client of a sweep: one parent run, one child run per trial.
 
 Every call may be repeated after a crash at any moment and then changes nothing: runs are found by their tags
-before they are made, times are fixed, files have fixed names. A run's `inversion.digest` is written last and
-says that the run holds everything. Importing this module takes seconds, because MLflow does.
+before they are created, times are fixed, files have fixed names. A run's `inversion.digest` is written last
+and marks the run as whole. Importing this module takes seconds, because MLflow does.
 """
 
 import json
@@ -38,21 +38,21 @@ TERMINAL = ("FINISHED", "FAILED", "KILLED")
 DIGEST, KIND, SWEEP, TRIAL, LINKS = (
     f"inversion.{name}" for name in ("digest", "kind", "sweep", "trial", "links")
 )
-ALIVE = "inversion.alive_ms"  # when the sweep's own process was last there, Unix milliseconds
-DEAD_MS = 300_000  # a sweep that was silent for so long has no process any more
+ALIVE = "inversion.alive_ms"  # last sign of life of the sweep's process, Unix milliseconds
+DEAD_MS = 300_000  # a sweep silent for longer has no process any more
 PARENT = "mlflow.parentRunId"
 PAGE = 1000  # runs per search
 
 
 def is_permanent(error: Exception) -> bool:
-    """Say whether MLflow understood the call and refuses it, so that repeating it is no use."""
+    """Return whether MLflow understood the call and refuses it, so that repeating it is no use."""
     if not isinstance(error, MlflowException):
         return not isinstance(error, OSError)  # requests' errors are OSErrors
     return 400 <= error.get_http_status_code() < 500 and error.get_http_status_code() not in (408, 429)
 
 
 class OpenSweep:
-    """A sweep's parent run and what is known of its children; made anew after every failed call."""
+    """A sweep's parent run and the known state of its children; opened again after every failed call."""
 
     def __init__(self, tracking_uri: str, artifact_root: Path | None, sweep: SweepRecord) -> None:
         _quieten()
@@ -65,22 +65,22 @@ class OpenSweep:
         self.children = self._list_children()
 
     def ship(self, trial: TrialRecord) -> None:
-        """Bring one trial; one that is there already costs no call."""
-        told = encoding.digest(trial)
+        """Upload one trial; one that MLflow already holds costs no call."""
+        digest = encoding.digest(trial)
         child = self.children.get(trial.key)
-        if child is not None and _is_complete(child, told):
+        if child is not None and _is_complete(child, digest):
             return
         child = self._child(trial)
         self._fill(child, trial)
         self.client.set_terminated(child.info.run_id, STATUS[trial.status], trial.ended_ms or None)
-        self.client.set_tag(child.info.run_id, DIGEST, told)
+        self.client.set_tag(child.info.run_id, DIGEST, digest)
         self.children[trial.key] = self.client.get_run(child.info.run_id)
 
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
-        """Bring the report, write the saved views, close the parent run."""
+        """Upload the report, write the saved views, close the parent run."""
         run_id = self.parent.info.run_id
-        told = encoding.report_digest(report, trials)
-        if self.parent.data.tags.get(DIGEST) != told:
+        digest = encoding.report_digest(report, trials)
+        if self.parent.data.tags.get(DIGEST) != digest:
             known = self.parent.data.metrics
             news = {
                 name: value
@@ -95,11 +95,11 @@ class OpenSweep:
         self.client.set_terminated(
             run_id, "FAILED" if report.num_failed else "FINISHED", report.ended_ms or None
         )
-        self.client.set_tag(run_id, DIGEST, told)
+        self.client.set_tag(run_id, DIGEST, digest)
         self.parent = self.client.get_run(run_id)
 
     def beat(self) -> None:
-        """Say that the sweep's process is there."""
+        """Mark the sweep's process as alive now."""
         self.client.set_tag(self.parent.info.run_id, ALIVE, str(time.time_ns() // 1_000_000))
 
     def kill(self) -> None:
@@ -120,14 +120,12 @@ class OpenSweep:
         )
         saved = views.views(self.sweep, shown)
         if not VERSION.startswith(views.KNOWN_VERSIONS):
-            logger.warning(
-                "saved views were made for MLflow %s, this is %s", views.KNOWN_VERSIONS[-1], VERSION
-            )
+            logger.warning("event=views_untested known=%s mlflow=%s", views.KNOWN_VERSIONS[-1], VERSION)
         try:
             for view in saved:
                 self.client.set_experiment_tag(self.experiment_id, *view.tag(self.sweep.started_ms))
         except MlflowException as error:
-            logger.warning("saved views were not written: %s", str(error).splitlines()[0])
+            logger.warning("event=views_not_written reason=%r", str(error).splitlines()[0])
         return {
             LINKS: json.dumps(views.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, saved))
         }
@@ -142,14 +140,16 @@ class OpenSweep:
         return parent
 
     def _close_dead(self) -> None:
-        """Mark sweeps as killed whose process died without a word; their own next start opens them again."""
+        """Mark sweeps whose process died silently as killed; their own next start opens them again."""
         everywhere = [one.experiment_id for one in self.client.search_experiments()]
         text = f"attributes.status = 'RUNNING' and tags.`{KIND}` = 'sweep'"
         now = time.time_ns() // 1_000_000
         for run in self.client.search_runs(everywhere, text, max_results=PAGE):
             seen = int(run.data.tags.get(ALIVE, run.info.start_time))
             if run.info.run_id != self.parent.info.run_id and now - seen > DEAD_MS:
-                logger.info("tracking closed=%s silent_seconds=%d", run.info.run_id, (now - seen) // 1000)
+                logger.info(
+                    "event=sweep_closed run=%s silent_seconds=%d", run.info.run_id, (now - seen) // 1000
+                )
                 self.client.set_terminated(run.info.run_id, "KILLED", seen)
 
     def _parent_tags(self) -> dict[str, str]:
@@ -172,7 +172,7 @@ class OpenSweep:
         return children
 
     def _child(self, trial: TrialRecord) -> Run:
-        """Return the trial's run, made or found; one that holds other numbers is replaced."""
+        """Return the trial's run, created or found; one that holds other numbers is replaced."""
         tags = {SWEEP: self.sweep.key, KIND: "trial", TRIAL: trial.key}
         child = self.children.get(trial.key)
         if child is not None and not _agrees(child, trial):
@@ -219,7 +219,7 @@ class OpenSweep:
     def _find_or_create(
         self, tags: Mapping[str, str], name: str, started_ms: int, *, extra: Mapping[str, str]
     ) -> Run:
-        """Find, create, find again: an answer that was lost on the way may have left a second run."""
+        """Find, create, find again: a response lost on the way may have left a second run."""
         if not (found := self._search(tags)):
             self.client.create_run(
                 self.experiment_id, start_time=started_ms or None, tags={**tags, **extra}, run_name=name
@@ -228,10 +228,10 @@ class OpenSweep:
         return self._keep_first(found)
 
     def _keep_first(self, runs: Iterable[Run]) -> Run:
-        """Return the oldest run and delete its ghosts, which carry the same tags of ours."""
+        """Return the oldest run and delete its ghosts: later runs with the same tags."""
         first, *ghosts = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
         for ghost in ghosts:
-            logger.info("tracking ghost=%s kept=%s", ghost.info.run_id, first.info.run_id)
+            logger.info("event=ghost_deleted run=%s kept=%s", ghost.info.run_id, first.info.run_id)
             self.client.delete_run(ghost.info.run_id)
         return first
 
@@ -250,7 +250,7 @@ class OpenSweep:
 
 
 def _experiment(client: MlflowClient, study: str, artifact_root: Path | None) -> str:
-    """Return the id of the study's experiment, made or found."""
+    """Return the id of the study's experiment, created or found."""
     found = client.get_experiment_by_name(study)
     if found is None:
         folder = None if artifact_root is None else (artifact_root.absolute() / encoding.key(study)).as_uri()
@@ -261,17 +261,17 @@ def _experiment(client: MlflowClient, study: str, artifact_root: Path | None) ->
             if found is None:
                 raise
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
-        logger.warning("tracking experiment=%s was deleted in MLflow and is restored", study)
+        logger.warning("event=experiment_restored experiment=%s", study)
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def _is_complete(child: Run, told: str) -> bool:
-    return child.info.status in TERMINAL and child.data.tags.get(DIGEST) == told
+def _is_complete(child: Run, digest: str) -> bool:
+    return child.info.status in TERMINAL and child.data.tags.get(DIGEST) == digest
 
 
 def _agrees(child: Run, trial: TrialRecord) -> bool:
-    """Say whether what the child shows is part of the record, for MLflow cannot take a number back."""
+    """Return whether the child shows nothing but the record's values: MLflow cannot take a number back."""
     params, metrics = encoding.params(trial), encoding.latest(trial, child.info.start_time)
     return all(params.get(name) == value for name, value in child.data.params.items()) and all(
         _same(metrics.get(name), value) for name, value in child.data.metrics.items()

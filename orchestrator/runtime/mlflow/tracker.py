@@ -1,7 +1,7 @@
-"""Shows a sweep in MLflow without ever making it wait: records are queued and one thread ships them.
+"""MLflow tracker: records are queued and shipped by one background thread, so a sweep never waits for MLflow.
 
-MLflow is a view on the store. An outage is sat out; what is still waiting when the sweep ends is shipped by
-running the same command again: every record is told again, and what MLflow already holds is skipped.
+MLflow is a view of the store. An outage is waited out; running the same command again ships the records that
+are still queued when the sweep ends: every record is queued again, and what MLflow already holds is skipped.
 """
 
 import importlib
@@ -10,13 +10,15 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import set_environment, sqlite_path
-from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Task
 
 if TYPE_CHECKING:
     from orchestrator.runtime.mlflow.shipping import OpenSweep
@@ -27,12 +29,15 @@ PATIENCE_SECONDS = 120.0  # how long `finish` waits without a single record arri
 MAX_PAUSE_SECONDS = 30.0  # between two tries while the sweep runs; 2 once it has ended
 BEAT_SECONDS = 60.0  # between two signs of life
 MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
-CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on telling MLflow
+CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on marking its run in MLflow
 LOCAL_UI = "http://127.0.0.1:5000"
 
 
 class MlflowTracker:
-    """Ships one sweep to `tracking_uri`; `artifact_root` is where a store without a server keeps files."""
+    """Implements `Tracker`: ships one sweep to `tracking_uri`.
+
+    Without a server, files go to `artifact_root`.
+    """
 
     def __init__(
         self,
@@ -45,29 +50,35 @@ class MlflowTracker:
         self._artifact_root = artifact_root
         self._patience = patience_seconds
         self._waiting: deque[TrialRecord | SweepReport] = deque()
-        self._trials: dict[str, TrialRecord] = {}  # in the order they were first told
+        self._trials: dict[str, TrialRecord] = {}  # in the order they first ended
         self._changed = threading.Condition()
         self._ending = threading.Event()  # cuts pauses short
         self._stopped = False
         self._refused: list[str] = []
         self._sweep: SweepRecord | None = None
-        self._open: OpenSweep | None = None
-        self._beaten = time.monotonic()
+        self._opened: OpenSweep | None = None
+        self._beat_at = time.monotonic()
 
-    def start(self, sweep: SweepRecord) -> None:
+    def open(self, sweep: SweepRecord) -> None:
         """Begin shipping in the background; the parent run appears as soon as MLflow answers."""
         set_environment()
         self._sweep = sweep
         threading.Thread(target=self._ship_all, name="mlflow-shipper", daemon=True).start()
 
-    def record(self, trial: TrialRecord) -> None:
+    def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
+        """Ship nothing: only ended trials have runs."""
+
+    def started(self, task: Task) -> None:
+        """Ship nothing: only ended trials have runs."""
+
+    def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
         """Queue one ended trial."""
         with self._changed:
-            self._trials[trial.key] = trial
-            self._waiting.append(trial)
+            self._trials[record.key] = record
+            self._waiting.append(record)
             self._changed.notify_all()
 
-    def finish(self, report: SweepReport) -> list[str]:
+    def finished(self, report: SweepReport, stages: StageCounts) -> list[str]:
         """Wait while records arrive, close the parent run, return links or what is still waiting."""
         with self._changed:
             self._waiting.append(report)
@@ -97,16 +108,16 @@ class MlflowTracker:
 
     def _kill(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
-        while self._open is None and time.monotonic() < deadline:
+        while self._opened is None and time.monotonic() < deadline:
             time.sleep(0.02)  # the shipper may be about to open the sweep, which marks it as running
         try:
-            if self._open is not None:
-                self._open.kill()
+            if self._opened is not None:
+                self._opened.kill()
         except Exception as error:
-            logger.warning("tracking close failed reason=%s", _first_line(error))
+            logger.warning("event=tracking_not_closed reason=%r", _first_line(error))
 
     def _wait_until_shipped(self) -> None:
-        """Return once nothing waits, or nothing has moved for as long as we are patient."""
+        """Return once nothing waits, or nothing has moved for `patience_seconds`."""
         last, since = len(self._waiting), time.monotonic()
         while self._waiting:
             self._changed.wait(timeout=1.0)
@@ -116,12 +127,11 @@ class MlflowTracker:
             elif now - since > self._patience:
                 return
             if int(now - since) % 10 == 5:
-                logger.info("tracking waiting=%d uri=%s", last, redact(self._uri))
+                logger.info("event=tracking_waits records=%d uri=%s", last, redact(self._uri))
 
     def _ship_all(self) -> None:
-        shipping = importlib.import_module(
-            "orchestrator.runtime.mlflow.shipping"
-        )  # seconds: off the main thread
+        # MLflow's import takes seconds: off the main thread.
+        shipping = importlib.import_module("orchestrator.runtime.mlflow.shipping")
         self._try(shipping, None)
         while True:
             with self._changed:
@@ -130,47 +140,45 @@ class MlflowTracker:
                 if self._stopped:
                     return
                 item = self._waiting[0] if self._waiting else None
-            self._try(shipping, item)  # None: nothing to bring for a while, so only say that we are there
+            self._try(shipping, item)  # None: nothing to ship for a while, so only mark the sweep as alive
             with self._changed:
                 if item is not None and not self._stopped:
                     self._waiting.popleft()
                 self._changed.notify_all()
 
     def _try(self, shipping: ModuleType, item: TrialRecord | SweepReport | None) -> None:
-        """Deliver one record, however often it takes; None only opens the sweep."""
+        """Deliver one record, repeating until MLflow takes it; None only opens the sweep."""
         refusals, pause = 0, 0.5
         while not self._stopped:
             try:
                 self._deliver(shipping, item)
                 return
-            except (
-                Exception
-            ) as error:  # the shipper outlives whatever MLflow throws; the trial's numbers are safe
-                self._open = None
+            except Exception as error:  # any of MLflow: the shipper outlives it, the store has the numbers
+                self._opened = None
                 refusals += int(shipping.is_permanent(error))
                 if refusals >= MAX_REFUSALS and item is not None:
                     self._leave_out(item, error)
                     return
-                logger.warning("tracking retry_seconds=%.1f reason=%s", pause, _first_line(error))
+                logger.warning("event=tracking_retried seconds=%.1f reason=%r", pause, _first_line(error))
             limit = 2.0 if self._ending.is_set() else MAX_PAUSE_SECONDS
             self._pause(min(pause, limit) * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     def _deliver(self, shipping: ModuleType, item: TrialRecord | SweepReport | None) -> None:
-        if self._open is None:
-            self._open = shipping.OpenSweep(self._uri, self._artifact_root, self._sweep)
+        if self._opened is None:
+            self._opened = shipping.OpenSweep(self._uri, self._artifact_root, self._sweep)
         if isinstance(item, TrialRecord):
-            self._open.ship(item)
+            self._opened.ship(item)
         elif isinstance(item, SweepReport):
-            self._open.finish(item, list(self._trials.values()))
+            self._opened.finish(item, list(self._trials.values()))
         if not isinstance(item, SweepReport):
-            self._beat(self._open)
+            self._beat(self._opened)
 
     def _beat(self, sweep: "OpenSweep") -> None:
-        """Say now and then that this process is there."""
-        if time.monotonic() - self._beaten >= BEAT_SECONDS:
+        """Mark the sweep as alive every `BEAT_SECONDS`."""
+        if time.monotonic() - self._beat_at >= BEAT_SECONDS:
             sweep.beat()
-            self._beaten = time.monotonic()
+            self._beat_at = time.monotonic()
 
     def _pause(self, seconds: float) -> None:
         """Sleep; the end of the sweep wakes it."""
@@ -182,15 +190,15 @@ class MlflowTracker:
     def _leave_out(self, item: TrialRecord | SweepReport, error: Exception) -> None:
         name = item.name if isinstance(item, TrialRecord) else "the report"
         self._refused.append(f"{name}: {_first_line(error)}")
-        logger.error("tracking refused record=%s reason=%s", name, _first_line(error))
+        logger.error("event=record_refused record=%r reason=%r", name, _first_line(error))
 
     def _where_to_look(self) -> list[str]:
-        if self._open is None:
+        if self._opened is None:
             return []
         is_local = self._uri.startswith("sqlite:")
         base = LOCAL_UI if is_local else redact(self._uri).rstrip("/")
         lines = [f"MLflow: start it with `{self._ui_command()}`, then open"] if is_local else ["MLflow:"]
-        return lines + [f"  {label:9} {base}{link}" for label, link in self._open.links().items()]
+        return lines + [f"  {label:9} {base}{link}" for label, link in self._opened.links().items()]
 
     def _ui_command(self) -> str:
         path = sqlite_path(self._uri)

@@ -1,4 +1,4 @@
-"""Saved views and links for MLflow's pages: plain JSON, so that nothing here needs a server.
+"""Saved views and links for MLflow's pages, as plain JSON. Needs no server.
 
 A saved view is the experiment tag `mlflow.sharedViewState.<id>`, an internal format of MLflow's pages as of
 version 3.17. It is best effort: a page that does not know it shows its usual charts.
@@ -23,11 +23,11 @@ MAX_CHARTS = 12  # of one kind in a view; the pages add charts of other metrics 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the trials of a sweep have to show."""
+    """The names that the trials of a sweep have values, curves and images under."""
 
     metrics: Sequence[str]  # final values
     curves: Sequence[str]  # values over epochs
-    images: Sequence[str]  # keys of picture grids
+    images: Sequence[str]  # keys of image grids
 
 
 @dataclass(frozen=True)

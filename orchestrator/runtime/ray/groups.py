@@ -19,8 +19,10 @@ from ray import PlacementGroupID
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from orchestrator.config.study import Resources
+from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Group, Node, Pool, decide, shown, slots
-from orchestrator.runtime.ray.train import Service, train
+from orchestrator.runtime.ray.train import train
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +51,16 @@ class WorkerGroups:
 
     def __init__(
         self,
-        service: Service,
+        resources: Resources,
+        locations: Locations,
         broker: Any,
         pools: Sequence[Pool],
         scratch: Path,
         *,
-        cap: int | None,
         patience_seconds: float,
         say: Callable[[str], None],
     ) -> None:
-        self._service, self._broker, self._scratch, self._cap = service, broker, scratch, cap
+        self._resources, self._locations, self._broker, self._scratch = resources, locations, broker, scratch
         self._pools = {pool.name: pool for pool in pools}
         self._patience, self._say = patience_seconds or LOST_NODE_SECONDS, say
         self._may_grow = patience_seconds > 0
@@ -78,10 +80,11 @@ class WorkerGroups:
         """Return how many groups the cluster takes now, of the pool that it takes most of."""
         nodes = alive_nodes()
         fitting = max(slots(pool, nodes) for pool in self._pools.values())
-        return min(fitting, self._cap) if self._cap else fitting
+        most = self._resources.groups
+        return fitting if most is None else min(fitting, most)
 
     def join(self, seconds: float) -> None:
-        """Wait so long until the groups have ended, after the broker was stopped."""
+        """Wait up to `seconds` for the groups to end, after the broker was stopped."""
         self._stopped.set()
         end = time.monotonic() + seconds
         for running in list(self._running.values()):
@@ -116,7 +119,7 @@ class WorkerGroups:
         queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
         if self._failures:
             remove_orphans()
-        decision = decide(queued, groups, nodes, self._cap)
+        decision = decide(queued, groups, nodes, self._resources.groups)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%s leaving=%d", dismissed, len(leaving))
             ray.get(self._broker.dismiss.remote(dismissed))
@@ -149,7 +152,8 @@ class WorkerGroups:
     def _run(self, name: str, pool: Pool) -> None:
         """Run a group to its end, in a thread of its own."""
         try:
-            train(name, pool, self._service, self._broker, self._scratch)
+            checkpoint_seconds = self._resources.checkpoint_seconds
+            train(name, pool, self._locations, checkpoint_seconds, self._broker, self._scratch)
         except Exception as error:  # whatever Ray raises: the stage goes back, another group takes it
             reason = " ".join(str(error).split())[:300]
             logger.warning("event=group_failed group=%s reason=%s", name, reason)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.config.study import Resources
 from orchestrator.stages.graph import Profile
+from orchestrator.sweep.profiles import profile_of
 
 STUCK_SECONDS = 30.0  # a group that waits so long for its resources may have them from groups that idle
 IDLE_SECONDS = 120.0  # a group without work for so long gives its resources back
@@ -42,14 +43,7 @@ class Pool:
 
 def pool_of(resources: Resources, stage: str | None = None) -> Pool:
     """Return the pool of a stage, or of all stages that name no resources of their own."""
-    needs = resources.of(stage)
-    profile = Profile(
-        device="cuda" if needs.gpus_per_worker else "cpu",
-        precision=needs.precision,
-        workers=needs.workers,
-        threads=needs.threads,
-    )
-    return Pool(profile, needs.gpus_per_worker)
+    return Pool(profile_of(resources, stage), resources.of(stage).gpus_per_worker)
 
 
 def slots(pool: Pool, nodes: Sequence[Node]) -> int:

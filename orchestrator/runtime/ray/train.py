@@ -1,13 +1,12 @@
-"""Ray Train runs every stage: long-lived groups of workers take stages from the broker until it stops them.
+"""Ray Train workers: long-lived groups take stages from the broker until it stops them.
 
-A group costs 20 to 45 CPU seconds to start. A worker that dies restarts its group; the stage it was in goes
-back to the queue and goes on from its checkpoint, there or in another group.
+A group costs 20 to 45 CPU seconds to start. A worker that dies restarts its group; its stage goes back to the
+queue and resumes from its checkpoint, there or in another group.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from orchestrator.runtime.open_store import open_artifacts, open_location
+from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Pool
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.stages.runner import build, use_profile
@@ -25,24 +24,22 @@ from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
 
-LISTEN_SECONDS = 20.0  # how long one question to the broker stays open
+LISTEN_SECONDS = 20.0  # how long one call to the broker stays open
 
 
-@dataclass(frozen=True)
-class Service:
-    """What a worker needs to open its own edges: addresses, no clients and no secrets."""
-
-    store_uri: str
-    data_uri: str | None
-    cache: str | None
-    checkpoint_seconds: float
-
-
-def train(name: str, pool: Pool, service: Service, broker: Any, scratch: Path) -> None:
+def train(
+    name: str, pool: Pool, locations: Locations, checkpoint_seconds: float, broker: Any, scratch: Path
+) -> None:
     """Run one group until the broker ends it; raise what Ray Train raises when it cannot go on."""
     trainer = TorchTrainer(
         serve,
-        train_loop_config={"group": name, "pool": pool, "broker": broker, "service": service},
+        train_loop_config={
+            "group": name,
+            "pool": pool,
+            "broker": broker,
+            "locations": locations,
+            "checkpoint_seconds": checkpoint_seconds,
+        },
         torch_config=TorchConfig(backend="nccl" if pool.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=pool.profile.workers,
@@ -59,19 +56,19 @@ def train(name: str, pool: Pool, service: Service, broker: Any, scratch: Path) -
 
 
 def serve(config: dict[str, Any]) -> None:
-    """Take stages until told to stop: the training function of every worker of a group."""
+    """Take stages until the broker sends none: the training function of every worker of a group."""
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    group, pool, broker, service = (config[name] for name in ("group", "pool", "broker", "service"))
+    group, pool, broker, locations = (config[name] for name in ("group", "pool", "broker", "locations"))
     use_profile(pool.profile.threads)
     _log_progress()
     if rank == 0:
         ray.get(broker.begin.remote(group, pool.name))
-    if size > 1:  # nobody asks for work before the broker knows that this group starts afresh
+    if size > 1:  # no rank takes work before the broker has noted that this group starts afresh
         torch.distributed.barrier()
     ray.get(broker.arrive.remote(group, ray.get_runtime_context().get_node_id()))
     must_leave = _listen(broker, group) if rank == 0 else lambda: False
-    store, location = open_artifacts(service.store_uri), open_location(service.data_uri, service.cache)
+    store, location = locations.open_store(), locations.open_data()
     position = 0
     while (plain := ray.get(broker.take.remote(group, rank, position))) is not None:
         position += 1
@@ -84,7 +81,7 @@ def serve(config: dict[str, Any]) -> None:
             precision=pool.profile.precision,
             report=_reporter(broker, stage.key),
             is_preempted=must_leave,
-            checkpoint_seconds=service.checkpoint_seconds,
+            checkpoint_seconds=config["checkpoint_seconds"],
         )
         error, ran = None, not world.agree(store.find(stage.key) is not None)
         if ran:
@@ -93,14 +90,14 @@ def serve(config: dict[str, Any]) -> None:
             except StageFailed as failure:
                 error = failure
         if rank == 0:
-            told = {"kind": error.kind, "message": error.message} if error else None
-            ray.get(broker.finish.remote(group, stage.key, told, ran))
+            plain = {"kind": error.kind, "message": error.message} if error else None
+            ray.get(broker.finish.remote(group, stage.key, plain, ran))
         if error and error.kind == "error" and size > 1:
             raise error  # other ranks may still be inside the stage: restart the group
 
 
 def _log_progress() -> None:
-    """Write what this worker does to its own log, which Ray keeps with the job's."""
+    """Write this worker's events to its own log, which Ray keeps with the job's."""
     ours = logging.getLogger("orchestrator")
     ours.setLevel(logging.INFO)
     if not ours.handlers:
@@ -115,16 +112,16 @@ def _reporter(broker: Any, key: str) -> Callable[[Any], bool]:
 
 
 def _listen(broker: Any, group: str) -> Callable[[], bool]:
-    """Ask the broker in the background whether this group must end; return where the answer is."""
-    told = threading.Event()
+    """Poll the broker in the background; return a check of whether this group must end."""
+    must_end = threading.Event()
 
-    def ask() -> None:
-        while not told.is_set():
+    def poll() -> None:
+        while not must_end.is_set():
             try:
                 if ray.get(broker.must_leave.remote(group, LISTEN_SECONDS)):
-                    told.set()
+                    must_end.set()
             except ray.exceptions.RayError:
-                told.wait(1.0)  # the broker starts again
+                must_end.wait(1.0)  # the broker starts again
 
-    threading.Thread(target=ask, name="listen", daemon=True).start()
-    return told.is_set
+    threading.Thread(target=poll, name="listen", daemon=True).start()
+    return must_end.is_set

@@ -1,4 +1,4 @@
-"""Ray Tune runs trials as light drivers: a driver asks the broker for stages and waits. No torch here."""
+"""Ray Tune runs trials as light drivers: a driver queues stages at the broker and waits. No torch here."""
 
 import json
 import logging
@@ -23,12 +23,15 @@ from orchestrator.runtime.open_store import open_artifacts
 from orchestrator.runtime.ray.broker import Broker
 from orchestrator.runtime.ray.leases import RayLeases
 from orchestrator.stages.graph import Stage, StageFailed
-from orchestrator.sweep.trial import Edges, Outcome, Report, Source, Task, run_trial
+from orchestrator.store.journal import Journal
+from orchestrator.sweep.ledger import Ledger
+from orchestrator.sweep.trial import Outcome, Task, Trial
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 20.0
 RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
+NO_LIMIT = 10**9  # epochs: every training ends by itself, whichever length its point gives it
 OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
 # Tune would put these into the environment of trials, which Ray writes to its logs: nodes have their own.
@@ -37,72 +40,33 @@ DRIVER_DEATHS = 20  # of one trial, whatever kills them: the next one goes on
 
 
 @dataclass(frozen=True)
-class BrokerLauncher:
-    """Has stages built by the sweep's worker groups."""
-
-    broker: Any
-    priorities: Mapping[str, int]
-    pools: Mapping[str, str]  # stage name -> pool
-
-    def build(self, stage: Stage, report: Report) -> bool:
-        """Queue the stage, pass on its progress, return once it is published."""
-        key = stage.key
-        is_first = self._submit(stage)
-        since, is_unwanted = 0, True
-        try:
-            while True:
-                news = ray.get(self.broker.follow.remote(key, since, FOLLOW_SECONDS))
-                if news is None:  # the broker died and began again with nothing
-                    is_first, since = self._submit(stage) or is_first, 0
-                    continue
-                since += len(news["progress"])
-                for progress in news["progress"]:
-                    report(progress if stage.name == "inversion" else {})
-                if news["done"]:
-                    is_unwanted = False
-                    break
-        finally:
-            ray.get(self.broker.leave.remote(key, is_unwanted))
-        if news["error"] is not None:
-            raise StageFailed(stage.name, news["error"]["message"], news["error"]["kind"])
-        return is_first and news["ran"]
-
-    def _submit(self, stage: Stage) -> bool:
-        pool, priority = self.pools[stage.name], self.priorities.get(stage.key, 0)
-        return ray.get(self.broker.submit.remote(asdict(stage), stage.key, pool, priority))
-
-
-@dataclass(frozen=True)
 class RayExecutor:
-    """Runs a source's tasks as Tune trials over worker groups that are started when the first task comes."""
+    """Implements `Executor` with Tune trials over worker groups, which start when the first task comes."""
 
     store_uri: str
-    owner: str
+    journal: Journal
     broker: Any
     groups: Any  # WorkerGroups
     pools: Mapping[str, str]  # stage name -> pool
     max_running: Callable[[], int]  # trials at a time; more as nodes join
     scheduler: Asha | None
-    max_epochs: int
 
-    def run(self, source: Source) -> None:
-        """Run every task the source hands out."""
-        searcher = TaskSearcher(source, self.max_running)
+    def run(self, ledger: Ledger) -> None:
+        """Run every task of the ledger."""
+        searcher = TaskSearcher(ledger, self.max_running)
         if not searcher.prefetch():
             return
         self.groups.start()
-        # No CPU: the groups may take them all, and a driver that waited for one would never ask for a stage.
+        # No CPU: the groups may take them all, and a driver that waited for one would never queue a stage.
         drive = tune.with_resources(_drive, tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}]))
-        config: dict[str, Any] = {"store": self.store_uri, "owner": self.owner, "broker": self.broker}
-        config |= {"pools": dict(self.pools), "max_epochs": self.max_epochs}
+        shared = {"store": self.store_uri, "owner": f"sweep-{uuid.uuid4().hex}", "broker": self.broker}
         class_cache.ENV_VARS_TO_PROPAGATE -= SECRETS  # in place
-        is_asha = self.scheduler is not None
         with tempfile.TemporaryDirectory(prefix="tune-") as scratch:
             tuner = Tuner(
-                tune.with_parameters(drive, shared=config),
+                tune.with_parameters(drive, shared={**shared, "pools": dict(self.pools)}),
                 tune_config=TuneConfig(
                     search_alg=searcher,
-                    scheduler=self._asha() if is_asha else None,
+                    scheduler=asha(self.scheduler) if self.scheduler else None,
                     num_samples=-1,
                     max_concurrent_trials=None,  # the searcher limits itself
                     reuse_actors=True,
@@ -119,10 +83,10 @@ class RayExecutor:
         if searcher.error is not None:
             raise searcher.error
         starts = ray.get(self.broker.state.remote())["starts"]
-        source.journal.append("groups", slots=self.groups.width(), starts=starts)
+        self.journal.append("groups", slots=self.groups.width(), starts=starts)
 
     def halt(self, seconds: float) -> None:
-        """Have every group save what it builds and end; return then, or after so long."""
+        """Make every group save what it builds and end; return then, or after `seconds`."""
         end = time.monotonic() + seconds
         ray.get(self.broker.halt.remote(), timeout=seconds)
         while time.monotonic() < end:
@@ -131,39 +95,40 @@ class RayExecutor:
                 return
             time.sleep(0.05)
 
-    def _asha(self) -> ASHAScheduler:
-        assert self.scheduler is not None
-        return ASHAScheduler(
-            time_attr="epoch",
-            metric=RUNG_METRIC,
-            mode="min",
-            max_t=self.max_epochs + 1,  # a trial that reaches max_t is stopped; ours has yet to be evaluated
-            grace_period=min(self.scheduler.grace_epochs, self.max_epochs),
-            reduction_factor=self.scheduler.reduction_factor,
-        )
+
+def asha(scheduler: Asha) -> ASHAScheduler:
+    """Return Ray's scheduler: it compares trials at its rungs and ends none for its number of epochs."""
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=RUNG_METRIC,
+        mode="min",
+        max_t=max(NO_LIMIT, scheduler.grace_epochs),
+        grace_period=scheduler.grace_epochs,
+        reduction_factor=scheduler.reduction_factor,
+    )
 
 
 class TaskSearcher(Searcher):
-    """Lets Tune draw our tasks in order; a batch is closed before the next one is asked for."""
+    """Lets Tune draw the ledger's tasks in order; a batch is closed before the next one is planned."""
 
-    def __init__(self, source: Source, max_running: Callable[[], int]) -> None:
+    def __init__(self, ledger: Ledger, max_running: Callable[[], int]) -> None:
         super().__init__(metric="done", mode="max")
-        self._source, self._max_running = source, max_running
+        self._ledger, self._max_running = ledger, max_running
         self._waiting: list[Task] = []
         self._running: dict[str, Task] = {}
         self._priorities: dict[str, int] = {}
         self.error: Exception | None = None
 
     def prefetch(self) -> bool:
-        """Ask for the first batch; return whether there is anything to run."""
-        self._waiting = self._source.ask()
+        """Take the next batch; return whether there is anything to run."""
+        self._waiting = self._ledger.next_tasks()
         keys = [stage.key for task in self._waiting for stage in task.stages.values()]
         self._priorities = {key: keys.count(key) for key in set(keys)}
         return bool(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next task as plain data, None to be asked again later, or the end."""
-        if self.error is not None or self._source.is_halted:
+        """Return the next task as plain data, None if there is none yet, or the end."""
+        if self.error is not None or self._ledger.is_halted:
             return Searcher.FINISHED
         if not self._waiting:
             if self._running:
@@ -174,18 +139,22 @@ class TaskSearcher(Searcher):
             return None
         task = self._waiting.pop(0)
         self._running[trial_id] = task
-        self._source.started(task)
-        stages = [asdict(stage) for stage in task.stages.values()]
-        priorities = {stage.key: self._priorities[stage.key] for stage in task.stages.values()}
+        self._ledger.start(task)
+        compared = _compared(task)
+        plain = {
+            "stages": [asdict(stage) for stage in task.stages.values()],
+            "priorities": {stage.key: self._priorities[stage.key] for stage in task.stages.values()},
+            "compared": compared.key if compared else None,
+        }
         # JSON, because Tune copies every config field into every result.
-        return {"name": task.point.name, "task": json.dumps({"stages": stages, "priorities": priorities})}
+        return {"name": task.point.name, "task": json.dumps(plain)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the source how a task ended."""
+        """Note in the ledger how a task ended."""
         task = self._running.pop(trial_id, None)
-        if task is None:  # told before
+        if task is None:  # noted before
             return
         result = result or {}
         if OUTCOME in result:
@@ -193,9 +162,11 @@ class TaskSearcher(Searcher):
         elif error:
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
-            outcome = Outcome("pruned", failed_stage="inversion", error="stopped early")
+            compared = _compared(task)
+            stage = compared.name if compared else None
+            outcome = Outcome("pruned", failed_stage=stage, error="stopped early")
         try:
-            self._source.tell(task, outcome)
+            self._ledger.end(task, outcome)
         except Exception as error:  # Tune would take it for a failure of the trial and go on
             self.error = error
 
@@ -210,37 +181,85 @@ class TaskSearcher(Searcher):
         """Restore nothing."""
 
 
+def _compared(task: Task) -> Stage | None:
+    """Return the stage whose epochs a scheduler compares, if the attack trains one."""
+    stages = task.stages.values()
+    if not task.point.spec.attack.reports_epochs:
+        return None
+    key = next(stage.needs["attack"] for stage in stages if "attack" in stage.needs)
+    return next(stage for stage in stages if stage.key == key)
+
+
 def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run one trial: the trainable. Everything heavy happens in the worker groups."""
     task = json.loads(config["task"])
+    rungs = Rungs()
+    broker = BrokerClient(shared["broker"], task["priorities"], shared["pools"])
     stages = [Stage(**plain) for plain in task["stages"]]
-    store = open_artifacts(shared["store"])
-    edges = Edges(
-        store=store,
-        leases=RayLeases(shared["store"]),
-        launcher=BrokerLauncher(shared["broker"], task["priorities"], shared["pools"]),
-        owner=shared["owner"],
-    )
+    trial = Trial(stages, open_artifacts(shared["store"]), RayLeases(shared["store"]), shared["owner"])
+    for stage in trial.missing():
+        try:
+            if broker.build(stage, rungs.report if stage.key == task["compared"] else lambda progress: None):
+                trial.note_built(stage)
+        except StageFailed as failure:
+            trial.note_failed(failure)
+    tune.report({**rungs.last, OUTCOME: json.dumps(asdict(trial.outcome)), "done": True})
 
-    def report(progress: Mapping[str, float]) -> bool:
-        if RUNG_METRIC in progress:  # the inverter's: what a scheduler may compare
-            tune.report({"epoch": progress["epoch"], RUNG_METRIC: progress[RUNG_METRIC]})
-        return True
 
-    outcome = run_trial(stages, edges, report)
-    found = next((store.find(stage.key) for stage in stages if stage.name == "inversion"), None)
-    tune.report(
-        {
-            OUTCOME: json.dumps(asdict(outcome)),
-            "epoch": shared["max_epochs"] + 1,
-            RUNG_METRIC: found.metrics[f"inversion/{RUNG_METRIC}"] if found else float("inf"),
-            "done": True,
-        }
-    )
+class Rungs:
+    """What a scheduler compares: epochs and losses of one training, as Tune's results."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {"epoch": 0, RUNG_METRIC: float("inf")}  # epoch 0 is below every rung
+
+    def report(self, progress: Mapping[str, float]) -> None:
+        """Report an epoch; where the scheduler stops the trial, Tune ends this process."""
+        if RUNG_METRIC in progress:
+            self.last = {"epoch": progress["epoch"], RUNG_METRIC: progress[RUNG_METRIC]}
+            tune.report(self.last)
+
+
+@dataclass(frozen=True)
+class BrokerClient:
+    """Queues stages for the sweep's worker groups."""
+
+    broker: Any
+    priorities: Mapping[str, int]
+    pools: Mapping[str, str]  # stage name -> pool
+
+    def build(self, stage: Stage, report: Callable[[Mapping[str, float]], None]) -> bool:
+        """Queue the stage, pass on its progress, return whether this call ran it once it is published.
+
+        Raise `StageFailed` if it cannot be built.
+        """
+        key = stage.key
+        is_first = self._submit(stage)
+        since, is_unwanted = 0, True
+        try:
+            while True:
+                news = ray.get(self.broker.follow.remote(key, since, FOLLOW_SECONDS))
+                if news is None:  # the broker died and began again with nothing
+                    is_first, since = self._submit(stage) or is_first, 0
+                    continue
+                since += len(news["progress"])
+                for progress in news["progress"]:
+                    report(progress)
+                if news["done"]:
+                    is_unwanted = False
+                    break
+        finally:
+            ray.get(self.broker.leave.remote(key, is_unwanted))
+        if news["error"] is not None:
+            raise StageFailed(stage.name, news["error"]["message"], news["error"]["kind"])
+        return is_first and news["ran"]
+
+    def _submit(self, stage: Stage) -> bool:
+        pool, priority = self.pools[stage.name], self.priorities.get(stage.key, 0)
+        return ray.get(self.broker.submit.remote(asdict(stage), stage.key, pool, priority))
 
 
 def start_broker() -> Any:
-    """Start this sweep's broker on the driver's node; it ends with the driver and outlives its own death."""
+    """Start this sweep's broker on the driver's node; it ends with the driver and restarts if it dies."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": 1000, "max_restarts": -1, "max_task_retries": -1}
     return ray.remote(Broker).options(**options, scheduling_strategy=here).remote()

@@ -85,7 +85,7 @@ def tell_timed(tracker: MlflowTracker, trials: Sequence[TrialRecord]) -> float:
     slowest = 0.0
     for trial in trials:
         began = time.perf_counter()
-        tracker.record(trial)
+        tracker.ended(trial)
         slowest = max(slowest, time.perf_counter() - began)
     return slowest
 
@@ -98,7 +98,7 @@ def test_a_server_that_comes_late_and_dies_in_between_gets_everything(
     shutil.copy(mlflow_database, database)
     bench = MlflowBench(f"http://127.0.0.1:{port}", database, tmp_path / "artifacts")
     tracker = MlflowTracker(bench.uri)
-    tracker.start(sample_sweep("outage"))
+    tracker.open(sample_sweep("outage"))
     assert tell_timed(tracker, trials[:7]) < RECORD_SECONDS
 
     with servers.mlflow(tmp_path, port=port) as server:
@@ -109,7 +109,7 @@ def test_a_server_that_comes_late_and_dies_in_between_gets_everything(
     assert tell_timed(tracker, trials[8:]) < RECORD_SECONDS
 
     with servers.mlflow(tmp_path, port=port):
-        lines = tracker.finish(sample_report(trials))
+        lines = tracker.finished(sample_report(trials), {})
         assert lines[0] == "MLflow:"
         assert bench.kept("outage") == {trial.key: expected(trial) for trial in trials}
         assert [run.info.status for run in bench.runs("outage", "sweep")] == ["FINISHED"]

@@ -146,8 +146,8 @@ def test_an_interrupted_sweep_is_killed_and_goes_on(bench: MlflowBench) -> None:
     trials = sample_trials(2)
     tracker = bench.tracker()
     tell(bench.tracker(), "stopped", trials[:1])
-    tracker.start(sample_sweep("stopped"))
-    tracker.record(trials[0])
+    tracker.open(sample_sweep("stopped"))
+    tracker.ended(trials[0])
     wait_for(lambda: bench.runs("stopped", "sweep")[0].info.status == "RUNNING")
     tracker.interrupted()
     assert bench.runs("stopped", "sweep")[0].info.status == "KILLED"
@@ -161,7 +161,7 @@ def test_the_next_start_closes_sweeps_whose_process_died(bench: MlflowBench) -> 
     for study in ("dead", "alive"):
         tell(bench.tracker(), study, sample_trials(1))
         tracker = bench.tracker()
-        tracker.start(sample_sweep(study))
+        tracker.open(sample_sweep(study))
         wait_for(lambda study=study: bench.runs(study, "sweep")[0].info.status == "RUNNING")  # type: ignore[misc]
         assert isinstance(tracker, MlflowTracker)
         tracker._stopped = True  # no word to MLflow, as after a kill
@@ -178,7 +178,7 @@ def test_the_next_start_closes_sweeps_whose_process_died(bench: MlflowBench) -> 
 
 def test_an_interruption_takes_less_than_a_second_without_a_server() -> None:
     tracker = MlflowTracker(f"http://{CLOSED}")
-    tracker.start(sample_sweep("lost"))
+    tracker.open(sample_sweep("lost"))
     began = time.monotonic()
     tracker.interrupted()
     assert time.monotonic() - began < 1.0
@@ -220,5 +220,5 @@ def test_an_outage_is_told_without_credentials(caplog: pytest.LogCaptureFixture)
     tracker = MlflowTracker(f"http://someone:hid@den@{CLOSED}", patience_seconds=0.2)
     (line,) = tell(tracker, "secret", [])
     assert line.startswith("MLflow at http://***@127.0.0.1:9 did not take 1 of 1 records")
-    assert "tracking retry_seconds" in caplog.text
+    assert "event=tracking_retried seconds=" in caplog.text
     assert not any(part in caplog.text + line for part in ("someone", "hid", "den"))

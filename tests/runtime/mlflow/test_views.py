@@ -141,7 +141,7 @@ def test_views_that_cannot_be_written_only_warn(
     monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
     lines = tell(MlflowTracker(mlflow_server), "viewless", sample_trials(1))
     assert lines[0] == "MLflow:"
-    assert "saved views were not written: tags are closed" in caplog.messages
+    assert "event=views_not_written reason='tags are closed'" in caplog.messages
     client = MlflowClient(tracking_uri=mlflow_server)
     runs = client.search_runs([client.get_experiment_by_name("viewless").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -11,10 +11,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from orchestrator.runtime.json_tracker import JsonTracker, read_trials
 from orchestrator.runtime.mlflow.shipping import ALIVE
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
-from orchestrator.sweep.records import Tracker, TrialRecord
+from orchestrator.sweep.json_tracker import JsonTracker, read_trials
+from orchestrator.sweep.ledger import Tracker
+from orchestrator.sweep.records import TrialRecord
 from tests.runtime.samples import sample_report, sample_sweep
 
 STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "pruned"}
@@ -201,10 +202,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def tell(tracker: Tracker, study: str, trials: Sequence[TrialRecord]) -> list[str]:
     """Tell a whole sweep; return the lines for people."""
-    tracker.start(sample_sweep(study, num_points=len(trials)))
+    tracker.open(sample_sweep(study, num_points=len(trials)))
     for trial in trials:
-        tracker.record(trial)
-    return tracker.finish(sample_report(trials))
+        tracker.ended(trial)
+    return tracker.finished(sample_report(trials), {})
 
 
 def wait_for(holds: Callable[[], bool], *, seconds: float = 60) -> None:

@@ -1,61 +1,68 @@
-"""A tracker without a server: one JSON line per trial in a folder; the last line of a trial counts.
+"""JSON tracker: one line per trial in a folder, without a server; the last line of a trial counts.
 
-Files: `sweep.json`, `trials.jsonl`, `report.json`, the report's files under `report/`. No pictures.
+Files: `sweep.json`, `trials.jsonl`, `report.json`, the report's files under `report/`. No trial images.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Task
 
 
 class JsonTracker:
-    """Keeps one sweep in `folder/<study>-<sweep key>`; telling it the same trial again writes nothing."""
+    """Implements `Tracker` in `folder/<study>-<sweep key>`; a trial that has not changed is not written."""
 
     def __init__(self, folder: Path) -> None:
         self._root = folder
-        self._told: dict[str, str] = {}  # trial key -> its last line
+        self._lines: dict[str, str] = {}  # trial key -> its last line
 
     @property
     def folder(self) -> Path:
         """Where the started sweep is written."""
         return self._root
 
-    def start(self, sweep: SweepRecord) -> None:
+    def open(self, sweep: SweepRecord) -> None:
         """Write `sweep.json` and read what an earlier start left; a line cut off by a crash is dropped."""
         self._root = self._root / f"{sweep.study}-{sweep.key[:12]}"
         self._root.mkdir(parents=True, exist_ok=True)
         (self._root / "sweep.json").write_text(_line(asdict(sweep)) + "\n", encoding="utf-8")
-        self._told = {key: _line(trial) for key, trial in read_trials(self._root).items()}
-        kept = "".join(f"{line}\n" for line in self._told.values())
+        self._lines = {key: _line(trial) for key, trial in read_trials(self._root).items()}
+        kept = "".join(f"{line}\n" for line in self._lines.values())
         aside = self._root / "trials.jsonl.new"
         aside.write_text(kept, encoding="utf-8")
         aside.replace(self._root / "trials.jsonl")
 
-    def record(self, trial: TrialRecord) -> None:
-        """Append the trial's line unless it is what was told last."""
-        line = _line(asdict(trial) | {"images": sorted(trial.images)})
-        if self._told.get(trial.key) == line:
+    def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
+        """Write nothing: only ended trials are kept."""
+
+    def started(self, task: Task) -> None:
+        """Write nothing: only ended trials are kept."""
+
+    def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
+        """Append the trial's line unless its last line equals it."""
+        line = _line(asdict(record) | {"images": sorted(record.images)})
+        if self._lines.get(record.key) == line:
             return
         with (self._root / "trials.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        self._told[trial.key] = line
+        self._lines[record.key] = line
 
-    def finish(self, report: SweepReport) -> list[str]:
+    def finished(self, report: SweepReport, stages: StageCounts) -> list[str]:
         """Write `report.json` and the report's files; return where they are."""
         for name, content in report.files.items():
             path = self._root / "report" / PurePosixPath(name.removeprefix("report/"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        told = asdict(report) | {"files": sorted(report.files)}
-        (self._root / "report.json").write_text(_line(told) + "\n", encoding="utf-8")
+        plain = asdict(report) | {"files": sorted(report.files)}
+        (self._root / "report.json").write_text(_line(plain) + "\n", encoding="utf-8")
         return [f"Trials as JSON lines: {self._root / 'trials.jsonl'}"]
 
     def interrupted(self) -> None:
-        """Nothing to close: every line is already on disk."""
+        """Close nothing: every line is already on disk."""
 
 
 def read_trials(folder: Path) -> dict[str, dict[str, Any]]:
@@ -68,7 +75,7 @@ def read_trials(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             trial = json.loads(line)
         except json.JSONDecodeError:
-            continue  # cut off by a crash; the trial is told again
+            continue  # cut off by a crash; the next start writes the trial again
         trials[trial["key"]] = trial
     return trials
 

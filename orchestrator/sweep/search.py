@@ -1,0 +1,83 @@
+"""Fixed searches: every point of a grid, or random draws, known before anything runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.config.study import Range, Study, StudyError
+from orchestrator.sweep.points import Dropped, Point, expand, make_point
+from orchestrator.sweep.validation import Preflight
+
+MAX_DRAWS_PER_SAMPLE = 100  # draws that cannot exist (m > k) are drawn again
+
+
+class FixedPoints:
+    """Implements `Points` for a grid or random search: all points in one batch."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = points
+        self._waiting = list(points)
+
+    def ask(self) -> list[Point]:
+        """Return every point the first time, nothing afterwards."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def tell(self, batch: Sequence[tuple[Point, Mapping[str, float] | None]]) -> None:
+        """Learn nothing."""
+
+
+def fixed_points(study: Study, preflight: Preflight) -> tuple[FixedPoints, list[Dropped]]:
+    """Return the resolved, distinct points of a grid or random search, and the combinations dropped.
+
+    Raise `StudyError` if no point can exist or a value is wrong.
+    """
+    points, dropped = expand(study) if study.search.algorithm == "grid" else random_points(study)
+    distinct: dict[str, Point] = {}
+    for point in preflight.resolve_all(points):
+        if point.key in distinct:  # two budgets in millions may mean one cut point
+            dropped.append(Dropped(point.axes, "repeats a point of the sweep"))
+        else:
+            distinct[point.key] = replace(point, index=len(distinct))
+    return FixedPoints(list(distinct.values())), dropped
+
+
+def random_points(study: Study) -> tuple[list[Point], list[Dropped]]:
+    """Draw `search.samples` distinct points; draw number i depends on (seed, i) only.
+
+    Raise `StudyError` if no draw can exist.
+    """
+    points: list[Point] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for number in range(study.search.samples * MAX_DRAWS_PER_SAMPLE):
+        generator = np.random.default_rng((study.search.seed, number))
+        made = make_point(study, len(points), draw(study, generator))
+        if isinstance(made, Dropped):
+            dropped.append(made)
+        elif made.key not in seen:
+            seen.add(made.key)
+            points.append(made)
+            if len(points) == study.search.samples:
+                break
+    if not points:
+        raise StudyError(f"sweep: no draw can exist; {dropped[0].reason}")
+    return points, dropped
+
+
+def draw(study: Study, generator: np.random.Generator) -> dict[str, Any]:
+    """Draw one value for each axis of a study with a single mapping of axes."""
+    return {axis: _draw_value(generator, choices) for axis, choices in study.sweep[0].items()}
+
+
+def _draw_value(generator: np.random.Generator, choices: list[Any] | Range) -> Any:
+    if not isinstance(choices, Range):
+        return choices[int(generator.integers(len(choices)))]
+    if choices.integer and not choices.log:
+        return int(generator.integers(int(choices.low), int(choices.high) + 1))
+    low, high = (np.log([choices.low, choices.high])) if choices.log else (choices.low, choices.high)
+    value = float(generator.uniform(low, high))
+    value = float(np.exp(value)) if choices.log else value
+    return round(value) if choices.integer else value

@@ -1,0 +1,72 @@
+"""The local executor: what fails fails alone and once, an interruption leaves the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.base import Refused
+from orchestrator.sweep.local import check_local
+from tests import tiny
+from tests.sweep.books import Sweep
+
+
+def test_a_failing_stage_fails_its_trial_alone(tmp_path: Path) -> None:
+    study = tiny.study({"attack.recipe.validation_fraction": [0.999, 0.1], "release.truncation": [1, 2]})
+    sweep = Sweep(study, tmp_path).run()
+    assert [record.status for record in sweep.ledger.records] == ["failed", "failed", "finished", "finished"]
+    for record in sweep.ledger.records[:2]:
+        assert record.failed_stage == "inversion"
+        assert record.error == (
+            "ValueError: 0 images are left to train on 1 workers after holding out 64 of 64; "
+            "at least 2 are needed: give more images or lower recipe.validation_fraction."
+        )
+        assert record.metrics["target/accuracy"] > 0  # what was reached is known
+        assert record.images == {}
+    assert [(event["status"], event["stage"]) for event in sweep.events("ended")][:2] == [
+        ("failed", "inversion")
+    ] * 2
+    again = Sweep(study, tmp_path).run()
+    assert again.books.running == [
+        record.name for record in sweep.ledger.records[:2]
+    ]  # failures are tried again
+    assert again.table == sweep.table
+
+
+def test_an_error_that_would_repeat_is_not_paid_for_twice(tmp_path: Path) -> None:
+    study = tiny.study(
+        {"auxiliary.kind": ["same-train", "generic"]}, {"target.recipe.validation_fraction": 0.999}
+    )
+    sweep = Sweep(study, tmp_path)
+    sweep.run()
+    assert [(record.failed_stage, record.status) for record in sweep.ledger.records] == [
+        ("target", "failed")
+    ] * 2
+    assert len(sweep.executor.failures) == 1
+
+
+def test_an_interrupted_sweep_builds_nothing_more_and_goes_on_later(tmp_path: Path) -> None:
+    study = tiny.study({"auxiliary.kind": ["same-train", "generic"]})
+    sweep = Sweep(study, tmp_path)
+    sweep.executor.must_leave.set()
+    sweep.run()
+    assert sweep.executor.ended.is_set()
+    assert sweep.books.running == []
+    assert sweep.store.keys() == []
+    assert [record.status for record in Sweep(study, tmp_path).run().ledger.records] == ["finished"] * 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"workers": 2}, "resources.workers=2 needs Ray; drop --local or set resources.workers=1."),
+        (
+            {"stages": {"judge": {"workers": 3}}},
+            "resources.stages.judge.workers=3 needs Ray; drop --local or set "
+            "resources.stages.judge.workers=1.",
+        ),
+    ],
+)
+def test_a_study_that_needs_ray_is_refused(resources: dict[str, object], message: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check_local(tiny.study({"seed": [0]}, resources=resources))
+    assert str(caught.value) == message

@@ -1,0 +1,93 @@
+"""Fixed searches: the same study gives the same points, all at once."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.config import InverterAttack
+from orchestrator.config.study import Study, StudyError
+from orchestrator.datasets import Location
+from orchestrator.sweep.points import Point, make_point
+from orchestrator.sweep.search import FixedPoints, fixed_points, random_points
+from orchestrator.sweep.validation import Preflight
+from tests import tiny
+
+OFFSETS = {"low": 0.5, "high": 50.0, "log": True}
+AXES: dict[str, Any] = {
+    "release.truncation": {"low": 1, "high": 5, "integer": True},
+    "target.classes": [2, 3, 4],
+    "attack.offset": OFFSETS,
+}
+
+
+def searched(algorithm: str, axes: Any = AXES, **search: Any) -> Study:
+    """Return a study of some search over the tiny base."""
+    return tiny.study(axes, search={"algorithm": algorithm, **search})
+
+
+def test_random_points_repeat_and_depend_on_their_number_only() -> None:
+    few, _ = random_points(searched("random", samples=5, seed=3))
+    many, dropped = random_points(searched("random", samples=12, seed=3))
+    assert [point.key for point in few] == [point.key for point in many[:5]]
+    assert [point.index for point in many] == list(range(12))
+    assert len({point.key for point in many}) == 12
+    assert [point.key for point in random_points(searched("random", samples=5, seed=4))[0]] != [
+        point.key for point in few
+    ]
+    assert dropped  # some draws had m > k
+    assert all("must lie in 1..target.classes" in one.reason for one in dropped)
+
+
+def test_random_points_stay_in_their_ranges() -> None:
+    axes = {
+        "target.recipe.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "attack.offset": {"low": 1, "high": 2},
+        "target.recipe.epochs": {"low": 1, "high": 3, "integer": True},
+        "target.recipe.batch_size": {"low": 1, "high": 100, "integer": True, "log": True},
+        "release.truncation": [1, None],
+    }
+    points, _ = random_points(searched("random", axes, samples=60))
+    recipes = [point.spec.target.recipe for point in points]
+    assert {recipe.epochs for recipe in recipes} == {1, 2, 3}
+    assert all(1e-4 <= recipe.learning_rate <= 1e-2 for recipe in recipes)
+    assert sum(recipe.learning_rate < 1e-3 for recipe in recipes) in range(15, 46)  # half of a log range
+    assert all(1 <= recipe.batch_size <= 100 for recipe in recipes)
+    assert sum(recipe.batch_size <= 10 for recipe in recipes) in range(15, 46)
+    attacks = [point.spec.attack for point in points]
+    assert all(isinstance(one, InverterAttack) and 1 <= one.offset <= 2 for one in attacks)
+    assert {point.spec.release.truncation for point in points} == {1, None}
+
+
+def test_a_small_space_gives_each_point_once() -> None:
+    points, _ = random_points(searched("random", {"seed": [0, 1, 2]}, samples=10))
+    assert sorted(point.spec.target.seed for point in points) == [0, 1, 2]
+
+
+def test_a_search_without_a_possible_point_says_why() -> None:
+    with pytest.raises(
+        StudyError, match=r"^sweep: no draw can exist; release.truncation=\d must lie in 1\.\.target"
+    ):
+        random_points(searched("random", {"release.truncation": [4, 5]}))
+
+
+def test_a_grid_comes_at_once_without_points_that_mean_the_same_cut() -> None:
+    study = tiny.study({"target.budget": [0.0016, 0.00161, "block3"]})
+    points, dropped = fixed_points(study, Preflight(Location()))
+    batch = points.ask()
+    assert len(points.points) == len(batch) == 2
+    assert [(point.index, point.spec.target.budget) for point in batch] == [(0, "block1"), (1, "block3")]
+    assert [(dict(one.axes), one.reason) for one in dropped] == [
+        ({"budget": 0.00161}, "repeats a point of the sweep")
+    ]
+    assert points.ask() == []
+
+
+def test_axes_of_a_search_are_its_points_names() -> None:
+    study = searched("random", samples=1)
+    point = make_point(study, 0, {"release.truncation": 1, "target.classes": 2, "attack.offset": 0.5})
+    assert isinstance(point, Point)
+    assert point.name == "0000-m001-k002-offset0.5"
+
+
+def test_fixed_points_are_asked_once() -> None:
+    assert FixedPoints([]).ask() == []
