@@ -1,4 +1,4 @@
-"""Data sets by name, their splits and what each party of an experiment may see of them.
+"""Data sets: loading by name, their splits, and the images each stage may use.
 
 `selection` and `images` need torch and are imported from their own modules.
 """

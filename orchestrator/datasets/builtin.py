@@ -1,9 +1,9 @@
-"""Two sets that need no network: scikit-learn's handwritten digits and patches of its two photographs.
+"""Built-in sets without a download: scikit-learn's handwritten digits and patches of its two photographs.
 
 `digits`: 8x8 images with values 0..16 (UCI optical recognition of handwritten digits, test part, CC BY 4.0),
 scaled to 0..255 and enlarged bilinearly to 32x32. `photo-patches`: 2000 patches of 32x32 RGB from china.jpg
-and flower.jpg (CC BY), the unrelated images of the distinct auxiliary set. Both go through the same staging
-as any other set, into memory, so their digests mean the same.
+and flower.jpg (CC BY), the unrelated images of the distinct auxiliary set. Both are staged like any other
+set, in memory, so their digests are comparable.
 """
 
 import functools
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import Options, SplitRule, standard_splits
 from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
 from orchestrator.datasets.sources.decoding import decode
@@ -22,7 +23,7 @@ from orchestrator.datasets.staging import publish
 from orchestrator.store.blobs import Blobs, Entry
 
 OPTIONS = Options(splits={**standard_splits(), "even": SplitRule(fractions=(0.4, 0.4, 0.2))})
-"""`even` gives the adversary as many images as the victim: with few images in all, a quarter is too few."""
+"""`even` gives the adversary as many images as the target model: a quarter of so small a set is too few."""
 
 PHOTOS = ("china", "flower")
 SIDE = 32
@@ -31,18 +32,18 @@ PATCH_SEED = 0
 
 
 class MemoryBlobs:
-    """Byte objects in this process only."""
+    """Blobs in this process's memory."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._objects: dict[str, bytes] = {}
 
     def get(self, name: str) -> bytes | None:
-        """Return the object, or None if there is none."""
+        """Return the object's bytes, or None if there is none."""
         return self._objects.get(name)
 
     def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
-        """Keep the object; without `overwrite` return False if the name is taken."""
+        """Store the object; without `overwrite` return False if the name is taken."""
         if not overwrite and name in self._objects:
             return False
         self._objects[name] = data
@@ -53,16 +54,19 @@ class MemoryBlobs:
         return sorted(name for name in self._objects if name.startswith(prefix))
 
     def entries(self, prefix: str) -> list[Entry]:
-        """Return what `names` returns, with sizes; an object in memory has no time."""
+        """Return the sorted names that start with `prefix`, with sizes in bytes and time 0."""
         return [Entry(name, len(self._objects[name]), 0) for name in self.names(prefix)]
 
     def remove(self, name: str) -> None:
-        """Forget the object."""
+        """Remove the object, if there is one."""
         self._objects.pop(name, None)
 
 
 def digits() -> Source:
-    """Return 1797 handwritten digits, 32x32x1."""
+    """Return 1797 handwritten digits, (32, 32, 1) uint8, in 10 classes.
+
+    Raise `Refused` if scikit-learn is not installed.
+    """
     data = _bundled("data/digits.csv.gz")
     table = np.loadtxt(gzip.decompress(data).decode("ascii").splitlines(), delimiter=",", dtype=np.float64)
     small = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
@@ -72,7 +76,10 @@ def digits() -> Source:
 
 
 def photo_patches() -> Source:
-    """Return 1000 patches of each photograph, 32x32x3, at positions drawn without replacement."""
+    """Return 1000 patches (32, 32, 3) uint8 of each photograph, at positions drawn without replacement.
+
+    Raise `Refused` if scikit-learn is not installed.
+    """
     files = [(photo, _bundled(f"images/{photo}.jpg")) for photo in PHOTOS]
     rng = np.random.default_rng(PATCH_SEED)
     images = np.concatenate([_patches(decode(data, photo), rng) for photo, data in files])
@@ -85,17 +92,17 @@ BUILTINS: dict[str, Callable[[], Source]] = {"digits": digits, "photo-patches": 
 
 @functools.cache
 def staged(name: str) -> Blobs:
-    """Return the built-in set `name`, staged in memory."""
+    """Return the built-in set `name`, staged in memory once for each process."""
     blobs = MemoryBlobs("built-in")
     publish(BUILTINS[name](), OPTIONS, blobs, name)
     return blobs
 
 
 def _bundled(path: str) -> bytes:
-    """Read one of scikit-learn's data files; importing the library for that costs over a second."""
+    """Return one of scikit-learn's data files without importing the library, which takes over a second."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise ValueError(f"the file {path} of scikit-learn is missing; install scikit-learn.")
+        raise Refused(f"the file {path} of scikit-learn", NO_VALUE, "is missing", "install scikit-learn")
     return (Path(spec.origin).parent / "datasets" / path).read_bytes()
 
 

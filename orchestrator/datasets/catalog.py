@@ -1,4 +1,4 @@
-"""Find, check and load data sets by name: the built-in ones and those staged under one location."""
+"""Catalog: find, verify and load data sets by name, built in or staged at one location."""
 
 import functools
 import io
@@ -10,32 +10,33 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS, staged
 from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse, sha256
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.parallel import parallel_map
 
-READERS = 4  # files of a set that are read at once: while one is hashed another is on its way
+READERS = 4  # files of a set read at once: one is hashed while another is downloaded
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where staged sets are."""
+    """The store of staged sets and the node-local cache of their files."""
 
-    blobs: Blobs | None = None  # root that holds <name>/manifest.json; None: only the built-in sets
-    cache: Path | None = None  # node-local folder for their files; None reads the store each time
-    cache_bytes: int = 32 * 2**30  # the folder's limit
+    blobs: Blobs | None = None  # root of <name>/manifest.json; None: only the built-in sets
+    cache: Path | None = None  # node-local folder; None reads the store each time
+    cache_bytes: int = 32 * 2**30  # limit of the folder
 
     @property
     def node_cache(self) -> Cache | None:
-        """Return the folder with its limit."""
+        """Return the cache folder with its limit, or None."""
         return Cache(self.cache, self.cache_bytes) if self.cache else None
 
 
 @dataclass(frozen=True)
 class Description:
-    """What the manifest says."""
+    """A set's manifest in short."""
 
     name: str
     digest: str  # SHA-256 of the manifest
@@ -48,7 +49,7 @@ class Description:
 
 
 class Labels(NamedTuple):
-    """A set without its images; the arrays are read-only because stages share them."""
+    """Labels and splits of a set; the arrays are read-only because stages share them."""
 
     labels: np.ndarray  # (N,) int64
     splits: Mapping[str, np.ndarray]  # name -> (N,) uint8, positions in PARTS
@@ -66,8 +67,8 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A set at one moment. What makes two loads the same load is what it holds, not where it was found."""
+class _Stored:
+    """A set with its parsed manifest; equal if the contents are equal, wherever they are stored."""
 
     description: Description
     manifest: Manifest = field(compare=False)
@@ -75,69 +76,75 @@ class _Found:
     cache: Cache | None = field(compare=False)
 
     def wanted(self, file: File) -> Wanted:
-        """Return what the cache wants to know of a file."""
+        """Return a request for one file of the set, as the cache takes it."""
         return Wanted(self.blobs, self.description.name, file)
 
 
 def describe(name: str, location: Location) -> Description:
-    """Return what the manifest says of a set; an unknown name raises with the known ones."""
+    """Return a set's description.
+
+    Raise `Refused` of `dataset` with the known names if it is unknown, or if its manifest is damaged.
+    """
     return _find(name, location).description
 
 
 def verify(name: str, location: Location) -> Description:
-    """Check the checksum of every file of the set."""
-    found = _find(name, location)
+    """Check the SHA-256 of every file of a set and return its description.
+
+    Raise as `describe` does, and `ValueError` if a file is missing or differs from its checksum.
+    """
+    stored = _find(name, location)
 
     def check(file: File) -> None:
-        read_into(found.wanted(file), found.cache, [memoryview(bytearray(file.size))])
+        read_into(stored.wanted(file), stored.cache, [memoryview(bytearray(file.size))])
 
-    list(parallel_map(check, _files(found.manifest), READERS))
-    return found.description
+    list(parallel_map(check, _files(stored.manifest), READERS))
+    return stored.description
 
 
 def load(name: str, location: Location) -> Dataset:
-    """Return the set, verified; later calls of this process share the arrays."""
+    """Return the verified set; later calls in this process share the arrays. Raise as `verify` does."""
     return _load(_find(name, location))
 
 
 def load_labels(name: str, location: Location) -> Labels:
-    """Return labels and splits, verified, without reading a pixel."""
+    """Return verified labels and splits without reading images. Raise as `verify` does."""
     return _load_labels(_find(name, location))
 
 
 @functools.lru_cache(maxsize=8)
-def _load(found: _Found) -> Dataset:
-    shards = list(_shards(found))
-    images = np.empty((found.manifest.kept, *found.manifest.image_shape), dtype=np.uint8)
-    list(parallel_map(lambda shard: _read_rows(found, shard[0], images[shard[1]]), shards, READERS))
+def _load(stored: _Stored) -> Dataset:
+    shards = list(_shards(stored))
+    images = np.empty((stored.manifest.kept, *stored.manifest.image_shape), dtype=np.uint8)
+    list(parallel_map(lambda shard: _read_rows(stored, shard[0], images[shard[1]]), shards, READERS))
     images.flags.writeable = False
-    labels, splits = _load_labels(found)
-    return Dataset(found.description, images, labels, found.manifest.class_names, splits)
+    labels, splits = _load_labels(stored)
+    return Dataset(stored.description, images, labels, stored.manifest.class_names, splits)
 
 
 @functools.lru_cache(maxsize=32)
-def _load_labels(found: _Found) -> Labels:
-    splits = found.manifest.splits
-    files = [found.manifest.labels, *(entry.file for entry in splits.values())]
-    labels, *codes = parallel_map(lambda file: _read_array(found, file), files, READERS)
+def _load_labels(stored: _Stored) -> Labels:
+    splits = stored.manifest.splits
+    files = [stored.manifest.labels, *(entry.file for entry in splits.values())]
+    labels, *codes = parallel_map(lambda file: _read_array(stored, file), files, READERS)
     for array in (labels, *codes):
         array.flags.writeable = False
     return Labels(labels, dict(zip(splits, codes, strict=True)))
 
 
-def _read_array(found: _Found, file: File) -> np.ndarray:
-    data = read_verified(found.wanted(file), found.cache)
+def _read_array(stored: _Stored, file: File) -> np.ndarray:
+    data = read_verified(stored.wanted(file), stored.cache)
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def _shards(found: _Found) -> Iterator[tuple[File, slice]]:
-    """Pair each shard with its rows of the set: what is not pixels is headers, all equally long."""
-    files, kept = found.manifest.images, found.manifest.kept
-    row = math.prod(found.manifest.image_shape)
+def _shards(stored: _Stored) -> Iterator[tuple[File, slice]]:
+    """Pair each shard with its rows of the set; bytes that are not pixels are headers of equal length."""
+    files, kept = stored.manifest.images, stored.manifest.kept
+    row = math.prod(stored.manifest.image_shape)
     header, rest = divmod(sum(file.size for file in files) - kept * row, len(files) or 1)
     is_plausible = files and kept > 0 and row > 0 and header > 0 and not rest
     if not is_plausible or any(file.size <= header or (file.size - header) % row for file in files):
-        raise _unlike_its_manifest(found, f"shards that cannot hold {kept} images")
+        raise _unlike_its_manifest(stored, f"shards that cannot hold {kept} images")
     start = 0
     for file in files:
         stop = start + (file.size - header) // row
@@ -145,24 +152,24 @@ def _shards(found: _Found) -> Iterator[tuple[File, slice]]:
         start = stop
 
 
-def _read_rows(found: _Found, file: File, rows: np.ndarray) -> None:
-    """Read one shard, verified, into its rows."""
+def _read_rows(stored: _Stored, file: File, rows: np.ndarray) -> None:
+    """Read one verified shard into its rows, (n, H, W, C) uint8."""
     header = memoryview(bytearray(file.size - rows.nbytes))
-    read_into(found.wanted(file), found.cache, [header, rows.data.cast("B")])
+    read_into(stored.wanted(file), stored.cache, [header, rows.data.cast("B")])
     stream = io.BytesIO(header)
     np.lib.format.read_magic(stream)
     described = np.lib.format.read_array_header_1_0(stream)
     if described != (rows.shape, False, rows.dtype) or stream.tell() != len(header):
-        raise _unlike_its_manifest(found, f"{file.name} of {described}, not {(rows.shape, False, 'uint8')}")
+        raise _unlike_its_manifest(stored, f"{file.name} of {described}, not {(rows.shape, False, 'uint8')}")
 
 
-def _find(name: str, location: Location) -> _Found:
-    """Read the manifest."""
+def _find(name: str, location: Location) -> _Stored:
+    """Read and parse the manifest of a set."""
     is_builtin = name in BUILTINS
     blobs = staged(name) if is_builtin else location.blobs
     data = blobs.get(f"{name}/manifest.json") if blobs is not None and NAME.fullmatch(name) else None
     if blobs is None or data is None:
-        raise ValueError(_unknown(name, location))
+        raise _unknown(name, location)
     manifest = parse(data, f"{blobs.uri}/{name}/manifest.json")
     description = Description(
         name=name,
@@ -174,14 +181,12 @@ def _find(name: str, location: Location) -> _Found:
         splits=tuple(sorted(manifest.splits)),
         class_names=manifest.class_names,
     )
-    return _Found(description, manifest, blobs, None if is_builtin else location.node_cache)
+    return _Stored(description, manifest, blobs, None if is_builtin else location.node_cache)
 
 
-def _unlike_its_manifest(found: _Found, what: str) -> ValueError:
-    return ValueError(
-        f"{found.description.source} has {what}; remove that folder and stage the set again with "
-        "python -m jobs.stage_data."
-    )
+def _unlike_its_manifest(stored: _Stored, what: str) -> Refused:
+    way_out = "remove that folder and stage the set again with python -m jobs.stage_data"
+    return Refused(stored.description.source, NO_VALUE, f"has {what}", way_out)
 
 
 def _files(manifest: Manifest) -> Iterator[File]:
@@ -191,13 +196,13 @@ def _files(manifest: Manifest) -> Iterator[File]:
         yield split.file
 
 
-def _unknown(name: str, location: Location) -> str:
+def _unknown(name: str, location: Location) -> Refused:
     known = f"built in are {', '.join(sorted(BUILTINS))}"
     if location.blobs is None:
-        return f"dataset={name} is unknown; {known}; others need a data location with staged sets."
+        way_out = "others need a data location with staged sets"
+        return Refused("dataset", name, f"is unknown; {known}", way_out)
     sets = [path.split("/")[0] for path in location.blobs.names("") if path.count("/") == 1]
     there = ", ".join(sorted({entry for entry in sets if NAME.fullmatch(entry)})) or "none"
-    return (
-        f"dataset={name} is unknown; {known}, staged at {location.blobs.uri} are {there}; "
-        "correct the name or stage the set with python -m jobs.stage_data."
-    )
+    rule = f"is unknown; {known}, staged at {location.blobs.uri} are {there}"
+    way_out = "correct the name or stage the set with python -m jobs.stage_data"
+    return Refused("dataset", name, rule, way_out)

@@ -1,4 +1,4 @@
-"""The manifest of a staged data set: what was seen, kept and dropped, and the checksum of every file.
+"""Manifest of a staged data set: options, counts of images kept and dropped, and the SHA-256 of every file.
 
 It is written last, so its existence means that the set is whole; its own SHA-256 is the digest of the set.
 """
@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from orchestrator.config import Seed, Spec
+from orchestrator.config.base import NO_VALUE, Refused
 
 FORMAT = 1
-AMI_SEED = 666  # of the split in AMI's released code
+AMI_SEED = 666  # of the splits in AMI's released code
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ARRAYS = r"(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy"
 WEIGHTS = r"weights-[0-9a-f]{12}\.safetensors"
@@ -23,7 +24,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class File(Spec):
-    """One file beside the manifest."""
+    """Name, size in bytes and checksum of one file beside the manifest."""
 
     name: FileName
     size: PositiveInt
@@ -31,16 +32,16 @@ class File(Spec):
 
 
 class SplitRule(Spec):
-    """How a split is drawn."""
+    """Fractions and seed of a stratified random split."""
 
     fractions: tuple[float, float, float] = (0.5, 0.25, 0.25)
-    """Shares of train, auxiliary and evaluation."""
+    """Of train, auxiliary and evaluation, >= 0 and summing to 1."""
 
     seed: Seed = 0
 
 
 class Split(Spec):
-    """A split file; `rule` is None where the source itself fixes the parts."""
+    """A split file; `rule` is None for a split that the source publishes."""
 
     file: File
     rule: SplitRule | None
@@ -49,7 +50,7 @@ class Split(Spec):
 
 
 def standard_splits() -> dict[str, SplitRule]:
-    """Return the splits of a set that is staged without any: ours and the two of AMI, Table I."""
+    """Return the splits of a set staged without --split: ours and the two of AMI, Table I."""
     return {
         "default": SplitRule(),
         "half": SplitRule(fractions=(0.5, 0.0, 0.5), seed=AMI_SEED),
@@ -58,56 +59,56 @@ def standard_splits() -> dict[str, SplitRule]:
 
 
 class Exclusion(Spec):
-    """The list of classes that were left out: what a claim of disjoint identities rests on."""
+    """Record of the list of classes left out, on which claims of disjoint identities rest."""
 
     sha256: Digest
     """Of the list's file."""
 
     names: PositiveInt
-    """Different names on the list."""
+    """Distinct names on the list."""
 
     found: Count
-    """How many of them were classes of the source."""
+    """Names that were classes of the source."""
 
 
 class Options(Spec):
-    """What the person who stages a set may choose."""
+    """User options of `jobs.stage_data`."""
 
     crop: tuple[Count, Count, PositiveInt] | Literal["centre"] | None = None
-    """Square cut out before resizing: left, top and side in pixels, or the largest one in the centre."""
+    """Square cropped before resizing: left, top and side in pixels, or the largest one in the centre."""
 
     stretch: bool = False
-    """Whether images that are not square are admitted; they are stretched to squares when resized."""
+    """Whether to admit images that are not square; resizing stretches them to squares."""
 
     size: PositiveInt | None = None
     """Side in pixels to resize to; None keeps the size."""
 
     channels: Literal[1, 3] | None = None
-    """1 converts to grey, 3 to RGB, None keeps what there is."""
+    """1 converts to grey, 3 to RGB, None keeps the channels."""
 
     splits: dict[str, SplitRule] = Field(default_factory=standard_splits)
 
     on_bad: Literal["error", "skip"] = "error"
-    """Whether a file that is not an acceptable image ends the staging or is left out and counted."""
+    """Whether a file that is not an acceptable image ends the staging or is dropped and counted."""
 
     duplicates: Literal["drop", "keep"] = "drop"
-    """Whether an image equal to an earlier one is left out."""
+    """Whether to drop an image equal to an earlier one."""
 
     min_images: PositiveInt = 1
-    """Classes with fewer images are left out."""
+    """Classes with fewer images are dropped."""
 
     max_images: PositiveInt | None = None
-    """Classes with more images are left out; None has no limit."""
+    """Classes with more images are dropped; None sets no limit."""
 
     per_class: PositiveInt | None = None
-    """At most so many images of each class, drawn by a fixed seed; None keeps all."""
+    """Images drawn of each class at most, by a fixed seed; None keeps all."""
 
     exclude: Exclusion | None = None
-    """The list of classes that are left out."""
+    """Record of the list of classes left out."""
 
 
 class Manifest(Spec):
-    """Everything about a staged set except its pixels."""
+    """Everything about a staged set except its arrays."""
 
     format: Literal[1] = 1
     name: str
@@ -121,10 +122,10 @@ class Manifest(Spec):
     seen: Count
     kept: Count
     dropped: dict[str, int]
-    """Images left out, by reason."""
+    """Reason -> images dropped."""
 
     dropped_names: tuple[str, ...]
-    """The first of each reason by name."""
+    """Names of the first images dropped for each reason."""
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
@@ -136,23 +137,21 @@ class Manifest(Spec):
 
 
 def sha256(data: bytes) -> str:
-    """Return the hexadecimal SHA-256."""
+    """Return the SHA-256 hex digest."""
     return hashlib.sha256(data).hexdigest()
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Return the canonical bytes, whose SHA-256 is the set's digest."""
+    """Return the manifest's canonical JSON, whose SHA-256 is the set's digest."""
     return (json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
 def parse(data: bytes, where: str) -> Manifest:
-    """Read a manifest that came from a store."""
+    """Return the manifest in bytes from a store; raise `Refused` under the name `where` if it is not one."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ValueError(
-            f"{where} is no manifest of format {FORMAT} ({field or 'file'}: {first['msg']}); "
-            "remove that folder and stage the set again."
-        ) from None
+        rule = f"is no manifest of format {FORMAT} ({field or 'file'}: {first['msg']})"
+        raise Refused(where, NO_VALUE, rule, "remove that folder and stage the set again") from None

@@ -1,7 +1,7 @@
-"""The images each stage may see: target, judge, pretraining and the adversary (AMI, section 4.2).
+"""Selection: images for the target, the evaluation model, pretraining and the adversary (AMI, section 4.2).
 
-What an auxiliary kind promises about overlap with the target is checked, on class names and on the pixels,
-because every privacy claim rests on it.
+The overlap that an auxiliary kind excludes is checked on class names and on pixels, because every privacy
+claim rests on it. The functions raise `Refused` if the set lacks the classes, the split or images of a part.
 """
 
 import functools
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from orchestrator.config import Auxiliary, Data
+from orchestrator.config.base import Refused
 from orchestrator.datasets.catalog import Dataset
 from orchestrator.datasets.classes import (
     SAME_PARTS,
@@ -49,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images ready for a network, with labels 0..num_classes-1."""
+    """Images of a network's size and channels, with labels 0..num_classes-1."""
 
     images: torch.Tensor  # (N, C, S, S) uint8
     labels: torch.Tensor  # (N,) int64
@@ -60,42 +61,44 @@ class ImageSet:
 
 
 def target_images(dataset: Dataset, data: Data, k: int, part: str) -> ImageSet:
-    """Return the private images of one part; label i is the i-th private class."""
+    """Return the private images of one part, (N, C, S, S) uint8; label i is the i-th private class."""
     return _pick(dataset, data, private_classes(dataset, data, k), (part,))
 
 
 def public_images(dataset: Dataset, data: Data) -> ImageSet:
-    """Return the public classes' images for pretraining; the judge's test images stay unseen."""
+    """Return the public classes' train and auxiliary images, (N, C, S, S) uint8, for pretraining.
+
+    The evaluation part, on which the evaluation model is tested, is left out.
+    """
     check_public(dataset.description, data, "public training on the private data set")
     return _pick(dataset, data, public_classes(dataset, data), ("train", "auxiliary"))
 
 
 def judge_images(dataset: Dataset, data: Data, part: str) -> ImageSet:
-    """Return one part of every class under its original label."""
+    """Return one part of every class, (N, C, S, S) uint8, under original labels."""
     return _pick(dataset, data, range(dataset.description.num_classes), (part,))
 
 
 def whole(dataset: Dataset, data: Data) -> ImageSet:
-    """Return all images of a set, prepared like those of the private set."""
+    """Return all images of a set, (N, C, S, S) uint8, prepared like those of the private set."""
     return _pick(dataset, data, range(dataset.description.num_classes), None)
 
 
 def auxiliary_images(
     private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary
 ) -> ImageSet:
-    """Return the adversary's images in seeded order, cut to `size`; smaller sets are nested in larger ones.
+    """Return the adversary's first `auxiliary.size` images in seeded order, (N, C, S, S) uint8.
 
-    `other` is the set that `auxiliary_dataset_name` asks for. Labels are for reference only: private classes
-    come first, others are numbered after them.
+    Smaller sets are nested in larger ones. `other` is the set named by `auxiliary_dataset_name`. Labels are
+    for reference only: private classes come first, others are numbered after them. Raise `Refused` if the
+    size exceeds the images, or if an image that must be unknown to the target is not.
     """
     everything = _of_kind(private, other, data, k, auxiliary)
     available = len(everything)
     size = available if auxiliary.size is None else auxiliary.size
     if size > available:
-        raise ValueError(
-            f"auxiliary.size={size} must lie in 1..{available}, the images of kind {auxiliary.kind}; "
-            "lower auxiliary.size or use null for all."
-        )
+        rule = f"must lie in 1..{available}, the images of kind {auxiliary.kind}"
+        raise Refused("auxiliary.size", size, rule, "lower auxiliary.size or use null for all")
     order = torch.from_numpy(np.random.default_rng(auxiliary.seed).permutation(available)[:size])
     return ImageSet(everything.images[order], everything.labels[order], everything.num_classes)
 
@@ -117,19 +120,19 @@ def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxili
 
 
 def _check_unseen(unseen: ImageSet, private: Dataset, data: Data, k: int, auxiliary: Auxiliary) -> None:
-    """Raise if an image that the target or its test knows is among those that must be new.
+    """Raise `Refused` if images equal ones that the target was trained or is evaluated on.
 
-    A set that is the test images themselves must be new to the target only.
+    The kind `same-test` consists of the evaluation images and is compared with the training images only.
     """
     for part in ("train",) if auxiliary.kind == "same-test" else ("train", "evaluation"):
         known = set(_contents(target_images(private, data, k, part).images))
         shared = sum(content in known for content in _contents(unseen.images))
         if shared:
-            raise ValueError(
-                f"auxiliary.kind={auxiliary.kind} promises images unknown to the target, but {shared} of "
-                f"{len(unseen)} equal one of its {part} images; choose another auxiliary.dataset or stage "
-                f"{private.description.name} again without duplicates."
-            )
+            equal = f"{shared} of {len(unseen)} equal one of its {part} images"
+            rule = f"promises images unknown to the target, but {equal}"
+            again = f"stage {private.description.name} again without duplicates"
+            way_out = f"choose another auxiliary.dataset or {again}"
+            raise Refused("auxiliary.kind", auxiliary.kind, rule, way_out)
 
 
 def _contents(images: torch.Tensor) -> list[bytes]:
@@ -145,7 +148,7 @@ def _join(first: ImageSet, second: ImageSet) -> ImageSet:
 
 
 def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str, ...] | None) -> ImageSet:
-    """Select by class and part, in stored order; labels are positions in `classes`, None takes every part."""
+    """Select by class and part, in stored order; labels are positions in `classes`; None takes every part."""
     position = np.full(dataset.description.num_classes, -1, dtype=np.int64)
     position[list(classes)] = np.arange(len(classes))
     labels = position[dataset.labels]
@@ -154,7 +157,7 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
         check_data(dataset.description, data, 1)
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
         if not chosen.any():
-            raise ValueError(no_images(dataset.description, data, parts))
+            raise no_images(dataset.description, data, parts)
     images = prepare(dataset.images[chosen], data.image_size, data.channels)
     if data.normalisation == "per-position":
         images = rescale(images, *_extremes(dataset, data.image_size, data.channels))

@@ -1,4 +1,4 @@
-"""Split files: every image of a data set is in `train`, `auxiliary` or `evaluation`, stratified by class.
+"""Splits: every image of a data set is in `train`, `auxiliary` or `evaluation`, stratified by class.
 
 Three parts, because an inverter trained on held-out images must not be tested on them again.
 """
@@ -7,25 +7,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from orchestrator.config.base import Refused
+
 PARTS = ("train", "auxiliary", "evaluation")
-"""The code of a part in a split file is its position here."""
+"""Parts by their code in a split file."""
 
 
 def make_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
-    """Return one part code per image, (N,) uint8, dividing each class by `fractions` as exactly as it can be.
+    """Return each image's part, (N,) uint8 positions in PARTS, for labels (N,) integers 0..K-1.
 
-    Every class has at least one image in each part whose fraction is not zero.
+    Each class is divided by `fractions` as exactly as possible, with at least one image in each part of
+    nonzero fraction. Raise `Refused` if a class is too small for that or the fractions are not three that sum
+    to 1.
     """
     _check_fractions(fractions)
     needed = sum(fraction > 0 for fraction in fractions)
     sizes = np.bincount(labels)
     small = np.flatnonzero(sizes < needed)
     if small.size:
-        raise ValueError(
-            f"split fractions {_spell(fractions)} need {needed} images in every class, but {small.size} of "
-            f"{sizes.size} classes have fewer (class {small[0]} has {sizes[small[0]]}); leave small "
-            f"classes out with --min-images {needed} or use a split of one part such as default=1,0,0@0."
-        )
+        few = f"{small.size} of {sizes.size} classes have fewer (class {small[0]} has {sizes[small[0]]})"
+        rule = f"need {needed} images in every class, but {few}"
+        single = "use a split of one part such as default=1,0,0@0"
+        way_out = f"leave small classes out with --min-images {needed} or {single}"
+        raise Refused("split.fractions", _spell(fractions), rule, way_out)
     rng = np.random.default_rng(seed)
     codes = np.empty(labels.shape, dtype=np.uint8)
     for members in np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1]):
@@ -36,14 +40,12 @@ def make_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.
 def _check_fractions(fractions: Sequence[float]) -> None:
     whole = abs(sum(fractions) - 1.0) < 1e-6
     if len(fractions) != len(PARTS) or min(fractions, default=0.0) < 0 or not whole:
-        raise ValueError(
-            f"split fractions {_spell(fractions)} must be three numbers >= 0 that sum to 1, "
-            f"for {', '.join(PARTS)}; write for instance 0.5,0.25,0.25."
-        )
+        rule = f"must be three numbers >= 0 that sum to 1, for {', '.join(PARTS)}"
+        raise Refused("split.fractions", _spell(fractions), rule, "write for instance 0.5,0.25,0.25")
 
 
 def _shares(count: int, fractions: Sequence[float]) -> np.ndarray:
-    """Divide `count` by largest remainder, then lend empty parts one image of the largest part."""
+    """Divide `count` by largest remainder, then move one image of the largest part to each empty part."""
     exact = np.asarray(fractions, dtype=np.float64) * count
     shares = np.floor(exact + 1e-9).astype(np.int64)
     for part in np.argsort(shares - exact, kind="stable")[: count - shares.sum()]:

@@ -1,8 +1,7 @@
-"""Write a source as uint8 shards, labels and split files; the manifest goes last and makes the set exist.
+"""Staging: a source written as uint8 shards, labels and split files, and the manifest last.
 
-One shard is about 64 MiB: reading whole shards is the fastest way from any store to memory, and one object
-per image the slowest. Files are named by their content: a staging that was killed and is started again sends
-only what is not there.
+One shard is about 64 MiB: reading whole shards is the fastest way from any store to memory, one object per
+image the slowest. Files are named by their content, so a restarted staging sends only the missing ones.
 """
 
 import io
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import (
     NAME,
     File,
@@ -29,16 +29,16 @@ from orchestrator.store.blobs import Blobs
 
 SHARD_BYTES = 64 * 2**20
 PER_CLASS_SEED = 0
-NAMES_KEPT = 100  # dropped files listed by name, for each reason
+NAMES_KEPT = 100  # dropped images listed by name, for each reason
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 OnFile = Callable[[File, bool], None]
-"""Told of each file that is in the store now, and whether it had to be sent."""
+"""Called with each file once it is in the store, and whether it was sent."""
 
 
 @dataclass
 class _Tally:
-    """What happened to the images so far."""
+    """Images kept and dropped so far."""
 
     kept: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -52,22 +52,22 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Folder:
-    """Where the files of a set go."""
+    """Writer of the files of one set."""
 
     blobs: Blobs
     name: str
     on_file: OnFile
-    there: Mapping[str, int]  # name in the store -> bytes, as it was at the start
+    present: Mapping[str, int]  # name in the store -> bytes, before the staging
 
     def write(self, stem: str, array: np.ndarray) -> File:
-        """Store the array, unless a file of its name and size is there: reading verifies it anyway."""
+        """Store the array unless a file of its name and size is present; reading verifies its content."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         data = buffer.getvalue()
         digest = sha256(data)
         file = File(name=f"{stem}-{digest[:12]}.npy", size=len(data), sha256=digest)
         where = f"{self.name}/{file.name}"
-        is_missing = self.there.get(where) != file.size
+        is_missing = self.present.get(where) != file.size
         if is_missing:
             self.blobs.put(where, data)
         self.on_file(file, is_missing)
@@ -82,12 +82,14 @@ def publish(
     progress: Progress = iter,
     on_file: OnFile = lambda file, is_missing: None,
 ) -> tuple[Manifest, bool]:
-    """Stage `source` under `name`; return its manifest and whether anything had to be written."""
+    """Stage `source` under `name`; return its manifest and whether anything was written.
+
+    Raise `Refused` if the name is malformed or taken by another set, if labels or images do not fit, and
+    `BadImage` if an image cannot be used and `options.on_bad` is `error`.
+    """
     if not NAME.fullmatch(name):
-        raise ValueError(
-            f"--name={name} must be lower-case letters, digits, dots, dashes and underscores, at most 64; "
-            "choose another --name."
-        )
+        rule = "must be lower-case letters, digits, dots, dashes and underscores, at most 64"
+        raise Refused("--name", name, rule, "choose another --name")
     staged = blobs.get(f"{name}/manifest.json")
     if staged is not None:
         return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
@@ -96,8 +98,8 @@ def publish(
     for reason, names in source.left_out.items():
         for one in names:
             tally.drop(reason, one)
-    there = {entry.name: entry.size for entry in blobs.entries(f"{name}/")}
-    folder = _Folder(blobs, name, on_file, there)
+    present = {entry.name: entry.size for entry in blobs.entries(f"{name}/")}
+    folder = _Folder(blobs, name, on_file, present)
     shape, shards = _write_images(_images(source, options, tally, progress), folder)
     labels, class_names = _kept_classes(source, options, np.array(tally.kept))
     manifest = Manifest(
@@ -124,14 +126,13 @@ def publish(
 def _same(staged: Manifest, source: Source, options: Options, blobs: Blobs) -> Manifest:
     if (staged.source, staged.source_sha256, staged.options) == (source.kind, source.fingerprint, options):
         return staged
-    raise ValueError(
-        f"{blobs.uri}/{staged.name} already holds another set ({staged.kept} images from {staged.source}, or "
-        "other options); choose another --name or remove that folder."
-    )
+    rule = f"already holds another set ({staged.kept} images from {staged.source}, or other options)"
+    way_out = "choose another --name or remove that folder"
+    raise Refused(f"{blobs.uri}/{staged.name}", NO_VALUE, rule, way_out)
 
 
 def _check_early(source: Source, options: Options) -> None:
-    """Find what would fail after all images are decoded: labels and classes too small for a split."""
+    """Refuse wrong labels and classes too small for a split before any image is decoded."""
     check_labels(source.labels, source.class_names, source.kind)
     kept = np.flatnonzero(_stays(source, options)[source.labels] & _drawn(source, options))
     labels, _ = _kept_classes(source, options, kept)
@@ -144,13 +145,13 @@ def _sizes(source: Source) -> np.ndarray:
 
 
 def _stays(source: Source, options: Options) -> np.ndarray:
-    """Return for each class whether it has enough images and not too many."""
+    """Return whether each class is kept, (K,) bool: enough images and not too many."""
     sizes = _sizes(source)
     return (sizes >= options.min_images) & (sizes <= (options.max_images or sizes.max(initial=0)))
 
 
 def _drawn(source: Source, options: Options) -> np.ndarray:
-    """Return for each image whether it is among the `per_class` drawn of its class."""
+    """Return whether each image is among the `per_class` drawn of its class, (N,) bool."""
     if options.per_class is None:
         return np.ones(len(source.labels), dtype=bool)
     order = np.random.default_rng(PER_CLASS_SEED).permutation(len(source.labels))
@@ -163,7 +164,7 @@ def _drawn(source: Source, options: Options) -> np.ndarray:
 
 
 def _images(source: Source, options: Options, tally: _Tally, progress: Progress) -> Iterator[np.ndarray]:
-    """Read the images that stay, noting their indices and what was left out."""
+    """Yield the images that are kept, (H, W, C) uint8; record them and those dropped in `tally`."""
     sizes, stays, drawn = _sizes(source), _stays(source, options), _drawn(source, options)
     seen: dict[str, int] = {}  # content digest -> label
     for index in progress(range(len(source.labels))):
@@ -192,7 +193,7 @@ def _images(source: Source, options: Options, tally: _Tally, progress: Progress)
 
 
 def _kept_classes(source: Source, options: Options, kept: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the labels of the kept images, renumbered without classes left out, and the classes' names."""
+    """Return the labels of the kept images (N,) int64, renumbered without dropped classes, and names."""
     chosen = _stays(source, options)
     labels = (np.cumsum(chosen) - 1)[source.labels[kept]].astype(np.int64)
     names = tuple(name for name, stays in zip(source.class_names, chosen, strict=True) if stays)
@@ -209,10 +210,8 @@ def _write_images(
     for image in images:
         shape = shape or image.shape
         if image.shape != shape:
-            raise ValueError(
-                f"images of {folder.name} differ in size or channels ({_spell(shape)} and "
-                f"{_spell(image.shape)}); pass --size and --channels."
-            )
+            rule = f"differ in size or channels ({_spell(shape)} and {_spell(image.shape)})"
+            raise Refused(f"images of {folder.name}", NO_VALUE, rule, "pass --size and --channels")
         pending.append(image)
         if len(pending) * image.nbytes >= SHARD_BYTES:
             shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
@@ -220,7 +219,7 @@ def _write_images(
     if pending:
         shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
     if not shards:
-        raise ValueError(f"{folder.name} would have no images; check the source and --on-bad.")
+        raise Refused(folder.name, NO_VALUE, "would have no images", "check the source and --on-bad")
     height, width, channels = shape
     return (height, width, channels), tuple(shards)
 

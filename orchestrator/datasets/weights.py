@@ -1,7 +1,7 @@
-"""Public weights: staged once beside the data sets, read by name, always checked.
+"""Public weights: staged once beside the data sets, read by name and verified.
 
 `<data>/weights/NAME/` holds one safetensors file, whose SHA-256 enters stage keys, and a manifest, written
-last. A state dict that comes as a pickle is read with weights only: no code in it runs.
+last. Pickled state dicts are read with `weights_only`: no code in them runs.
 """
 
 import io
@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from orchestrator.config import Spec
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File, sha256
@@ -26,11 +27,11 @@ TOOL = "jobs.stage_weights"
 
 
 class WeightsManifest(Spec):
-    """Everything about staged weights except their numbers."""
+    """Everything about staged weights except their values."""
 
     name: str
     source: str
-    """What they were staged from: a library's name for them or a file's; no path."""
+    """A library's name for them or a file name, without its path."""
 
     file: File
     shapes: dict[str, tuple[int, ...]]
@@ -39,29 +40,30 @@ class WeightsManifest(Spec):
 
 @dataclass(frozen=True)
 class Weights:
-    """What the manifest says."""
+    """A manifest in short."""
 
     name: str
-    digest: str  # SHA-256 of the file: the same tensors have the same one, whatever they were staged from
+    digest: str  # SHA-256 of the file; equal for equal tensors, from any source
     source: str
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]  # tensor -> its shape
 
 
 def key_of(name: str) -> str:
-    """Return the name under which weights stand among the digests of data sets."""
+    """Return the key of weights among the digests of data sets: `weights/NAME`."""
     return f"{FOLDER}/{name}"
 
 
 def parse_state(data: bytes, where: str) -> dict[str, Tensor]:
-    """Read a state dict from safetensors or from torch's own format, weights only.
+    """Return the state dict in a safetensors file or in torch's own format, read with weights only.
 
-    Nesting is opened where it has the only tensors (`state_dict`, `model`), a prefix `module.` that
-    DataParallel leaves is dropped. Raises `ValueError` if there is no tensor or the file wants to run code.
+    A nested dict (`state_dict`, `model`) is taken where it holds the only tensors; DataParallel's prefix
+    `module.` is removed. Raise `Refused` under the name `where` if there is no tensor or the file holds other
+    objects.
     """
-    found = _parsed(data, where)
-    if not found:
-        raise ValueError(f"{where} holds no tensor; save model.state_dict() and stage that.")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    tensors = _parsed(data, where)
+    if not tensors:
+        raise Refused(where, NO_VALUE, "holds no tensor", "save model.state_dict() and stage that")
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def stage(
@@ -69,43 +71,48 @@ def stage(
 ) -> tuple[WeightsManifest, bool]:
     """Write weights under a name; return their manifest and whether anything was written.
 
-    Raises `ValueError` if the name is taken by other weights.
+    Raise `Refused` if the name is malformed or taken by other weights.
     """
     if NAME.fullmatch(name) is None:
-        raise ValueError(
-            f"--name={name} must be lower-case letters, digits, dots, dashes and underscores, at most 64; "
-            "choose another --name."
-        )
+        rule = "must be lower-case letters, digits, dots, dashes and underscores, at most 64"
+        raise Refused("--name", name, rule, "choose another --name")
     # Copies, because tied weights share memory, which safetensors refuses.
     data = save_tensors({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = sha256(data)
     file = File(name=f"weights-{digest[:12]}.safetensors", size=len(data), sha256=digest)
     shapes = {key: tuple(tensor.shape) for key, tensor in sorted(tensors.items())}
     manifest = WeightsManifest(name=name, source=source, file=file, shapes=shapes)
-    there = blobs.get(f"{FOLDER}/{name}/manifest.json")
-    if there is not None:
-        if _parse(there, name).file.sha256 == digest:
-            return _parse(there, name), False
-        raise ValueError(f"--name={name} is taken by other weights at {blobs.uri}; choose another name.")
+    present = blobs.get(f"{FOLDER}/{name}/manifest.json")
+    if present is not None:
+        if _parse(present, name).file.sha256 == digest:
+            return _parse(present, name), False
+        rule = f"is taken by other weights at {blobs.uri}"
+        raise Refused("--name", name, rule, "choose another name")
     blobs.put(f"{FOLDER}/{name}/{file.name}", data)
     blobs.put(f"{FOLDER}/{name}/manifest.json", manifest.model_dump_json(indent=1).encode())
     return manifest, True
 
 
 def describe(name: str, location: Location, field: str = "weights") -> Weights:
-    """Return what the manifest says; an unknown name raises with the known ones."""
+    """Return a description of staged weights.
+
+    Raise `Refused` of `field` with the known names if the name is unknown, or if the manifest is damaged.
+    """
     manifest, _ = _manifest(name, location, field)
     return Weights(name, manifest.file.sha256, manifest.source, manifest.shapes)
 
 
 def verify(name: str, location: Location, field: str = "weights") -> Weights:
-    """Check the checksum of the file; return what the manifest says."""
+    """Check the file's SHA-256 and return its description.
+
+    Raise as `describe` does, and `ValueError` if the file is missing or differs from its checksum.
+    """
     _read(name, location, field)
     return describe(name, location, field)
 
 
 def load(name: str, location: Location) -> dict[str, Tensor]:
-    """Return the tensors, verified."""
+    """Return the verified tensors by name. Raise as `verify` does."""
     return load_tensors(_read(name, location, "weights"))
 
 
@@ -123,10 +130,8 @@ def _parsed(data: bytes, where: str) -> dict[str, Tensor]:
         return _tensors(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises a dozen kinds, depending on where a file is damaged
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(
-            f"{where} is neither safetensors nor a state dict that loads with weights only ({reason}); save "
-            "model.state_dict() and stage that."
-        ) from None
+        rule = f"is neither safetensors nor a state dict that loads with weights only ({reason})"
+        raise Refused(where, NO_VALUE, rule, "save model.state_dict() and stage that") from None
 
 
 def _tensors(loaded: object) -> dict[str, Tensor]:
@@ -141,7 +146,7 @@ def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifes
     blobs = location.blobs
     data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
     if blobs is None or data is None:
-        raise ValueError(_unknown(name, location, field))
+        raise _unknown(name, location, field)
     return _parse(data, name), blobs
 
 
@@ -150,18 +155,16 @@ def _parse(data: bytes, name: str) -> WeightsManifest:
         return WeightsManifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(
-            f"{FOLDER}/{name}/manifest.json is damaged ({first['msg']}); remove that folder and stage the "
-            f"weights again with python -m {TOOL}."
-        ) from None
+        where, rule = f"{FOLDER}/{name}/manifest.json", f"is damaged ({first['msg']})"
+        way_out = f"remove that folder and stage the weights again with python -m {TOOL}"
+        raise Refused(where, NO_VALUE, rule, way_out) from None
 
 
-def _unknown(name: str, location: Location, field: str) -> str:
+def _unknown(name: str, location: Location, field: str) -> Refused:
     if location.blobs is None:
-        return f"{field}={name} is unknown: weights are staged at a data location; name it with --data."
+        rule = "is unknown: weights are staged at a data location"
+        return Refused(field, name, rule, "name it with --data")
     paths = (path.split("/") for path in location.blobs.names(f"{FOLDER}/"))
     there = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
-    return (
-        f"{field}={name} is unknown; staged at {location.blobs.uri} are {there}; correct the name or stage "
-        f"the weights with python -m {TOOL}."
-    )
+    rule = f"is unknown; staged at {location.blobs.uri} are {there}"
+    return Refused(field, name, rule, f"correct the name or stage the weights with python -m {TOOL}")

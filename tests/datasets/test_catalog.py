@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
+from orchestrator.config.base import Refused
 from orchestrator.datasets import Dataset, Location, describe, load, load_labels, verify
 from orchestrator.datasets.builtin import BUILTINS, OPTIONS, MemoryBlobs, digits
 from orchestrator.datasets.manifest import Options
@@ -97,6 +98,13 @@ def test_an_unknown_name_lists_the_known_ones(blobs: DirectoryBlobs) -> None:
         describe("../numbers", Location(blobs))
     with pytest.raises(ValueError, match="others need a data location"):
         describe("mnist", Location())
+
+
+def test_the_refusal_of_an_unknown_name_can_be_put_below_a_section() -> None:
+    with pytest.raises(Refused, match=r"^dataset=mnist is unknown") as caught:
+        describe("mnist", Location())
+    assert (caught.value.field, caught.value.value) == ("dataset", "mnist")
+    assert str(caught.value.under("auxiliary")).startswith("auxiliary.dataset=mnist is unknown; built in are")
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.datasets.images import convert, prepare, to_unit
+from orchestrator.datasets.images import convert, prepare
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 17, 23, 3), dtype=np.uint8)
@@ -56,9 +56,3 @@ def test_one_image_is_converted_like_a_batch() -> None:
     batch = prepare(COLOUR, 8, 1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(convert(COLOUR[2], 8, 1), batch[2])
     assert np.array_equal(convert(COLOUR[2], None, None), COLOUR[2])
-
-
-def test_unit_range() -> None:
-    unit = to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
-    assert unit.dtype == torch.float32
-    assert unit.tolist() == pytest.approx([0.0, 0.2, 1.0])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.config.base import NO_VALUE
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, parse
@@ -182,7 +183,7 @@ def bad_at(index: int) -> Source:
 
     def read(one: int) -> np.ndarray:
         if one == index:
-            raise BadImage("damaged", "image 4 is damaged")
+            raise BadImage("image 4", NO_VALUE, "is damaged", "replace it", "damaged")
         return IMAGES[one]
 
     return Source(source.kind, "set", source.class_names, LABELS, read, source.label_of, source.fingerprint)

@@ -1,0 +1,1 @@
+"""Sources: readers of the file formats that can be staged; `registry` opens one by name."""

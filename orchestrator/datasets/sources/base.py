@@ -1,4 +1,4 @@
-"""What a reader of some file format hands to the staging: labels first, images one by one."""
+"""Source: what a reader of a file format returns to the staging, labels at once, images one by one."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -6,39 +6,48 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
+
 Crop = tuple[int, int, int]  # left, top, side in pixels
 
 
-class BadImage(ValueError):
-    """A file that is not an acceptable image; `reason` is its short name in the counts."""
+class BadImage(Refused):
+    """An image that cannot be used; `reason` is its short name in the counts of dropped images.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+    With `--on-bad skip` the image is dropped and counted instead.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, way_out: str, reason: str = "bad image") -> None:
+        super().__init__(field, value, rule, way_out)
         self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images with labels 0..len(class_names)-1 that can be read one after another."""
+    """Images with labels 0..len(class_names)-1, read one at a time."""
 
-    kind: str
+    kind: str  # format, such as `image-folder`; in the manifest
     name: str  # default name of the staged set
     class_names: tuple[str, ...]
     labels: np.ndarray  # (N,) int64
     read: Callable[[int], np.ndarray]  # index -> (H, W, C) uint8; raises BadImage
-    label_of: Callable[[int], str]  # index -> what to call the image in a message
+    label_of: Callable[[int], str]  # index -> the image's name in messages
     fingerprint: str  # SHA-256 over names and bytes of the source's files
-    splits: Mapping[str, np.ndarray] = field(default_factory=dict)  # part codes that the source itself fixes
-    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> what is no image here
-    crop: Crop | None = None  # applied unless another is asked for
-    stretch: bool = False  # images are not square on purpose
+    splits: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # published splits: name -> (N,) positions in PARTS
+    left_out: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # reason -> names of files that are not images of the set
+    crop: Crop | None = None  # default of --crop
+    stretch: bool = False  # default of --stretch
 
     def renamed(self, name: str) -> "Source":
         """Return the same images under another default name."""
         return replace(self, name=name)
 
     def converted(self, convert: Callable[[np.ndarray, str], np.ndarray]) -> "Source":
-        """Return the same source with every image passed through `convert` with what to call it."""
+        """Return the same source with `convert(image, name)` applied to every image read."""
         return replace(self, read=lambda index: convert(self.read(index), self.label_of(index)))
 
 
@@ -50,7 +59,10 @@ def array_source(
     fingerprint: str,
     splits: Mapping[str, np.ndarray] | None = None,
 ) -> Source:
-    """Wrap images that are in memory, (N, H, W, C) uint8."""
+    """Return images that are in memory as a source.
+
+    images (N, H, W, C) uint8; labels (N,) integers; splits: name -> (N,) positions in PARTS.
+    """
     return Source(
         kind=kind,
         name=kind,
@@ -64,7 +76,7 @@ def array_source(
 
 
 def fingerprint_of(parts: Iterable[tuple[str, bytes]]) -> str:
-    """Digest names and contents in the given order."""
+    """Return the SHA-256 hex digest over names and contents, in the given order."""
     whole = hashlib.sha256()
     for name, data in parts:
         whole.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode())
@@ -72,23 +84,22 @@ def fingerprint_of(parts: Iterable[tuple[str, bytes]]) -> str:
 
 
 def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:
-    """Raise unless the labels are exactly 0..K-1 for K class names, K >= 2."""
+    """Raise `Refused` unless the labels (N,) are exactly 0..K-1 for K class names, K >= 2."""
     num_classes = len(class_names)
     if labels.size == 0:
-        raise ValueError(f"{where} has no images; check the source, --exclude, --min-images, --max-images.")
+        way_out = "check the source, --exclude, --min-images, --max-images"
+        raise Refused(where, NO_VALUE, "has no images", way_out)
     if num_classes < 2:
-        raise ValueError(
-            f"{where} has {num_classes} class(es), but a classifier needs at least 2; add classes."
-        )
+        rule = f"has {num_classes} class(es), but a classifier needs at least 2"
+        raise Refused(where, NO_VALUE, rule, "add classes")
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(labels.min() if labels.min() < 0 else labels.max())
-        raise ValueError(
-            f"{where} has label {bad}, but labels must lie in 0..{num_classes - 1}, one per class name; "
-            "renumber the labels."
-        )
+        rule = f"has label {bad}, but labels must lie in 0..{num_classes - 1}, one per class name"
+        raise Refused(where, NO_VALUE, rule, "renumber the labels")
     missing = np.setdiff1d(np.arange(num_classes), labels)
     if missing.size:
-        raise ValueError(
-            f"{where} has no image of class {missing[0]} ({class_names[missing[0]]}), and {missing.size} of "
-            f"{num_classes} classes are empty; renumber the labels without gaps."
+        rule = (
+            f"has no image of class {missing[0]} ({class_names[missing[0]]}), and {missing.size} of "
+            f"{num_classes} classes are empty"
         )
+        raise Refused(where, NO_VALUE, rule, "renumber the labels without gaps")

@@ -1,8 +1,8 @@
-"""From untrusted bytes to pixels: few formats, size checked in the header, every mode decided on purpose.
+"""Decoding: untrusted bytes to pixels, with few formats, early size checks and a rule for every colour mode.
 
-Policy: PNG, JPEG, WEBP and PGM/PPM; at most 32 MiB and 25 million pixels; 16-bit grey is scaled by 65535
-(a plain conversion would saturate it); transparency is laid on black; camera rotation is applied; CMYK and
-pictures of several frames are refused.
+Admitted are PNG, JPEG, WEBP and PGM/PPM of at most 32 MiB and 25 million pixels. 16-bit grey is scaled by
+65535 (a plain conversion would saturate it); transparency is composited on black; EXIF rotation is applied;
+CMYK and animations are refused.
 """
 
 import io
@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from orchestrator.config.base import NO_VALUE
 from orchestrator.datasets.sources.base import BadImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "PPM")
@@ -20,14 +21,11 @@ ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Return the picture as (H, W, C) uint8 with C = 1 or 3; `name` is what a message calls it."""
+    """Return an image file's pixels, (H, W, C) uint8 with C = 1 or 3; raise `BadImage` under `name`."""
     if not data:
-        raise BadImage("empty", f"{name} is empty; replace it or pass --on-bad skip.")
+        raise _bad("empty", name, "is empty", "replace it")
     if len(data) > MAX_BYTES:
-        raise BadImage(
-            "too large",
-            f"{name} has more than {MAX_BYTES} bytes; shrink it or pass --on-bad skip.",
-        )
+        raise _bad("too large", name, f"has more than {MAX_BYTES} bytes", "shrink it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -38,10 +36,10 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise _too_many_pixels(name) from None
     except Image.UnidentifiedImageError:
         looks = "a web page" if data.lstrip()[:1] == b"<" else "no PNG, JPEG, WEBP or PGM image"
-        raise BadImage("not an image", f"{name} is {looks}; remove it or pass --on-bad skip.") from None
+        raise _bad("not an image", name, f"is {looks}", "remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, Warning) as error:
         text = " ".join(str(error).split())
-        raise BadImage("damaged", f"{name} is damaged ({text}); replace it or pass --on-bad skip.") from None
+        raise _bad("damaged", name, f"is damaged ({text})", "replace it") from None
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
@@ -49,9 +47,7 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         if picture.width * picture.height > MAX_PIXELS:
             raise _too_many_pixels(name)
         if getattr(picture, "n_frames", 1) > 1:
-            raise BadImage(
-                "several frames", f"{name} has several frames; save one as PNG or pass --on-bad skip."
-            )
+            raise _bad("several frames", name, "has several frames", "save one as PNG")
         upright = ImageOps.exif_transpose(picture)
         pixels = _pixels(upright, name)
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1))
@@ -59,11 +55,7 @@ def _decode(data: bytes, name: str) -> np.ndarray:
 
 def _pixels(picture: Image.Image, name: str) -> np.ndarray:
     mode = picture.mode
-    if mode in (
-        "I;16",
-        "I;16B",
-        "I",
-    ):  # 16-bit PNG; PGM with a maximum above 255 arrives as "I" scaled to 65535
+    if mode in ("I;16", "I;16B", "I"):  # 16-bit PNG; a PGM with a maximum above 255, scaled to 65535, is "I"
         wide = np.asarray(picture).astype(np.float64)
         return np.rint(wide.clip(0, 65535) * (255 / 65535)).astype(np.uint8)
     if mode in ALPHA or "transparency" in picture.info:
@@ -74,13 +66,13 @@ def _pixels(picture: Image.Image, name: str) -> np.ndarray:
         return np.asarray(picture.convert("L"))
     if mode in ("P", "RGB"):
         return np.asarray(picture.convert("RGB"))
-    raise BadImage(
-        "unsupported mode", f"{name} has colour mode {mode}; save it as grey or RGB or pass --on-bad skip."
-    )
+    raise _bad("unsupported mode", name, f"has colour mode {mode}", "save it as grey or RGB")
 
 
 def _too_many_pixels(name: str) -> BadImage:
-    return BadImage(
-        "too many pixels",
-        f"{name} has more than {MAX_PIXELS // 10**6} million pixels; shrink it or pass --on-bad skip.",
-    )
+    rule = f"has more than {MAX_PIXELS // 10**6} million pixels"
+    return _bad("too many pixels", name, rule, "shrink it")
+
+
+def _bad(reason: str, name: str, rule: str, way_out: str) -> BadImage:
+    return BadImage(name, NO_VALUE, rule, f"{way_out} or pass --on-bad skip", reason)

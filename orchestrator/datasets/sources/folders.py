@@ -1,4 +1,4 @@
-"""Image folders, one directory per identity, and .zip files of such folders, read member by member.
+"""Folders: readers of image folders, one directory per identity, and of .zip files of such folders.
 
 Nothing is unpacked to disk, so no name inside an archive becomes a path. Hidden files and files outside the
 identities' directories are counted as dropped.
@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
 from orchestrator.datasets.sources.decoding import MAX_BYTES, decode
 
@@ -22,20 +23,22 @@ Read = Callable[[str], bytes]
 
 
 def image_folder(path: Path) -> Source:
-    """Read DIR/identity/image files."""
+    """Return the images DIR/identity/file, (H, W, C) uint8 each; raise `Refused` if the layout is another."""
     files = {file.relative_to(path).as_posix(): file for file in _walk(path)}
-
     return _source(path, path.resolve().name, sorted(files), lambda name: read_capped(files[name]))
 
 
 def read_capped(path: Path) -> bytes:
-    """Read a file, of one that is too large just enough to see that."""
+    """Return a file's first `MAX_BYTES` + 1 bytes: enough to see that it is too large."""
     with path.open("rb") as handle:
         return handle.read(MAX_BYTES + 1)
 
 
 def image_zip(path: Path) -> Source:
-    """Read identity/image members, with or without one folder around them all."""
+    """Return the images of members identity/file, with or without one folder around them all.
+
+    Raise `Refused` if the archive is unreadable, unsafe or of another layout.
+    """
     members, read = open_zip(path)
     root = _root(members)
     names = {name.removeprefix(root): name for name in members}
@@ -43,14 +46,18 @@ def image_zip(path: Path) -> Source:
 
 
 def open_zip(path: Path) -> tuple[list[str], Read]:
-    """Return the names of an archive's files, all checked, and how to read one."""
+    """Return the names of an archive's files and a function that reads one.
+
+    Raise `Refused` if a member is a link, encrypted or named by a path outside, or if there are too many.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no readable zip file ({error}); pack it again.") from None
+        raise Refused(str(path), NO_VALUE, f"is no readable zip file ({error})", "pack it again") from None
     members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     if len(members) > MAX_MEMBERS:
-        raise ValueError(f"{path} has {len(members)} members, more than {MAX_MEMBERS}; split it.")
+        rule = f"has {len(members)} members, more than {MAX_MEMBERS}"
+        raise Refused(str(path), NO_VALUE, rule, "split it")
     for info in members.values():
         _check_member(info, path)
 
@@ -62,33 +69,34 @@ def open_zip(path: Path) -> tuple[list[str], Read]:
 
 
 def checked(read: Read, path: Path) -> Read:
-    """Return the same reader with everything that can go wrong told as a `BadImage`."""
+    """Return the same function with failures to read raised as `BadImage`."""
 
     def read_checked(name: str) -> bytes:
         try:
             return read(name)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadImage("unreadable", f"{path}: {name} cannot be read ({error}); replace it.") from None
+            rule = f"cannot be read ({error})"
+            raise BadImage(f"{path}: {name}", NO_VALUE, rule, "replace it", "unreadable") from None
 
     return read_checked
 
 
 def contents(names: Iterable[str], read: Read) -> Iterator[tuple[str, bytes]]:
-    """Yield names and bytes for a fingerprint, no bytes where they cannot be read."""
+    """Yield names and bytes for a fingerprint; the bytes of an unreadable file are empty."""
     for name in names:
         try:
             yield name, read(name)
-        except BadImage:  # reported when its turn to be decoded comes
+        except BadImage:  # raised again when the image is decoded
             yield name, b""
 
 
 def leaves(name: str) -> bool:
-    """Return whether a name from a list or an archive would lead out of its folder, or around in it."""
+    """Return whether a name from a list or an archive has empty, `.` or `..` parts, or backslashes."""
     return "\\" in name or bool({"", ".", ".."} & set(name.split("/")))
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """Yield the files of the folder and of its directories; links are followed, deeper levels refused."""
+    """Yield the files of the folder and of its directories, following links; refuse deeper levels."""
     for entry in sorted(path.iterdir()):
         if entry.is_dir() and not _is_hidden(entry.name):
             yield from _files_of(entry)
@@ -99,7 +107,7 @@ def _walk(path: Path) -> Iterator[Path]:
 def _files_of(identity: Path) -> Iterator[Path]:
     files = sorted(identity.iterdir())
     if not any(not _is_hidden(file.name) for file in files):
-        raise ValueError(f"{identity} has no images; remove that folder.")
+        raise Refused(str(identity), NO_VALUE, "has no images", "remove that folder")
     for file in files:
         if file.is_dir():
             raise _too_deep(str(file))
@@ -119,9 +127,8 @@ def _source(path: Path, name: str, files: list[str], read: Read) -> Source:
             images.append(file)
     classes = sorted({file.split("/")[0] for file in images})
     if not images:
-        raise ValueError(f"{path} has no image folders; it needs one directory per identity.")
+        raise Refused(str(path), NO_VALUE, "has no image folders", "it needs one directory per identity")
     number = {one: label for label, one in enumerate(classes)}
-
     read_checked = checked(read, path)
     return Source(
         kind="image-folder",
@@ -146,11 +153,12 @@ def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
             if climbs
             else "encrypted"
         )
-        raise ValueError(f"{path}: member {info.filename!a} is {what}; pack plain folders of images.")
+        member = f"{path}: member {info.filename!a}"
+        raise Refused(member, NO_VALUE, f"is {what}", "pack plain folders of images")
 
 
 def _root(members: Iterable[str]) -> str:
-    """Return `folder/` if one folder lies around all identities, or an empty string."""
+    """Return `folder/` if a single folder holds all identities, or an empty string."""
     nested = [parts for name in members if len(parts := name.split("/")) > 1 and not _is_hidden(parts[0])]
     roots = {parts[0] for parts in nested}
     return f"{roots.pop()}/" if len(roots) == 1 and all(len(parts) > 2 for parts in nested) else ""
@@ -160,7 +168,6 @@ def _is_hidden(part: str) -> bool:
     return part.startswith(".") or part in HIDDEN
 
 
-def _too_deep(name: str) -> ValueError:
-    return ValueError(
-        f"{name} lies too deep, images must be in one directory per identity; give that folder."
-    )
+def _too_deep(name: str) -> Refused:
+    rule = "lies too deep, images must be in one directory per identity"
+    return Refused(name, NO_VALUE, rule, "give that folder")

@@ -1,4 +1,4 @@
-"""What can be staged: named sets on disk, image folders, zips of them, arrays and the built-in sets."""
+"""Sources by name: public sets on disk, image folders, .zip files of them, arrays and the built-in sets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.images import convert
 from orchestrator.datasets.manifest import Options
@@ -28,19 +29,21 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "facescrub": facescrub,
     "celeba": celeba,
 }
+"""`NAME` of NAME:DIR -> reader of that folder."""
 
 
 def open_source(text: str) -> Source:
-    """Return the source that `NAME:DIR`, a folder, a .zip, a .npz or a built-in name stands for."""
+    """Return the source named by `NAME:DIR`, a folder, a .zip, a .npz or a built-in name.
+
+    Raise `Refused` if there is none, or if its reader refuses the files.
+    """
     kind, colon, folder = text.partition(":")
     if text in BUILTINS:
         return BUILTINS[text]()
     if kind in READERS:
         if not colon or not Path(folder).is_dir():
-            raise ValueError(
-                f"SOURCE={text} needs an existing folder after {kind}:, such as {kind}:/data; "
-                "correct the path."
-            )
+            rule = f"needs an existing folder after {kind}:, such as {kind}:/data"
+            raise Refused("SOURCE", text, rule, "correct the path")
         return READERS[kind](Path(folder))
     path = Path(text)
     if path.is_dir():
@@ -48,21 +51,23 @@ def open_source(text: str) -> Source:
     if path.is_file() and path.suffix in (".zip", ".npz"):
         return image_zip(path) if path.suffix == ".zip" else npz(path)
     what = "is neither a folder, a .zip nor a .npz" if path.exists() else "is unknown and no such path exists"
-    raise ValueError(
-        f"SOURCE={text} {what}; known are {', '.join(sorted(BUILTINS))}, "
-        f"{', '.join(f'{reader}:DIR' for reader in READERS)}, an image folder, a .zip of one and a .npz."
-    )
+    readers = ", ".join(f"{reader}:DIR" for reader in READERS)
+    known = f"known are {', '.join(sorted(BUILTINS))}, {readers}, an image folder, a .zip of one and a .npz"
+    raise Refused("SOURCE", text, what, known)
 
 
 def settled(source: Source, options: Options) -> Options:
-    """Return the options with the source's own crop and shape where the person chose neither."""
+    """Return the options with the source's default crop and stretching unless either was chosen."""
     if options.crop is not None or options.stretch:
         return options
-    return options.model_copy(update={"crop": source.crop, "stretch": source.stretch})
+    return options.but(crop=source.crop, stretch=source.stretch)
 
 
 def converted(source: Source, options: Options) -> Source:
-    """Crop, check, resize and recolour each image as it is read."""
+    """Return the source with each image cropped, checked to be square, resized and recoloured when read.
+
+    Reading raises `BadImage` if the crop leaves the image, or if the result is not square and not stretched.
+    """
 
     def change(image: np.ndarray, name: str) -> np.ndarray:
         cut = _cropped(image, options, name)
@@ -82,19 +87,14 @@ def _cropped(image: np.ndarray, options: Options, name: str) -> np.ndarray:
     else:
         left, top, side = options.crop
     if left + side > width or top + side > height:
-        raise BadImage(
-            "outside the crop",
-            f"{name} is {height}x{width}, so the crop LEFT,TOP,SIDE={left},{top},{side} leaves it; pass "
-            "another --crop or --on-bad skip.",
-        )
+        rule = f"is {height}x{width}, so the crop LEFT,TOP,SIDE={left},{top},{side} leaves it"
+        raise BadImage(name, NO_VALUE, rule, "pass another --crop or --on-bad skip", "outside the crop")
     return image[top : top + side, left : left + side]
 
 
 def _check_square(image: np.ndarray, options: Options, name: str) -> None:
     height, width = image.shape[:2]
     if height != width and not options.stretch:
-        raise BadImage(
-            "not square",
-            f"{name} is {height}x{width}, networks take squares; pass --crop LEFT,TOP,SIDE, --crop centre or "
-            "--stretch.",
-        )
+        rule = f"is {height}x{width}, networks take squares"
+        way_out = "pass --crop LEFT,TOP,SIDE, --crop centre or --stretch"
+        raise BadImage(name, NO_VALUE, rule, way_out, "not square")

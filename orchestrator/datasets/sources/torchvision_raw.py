@@ -1,8 +1,9 @@
-"""MNIST, Fashion-MNIST, EMNIST (idx files, packed or not) and CIFAR-10 as torchvision lays them out on disk.
+"""torchvision's raw files: readers of MNIST, Fashion-MNIST, EMNIST (idx, gzip or not) and CIFAR-10.
 
 Sizes: MNIST and Fashion-MNIST 70,000 images 28x28x1 (Fashion-MNIST is MIT), EMNIST 131,600 to 814,255 of the
-same size, CIFAR-10 60,000 of 32x32x3. The publishers' training and test files together are the set; their
-border stays available as the split `original` (train and evaluation, nothing auxiliary).
+same size, CIFAR-10 60,000 of 32x32x3. The published training and test files together are the set; the
+published split stays available as `original` (train and evaluation, nothing auxiliary). Every reader raises
+`Refused` if a file is missing or damaged.
 """
 
 import gzip
@@ -17,10 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
 from orchestrator.datasets.splits import PARTS
 
-MAX_IDX_BYTES = 4 * 2**30
+MAX_IDX_BYTES = 4 * 2**30  # the largest file, EMNIST byclass, has 0.55 GB
 CLOTHES = (
     "t-shirt-top",
     "trouser",
@@ -47,24 +49,24 @@ CIFAR_BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batc
 
 
 def mnist(folder: Path) -> Source:
-    """Read `MNIST/raw`."""
+    """Return MNIST from `MNIST/raw`: (28, 28, 1) uint8, 10 classes."""
     return _idx_source("mnist", folder, "MNIST", ("train", "t10k"), tuple(string.digits))
 
 
 def fashion_mnist(folder: Path) -> Source:
-    """Read `FashionMNIST/raw`."""
+    """Return Fashion-MNIST from `FashionMNIST/raw`: (28, 28, 1) uint8, 10 classes."""
     return _idx_source("fashion-mnist", folder, "FashionMNIST", ("train", "t10k"), CLOTHES)
 
 
 def emnist(folder: Path, variant: str = "balanced") -> Source:
-    """Read one variant of `EMNIST/raw`; its files store images on their side, here they stand upright."""
+    """Return one variant of EMNIST from `EMNIST/raw`: (28, 28, 1) uint8, transposed upright."""
     stems = (f"emnist-{variant}-train", f"emnist-{variant}-test")
     name = "emnist" if variant == "balanced" else f"emnist-{variant}"
     return _idx_source(name, folder, "EMNIST", stems, tuple(EMNIST_CLASSES[variant]))
 
 
 def cifar10(folder: Path) -> Source:
-    """Read `cifar-10-batches-py`."""
+    """Return CIFAR-10 from `cifar-10-batches-py`: (32, 32, 3) uint8, 10 classes."""
     home = _home(folder, ("", "cifar-10-batches-py"), CIFAR_BATCHES[0])
     files = [(batch, _bytes(home / batch)) for batch in CIFAR_BATCHES]
     meta = _unpickle(_bytes(home / "batches.meta"), "batches.meta")
@@ -72,7 +74,7 @@ def cifar10(folder: Path) -> Source:
         names = [name.decode("ascii") for name in meta[b"label_names"]]
         batches = [_cifar_batch(_unpickle(data, name), name) for name, data in files]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{home} is not CIFAR-10 in batches ({error!r}); download it again.") from None
+        raise _damaged(home, f"is not CIFAR-10 in batches ({error!r})") from None
     images = np.concatenate([pixels for pixels, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
     original = _original([len(labels) - len(batches[-1][1]), len(batches[-1][1])])
@@ -91,7 +93,7 @@ def _idx_source(
     images = np.concatenate([arrays[f"{part}-images-idx3-ubyte"] for part in stems])[..., None]
     labels = np.concatenate([arrays[f"{part}-labels-idx1-ubyte"] for part in stems]).astype(np.int64)
     if len(images) != len(labels):
-        raise ValueError(f"{home} has {len(images)} images but {len(labels)} labels; download it again.")
+        raise _damaged(home, f"has {len(images)} images but {len(labels)} labels")
     if kind.startswith("emnist"):
         images = images.transpose(0, 2, 1, 3)
         labels -= labels.min()  # `letters` counts from 1
@@ -108,14 +110,12 @@ def _home(folder: Path, below: tuple[str, ...], file: str) -> Path:
     for sub in below:
         if any((folder / sub / f"{file}{packed}").is_file() for packed in ("", ".gz")):
             return folder / sub
-    raise ValueError(
-        f"{folder} holds no {file} (looked in {', '.join(sub or '.' for sub in below)}); "
-        "give the folder that torchvision downloads into."
-    )
+    rule = f"holds no {file} (looked in {', '.join(sub or '.' for sub in below)})"
+    raise Refused(str(folder), NO_VALUE, rule, "give the folder that torchvision downloads into")
 
 
 def _idx(home: Path, stem: str) -> np.ndarray:
-    """Read one idx file of unsigned bytes, packed or not, no longer than its header says."""
+    """Return one idx file of unsigned bytes, gzip or not; refuse one longer than its header announces."""
     plain = home / stem
     try:
         if plain.is_file():
@@ -124,18 +124,18 @@ def _idx(home: Path, stem: str) -> np.ndarray:
         with gzip.open(home / f"{stem}.gz") as packed:
             return _idx_array(packed, home / f"{stem}.gz")
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise ValueError(f"{home / stem} cannot be read ({error}); download it again.") from None
+        raise _damaged(home / stem, f"cannot be read ({error})") from None
 
 
 def _idx_array(file: BinaryIO | gzip.GzipFile, path: Path) -> np.ndarray:
     zeros, kind, rank = struct.unpack(">HBB", file.read(4))
     if zeros != 0 or kind != 8 or rank not in (1, 3):
-        raise ValueError(f"{path} is not an idx file of unsigned bytes; download it again.")
+        raise _damaged(path, "is not an idx file of unsigned bytes")
     shape = struct.unpack(f">{rank}I", file.read(4 * rank))
     expected = math.prod(shape)
     data = file.read(min(expected, MAX_IDX_BYTES) + 1)
     if len(data) != expected:
-        raise ValueError(f"{path} does not have the {expected} bytes of its header; download it again.")
+        raise _damaged(path, f"does not have the {expected} bytes of its header")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
@@ -143,11 +143,11 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); download it again.") from None
+        raise _damaged(path, f"cannot be read ({error.strerror})") from None
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers; any other name in the file is refused, not imported."""
+    """Unpickler of NumPy arrays and plain containers; any other name in the file is refused, not imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "dtype"):
@@ -164,19 +164,24 @@ def _empty_array(*_: object) -> np.ndarray:
 
 
 def _unpickle(data: bytes, name: str) -> dict[Any, Any]:
+    again = "download CIFAR-10 again"
     try:
         content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything; nothing of it has run
-        raise ValueError(f"{name} is refused ({error}); download CIFAR-10 again.") from None
+        raise Refused(name, NO_VALUE, f"is refused ({error})", again) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{name} is refused (no dictionary); download CIFAR-10 again.")
+        raise Refused(name, NO_VALUE, "is refused (no dictionary)", again)
     return content
 
 
 def _cifar_batch(batch: dict[Any, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = batch[b"data"], np.asarray(batch[b"labels"])
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and labels.dtype.kind in "iu"):
-        raise ValueError(f"{name} is not a CIFAR-10 batch (types); download it again.")
+        raise _damaged(name, "is not a CIFAR-10 batch (types)")
     if pixels.shape != (len(labels), 3072):
-        raise ValueError(f"{name} is not a CIFAR-10 batch (shape {pixels.shape}); download it again.")
+        raise _damaged(name, f"is not a CIFAR-10 batch (shape {pixels.shape})")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
+
+
+def _damaged(path: Path | str, rule: str) -> Refused:
+    return Refused(str(path), NO_VALUE, rule, "download it again")
