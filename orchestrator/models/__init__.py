@@ -1,4 +1,4 @@
-"""Networks by name: the classifiers a victim trains and the inverters an adversary trains."""
+"""Networks by name: classifiers (target, evaluation model, surrogates) and inverters."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from torch import nn
 
 from orchestrator import config
+from orchestrator.config.base import Refused
 from orchestrator.models.ami import AmiClassifier, AmiInverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.inputs import Resized, Scaled
@@ -28,12 +29,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Architecture(Generic[Network]):
-    """A constructor (classes, channels, image_size and width by keyword), the image side it is made for, and
-    whether it takes others (it says itself which)."""
+    """A network's constructor and the image sizes it admits."""
 
     build: Callable[..., Network]
+    """Takes classes, channels, image_size and width by keyword; raises `Refused` for other sizes."""
+
     image_size: int
+    """Side in pixels that the network is made for."""
+
     is_flexible: bool = False
+    """Whether it admits other sides; the constructor checks which."""
 
 
 CLASSIFIERS: dict[str, Architecture[Classifier]] = {
@@ -69,9 +74,12 @@ def build_classifier(
     field: str = "target.model",
     resizes: bool = False,
 ) -> Classifier:
-    """Build a classifier with logits as output; its first weights come from torch's global generator.
+    """Return a classifier, images (N, C, S, S) in [0, 1] -> logits (N, k).
 
-    With `resizes` (a judge) images are brought to the side that its network is made for.
+    Its weights are initialised from torch's global generator.
+    With `resizes` (an evaluation model) it first resizes images to the side that the network is made for.
+    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
+    size or width.
     """
     architecture = _find(CLASSIFIERS, model.name, None if resizes else image_size, field)
     side = image_size if architecture.is_flexible and not resizes else architecture.image_size
@@ -86,13 +94,18 @@ def build_classifier(
 def build_inverter(
     model: config.Model, *, classes: int, channels: int, image_size: int, field: str = "attack.model"
 ) -> nn.Module:
-    """Build an inverter of encoded scores; its first weights come from torch's global generator."""
+    """Return an inverter, encoded scores z (N, k) -> images (N, C, S, S) in [0, 1].
+
+    Its weights are initialised from torch's global generator.
+    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
+    size.
+    """
     architecture = _find(INVERTERS, model.name, image_size, field)
     return architecture.build(classes=classes, channels=channels, image_size=image_size, width=model.width)
 
 
 def prepend(network: Classifier, name: str, block: nn.Module) -> None:
-    """Put a block without parameters before all others."""
+    """Insert a block without parameters before all others, in place; shift cut points, groups and taps."""
     network.blocks = nn.Sequential(OrderedDict([(name, block), *network.blocks.named_children()]))
     network.cut_points = {cut: place + 1 for cut, place in network.cut_points.items()}
     network.hidden_taps = tuple(place + 1 for place in network.hidden_taps)
@@ -107,12 +120,11 @@ def _find(
     known: Mapping[str, Architecture[Network]], name: str, image_size: int | None, field: str
 ) -> Architecture[Network]:
     if name not in known:
-        raise ValueError(f"{field}.name={name} is unknown; choose one of {', '.join(known)}.")
+        raise Refused(f"{field}.name", name, "is unknown", f"choose one of {', '.join(known)}")
     architecture = known[name]
     if image_size not in (None, architecture.image_size) and not architecture.is_flexible:
         fitting = ", ".join(other for other, one in known.items() if one.image_size == image_size)
-        raise ValueError(
-            f"data.image_size={image_size} must be {architecture.image_size} for {field}.name={name}; "
-            f"change the size or choose a network made for {image_size} ({fitting or 'there is none'})."
-        )
+        rule = f"must be {architecture.image_size} for {field}.name={name}"
+        others = f"a network made for {image_size} ({fitting or 'there is none'})"
+        raise Refused("data.image_size", image_size, rule, f"change the size or choose {others}")
     return architecture

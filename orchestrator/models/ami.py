@@ -1,4 +1,4 @@
-"""AMI's classifiers F and inverters G for digits (32x32) and faces (64x64).
+"""AMI's networks: classifiers F and inverters G for digits (32x32) and faces (64x64).
 
 Yang, Chang, Liang, "Adversarial Neural Network Inversion via Auxiliary Knowledge Alignment" (2019), appendix;
 where the printed layer lists contradict themselves the released code decides. Modules are registered in layer
@@ -17,8 +17,7 @@ CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
 """Output channels of each block by image side; every block halves the side until 4x4 remains."""
 
 INVERTER_CHANNELS = {32: (512, 256, 128), 64: (1024, 512, 256, 128)}
-"""Output channels of each block but the last, by image side; the first makes 4x4, the others double the
-side."""
+"""Output channels of each block but the last, by image side; the first makes 4x4, others double the side."""
 
 HIDDEN_PER_CLASS = 5  # released code: the linear bottleneck has 5k units, whatever the width
 
@@ -66,7 +65,7 @@ def _scaled(channels: Sequence[int], width: float) -> tuple[int, ...]:
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
-    """Halve the side: the pooling comes before the activation, as released."""
+    """Return a block that halves the side, with the pooling before the activation, as released."""
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU())
 

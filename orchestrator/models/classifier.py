@@ -1,5 +1,8 @@
-"""What every classifier is: a chain of blocks, then a head. It can be cut between two blocks into a frozen
-and a trained part, shows what flows between them, and knows how libraries name its public weights."""
+"""Classifier: the base of all classifiers, a chain of blocks and a head.
+
+It can be cut between two blocks into a frozen and a trained part, returns hidden representations, and maps
+the names of public weights to its own.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,47 +10,49 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from orchestrator.config.base import Refused
+
 
 class Classifier(nn.Module):
     """Images (N, C, S, S) in [0, 1] -> logits (N, k)."""
 
     blocks: nn.Sequential
-    """Named parts from early to late; the last one's output are the features."""
+    """Named parts from early to late; the output of the last one is the features."""
 
     head: nn.Module
-    """Features -> logits. Its shape depends on k, so a victim's never comes from public weights."""
+    """Features -> logits (N, k). Its shape depends on k, so a target's never comes from public weights."""
 
     num_features: int
-    """Numbers in the features of one image."""
+    """Size of the features of one image, flattened."""
 
     cut_points: Mapping[str, int]
-    """Cut point -> how many leading blocks are frozen at it, early to late."""
+    """Cut point -> number of leading blocks that it freezes, early to late."""
 
     layer_groups: tuple[int, int]
     """(a, b): first layers are blocks[:a], middle ones blocks[a:b], last ones blocks[b:] and the head
     (TL-DMI, supplement B.2)."""
 
     released: Mapping[str, range] = {}
-    """Budgets of released code that freeze no leading part: name -> places of the frozen blocks."""
+    """Budgets of released code that freeze other than leading blocks: name -> places of the frozen blocks."""
 
     hidden_taps: tuple[int, ...]
-    """After how many blocks a hidden representation is taken (BiDO)."""
+    """Numbers of leading blocks after which a hidden representation is taken (BiDO)."""
 
     renamed: Mapping[str, str] = {}
-    """How a public state dict's names begin -> how ours do; the longest that fits counts."""
+    """Prefix of public names -> prefix of ours; the longest that matches applies."""
 
     ignored: tuple[str, ...] = ()
-    """How public names begin that this network has no place for: another head, a second classifier."""
+    """Prefixes of public names without a counterpart here: another head, a second classifier."""
 
     own: tuple[str, ...] = ()
-    """How our names begin whose part public files may lack or hold for another image size; it then keeps its
-    first values."""
+    """Prefixes of our names that public files may lack or hold for another image size; such parts keep their
+    initial values."""
 
     fixed: range = range(0)
-    """Places of the blocks that stay in evaluation mode, whatever mode the network is put in."""
+    """Places of the blocks that stay in evaluation mode in training too."""
 
     starts_at: int = 0
-    """How many leading blocks were applied already to what comes in (`starting_at`)."""
+    """Number of leading blocks already applied to the input (`starting_at`)."""
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; fixed blocks stay in evaluation mode."""
@@ -57,7 +62,7 @@ class Classifier(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head sees, (N, ...): the penultimate layer."""
+        """Return the input of the head, (N, ...): the penultimate layer."""
         blocks = self.blocks[self.starts_at :] if self.starts_at else self.blocks
         return blocks(images)
 
@@ -76,7 +81,7 @@ class Classifier(nn.Module):
 
     @contextmanager
     def starting_at(self, place: int) -> Iterator[None]:
-        """Meanwhile take what flows out of the first `place` blocks instead of images."""
+        """Within the context, take the outputs of the first `place` blocks as input instead of images."""
         self.starts_at = place
         try:
             yield
@@ -85,14 +90,12 @@ class Classifier(nn.Module):
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return a hidden channel count at a width: at least 4."""
+    """Return a hidden channel count multiplied by a width, rounded, at least 4."""
     return max(4, round(channels * width))
 
 
 def require_multiple(image_size: int, of: int, name: str) -> None:
-    """Refuse an image side that the strides of the network `name` do not divide."""
+    """Raise `Refused` unless an image side is a multiple of `of`, the product of network `name`'s strides."""
     if image_size < of or image_size % of:
-        raise ValueError(
-            f"data.image_size={image_size} must be a multiple of {of} for {name}; "
-            f"resize the images, for example to {-(-image_size // of) * of}."
-        )
+        way_out = f"resize the images, for example to {-(-image_size // of) * of}"
+        raise Refused("data.image_size", image_size, f"must be a multiple of {of} for {name}", way_out)

@@ -1,9 +1,9 @@
 """Frozen-layer budgets (TL-DMI: Ho et al., CVPR 2024, Table 8): early layers keep their public weights.
 
 A budget is `full`; a cut point's name, which freezes everything up to and including it; |theta_C| in millions
-or as a percentage of |theta_T|, which means the cut point that comes within 5 %; or a layer set (supplement
-B.2): `last` trains the last layers only, `first` and `middle` train these as well. Each classifier says where
-its cut points and layer sets are (`Classifier.cut_points`, `Classifier.layer_groups`).
+or as a percentage of |theta_T|, which means the cut point within 5 %; or a layer set (supplement B.2): `last`
+trains the last layers only, `first` and `middle` train these as well. Cut points and layer sets are
+attributes of the classifier (`Classifier.cut_points`, `Classifier.layer_groups`).
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from orchestrator import config
+from orchestrator.config.base import Refused
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 
@@ -20,15 +21,15 @@ FULL = "full"
 """The budget that freezes nothing."""
 
 LAYER_SETS = ("first", "middle", "last")
-"""Which layers train, the last ones always."""
+"""Layer sets by the layers that train besides the last ones, which always do."""
 
 TOLERANCE = 0.05
-"""How far the nearest cut point may be from a number, as a share of it."""
+"""Greatest distance of the nearest cut point from a number, as a fraction of the number."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a budget came to."""
+    """The blocks that a budget freezes and its parameter counts."""
 
     cut: str
     """Name of the cut point or layer set, or `full`."""
@@ -44,18 +45,19 @@ class Frozen:
 
     @property
     def prefix(self) -> int:
-        """How many blocks from the first one on are frozen: no gradient flows there."""
+        """Number of frozen leading blocks, through which no gradient flows."""
         return len(self.blocks) if self.blocks.start == 0 else 0
 
 
 def freeze(
     network: Classifier, budget: str, mode: Literal["weights", "weights+statistics"] = "weights"
 ) -> Frozen:
-    """Stop the gradients of the blocks that a budget (a name) freezes, in place.
+    """Stop the gradients of the blocks that a budget, given by name, freezes, in place.
 
-    Under `weights` (as released) frozen batch norms go on absorbing private data; under `weights+statistics`
-    frozen blocks stay in evaluation mode, so that their running means and variances are fixed, and used in
-    training as well. Call it before an optimiser or a parallel wrapper takes hold of the network.
+    Under `weights` (as released) the running statistics of frozen batch norms go on following private data;
+    under `weights+statistics` frozen blocks stay in evaluation mode, so their statistics are fixed and used
+    in training too. Call it before constructing an optimiser or a parallel wrapper. Raise `Refused` if the
+    budget names no cut.
     """
     blocks = frozen_blocks(network, budget)
     for place in blocks:
@@ -67,7 +69,10 @@ def freeze(
 
 
 def frozen_blocks(network: Classifier, budget: str) -> range:
-    """Return the places of the blocks that a budget, given by name, freezes."""
+    """Return the places of the blocks that a budget, given by name, freezes.
+
+    Raise `Refused` if it names no cut point or layer set.
+    """
     if budget == FULL:
         return range(0)
     if budget in network.cut_points:
@@ -77,19 +82,20 @@ def frozen_blocks(network: Classifier, budget: str) -> range:
     first, middle = network.layer_groups
     sets = {"first": range(first, middle), "middle": range(first), "last": range(middle)}
     if budget not in sets:
-        raise ValueError(
-            f"target.budget={budget} is no cut point of this classifier; choose {FULL}, "
-            f"{', '.join([*network.cut_points, *network.released])}, a layer set ({', '.join(LAYER_SETS)}), "
-            "or |theta_C| in millions or as a percentage of |theta_T|."
-        )
+        names = f"{FULL}, {', '.join([*network.cut_points, *network.released])}"
+        numbers = "|theta_C| in millions or as a percentage of |theta_T|"
+        way_out = f"choose {names}, a layer set ({', '.join(LAYER_SETS)}), or {numbers}"
+        raise Refused("target.budget", budget, "is no cut point of this classifier", way_out)
     return sets[budget]
 
 
 def resolve_budget(
     model: config.Model, budget: str | float, *, classes: int, channels: int, image_size: int
 ) -> str:
-    """Return the name that a budget means: a number's nearest cut point in |theta_C|, a layer set's cut point
-    where one freezes the same. Raises `ValueError` if the nearest is more than 5 % away."""
+    """Return a budget's name: the cut point nearest to a number in |theta_C|, or equal to a layer set.
+
+    Raise `Refused` if a name is unknown, or the nearest cut point is more than 5 % away from a number.
+    """
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
     counts = budget_counts(network)
@@ -101,15 +107,17 @@ def resolve_budget(
     nearest = sorted(counts, key=lambda cut: abs(counts[cut] - wanted))
     if abs(counts[nearest[0]] - wanted) > TOLERANCE * wanted:
         known = " and ".join(f"{cut} with {counts[cut]:,}" for cut in nearest[:2])
-        raise ValueError(
-            f"target.budget={budget} means {wanted:,.0f} trained parameters, but no cut point "
-            f"of {model.name} comes within {TOLERANCE:.0%}; the nearest are {known}; name one of them."
-        )
+        missed = f"no cut point of {model.name} comes within {TOLERANCE:.0%}"
+        rule = f"means {wanted:,.0f} trained parameters, but {missed}; the nearest are {known}"
+        raise Refused("target.budget", budget, rule, "name one of them")
     return nearest[0]
 
 
 def counted(model: config.Model, budget: str, *, classes: int, channels: int, image_size: int) -> Frozen:
-    """Return what a budget, given by name, comes to, without making the network's weights."""
+    """Return the blocks and parameter counts of a budget, given by name, without allocating the weights.
+
+    Raise `Refused` if the budget names no cut.
+    """
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
     return freeze(network, budget)
@@ -123,12 +131,12 @@ def budget_counts(network: Classifier) -> dict[str, int]:
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """List what an optimiser may have: weight decay must not reach frozen parameters."""
+    """Return the parameters for an optimiser, without frozen ones, which weight decay must not reach."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _wanted(budget: str | float, total: int) -> float | None:
-    """Return how many parameters a number or a percentage asks to train; None where it is a name."""
+    """Return the number of trained parameters that a budget means, or None if it is a name."""
     if isinstance(budget, str):
         return float(budget.removesuffix("%")) / 100 * total if budget.endswith("%") else None
     return budget * 1e6

@@ -1,7 +1,7 @@
-"""InceptionResnetV1 (Szegedy et al. 2017), the public FaceNet: its embeddings tell faces apart.
+"""InceptionResnetV1 (Szegedy et al. 2017), the public FaceNet: embeddings of faces.
 
 After David Sandberg's facenet. Parameter names and shapes are those of timesler/facenet-pytorch, so that its
-VGGFace2 file loads; only what evaluation needs is here: no dropout, no logits over the 8,631 identities.
+VGGFace2 file loads. For evaluation only: without dropout and the logits over 8,631 identities.
 """
 
 from collections import OrderedDict
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-IMAGE_SIZE = 160
+from orchestrator.config.base import NO_VALUE, Refused
+
 NUM_FEATURES = 512
 
 
 class InceptionResnetV1(nn.Module):
-    """Faces (N, 3, 160, 160), scaled as (255 x - 127.5) / 128 from x in [0, 1] -> embeddings of unit length
-    (N, 512)."""
+    """Faces (N, 3, 160, 160), (255 x - 127.5) / 128 of x in [0, 1] -> embeddings of unit length (N, 512)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class InceptionResnetV1(nn.Module):
 
 
 class Residual(nn.Module):
-    """Adds to its input what parallel branches make of it."""
+    """Sum of the input and the scaled, joined outputs of parallel branches, (N, C, S, S) -> (N, C, S, S)."""
 
     def __init__(
         self, branches: Sequence[nn.Module], joined: nn.Conv2d, scale: float, is_rectified: bool
@@ -73,7 +73,7 @@ class Residual(nn.Module):
 
 
 class Reduction(nn.Module):
-    """Halves the side: parallel branches beside a pooling of the input."""
+    """Parallel branches beside a pooling of the input, (N, C, S, S) -> (N, C', T, T), T = (S - 1) // 2."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -86,7 +86,10 @@ class Reduction(nn.Module):
 
 
 def facenet(public: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network with facenet-pytorch's public weights, in evaluation mode; `logits.*` is left out."""
+    """Return the network with facenet-pytorch's public weights, in evaluation mode; ignore `logits.*`.
+
+    Raise `Refused` if the weights are another network's.
+    """
     with torch.random.fork_rng(devices=[]):
         network = InceptionResnetV1()
     body = {name: tensor for name, tensor in public.items() if not name.startswith("logits.")}
@@ -95,24 +98,24 @@ def facenet(public: Mapping[str, Tensor]) -> nn.Module:
 
 
 def load_public(network: nn.Module, public: Mapping[str, Tensor], source: str) -> None:
-    """Copy public weights of exactly these names and shapes; `source` is whose state dict it should be.
+    """Copy public weights of exactly the network's names and shapes; `source` names their origin in messages.
 
-    Batch norms' step counts may be missing: files older than PyTorch 0.4.1 have none, and evaluation needs
-    none.
+    Step counts of batch norms may be missing: files older than PyTorch 0.4.1 have none, and evaluation needs
+    none. Raise `Refused` if other names are missing or unknown, or shapes differ.
     """
     own = network.state_dict()
-    way_out = f"give the state dict of {source}."
+    weights, way_out = "Public weights", f"give the state dict of {source}"
     for name, tensor in own.items():
         if name not in public:
             if name.endswith(".num_batches_tracked"):
                 continue
-            raise ValueError(f"Public weights lack {name}; {way_out}")
+            raise Refused(weights, NO_VALUE, f"lack {name}", way_out)
         if public[name].shape != tensor.shape:
             shapes = f"{tuple(public[name].shape)}, not {tuple(tensor.shape)}"
-            raise ValueError(f"Public weights have {name} of shape {shapes}; {way_out}")
+            raise Refused(weights, NO_VALUE, f"have {name} of shape {shapes}", way_out)
     for name in public:
         if name not in own:
-            raise ValueError(f"Public weights have {name}, which the network lacks; {way_out}")
+            raise Refused(weights, NO_VALUE, f"have {name}, which the network lacks", way_out)
     network.load_state_dict(dict(public))
 
 

@@ -1,10 +1,11 @@
-"""What a network does to images before its first layer: another size, another scale."""
+"""Input layers: resizing and scaling of images before a network's first layer."""
 
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+# torchvision.transforms' normalisation for its ImageNet weights, RGB of [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -16,19 +17,19 @@ class Resized(nn.Module):
         self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
-        """Resize."""
+        """Return images (N, C, side, side)."""
         return functional.interpolate(images, size=(self.side, self.side), mode="bilinear", antialias=True)
 
 
 class Scaled(nn.Module):
-    """Images in [0, 1] -> standardised by ImageNet's mean and deviation, or in [-1, 1] (`signed`)."""
+    """Images (N, C, S, S) in [0, 1] -> standardised by ImageNet's moments, or in [-1, 1] (`signed`)."""
 
     def __init__(self, scaling: Literal["imagenet", "signed"]) -> None:
         super().__init__()
         self.scaling = scaling
 
     def forward(self, images: Tensor) -> Tensor:
-        """Shift and scale; a grey image takes the mean over ImageNet's channels."""
+        """Return images (N, C, S, S); grey ones are standardised by the mean over ImageNet's channels."""
         if self.scaling == "signed":
             return images * 2.0 - 1.0
         mean, std = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_STD)

@@ -2,9 +2,9 @@
 
 Improved residual units after Deng et al., "ArcFace" (CVPR 2019), as in the public face.evoLVe backbones:
 three layers at full resolution, four stages that each begin with stride 2, an embedding. Ho et al. (TL-DMI,
-CVPR 2024), Table 8, freeze units 0-46 of IR-152 and 0-5 of FaceNet64. Their code means to freeze the input
-layer too but leaves it trainable (a misspelt attribute): the budget `units0-46` does as it does, `unit46` as
-it means to. First weights are drawn as torch does by default.
+CVPR 2024), Table 8, freeze units 0-46 of IR-152 and 0-5 of FaceNet64. Their code is meant to freeze the input
+layer too but leaves it trainable (a misspelt attribute): the budget `units0-46` reproduces the code, `unit46`
+the intention. Weights are initialised by torch's defaults.
 """
 
 from collections import OrderedDict
@@ -18,21 +18,20 @@ from torch.nn import functional
 from orchestrator.models.classifier import Classifier, require_multiple, scaled
 
 CHANNELS = (64, 128, 256, 512)
-"""Channels of the stages; the input layer has those of the first, the embedding those of the last."""
+"""Output channels of the stages; the input layer has those of the first, the embedding those of the last."""
 
 BACKBONE_SIZE = 112
-"""Side of the images that public backbones are made for; their embedding layer fits no other."""
-
+"""Image side of public backbones, the only one that fits their embedding layer."""
 
 NARROW = 8
 """Input channels of one AVX2 register."""
 
 
 class Ir(Classifier):
-    """Images (N, C, S, S), S a multiple of 16 -> logits (N, k)."""
+    """Images (N, C, S, S) in [0, 1], S a multiple of 16 -> logits (N, k); raise `Refused` for another S."""
 
     stages: ClassVar[tuple[int, ...]]
-    """Units of each stage."""
+    """Number of units in each stage."""
 
     last_frozen: ClassVar[int | None] = None
     """Last unit that TL-DMI's released code freezes; it leaves the input layer trainable."""
@@ -49,7 +48,7 @@ class Ir(Classifier):
         self.num_features = counts[-1]
         self.head = nn.Linear(self.num_features, classes)
         ends = [1 + units for units in accumulate(self.stages)]
-        # The paper gives no sets for these networks; by stages they are nearest to its thirds of VGG16.
+        # The paper defines no sets for these networks; these are nearest to its thirds of VGG16.
         self.layer_groups = ends[1], ends[2]
         self.hidden_taps = (*ends, len(self.blocks))
         self.renamed = _public_names(sum(self.stages))
@@ -73,13 +72,13 @@ class FaceNet64(Ir):
 
 
 class FaceNet(Ir):
-    """IR-50 as made for 112x112: the judge of attacks on 64x64 classifiers."""
+    """IR-50 as made for 112x112: the evaluation model of attacks on 64x64 classifiers."""
 
     stages = (3, 4, 14, 3)
 
 
 class Unit(nn.Module):
-    """Two convolutions, the second with the stride, beside a strided identity or projection."""
+    """Two convolutions, the second with the stride, added to a strided identity or projection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -101,7 +100,7 @@ class Unit(nn.Module):
 
 
 class Projection(nn.Conv2d):
-    """1x1 convolution with a stride; narrow ones pick the pixels first.
+    """1x1 convolution with a stride; with few input channels it selects the pixels first.
 
     Below 8 input channels the backward pass of oneDNN's AVX2 kernel (torch 2.15, channels last) writes
     outside its buffers and ends the process; the convolution of every `stride`-th pixel is the same function.
@@ -139,7 +138,7 @@ def _embedding(channels: int, side: int) -> nn.Sequential:
 
 
 def _public_names(units: int) -> dict[str, str]:
-    """Map the names of backbone files, and of released classifiers, which call the backbone `feature`."""
+    """Map prefixes of backbone files, and of released classifiers, with a backbone `feature`, to ours."""
     names = {"input_layer.": "blocks.input.", "output_layer.": "blocks.output."}
     for unit in range(units):
         names[f"body.{unit}.shortcut_layer."] = f"blocks.unit{unit}.shortcut."

@@ -1,8 +1,9 @@
-"""Classifiers of torchvision and timm for larger images, taken apart into chains of blocks.
+"""Library classifiers: torchvision's and timm's networks for larger images as chains of blocks.
 
 Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (TL-DMI, CVPR 2024), Table 8, attack
-ResNets, ResNeSt-101 and MaxViT by PPA, MIRROR and VMI; Inception-v3 is the judge of the first two.
-The chains compute what the libraries' own forward passes do. First weights are drawn as the libraries do.
+ResNets, ResNeSt-101 and MaxViT by PPA, MIRROR and VMI; Inception-v3 is the evaluation model of the first two.
+The chains compute what the libraries' forward passes do, and weights are initialised as the libraries do. All
+raise `Refused` for a width other than 1 or an image side that they do not admit.
 """
 
 from collections import OrderedDict
@@ -13,16 +14,17 @@ import timm
 from torch import nn
 from torchvision.models import get_model
 
+from orchestrator.config.base import Refused
 from orchestrator.models.classifier import Classifier
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class ResNet(Classifier):
-    """Images (N, C, S, S), S at least 32 -> logits (N, k)."""
+    """Images (N, C, S, S) in [0, 1], S at least 32 -> logits (N, k)."""
 
     library_name: ClassVar[str]
-    """What torchvision calls it."""
+    """Its name in torchvision."""
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
@@ -65,8 +67,8 @@ class ResNet101(ResNet):
 class ResNeSt101(Classifier):
     """timm's resnest101e: images (N, C, S, S), S at least 32 -> logits (N, k).
 
-    There is a cut after every unit: TL-DMI's printed |theta_C| of 27.9 M is that of one inside the third
-    stage, `layer3_14`.
+    There is a cut point after every unit: TL-DMI's printed |theta_C| of 27.9 M is that of one inside the
+    third stage, `layer3_14`.
     """
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
@@ -95,10 +97,8 @@ class MaxVitT(Classifier):
         super().__init__()
         _require_width_1(width, "maxvit_t")
         if image_size != 224:
-            raise ValueError(
-                f"data.image_size={image_size} must be 224 for maxvit_t, whose attention windows are made "
-                "for it; resize the images to 224."
-            )
+            rule = "must be 224 for maxvit_t, whose attention windows are made for it"
+            raise Refused("data.image_size", image_size, rule, "resize the images to 224")
         network = get_model("maxvit_t", weights=None, num_classes=classes)
         _take_inputs(network.stem[0][0], channels)
         self.blocks, self.head, self.renamed = _taken_apart(network, ("blocks", "classifier"))
@@ -110,8 +110,10 @@ class MaxVitT(Classifier):
 
 
 class InceptionV3(Classifier):
-    """torchvision's inception_v3 without its auxiliary head: images (N, C, S, S), S at least 75 and made for
-    299 -> logits (N, k)."""
+    """torchvision's inception_v3 without its auxiliary head: images (N, C, S, S) -> logits (N, k).
+
+    S is at least 75; the network is made for 299.
+    """
 
     ignored = ("AuxLogits.",)
 
@@ -134,10 +136,10 @@ class InceptionV3(Classifier):
 def _taken_apart(
     network: nn.Module, unrolled: Collection[str] = ()
 ) -> tuple[nn.Sequential, nn.Linear, dict[str, str]]:
-    """Return a library's network as blocks and head, and how its names become ours.
+    """Return a library's network as blocks and head, and a map from prefixes of its names to ours.
 
-    Its children are the blocks, in order, and the last one is the head; a child in `unrolled` gives its own
-    children in its place.
+    Its children are the blocks, in order, and the last one is the head; a child in `unrolled` is replaced by
+    its own children.
     """
     parts: dict[str, nn.Module] = {}
     for name, child in network.named_children():
@@ -153,9 +155,9 @@ def _taken_apart(
 
 
 def _cut_points(blocks: nn.Sequential, firsts: Mapping[str, str], *, after: str) -> dict[str, int]:
-    """Place the cut points, given the first block of each and the block `after` the last one's.
+    """Return cut point -> leading blocks, given each one's first block and the block `after` the last one.
 
-    A cut ends where the next one begins: layers without parameters belong to what comes before them.
+    A cut ends where the next one begins, so layers without parameters belong to the cut before them.
     """
     names = [name for name, _ in blocks.named_children()]
     begins = [names.index(first) for first in (*firsts.values(), after)]
@@ -163,22 +165,18 @@ def _cut_points(blocks: nn.Sequential, firsts: Mapping[str, str], *, after: str)
 
 
 def _take_inputs(first: nn.Conv2d, channels: int) -> None:
-    """Make a network's first convolution take 1 channel or all 3; libraries draw them alike."""
+    """Reduce a network's first convolution to 1 channel or keep all 3, of the same initial weights."""
     first.weight = nn.Parameter(first.weight.detach()[:, :channels].clone())
     first.in_channels = channels
 
 
 def _require_width_1(width: float, name: str) -> None:
     if width != 1:
-        raise ValueError(
-            f"model.width={width:g} must be 1 for {name}, whose layers a library fixes; "
-            "choose vgg16 or ir152 for smaller networks."
-        )
+        rule = f"must be 1 for {name}, whose layers a library fixes"
+        raise Refused("model.width", f"{width:g}", rule, "choose vgg16 or ir152 for smaller networks")
 
 
 def _require_side(image_size: int, least: int, name: str) -> None:
     if image_size < least:
-        raise ValueError(
-            f"data.image_size={image_size} must be at least {least} for {name}; "
-            f"resize the images to {least} or more."
-        )
+        rule = f"must be at least {least} for {name}"
+        raise Refused("data.image_size", image_size, rule, f"resize the images to {least} or more")

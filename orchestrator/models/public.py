@@ -1,15 +1,16 @@
-"""Public weights under our names: what libraries and papers publish, for `Classifier.load_state_dict`."""
+"""Public weights under our names: state dicts of libraries and papers for `Classifier.load_state_dict`."""
 
 import logging
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.models.classifier import Classifier
 
 HEAD = "head."
 WRAPPER = "module."  # released classifiers are saved inside torch's DataParallel
-COUNTER = "num_batches_tracked"  # older files lack it; torch then counts from 0
+COUNTER = "num_batches_tracked"  # absent from older files; torch then counts from 0
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -17,11 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 def renamed(network: Classifier, public: Mapping[str, Tensor], *, name: str = "given") -> dict[str, Tensor]:
-    """Return public tensors by the names that `network.state_dict()` has for them.
+    """Return public tensors under the names of `network.state_dict()`.
 
-    All of the blocks' are there, in the shape that the network wants; only the parts in `network.own` may be
-    absent. The head's come as `head.*`, if the file has any and in whatever shape: they fit the same classes
-    only. `name` is what an error calls the weights.
+    Those of the blocks are complete and of the network's shapes, except for parts in `network.own`. Those of
+    the head come as `head.*`, if the file has any, in the file's shapes, which fit the same number of classes
+    only. Raise `Refused`, which calls the weights `name`, if tensors are missing, unknown or of another
+    shape.
     """
     theirs = {_our_name(network, public_name): public_name for public_name in public}
     theirs.pop("", None)
@@ -34,15 +36,13 @@ def renamed(network: Classifier, public: Mapping[str, Tensor], *, name: str = "g
         logger.info("event=first_values_kept weights=%s part=%s", name, part)
     outside = (HEAD, *kept)
     if complaints := _complaints(_without(outside, wanted), _without(outside, found), theirs):
-        raise ValueError(
-            f"weights {name} do not fit {type(network).__name__}: {', '.join(complaints)}; "
-            "choose weights of the same architecture."
-        )
+        rule = f"do not fit {type(network).__name__}: {', '.join(complaints)}"
+        raise Refused(f"weights {name}", NO_VALUE, rule, "choose weights of the same architecture")
     return {ours: public[theirs[ours]] for ours in found if not ours.startswith(kept)}
 
 
 def _our_name(network: Classifier, public_name: str) -> str:
-    """Return "" for a tensor that the network has no place for."""
+    """Return our name of a public tensor, or "" if the network ignores it."""
     bare = public_name.removeprefix(WRAPPER)
     if bare.startswith(network.ignored):
         return ""
@@ -63,7 +63,7 @@ def _without(parts: tuple[str, ...], shapes: Shapes) -> Shapes:
 
 
 def _complaints(wanted: Shapes, found: Shapes, theirs: Mapping[str, str]) -> list[str]:
-    """Say in what found tensors differ from the wanted ones."""
+    """Return the differences between the tensors given and those wanted, one clause each."""
     missing = [name for name in wanted if name not in found and not name.endswith(COUNTER)]
     unknown = [theirs[name] for name in found if name not in wanted]
     reshaped = [name for name in wanted if name in found and found[name] != wanted[name]]

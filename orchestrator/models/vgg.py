@@ -1,8 +1,8 @@
-"""VGG16 with batch norm for small images, as the target classifier of TL-DMI, BiDO and GAN-based attacks.
+"""VGG16 with batch norm for small images: the target classifier of TL-DMI, BiDO and GAN-based attacks.
 
 Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (CVPR 2024), Table 8: torchvision's
 vgg16_bn features (at 64x64 they end in 512x2x2), a batch norm without shift, one linear layer. The |theta_C|
-of each cut point is in tests/models/test_vgg.py. First weights are drawn as torch does by default.
+of each cut point is in tests/models/test_vgg.py. Weights are initialised by torch's defaults.
 """
 
 from collections import OrderedDict
@@ -21,11 +21,11 @@ CONVOLUTIONS = tuple(
 """Names of the 13 convolutions as in the paper, in order."""
 
 PUBLIC_NAMES = {"features.": "blocks.", "feature.": "blocks.", "bn.": "blocks.norm.", "fc_layer.": "head."}
-"""The first is torchvision's; the others are those of classifiers that attacks' authors release."""
+"""Prefixes of public names -> ours: first torchvision's, then those of classifiers released with attacks."""
 
 
 class Vgg16(Classifier):
-    """Images (N, C, S, S), S a multiple of 32 -> logits (N, k).
+    """Images (N, C, S, S) in [0, 1], S a multiple of 32 -> logits (N, k); raise `Refused` for another S.
 
     Layer i of torchvision's `features` is block i. Freezing at a convolution freezes its batch norm too.
     """
@@ -57,7 +57,7 @@ class Vgg16(Classifier):
 
 
 def _norm_without_shift(features: int) -> nn.BatchNorm1d:
-    """Make a batch norm whose bias stays 0 (released code)."""
+    """Return a batch norm whose bias stays 0 (released code)."""
     norm = nn.BatchNorm1d(features)
     norm.bias.requires_grad_(False)
     return norm
