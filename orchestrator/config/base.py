@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from enum import Enum, auto
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -13,7 +14,13 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Intensity = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-NO_VALUE = object()
+class _Absent(Enum):
+    NO_VALUE = (
+        auto()
+    )  # an enum member, so that a refusal pickled to another process still has this very value
+
+
+NO_VALUE = _Absent.NO_VALUE
 """Stands for the value of a refusal whose field has none to show."""
 
 

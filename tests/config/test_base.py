@@ -1,5 +1,7 @@
 """Refusals are one line; specs are copied with validation; canonical JSON does not depend on order."""
 
+import pickle
+
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +16,11 @@ def test_a_refusal_is_one_line_with_field_value_rule_and_way_out() -> None:
     assert str(Refused("dataset", "x", "is unknown", "stage it").under("data")) == (
         "data.dataset=x is unknown; stage it."
     )
+
+
+def test_a_refusal_reads_the_same_in_another_process() -> None:
+    for refused in (Refused("--store", NO_VALUE, "is missing", "name one"), Refused("a", 1, "b", "c")):
+        assert str(pickle.loads(pickle.dumps(refused))) == str(refused)
 
 
 def test_but_replaces_fields_and_validates_them() -> None:
