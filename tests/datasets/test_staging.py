@@ -1,7 +1,6 @@
 """What is kept, what is dropped and counted, and what is refused."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from orchestrator.config.base import NO_VALUE
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump, parse
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule
 from orchestrator.datasets.sources.base import BadImage, Source, array_source
 from orchestrator.datasets.staging import publish
 
@@ -146,14 +145,6 @@ def test_a_set_without_splits_of_its_own_gets_ours_and_the_two_of_ami() -> None:
         "eighty": (24, 0, 6),
     }
     assert [rule.seed for rule in manifest.options.splits.values()] == [0, 666, 666]
-
-
-def test_a_manifest_from_before_an_option_was_there_is_read() -> None:
-    manifest, _ = staged(small())
-    fields = json.loads(dump(manifest))
-    for name in ("crop", "stretch", "max_images", "exclude"):
-        del fields["options"][name]
-    assert parse(json.dumps(fields).encode(), "old") == manifest
 
 
 def test_what_the_source_leaves_out_is_counted_with_its_reason() -> None:
