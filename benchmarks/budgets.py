@@ -1,4 +1,4 @@
-"""What the training of a victim costs by its frozen-layer budget and defense, in one run on one machine.
+"""Benchmark: training time of a target by frozen-layer budget and defense, in one run on one machine.
 
 `python -m benchmarks.budgets` trains VGG16 on the bundled digits at 64x64 by the project's own stage code,
 all settings in turns, and prints median seconds and the ratio to the undefended training (TL-DMI, Table 13).
@@ -15,7 +15,7 @@ import torch
 from orchestrator import defenses
 from orchestrator.config import Data, Target
 from orchestrator.datasets import Location, load
-from orchestrator.stages import target_model as victim
+from orchestrator.stages import target_model
 from orchestrator.stages.io import Inputs, new_classifier, tensors
 from orchestrator.training.world import World
 
@@ -34,7 +34,7 @@ class Setting:
     defense: str = ""
 
     def target(self, arguments: argparse.Namespace) -> Target:
-        """Return the victim's spec."""
+        """Return the target's spec."""
         recipe = {"epochs": arguments.epochs, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.01}
         return Target.model_validate(
             {
@@ -69,10 +69,10 @@ def seconds(setting: Setting, arguments: argparse.Namespace) -> tuple[float, int
         datasets=lambda name: load(name, Location()),
         read=lambda role, name: public,
     )
-    network, frozen = victim.untrained(inputs, data, target)
+    network, frozen = target_model.untrained(inputs, data, target)
     objective = defenses.objective(target.defense, CLASSES)
     start = time.perf_counter()
-    victim.train(inputs, data, target, objective, network, frozen)
+    target_model.train(inputs, data, target, objective, network, frozen)
     return time.perf_counter() - start, frozen.trainable
 
 

@@ -1,4 +1,4 @@
-"""Our training of the digit inverter beside a plain PyTorch loop, in one run on one machine.
+"""Benchmark: training of the digit inverter against a plain PyTorch loop, in one run on one machine.
 
 `python -m benchmarks.inverter` prints images per second and CPU seconds of both, for each number of threads.
 The plain loop works as AMI's released script does: one PIL image and `ToTensor` for each sample, F(x)

@@ -1,4 +1,4 @@
-"""What a sweep costs beyond its trainings: `python -m benchmarks.overhead`, on an otherwise idle machine.
+"""Benchmark: overhead of a sweep: `python -m benchmarks.overhead`, on an otherwise idle machine.
 
 A head and worker nodes, an S3 server and MLflow run as processes here. CPU seconds are all that the machine
 spent between `ray job submit` and the job's end, so they count every server; trainings' own are in the

@@ -1,4 +1,4 @@
-"""What reading a staged set costs beside plain boto3, in one run on one machine.
+"""Benchmark: reading a staged set against plain boto3, in one run on one machine.
 
 `python -m benchmarks.reading` stages random images in an S3 server of its own on the loopback address and
 reads them in new processes, all ways in turns: plain `get_object(...)["Body"].read()` of the same files one

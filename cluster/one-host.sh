@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # A whole cluster on one Linux host, without containers: Ray's head with its job server, worker nodes (raylets of
 # their own), an MLflow server and, unless AWS_ENDPOINT_URL names one, an S3 server. Pages and servers listen on
-# 127.0.0.1; the ports that Ray's processes open for each other listen on every interface whatever is asked, and
-# answer only who has the token. `make cluster` and `make cluster-stop` call this.
+# 127.0.0.1; the ports that Ray's processes open for each other listen on every interface and accept only
+# clients with the token. `make cluster` and `make cluster-stop` call this.
 #
 #   cluster/one-host.sh start     start everything, print what to export and the job line
-#   cluster/one-host.sh status    say what runs
-#   cluster/one-host.sh stop      end exactly the processes that `start` started
+#   cluster/one-host.sh status    list the processes
+#   cluster/one-host.sh stop      stop exactly the processes that `start` started
 #
-# The S3 server is moto's: a TEST server that keeps everything in memory and checks no password. What it holds is
-# gone after `stop`. To keep data, export AWS_ENDPOINT_URL, the AWS credentials and ONE_HOST_STORE before `start`.
+# The S3 server is moto's: a TEST server that keeps everything in memory and checks no password. `stop`
+# deletes it all. To keep data, export AWS_ENDPOINT_URL, the AWS credentials and ONE_HOST_STORE before `start`.
 # Size: ONE_HOST_WORKERS nodes (3) of ONE_HOST_CPUS CPUs (1) each. ONE_HOST_MLFLOW_DB: MLflow's database (SQLite),
 # for instance postgresql://USER:PASSWORD@HOST/NAME. Files: ONE_HOST_DIR (runs/one-host).
 # Ports: RAY_PORT, DASHBOARD_PORT, AGENT_PORT, MLFLOW_PORT, S3_PORT; worker nodes take free ones.
@@ -89,7 +89,7 @@ start() {
   export PATH="$BIN:$PATH"  # a job's `python` is the head's
   start_s3
   start_mlflow
-  # Jobs have the head's environment, not that of whoever submits them.
+  # Jobs have the head's environment, not that of the submitting client.
   export INVERSION_STORE="$STORE" MLFLOW_TRACKING_URI="http://127.0.0.1:$MLFLOW_PORT"
   start_head
   wait_for mlflow "http://127.0.0.1:$MLFLOW_PORT/health"

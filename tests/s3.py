@@ -1,4 +1,4 @@
-"""An S3 server in its own process, and a proxy in front of it that loses and breaks what passes."""
+"""An S3 server in its own process, and a fault-injecting proxy in front of it."""
 
 import http.client
 import os

@@ -42,7 +42,7 @@ class MlflowServer:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -112,7 +112,7 @@ def start_node(cluster: Cluster, cpus: int = 1) -> subprocess.Popen[bytes]:
 
 
 def wait_for_nodes(cluster: Cluster, number: int) -> None:
-    """Return once so many nodes are alive, the head included."""
+    """Wait until that number of nodes is alive, the head included."""
     _wait(lambda: num_alive(cluster) >= number, cluster)
 
 

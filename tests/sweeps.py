@@ -1,4 +1,4 @@
-"""A small sweep with trainings of its own for clusters, run here without one; what it leaves in a store."""
+"""A small sweep for clusters with trainings of its own, its run in this process, and its files in a store."""
 
 import json
 import os

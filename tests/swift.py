@@ -1,4 +1,4 @@
-"""OpenStack Swift with its S3 interface: a real store of another make, in processes of its own on loopback.
+"""OpenStack Swift with its S3 interface: an independent implementation, in processes of its own on loopback.
 
 It is no requirement of the project: install `swift` and `pyeclib` into an environment of their own, and
 name its interpreter in SWIFT_PYTHON.

@@ -1,4 +1,4 @@
-"""The benchmarks run and print every row; no time is asserted."""
+"""Spans modules: the benchmarks run and print every row; no time is asserted."""
 
 import sys
 

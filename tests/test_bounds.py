@@ -1,4 +1,4 @@
-"""What an inverter of MNIST must reach: full scores beat the right class's mean image, m = 1 comes close.
+"""Spans modules: bounds of an inverter's error on MNIST: full scores beat the class's mean image.
 
 The mean image of the right class has a squared error of 0.043 at 32x32 (10,000 images, bilinear); here it is
 computed from the images at hand.

@@ -1,4 +1,4 @@
-"""The files under cluster/: schemas, pins and secrets; the one-host script for real with `-m slow`."""
+"""Spans files: schemas, pins and secrets of cluster/; the one-host script for real with `-m slow`."""
 
 import copy
 import json
@@ -134,7 +134,7 @@ def test_compose_publishes_on_loopback_and_takes_secrets_from_files() -> None:
 def test_compose_closes_what_asks_for_no_password() -> None:
     services = compose()["services"]
     s3 = services["s3"]["command"]
-    # SeaweedFS's master, volumes and filer take anybody; its telemetry is on unless it is told otherwise.
+    # SeaweedFS's master, volumes and filer have no authentication; its telemetry is on by default.
     assert "-ip.bind=127.0.0.1 " in s3
     assert "-s3.ip.bind=0.0.0.0 " in s3
     assert "-master.telemetry=false" in s3

@@ -1,4 +1,4 @@
-"""The floors: who may import what, which modules start without torch, and what no committed file says."""
+"""Spans modules: imports between floors, modules that start without torch, words that no file holds."""
 
 import ast
 import subprocess

@@ -1,7 +1,7 @@
-"""Golden stage keys and what may and may not change them.
+"""Spans modules: golden stage keys, and the changes that do and do not alter them.
 
 A key that changes here throws away every stored artifact of that stage: do it on purpose, by raising the
-stage's version in `plan.VERSIONS`, and say so in the commit.
+stage's version in `stages.graph`, and say so in the commit.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every attack in both tasks through all its stages: what it leaves, what it asks, that it repeats."""
+"""Spans modules: every attack in both tasks through all its stages: files, queries, repetition."""
 
 import io
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_where_the_paper_is_silent_or_differs_from_its_code_a_setting_decides(
     assert plain["inversion/mse_test"] != other["inversion/mse_test"] or name == "last epoch"  # one epoch
 
 
-def test_choosing_an_epoch_on_the_victims_images_asks_the_victim_about_them(folder: Path) -> None:
+def test_choosing_an_epoch_on_the_private_images_queries_the_target_with_them(folder: Path) -> None:
     asked = tiny.run(tiny.spec(), folder)["attack/queries"]
     spec = tiny.spec(SILENT["as released"])
     inputs = Inputs(World(), lambda name: load(name, Location()), lambda role, name: b"")
@@ -138,13 +138,13 @@ AGAINST = [
 
 
 def defended(name: str, attack: str, task: str) -> TrialSpec:
-    """Return a tiny trial of an attack on a defended victim."""
+    """Return a tiny trial of an attack on a defended target."""
     changes = {"attack": ATTACKS[attack], "evaluation.task": task, **DEFENDED[name]}
     return tiny.spec({**changes, "release.truncation": 2})
 
 
 @pytest.mark.parametrize(("name", "attack", "task"), AGAINST)
-def test_a_defended_victim_goes_through_all_stages_and_repeats(
+def test_a_defended_target_goes_through_all_stages_and_repeats(
     name: str, attack: str, task: str, folder: Path, tmp_path: Path
 ) -> None:
     spec = defended(name, attack, task)
@@ -153,7 +153,7 @@ def test_a_defended_victim_goes_through_all_stages_and_repeats(
     assert all(np.isfinite(value) for value in metrics.values())
     assert ("target/epsilon" in metrics) is (spec.target.defense.dp is not None)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(11)  # nobody else's numbers count
+        torch.manual_seed(11)  # the global generator changes no result
         tiny.run(spec, tmp_path)
     for stage in tiny.stages(spec):
         first, second = found(folder, spec, stage), found(tmp_path, spec, stage)

@@ -1,4 +1,4 @@
-"""The store on OpenStack Swift: what other tests ask of a mock, asked of a real one; see `tests.swift`."""
+"""Spans modules: the store on OpenStack Swift: the requirements that other tests check on a mock."""
 
 import inspect
 import os

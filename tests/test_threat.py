@@ -1,4 +1,4 @@
-"""What a victim gives away: exact truncation, rounding, labels, and queries that are counted."""
+"""The released scores: exact truncation, rounding, labels; and the count of queries."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_a_row_without_scores_is_not_divided() -> None:
 
 
 class Brightness(nn.Module):
-    """Two classes; dropout would show a victim left in training mode."""
+    """Two classes; dropout would reveal a target left in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_black_box_shows_no_parameters() -> None:
 
 
 def white_box(weight: list[list[float]]) -> WhiteBox:
-    """Return a linear victim of images (N, 1, 2, 2)."""
+    """Return a linear target of images (N, 1, 2, 2)."""
     linear = nn.Linear(4, len(weight), bias=False)
     linear.weight = nn.Parameter(torch.tensor(weight))
     return WhiteBox(nn.Sequential(nn.Flatten(), linear))

@@ -1,4 +1,4 @@
-"""One trial through every stage in about a second: the first thing that breaks when a number changes."""
+"""Spans modules: one trial through every stage in about a second, with golden metrics."""
 
 from pathlib import Path
 from typing import Any

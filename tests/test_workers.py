@@ -1,5 +1,4 @@
-"""Every kind of attack trained or searched, and every defended victim trained, by two workers together, as a
-worker group does it."""
+"""Spans modules: every kind of attack and every defended target, trained or searched by two workers."""
 
 import socket
 from pathlib import Path
@@ -18,9 +17,9 @@ from tests import tiny
 from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 
 ATTACKS = ("with losses", "learnable offset", "joint", "optimization")
-VICTIMS = ("mid and smoothing", "budget and bido", "fixed budget and dp")
+TARGETS = ("mid and smoothing", "budget and bido", "fixed budget and dp")
 REUSED = {"target.freeze": "weights+statistics", "target.snapshots": [1], "target.snapshot": 1}
-NAMES = [*ATTACKS, *VICTIMS, "reused activations, snapshot"]
+NAMES = [*ATTACKS, *TARGETS, "reused activations, snapshot"]
 
 
 def spec(name: str) -> TrialSpec:
