@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from orchestrator import defenses
 from orchestrator.config import Data, Target
 from orchestrator.datasets import Location, load
-from orchestrator.stages import target_model
-from orchestrator.stages.io import Inputs, new_classifier, tensors
+from orchestrator.stages.io import Inputs, tensors
+from orchestrator.stages.networks import new_classifier
+from orchestrator.stages.target import train
+from orchestrator.stages.target_model import untrained
 from orchestrator.training.world import World
 
 CLASSES = 10
@@ -69,10 +70,9 @@ def seconds(setting: Setting, arguments: argparse.Namespace) -> tuple[float, int
         datasets=lambda name: load(name, Location()),
         read=lambda role, name: public,
     )
-    network, frozen = target_model.untrained(inputs, data, target)
-    objective = defenses.objective(target.defense, CLASSES)
+    network, frozen = untrained(inputs, data, target)
     start = time.perf_counter()
-    target_model.train(inputs, data, target, objective, network, frozen)
+    train(inputs, data, target, network, frozen)
     return time.perf_counter() - start, frozen.trainable
 
 

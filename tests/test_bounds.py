@@ -14,8 +14,8 @@ from jobs import stage_data
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, plan
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
@@ -52,13 +52,13 @@ def test_full_scores_beat_the_class_mean_and_one_score_comes_close(
     study = Study.model_validate(
         {"study": "bounds", "base": BASE, "sweep": {"release.truncation": [1, None]}}
     )
-    use_profile(1)
+    runner.use_profile(1)
     preflight, store = Preflight(location), Artifacts(DirectoryBlobs(tmp_path))
     errors = []
     for point in preflight.resolve_all(expand(study)[0]):
         for stage in plan(point.spec, preflight.digests, Profile()).values():
             if store.find(stage.key) is None:
-                build(stage, World(), store, location)
+                runner.run(stage, World(), store, location)
         artifact = store.find(stage.key)
         assert artifact is not None
         errors.append(artifact.metrics["inversion/mse_train"])  # the adversary's own are the test images

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.stages.graph import STAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT / folder).rglob("*.py"))
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
@@ -122,6 +124,21 @@ def test_an_attack_cannot_see_its_judge(package: str, unseen: tuple[str, ...]) -
     for path in (ROOT / "orchestrator" / package).rglob("*.py"):
         for name in imports(path):
             assert not name.startswith(tuple(f"orchestrator.{other}" for other in unseen)), (path, name)
+
+
+SHARED_STAGES = {"graph", "io", "runner", "images", "networks", "target_model", "measuring", "similarity"}
+"""Files of `stages/` that several stages import."""
+
+
+def test_stages_never_import_each_other() -> None:
+    files = {path.stem for path in (ROOT / "orchestrator" / "stages").glob("*.py")} - {"__init__"}
+    stages = {kind.path.rpartition(".")[2] for kind in STAGES.values()}
+    assert files == SHARED_STAGES | stages
+    assert not SHARED_STAGES & stages
+    for path in (ROOT / "orchestrator").rglob("*.py"):
+        for name in imports(path):
+            room, _, rest = name.removeprefix("orchestrator.").partition(".")
+            assert room != "stages" or rest.partition(".")[0] not in stages, f"{path} imports {name}"
 
 
 LIGHT = [

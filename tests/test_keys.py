@@ -1,7 +1,11 @@
 """Spans modules: golden stage keys, and the changes that do and do not alter them.
 
 A key that changes here throws away every stored artifact of that stage: do it on purpose, by raising the
+<<<<<<< HEAD
 stage's version in `stages.graph`, and say so in the commit.
+=======
+stage's version in the table `stages.graph.STAGES`, and say so in the commit.
+>>>>>>> 7839862 (Give each stage one row in a table and one file with run)
 """
 
 from dataclasses import replace
@@ -11,7 +15,7 @@ import pytest
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import canonical
-from orchestrator.stages.graph import VERSIONS, Profile, Stage, dataset_names, plan
+from orchestrator.stages.graph import STAGES, Profile, Stage, dataset_names, plan
 from orchestrator.sweep.points import Point, expand
 from tests import tiny
 
@@ -69,7 +73,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}})]
-    order = list(VERSIONS)
+    order = list(STAGES)
     for stages in (planned(), *every):
         assert [name for name in order if name in stages] == list(stages)
     assert {name for stages in (planned(), *every) for name in stages} == set(order)
@@ -153,7 +157,8 @@ def test_other_bytes_of_a_data_set_change_what_reads_it_and_what_follows() -> No
 
 def test_a_new_version_of_a_stage_changes_its_key_and_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned()
-    monkeypatch.setitem(VERSIONS, "predictions", VERSIONS["predictions"] + 1)
+    newer = replace(STAGES["predictions"], version=STAGES["predictions"].version + 1)
+    monkeypatch.setitem(STAGES, "predictions", newer)
     after = planned()
     assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
 

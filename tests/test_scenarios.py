@@ -11,7 +11,8 @@ import torch
 from orchestrator.config import Defense, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.metrics.names import measured
-from orchestrator.stages.io import Inputs, fitted_images
+from orchestrator.stages.images import fitted_images
+from orchestrator.stages.io import Inputs
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World

@@ -9,7 +9,7 @@ import torch
 
 from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location
-from orchestrator.stages.runner import build, use_profile
+from orchestrator.stages import runner
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World
@@ -33,7 +33,7 @@ def spec(name: str) -> TrialSpec:
 
 def as_rank(rank: int, size: int, port: int, folder: str) -> None:
     """Build every stage of the trials as one of several processes; rank 0 publishes."""
-    use_profile(1)
+    runner.use_profile(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
     )
@@ -41,7 +41,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
     for name in NAMES:
         for stage in tiny.stages(spec(name)).values():
             if not world.agree(store.find(stage.key) is not None):
-                build(stage, world, store, Location())
+                runner.run(stage, world, store, Location())
             torch.distributed.barrier()  # published before the next stage reads it
     torch.distributed.destroy_process_group()
 

@@ -10,8 +10,8 @@ import yaml
 from orchestrator.config import TrialSpec
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, verify
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World
@@ -74,12 +74,12 @@ def stages(trial: TrialSpec) -> dict[str, Stage]:
 
 def run(trial: TrialSpec, folder: Path) -> dict[str, float]:
     """Build every stage that is not stored in `folder` yet; return all metrics of the trial."""
-    use_profile(PROFILE.threads)
+    runner.use_profile(PROFILE.threads)
     store = Artifacts(DirectoryBlobs(folder))
     metrics: dict[str, float] = {}
     for stage in stages(trial).values():
         if store.find(stage.key) is None:
-            build(stage, World(), store, Location())
+            runner.run(stage, World(), store, Location())
         artifact = store.find(stage.key)
         assert artifact is not None
         metrics |= artifact.metrics

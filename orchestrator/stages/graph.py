@@ -1,10 +1,12 @@
-"""From a resolved spec to the stages that compute it, with their keys. No torch: trial drivers live here.
+"""Stage graph: one table of stages, and the plan of a trial with its keys. No torch: trial drivers live here.
 
-A stage's key is SHA-256 over its name, its version, the whole sub-specs it reads, the digests of the data
-sets it reads, the keys of its inputs and the numeric profile. Same key, same artifact.
+The table reads like a method section. A row holds everything that others ask of a stage; what it computes is
+`run` in the file of its name beside this one. A stage's key is SHA-256 over its name, its version, the whole
+sub-specs that it reads, the digests of its data sets and weights, the keys of its inputs and the numeric
+profile. Same key, same artifact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
@@ -23,21 +25,11 @@ from orchestrator.config.base import digest
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.metrics.names import evaluation_version
 
-# Bump a version when what the stage computes changes; `tests/test_keys.py` holds the golden keys.
-VERSIONS = {
-    "pretrain": 2,
-    "target": 2,
-    "joint": 2,
-    "snapshot": 1,
-    "judge": 1,
-    "victims": 1,
-    "predictions": 2,
-    "surrogate": 1,
-    "inversion": 2,
-    "optimization": 1,
-    "fisher": 1,
-    "evaluation": evaluation_version(),
-}
+TARGET = ("snapshot", "target", "joint")
+"""Stages that leave F; the first that a trial has leaves F as it is attacked."""
+
+ATTACK = ("inversion", "optimization", "joint")
+"""Stages that leave an inverter or images."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,7 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One planned computation; `needs` lists the keys of its input artifacts by role."""
+    """One planned computation; `needs` holds the keys of its input artifacts by role."""
 
     name: str
     version: int
@@ -72,11 +64,74 @@ class Stage:
     needs: Mapping[str, str]  # role -> stage key
     weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # role -> name and digest
     profile: Mapping[str, str | int] = field(default_factory=dict)
+    instance: str = ""  # of several uses by one trial; not in the key, so that trials share artifacts
 
     @property
     def key(self) -> str:
-        """SHA-256 hex of the canonical JSON of everything above."""
-        return digest(asdict(self))
+        """SHA-256 hex of the canonical JSON of everything above but the instance."""
+        return digest({name: value for name, value in asdict(self).items() if name != "instance"})
+
+    @property
+    def label(self) -> str:
+        """Name within its trial: `surrogate`, or `surrogate.b0` of several."""
+        return f"{self.name}.{self.instance}" if self.instance else self.name
+
+    def metric(self, name: str) -> str:
+        """Return the name within the trial of a metric `family/name` that the stage left."""
+        family, _, rest = name.partition("/")
+        return f"{family}.{self.instance}/{rest}" if self.instance else name
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a stage by a trial."""
+
+    specs: Mapping[str, Spec] = field(default_factory=dict)
+    """Sub-specs by role that are not the trial's own of that name."""
+
+    without: tuple[str, ...] = ()
+    """Roles of the row's needs that this use has not."""
+
+    instance: str = ""
+    """Distinguishes several uses by one trial."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table: everything that is known of a stage beside its code."""
+
+    name: str
+    """In keys, manifests, metrics and `resources.stages`."""
+
+    version: int
+    """Raised when what the stage computes changes; `tests/test_keys.py` holds the golden keys."""
+
+    reads: tuple[str, ...]
+    """Roles of the sub-specs that enter its key and that `run` takes by keyword."""
+
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Role of an input -> stages, of which the first that the trial has fills it; none leaves it out. Of
+    several instances the one of the same name fills it, or all do, as `role.instance`."""
+
+    datasets: tuple[str, ...] = ("private",)
+    """Roles of data sets."""
+
+    weights: tuple[str, ...] = ()
+    """Roles of public weights."""
+
+    metrics: tuple[str, ...] = ()
+    """Families of the metrics that it leaves: `target` of `target/accuracy`."""
+
+    uses: Callable[[TrialSpec], Sequence[Use]] = lambda spec: (Use(),)
+    """Return what a trial uses the stage for: nothing, once, or several times."""
+
+    module: str = ""
+    """File beside this one that holds `run`, where it is not called by the stage's name."""
+
+    @property
+    def path(self) -> str:
+        """Full name of the module that holds `run`."""
+        return f"orchestrator.stages.{self.module or self.name}"
 
 
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
@@ -99,7 +154,7 @@ def weight_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def queries_auxiliary(spec: TrialSpec) -> bool:
-    """Return whether the adversary queries the victim with images of its own."""
+    """Return whether the adversary queries the target with images of its own."""
     return isinstance(spec.attack, InverterAttack)
 
 
@@ -109,140 +164,244 @@ def plan(
     profile: Profile,
     profiles: Mapping[str, Profile] = MappingProxyType({}),
 ) -> dict[str, Stage]:
-    """Return the stages of one trial in the order they run; `digests`: data set name -> manifest digest,
-    `weights/NAME` -> their file's digest; `profiles`: those of stages that have another than `profile`."""
+    """Return the stages of one trial by label, in the order they run.
+
+    `digests`: data set name -> manifest digest, `weights/NAME` -> digest of their file; `profiles`: those of
+    stages (by name) that have another than `profile`.
+    """
     spec = _canonical(spec)
-    draft = _Draft(dataset_names(spec), weight_names(spec), digests, profile, profiles)
-    data, attack = spec.data, spec.attack
-    _pretrain(draft, spec)
-    victim = _victim(draft, spec)
-    draft.add("judge", {"data": data, "judge": spec.judge}, ("private",), {})
-    f = {"data": data, "target": spec.target}
-    if spec.evaluation.task == "reconstruction":
-        draft.add("victims", {**f, "evaluation": _drawn(spec)}, ("private",), {"target": victim})
-    needs = {"target": victim, "attack": _attack(draft, spec, victim)}
-    if spec.evaluation.fisher:
-        specs = {**f, "attack": attack, "release": spec.release, "fisher": spec.evaluation.fisher}
-        is_search = isinstance(attack, MiaAttack)  # searches anew, with gradients by F's weights
-        draft.add("fisher", specs, ("private",), {"target": victim} if is_search else needs, ("vgg", "alex"))
-    evaluation = spec.evaluation.model_copy(update={"fisher": None})
-    judged = {"release": spec.release, "judge": spec.judge, "evaluation": evaluation}
-    needs |= {"victims": "victims", "judge": "judge"}
-    networks = tuple(PublicNetworks.model_fields)
-    draft.add("evaluation", {**f, "attack": attack, **judged}, ("private",), needs, networks)
-    return draft.stages
+    names, public = dataset_names(spec), weight_names(spec)
+    stages: dict[str, Stage] = {}
+    uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
+    for kind, use in uses:
+        specs = {role: use.specs[role] if role in use.specs else getattr(spec, role) for role in kind.reads}
+        stage = Stage(
+            name=kind.name,
+            version=kind.version,
+            specs={role: part.model_dump(mode="json") for role, part in specs.items()},
+            datasets=_digested(kind.datasets, names, digests, ""),
+            needs=_needs(kind, use, stages.values()),
+            weights=_digested(kind.weights, public, digests, "weights/"),
+            profile=asdict(profiles.get(kind.name, profile)),
+            instance=use.instance,
+        )
+        stages[stage.label] = stage
+    return stages
 
 
-def _pretrain(draft: "_Draft", spec: TrialSpec) -> None:
-    """Add what makes or checks the public weights, if F starts from any."""
-    target = spec.target
-    if target.pretrain:
-        specs = {"data": spec.data, "model": target.model, "pretrain": target.pretrain}
-        draft.add("pretrain", specs, ("private", "pretrain"), {}, ("pretrain",))
+def _digested(
+    roles: Sequence[str], names: Mapping[str, str], digests: Mapping[str, str], prefix: str
+) -> dict[str, dict[str, str]]:
+    """Return name and digest by role, of the roles that the trial fills."""
+    found = {role: names[role] for role in roles if role in names}
+    return {role: {"name": name, "digest": digests[prefix + name]} for role, name in found.items()}
 
 
-def _victim(draft: "_Draft", spec: TrialSpec) -> str:
-    """Add F's training; return the stage that leaves F as it is attacked."""
-    trained = spec.target.model_copy(update={"snapshot": None})
-    f, needs = {"data": spec.data, "target": trained}, {"pretrain": "pretrain"}
-    if isinstance(spec.attack, JointAttack):  # the developer's F: one training leaves F and G
-        # Rounding passes no gradient, so it is left to the evaluation.
-        release = spec.release.model_copy(update={"decimals": None})
-        draft.add("joint", {**f, "attack": spec.attack, "release": release}, ("private",), needs)
-        return "joint"
-    draft.add("target", f, ("private",), needs)
-    if spec.target.snapshot is None:
-        return "target"
-    draft.add("snapshot", {**f, "target": spec.target}, ("private",), {"target": "target"})
-    return "snapshot"
+def _needs(kind: Kind, use: Use, planned: Collection[Stage]) -> dict[str, str]:
+    """Return the keys of the planned stages that fill the needs of one use."""
+    filled: dict[str, str] = {}
+    for role, names in kind.needs.items():
+        every = [[stage for stage in planned if stage.name == name] for name in names]
+        first = next(filter(None, every), [])
+        chosen = [stage for stage in first if stage.instance == use.instance] or first
+        if role not in use.without:
+            suffixes = [f".{stage.instance}" if len(chosen) > 1 else "" for stage in chosen]
+            filled |= {role + suffix: one.key for suffix, one in zip(suffixes, chosen, strict=True)}
+    return filled
 
 
 def _canonical(spec: TrialSpec) -> TrialSpec:
-    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss asks, how weights
+    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss uses, how weights
     that were trained elsewhere would be trained here."""
     attack = spec.attack
     if isinstance(attack, InverterAttack) and not attack.losses.features:
-        losses = attack.losses.model_copy(update={"surrogate": None})
-        attack = attack.model_copy(update={"losses": losses})
+        attack = attack.but(losses=attack.losses.but(surrogate=None))
     release = Release(labels_only=True) if spec.release.labels_only else spec.release
     target, pretrain = spec.target, spec.target.pretrain
     if pretrain and pretrain.weights:
-        pretrain = pretrain.model_copy(update={"recipe": Recipe(), "seed": 0})
-        target = target.model_copy(update={"pretrain": pretrain})
-    return spec.model_copy(update={"attack": attack, "release": release, "target": target})
+        target = target.but(pretrain=pretrain.but(recipe=Recipe(), seed=0))
+    return spec.but(attack=attack, release=release, target=target)
+
+
+# Uses: whether a trial has a stage, and which of its sub-specs are not the trial's own
+
+
+def _pretrain(spec: TrialSpec) -> Sequence[Use]:
+    pretrain = spec.target.pretrain
+    return (Use({"model": spec.target.model, "pretrain": pretrain}),) if pretrain else ()
+
+
+def _target(spec: TrialSpec) -> Sequence[Use]:
+    trained = {"target": spec.target.but(snapshot=None)}
+    return () if isinstance(spec.attack, JointAttack) else (Use(trained),)
+
+
+def _joint(spec: TrialSpec) -> Sequence[Use]:
+    """The developer's F: one training leaves F and G."""
+    # Rounding passes no gradient, so it is left to the evaluation.
+    specs = {"target": spec.target.but(snapshot=None), "release": spec.release.but(decimals=None)}
+    return (Use(specs),) if isinstance(spec.attack, JointAttack) else ()
+
+
+def _snapshot(spec: TrialSpec) -> Sequence[Use]:
+    return (Use(),) if spec.target.snapshot is not None else ()
+
+
+def _private_scores(spec: TrialSpec) -> Sequence[Use]:
+    return (Use({"evaluation": _drawn(spec)}),) if spec.evaluation.task == "reconstruction" else ()
+
+
+def _predictions(spec: TrialSpec) -> Sequence[Use]:
+    return (Use(),) if queries_auxiliary(spec) else ()
+
+
+def _surrogate(spec: TrialSpec) -> Sequence[Use]:
+    attack = spec.attack
+    if not isinstance(attack, InverterAttack) or not attack.losses.features or not attack.losses.surrogate:
+        return ()
+    return (Use({"surrogate": attack.losses.surrogate, "release": _trained_on(spec)}),)
+
+
+def _inversion(spec: TrialSpec) -> Sequence[Use]:
+    attack = spec.attack
+    if not isinstance(attack, InverterAttack):
+        return ()
+    # What alignment means is in the release, so a full release has one inverter, aligned or not.
+    specs = {"attack": attack.but(align=True), "release": _trained_on(spec)}
+    return (Use(specs, () if attack.selection == "victim-train" else ("target",)),)
+
+
+def _search(spec: TrialSpec) -> Sequence[Use]:
+    if isinstance(spec.attack, InverterAttack | JointAttack):
+        return ()
+    is_class = spec.evaluation.task == "class-inference"  # of one-hot vectors, for every release
+    return (Use({"release": Release() if is_class else spec.release, "evaluation": _drawn(spec)}),)
+
+
+def _fisher(spec: TrialSpec) -> Sequence[Use]:
+    fisher = spec.evaluation.fisher
+    # A search is repeated with gradients by F's weights; its images are not read.
+    without = ("attack",) if isinstance(spec.attack, MiaAttack) else ()
+    return (Use({"fisher": fisher}, without),) if fisher else ()
+
+
+def _evaluation(spec: TrialSpec) -> Sequence[Use]:
+    return (Use({"evaluation": spec.evaluation.but(fisher=None)}),)
+
+
+def _trained_on(spec: TrialSpec) -> Release:
+    """Return the release that an inverter is trained on: one that is not aligned never sees the trial's, so
+    all truncations share one training."""
+    return spec.release if isinstance(spec.attack, InverterAttack) and spec.attack.align else Release()
 
 
 def _drawn(spec: TrialSpec) -> Evaluation:
-    """Return what of the evaluation says which images are attacked: how many are shown does not, and class
-    inference has no images at all."""
+    """Return the part of the evaluation that says which images are attacked: not how many are shown, and no
+    images at all for class inference."""
     if spec.evaluation.task == "class-inference":
         return Evaluation(task="class-inference")
     shown = Evaluation()
-    return spec.evaluation.model_copy(
-        update={"grid": shown.grid, "networks": shown.networks, "fisher": shown.fisher}
-    )
+    return spec.evaluation.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
 
 
-@dataclass
-class _Draft:
-    """Stages of a trial as they are added."""
+_ROWS = (
+    Kind(
+        "pretrain",
+        version=2,
+        reads=("data", "model", "pretrain"),
+        datasets=("private", "pretrain"),
+        weights=("pretrain",),
+        metrics=("pretrain",),
+        uses=_pretrain,
+    ),
+    Kind(
+        "target",
+        version=2,
+        reads=("data", "target"),
+        needs={"pretrain": ("pretrain",)},
+        metrics=("target",),
+        uses=_target,
+    ),
+    Kind(
+        "joint",
+        version=2,
+        reads=("data", "target", "attack", "release"),
+        needs={"pretrain": ("pretrain",)},
+        metrics=("joint", "target"),
+        uses=_joint,
+    ),
+    Kind(
+        "snapshot",
+        version=1,
+        reads=("data", "target"),
+        needs={"target": ("target",)},
+        metrics=("target",),
+        uses=_snapshot,
+    ),
+    Kind("judge", version=1, reads=("data", "judge"), metrics=("judge",)),
+    Kind(
+        "victims",
+        version=1,
+        reads=("data", "target", "evaluation"),
+        needs={"target": TARGET},
+        uses=_private_scores,
+        module="private_scores",
+    ),
+    Kind(
+        "predictions",
+        version=2,
+        reads=("data", "target", "auxiliary"),
+        needs={"target": TARGET},
+        datasets=("private", "auxiliary"),
+        metrics=("predictions", "attack"),
+        uses=_predictions,
+    ),
+    Kind(
+        "surrogate",
+        version=1,
+        reads=("data", "target", "auxiliary", "surrogate", "release"),
+        needs={"predictions": ("predictions",)},
+        datasets=("private", "auxiliary"),
+        metrics=("surrogate",),
+        uses=_surrogate,
+    ),
+    Kind(
+        "inversion",
+        version=2,
+        reads=("data", "target", "auxiliary", "attack", "release"),
+        needs={"predictions": ("predictions",), "surrogate": ("surrogate",), "target": TARGET},
+        datasets=("private", "auxiliary"),
+        metrics=("inversion", "attack"),
+        uses=_inversion,
+    ),
+    Kind(
+        "optimization",
+        version=1,
+        reads=("data", "target", "attack", "release", "evaluation"),
+        needs={"target": TARGET, "victims": ("victims",)},
+        metrics=("optimization", "attack"),
+        uses=_search,
+        module="search",
+    ),
+    Kind(
+        "fisher",
+        version=1,
+        reads=("data", "target", "attack", "release", "fisher"),
+        needs={"target": TARGET, "attack": ATTACK},
+        weights=("vgg", "alex"),
+        metrics=("fisher",),
+        uses=_fisher,
+    ),
+    Kind(
+        "evaluation",
+        version=evaluation_version(),
+        reads=("data", "target", "attack", "release", "judge", "evaluation"),
+        needs={"target": TARGET, "attack": ATTACK, "victims": ("victims",), "judge": ("judge",)},
+        weights=tuple(PublicNetworks.model_fields),
+        metrics=("inversion", "attack", "class"),
+        uses=_evaluation,
+    ),
+)
 
-    names: Mapping[str, str]  # role -> data set
-    weights: Mapping[str, str]  # role -> public weights
-    digests: Mapping[str, str]
-    profile: Profile
-    profiles: Mapping[str, Profile]
-    stages: dict[str, Stage] = field(default_factory=dict)
-
-    def add(
-        self,
-        name: str,
-        specs: Mapping[str, Spec],
-        sets: tuple[str, ...],
-        needs: Mapping[str, str],
-        weights: tuple[str, ...] = (),
-    ) -> None:
-        """Add a stage; `needs`: role -> the stage that fills it, left out where there is none, as are data
-        sets and weights."""
-        roles = {role: self.names[role] for role in sets if role in self.names}
-        public = {role: self.weights[role] for role in weights if role in self.weights}
-        self.stages[name] = Stage(
-            name=name,
-            version=VERSIONS[name],
-            specs={role: part.model_dump(mode="json") for role, part in specs.items()},
-            datasets={role: {"name": one, "digest": self.digests[one]} for role, one in roles.items()},
-            needs={role: self.stages[one].key for role, one in needs.items() if one in self.stages},
-            weights={
-                role: {"name": one, "digest": self.digests[f"weights/{one}"]} for role, one in public.items()
-            },
-            profile=asdict(self.profiles.get(name, self.profile)),
-        )
-
-
-def _attack(draft: _Draft, spec: TrialSpec, victim: str) -> str:
-    """Add the attack's own stages; return the one that leaves an inverter or images."""
-    data, target, attack = spec.data, spec.target, spec.attack
-    if isinstance(attack, JointAttack):
-        return "joint"
-    if not isinstance(attack, InverterAttack):
-        is_class = spec.evaluation.task == "class-inference"  # one-hot vectors, whatever is released
-        release = Release() if is_class else spec.release
-        specs = {"data": data, "target": target, "attack": attack, "release": release}
-        needs = {"target": victim, "victims": "victims"}
-        draft.add("optimization", {**specs, "evaluation": _drawn(spec)}, ("private",), needs)
-        return "optimization"
-    images = {"data": data, "target": target, "auxiliary": spec.auxiliary}
-    sets = ("private", "auxiliary")
-    draft.add("predictions", images, sets, {"target": victim})
-    # An inverter that is not aligned never sees the release, so all its truncations share one training.
-    release = spec.release if attack.align else Release()
-    # What alignment means is in the release, so a full release has one inverter, aligned or not.
-    specs = {**images, "attack": attack.model_copy(update={"align": True}), "release": release}
-    if attack.losses.features and (surrogate := attack.losses.surrogate):
-        answers = {**images, "surrogate": surrogate, "release": release}
-        draft.add("surrogate", answers, sets, {"predictions": "predictions"})
-    needs = {"predictions": "predictions", "surrogate": "surrogate"}
-    if attack.selection == "victim-train":
-        needs["target"] = victim
-    draft.add("inversion", specs, sets, needs)
-    return "inversion"
+STAGES: dict[str, Kind] = {kind.name: kind for kind in _ROWS}
+"""Every stage by name, in the order they run."""

@@ -1,23 +1,35 @@
-"""Run one planned stage in this process and publish what it leaves: what every launcher's worker calls."""
+"""Stage runner: computes one planned stage in this process and publishes it, under every launcher."""
 
+import importlib
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from orchestrator import __version__
 from orchestrator.datasets import Dataset, Location, load, weights
-from orchestrator.stages import functions as stages
-from orchestrator.stages.graph import Stage, StageFailed
+from orchestrator.stages.graph import STAGES, Stage, StageFailed
+from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
+from orchestrator.training.seeds import derive_seed
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
 logger = logging.getLogger(__name__)
+
+ENDS: Mapping[type[Exception], str] = {
+    Corrupt: "corrupt",
+    Cancelled: "cancelled",
+    Preempted: "left",
+    Diverged: "error",
+}
+"""How a stage may end beside being done -> kind of its `StageFailed`; its text is the exception's."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +55,14 @@ def use_profile(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def build(stage: Stage, world: World, store: Artifacts, location: Location) -> None:
-    """Run a stage on this rank; rank 0 publishes it. Raise `StageFailed` with what went wrong."""
+def run(stage: Stage, world: World, store: Artifacts, location: Location) -> None:
+    """Run a stage on this rank; rank 0 publishes it. All ranks of a worker group enter a stage.
+
+    Raise `StageFailed` with the error's text: kind `corrupt` if an input is missing or damaged, `cancelled`
+    or `left` if the training was stopped, else `error`.
+    """
     checkpoint = BlobCheckpoint(store.blobs, f"checkpoints/{stage.key}.safetensors")
-    inputs = stages.Inputs(
+    inputs = Inputs(
         world=replace(world, checkpoint=checkpoint),
         datasets=_loader(stage, location),
         read=_reader(stage, store),
@@ -54,26 +70,45 @@ def build(stage: Stage, world: World, store: Artifacts, location: Location) -> N
         weights=_weights(stage, location),
     )
     try:
-        outputs, cost = stages.run(stage, inputs)
+        outputs, cost = _computed(stage, inputs)
     except StageFailed:
         raise
-    except Corrupt as error:
-        raise StageFailed(stage.name, str(error), "corrupt") from error
-    except Cancelled as error:
-        raise StageFailed(stage.name, str(error), "cancelled") from error
-    except Preempted as error:
-        raise StageFailed(stage.name, str(error), "left") from error
-    except Diverged as error:
-        raise StageFailed(stage.name, str(error)) from error
+    except tuple(ENDS) as error:
+        kind = next(kind for ending, kind in ENDS.items() if isinstance(error, ending))
+        raise StageFailed(stage.label, str(error), kind) from error
     except Exception as error:
-        logger.exception("event=stage_failed stage=%s key=%s", stage.name, stage.key)
-        raise StageFailed(stage.name, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        logger.exception("event=stage_failed stage=%s key=%s", stage.label, stage.key)
+        raise StageFailed(stage.label, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     if world.rank == 0:
         store.publish(_describe(stage, outputs, cost), outputs.files)
         store.blobs.remove(checkpoint.name)
 
 
-def _describe(stage: Stage, outputs: stages.Outputs, cost: dict[str, float]) -> Artifact:
+def _computed(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
+    """Return a stage's outputs and their cost in wall and CPU seconds and images."""
+    function, specs = load_stage(stage)
+    wall, cpu = time.perf_counter(), time.process_time()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed("stage", stage.key))  # F may draw noise for each prediction
+        outputs = function(inputs, **specs)
+    cost = {
+        "wall_seconds": round(time.perf_counter() - wall, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "images_seen": float(outputs.images_seen),
+    }
+    return outputs, cost
+
+
+def load_stage(stage: Stage) -> tuple[Callable[..., Outputs], dict[str, Any]]:
+    """Return the function that computes a stage, and its sub-specs as that function's types."""
+    function = importlib.import_module(STAGES[stage.name].path).run
+    types = get_type_hints(function, include_extras=True)
+    specs = {role: TypeAdapter(types[role]).validate_python(part) for role, part in stage.specs.items()}
+    return function, specs
+
+
+def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float]) -> Artifact:
+    """Return the manifest of what a stage left, without its files."""
     return Artifact(
         key=stage.key,
         stage=stage.name,
@@ -111,22 +146,24 @@ def _weights(stage: Stage, location: Location) -> Callable[[str], Mapping[str, T
         if role not in stage.weights:
             return None
         wanted = stage.weights[role]
-        found = weights.describe(wanted["name"], location)
-        if found.digest != wanted["digest"]:
+        staged = weights.describe(wanted["name"], location)
+        if staged.digest != wanted["digest"]:
             raise ValueError(
-                f"weights {found.name} changed since the sweep was planned "
-                f"(want {wanted['digest'][:12]}, got {found.digest[:12]}); start the sweep again."
+                f"weights {staged.name} changed since the sweep was planned "
+                f"(want {wanted['digest'][:12]}, got {staged.digest[:12]}); start the sweep again."
             )
-        return weights.load(found.name, location)
+        return weights.load(staged.name, location)
 
     return load_checked
 
 
 def _reader(stage: Stage, store: Artifacts) -> Callable[[str, str], bytes]:
+    """Return a reader by role and file name of what input stages left."""
+
     def read(role: str, name: str) -> bytes:
         artifact = store.find(stage.needs[role])
         if artifact is None:
-            raise StageFailed(stage.name, f"input {role} {stage.needs[role][:12]} is not stored", "corrupt")
+            raise StageFailed(stage.label, f"input {role} {stage.needs[role][:12]} is not stored", "corrupt")
         return store.read(artifact, name)
 
     return read

@@ -11,8 +11,8 @@ import torch
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.leases import Leases, LocalLeases
 from orchestrator.sweep.ledger import Ledger
@@ -75,9 +75,9 @@ class LocalExecutor:
             raise self.failures[stage.key]
         if self.must_leave.is_set():
             raise StageFailed(stage.name, "the sweep was interrupted", "left")
-        use_profile(int(stage.profile["threads"]))
+        runner.use_profile(int(stage.profile["threads"]))
         try:
-            build(stage, self._world(stage.profile), self.store, self.location)
+            runner.run(stage, self._world(stage.profile), self.store, self.location)
         except StageFailed as failure:
             if failure.kind == "error":
                 self.failures[stage.key] = failure

@@ -31,7 +31,7 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.models.public import renamed
-from orchestrator.stages.graph import VERSIONS, dataset_names, queries_auxiliary, weight_names
+from orchestrator.stages.graph import STAGES, dataset_names, queries_auxiliary, weight_names
 from orchestrator.sweep.points import Point
 
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
@@ -45,8 +45,8 @@ def check_study(study: Study) -> None:
 
 def check_resources(study: Study) -> None:
     """Raise `StudyError` if `resources.stages` names a stage that does not exist."""
-    if unknown := sorted(study.resources.stages.keys() - VERSIONS.keys()):
-        raise StudyError(f"resources.stages: {unknown[0]} is no stage; stages are {', '.join(VERSIONS)}")
+    if unknown := sorted(study.resources.stages.keys() - STAGES.keys()):
+        raise StudyError(f"resources.stages: {unknown[0]} is no stage; stages are {', '.join(STAGES)}")
 
 
 def check_report(study: Study) -> None:
@@ -105,8 +105,8 @@ def _check_shares(metrics: Mapping[str, str]) -> None:
 
 def _check_costs(costs: Costs | None) -> None:
     """Raise `Refused` for costs of a stage that does not exist."""
-    if costs and costs.stage not in VERSIONS:
-        stages = ", ".join(VERSIONS)
+    if costs and costs.stage not in STAGES:
+        stages = ", ".join(STAGES)
         raise Refused("report.costs.stage", costs.stage, "is no stage", f"choose from {stages}")
 
 

@@ -13,8 +13,8 @@ from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
 from orchestrator.models import build_classifier
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan, weight_names
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.validation import Preflight
@@ -77,11 +77,11 @@ def planned(trial: TrialSpec, location: Location) -> dict[str, Stage]:
 
 def built(trial: TrialSpec, location: Location, folder: Path, *names: str) -> Artifacts:
     """Build some stages of a trial, or all."""
-    use_profile(1)
+    runner.use_profile(1)
     store = Artifacts(DirectoryBlobs(folder))
     for name, stage in planned(trial, location).items():
         if (not names or name in names) and store.find(stage.key) is None:
-            build(stage, World(), store, location)
+            runner.run(stage, World(), store, location)
     return store
 
 
@@ -201,7 +201,7 @@ def test_other_weights_of_the_same_name_are_another_key_and_refused_by_an_old_pl
     store = Artifacts(DirectoryBlobs(tmp_path / "runs"))
     told = r"weights net changed since the sweep was planned \(want .{12}, got .{12}\); start the sweep again"
     with pytest.raises(StageFailed, match=told):
-        build(old, World(), store, other)
+        runner.run(old, World(), store, other)
     assert store.keys() == []
 
 

@@ -19,7 +19,7 @@ from orchestrator.metrics.features import frechet_distance, knn_distance
 from orchestrator.metrics.names import METRICS
 from orchestrator.metrics.perceptual import features_of, inception_network, lpips_network, nearest_lpips
 from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
-from orchestrator.stages.runner import build, use_profile
+from orchestrator.stages import runner
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.objectives import as_unit
@@ -93,11 +93,11 @@ def trial(task: str, networks: tuple[str, ...]) -> TrialSpec:
 
 def evaluated(trial: TrialSpec, location: Location, store: Artifacts) -> Artifact:
     """Build what is missing of a trial; return what its evaluation left."""
-    use_profile(1)
+    runner.use_profile(1)
     stages = planned(trial, location)
     for stage in stages.values():
         if store.find(stage.key) is None:
-            build(stage, World(), store, location)
+            runner.run(stage, World(), store, location)
     artifact = store.find(stages["evaluation"].key)
     assert artifact is not None
     return artifact

@@ -14,9 +14,8 @@ from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
 from orchestrator.models import build_classifier
-from orchestrator.stages import functions as stages
+from orchestrator.stages import runner
 from orchestrator.stages.graph import StageFailed
-from orchestrator.stages.runner import build
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.loop import predict
@@ -176,7 +175,7 @@ def test_an_error_names_its_stage_and_leaves_nothing(tmp_path: Path) -> None:
     store = Artifacts(DirectoryBlobs(tmp_path))
     stage = tiny.stages(tiny.spec({"judge.recipe": {"validation_fraction": 0.9999}}))["judge"]
     with pytest.raises(StageFailed) as caught:
-        build(stage, World(), store, Location())
+        runner.run(stage, World(), store, Location())
     assert (caught.value.stage, caught.value.kind) == ("judge", "error")
     assert caught.value.message.startswith(
         "ValueError: 0 images are left to train on 1 workers after holding out 899 of 899"
@@ -187,7 +186,7 @@ def test_an_error_names_its_stage_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_input_asks_for_the_trial_again(tmp_path: Path) -> None:
     stage = tiny.stages(TRIAL)["predictions"]
     with pytest.raises(StageFailed, match=r"input target .* is not stored") as caught:
-        build(stage, World(), Artifacts(DirectoryBlobs(tmp_path)), Location())
+        runner.run(stage, World(), Artifacts(DirectoryBlobs(tmp_path)), Location())
     assert caught.value.kind == "corrupt"
 
 
@@ -195,7 +194,7 @@ def test_a_data_set_that_changed_since_the_plan_is_refused(tmp_path: Path) -> No
     digests = {"digits": "0" * 64}
     stage = tiny.plan(TRIAL, digests, tiny.PROFILE)["judge"]
     with pytest.raises(StageFailed, match=r"data set digits changed since .* start the sweep again"):
-        build(stage, World(), Artifacts(DirectoryBlobs(tmp_path)), Location())
+        runner.run(stage, World(), Artifacts(DirectoryBlobs(tmp_path)), Location())
 
 
 def test_a_finished_stage_leaves_no_checkpoint(kept: Kept) -> None:
@@ -204,5 +203,6 @@ def test_a_finished_stage_leaves_no_checkpoint(kept: Kept) -> None:
 
 
 def test_every_planned_stage_has_its_function() -> None:
-    for name, stage in tiny.stages(TRIAL).items():
-        assert set(stages.STAGES[name][1]) == set(stage.specs)
+    for stage in tiny.stages(TRIAL).values():
+        _, specs = runner.load_stage(stage)
+        assert set(specs) == set(stage.specs)

@@ -17,9 +17,9 @@ from orchestrator.datasets.selection import target_images
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.stages import target_model as victim
+from orchestrator.stages import runner
+from orchestrator.stages import target as target_stage
 from orchestrator.stages.graph import StageFailed
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training import loop as training
@@ -52,11 +52,11 @@ class Store:
 
     def left(self, spec: TrialSpec, stage: str = "target", world: World | None = None) -> Artifact:
         """Return what a stage of the victim leaves, after building those before it."""
-        use_profile(1)
+        runner.use_profile(1)
         stages = tiny.stages(spec)
         for name in ("pretrain", "target", "snapshot"):
             if name in stages and self.artifacts.find(stages[name].key) is None:
-                build(stages[name], world or World(), self.artifacts, Location())
+                runner.run(stages[name], world or World(), self.artifacts, Location())
             if name == stage:
                 break
         found = self.artifacts.find(stages[stage].key)
@@ -147,7 +147,7 @@ def test_reused_activations_train_the_same_weights(
         reused = Store(tmp_path / "reused").state(spec)
         assert f"event=activations_reused cut={spec.target.budget} images=" in caplog.text
         caplog.clear()
-        monkeypatch.setattr(victim, "ACTIVATION_BYTES", 0)
+        monkeypatch.setattr(target_stage, "ACTIVATION_BYTES", 0)
         computed = Store(tmp_path / "computed").state(spec)
         assert "activations_reused" not in caplog.text
     assert reused.keys() == computed.keys()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.datasets import Location
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
-from orchestrator.stages.runner import build
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.leases import LocalLeases
@@ -82,7 +82,7 @@ def test_a_pruned_trial_is_remembered(tmp_path: Path) -> None:
         first.ledger.start(task)
         world = World(report=lambda progress, goes_on=goes_on: goes_on)  # type: ignore[misc]
         trial = Trial(task.stages.values(), first.store, LocalLeases(), "this-test")
-        walk(trial, lambda stage, world=world: build(stage, world, first.store, Location()))  # type: ignore[misc]
+        walk(trial, lambda stage, world=world: runner.run(stage, world, first.store, Location()))  # type: ignore[misc]
         first.ledger.end(task, trial.outcome)
     first.journal.close()
     assert [record.status for record in first.ledger.records] == ["finished", "pruned"]

@@ -12,7 +12,7 @@ from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.study import Study
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Node, Pool, pool_of, shown, slots
-from orchestrator.stages.graph import VERSIONS
+from orchestrator.stages.graph import STAGES
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Executor
 
@@ -55,7 +55,7 @@ def ray_executor(
     from orchestrator.runtime.ray.leases import RayLeases
     from orchestrator.runtime.ray.tune import RayExecutor, scratch_folder, start_broker
 
-    pools = {stage: pool_of(study.resources, stage) for stage in VERSIONS}
+    pools = {stage: pool_of(study.resources, stage) for stage in STAGES}
     if wait_seconds <= 0:
         check_room(pools.values(), alive_nodes())
     RayLeases(locations.store)  # opened here first, so that its actor lives on this node

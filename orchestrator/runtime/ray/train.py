@@ -18,8 +18,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Pool
+from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
-from orchestrator.stages.runner import build, use_profile
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def serve(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     group, pool, broker, locations = (config[name] for name in ("group", "pool", "broker", "locations"))
-    use_profile(pool.profile.threads)
+    runner.use_profile(pool.profile.threads)
     _log_progress()
     if rank == 0:
         ray.get(broker.begin.remote(group, pool.name))
@@ -86,7 +86,7 @@ def serve(config: dict[str, Any]) -> None:
         error, ran = None, not world.agree(store.find(stage.key) is not None)
         if ran:
             try:
-                build(stage, world, store, location)
+                runner.run(stage, world, store, location)
             except StageFailed as failure:
                 error = failure
         if rank == 0:

@@ -1,0 +1,62 @@
+"""Evaluation: reconstructions of private images, or images of classes, measured and judged."""
+
+import torch
+from torch import Tensor
+
+from orchestrator.config import Attack, Data, Evaluation, InverterAttack, JointAttack, Judge, Release, Target
+from orchestrator.datasets import selection
+from orchestrator.stages.images import private_images
+from orchestrator.stages.io import Inputs, Outputs, read_npy
+from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
+from orchestrator.stages.networks import AtTruncation, stored_classifier, stored_inverter
+from orchestrator.stages.similarity import Likeness
+from orchestrator.stages.target_model import stored_target
+from orchestrator.threat import released, released_length
+from orchestrator.training.loop import predict
+from orchestrator.training.objectives import as_unit
+
+
+def run(
+    inputs: Inputs,
+    data: Data,
+    target: Target,
+    attack: Attack,
+    release: Release,
+    judge: Judge,
+    evaluation: Evaluation,
+) -> Outputs:
+    """Reconstruct the private images, or infer an image of each class; measure them and have them judged."""
+    private, device = inputs.datasets(data.dataset), inputs.world.device
+    num_classes = private.description.num_classes
+    judging = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
+    original = torch.tensor(selection.private_classes(private, data, target.classes))
+    training = selection.target_images(private, data, target.classes, "train")
+    likeness, network = Likeness(training, judging, inputs), stored_target(inputs, data, target)
+
+    def attacked(images: Tensor, labels: Tensor) -> Attacked:
+        scores = predict(network, images, device).softmax(1)
+        return Attacked(images, labels, scores, predict(judging, images, device), original)
+
+    if evaluation.task == "class-inference":
+        images = _attack_images(inputs, data, target, attack, "class", torch.eye(target.classes), 1)
+        measured = [measure_classes(training, attacked(images, torch.arange(target.classes)), likeness)]
+    else:
+        measured, m = [], released_length(target.classes, release)
+        for part, (originals, labels) in private_images(inputs, data, target, evaluation).items():
+            scores = released(read_npy(inputs, "victims", f"scores_{part}.npy"), release)
+            images = _attack_images(inputs, data, target, attack, part, scores, m)
+            measured.append(measure_images(part, originals, attacked(images, labels), likeness))
+    files = {name: content for one in measured for name, content in one.files(evaluation.grid).items()}
+    metrics = {name: value for one in measured for name, value in one.metrics.items()}
+    return Outputs(files, metrics, sum(len(one.labels) for one in measured))
+
+
+def _attack_images(
+    inputs: Inputs, data: Data, target: Target, attack: Attack, part: str, scores: Tensor, m: int
+) -> Tensor:
+    """Return the attack's image (N, C, S, S) in [0, 1] for each released row of scores (N, k)."""
+    if not isinstance(attack, InverterAttack | JointAttack):
+        return as_unit(read_npy(inputs, "attack", f"reconstructions_{part}.npy"))
+    device = inputs.world.device
+    inverter = stored_inverter(inputs, data, target, attack)
+    return predict(AtTruncation(inverter, m).to(device), scores, device)

@@ -1,0 +1,69 @@
+"""Fisher analysis: how much each of F's layers matters for classifying and for being inverted (TL-DMI,
+Figure 4)."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+from torch import nn
+
+from orchestrator.analyses.fisher import (
+    DISTANCES,
+    Distance,
+    Profile,
+    classification_profile,
+    inverter_profiles,
+    layer_thirds,
+    mia_search,
+    search_profiles,
+)
+from orchestrator.analyses.profiles import CLASSIFICATION, Measured, profile_csv, profile_png
+from orchestrator.config import Attack, Data, Fisher, InverterAttack, JointAttack, MiaAttack, Release, Target
+from orchestrator.metrics.perceptual import lpips
+from orchestrator.models.classifier import Classifier
+from orchestrator.stages.images import fitted_images
+from orchestrator.stages.io import Inputs, Outputs
+from orchestrator.stages.networks import stored_inverter
+from orchestrator.stages.similarity import public_networks
+from orchestrator.stages.target_model import stored_target
+
+
+def run(
+    inputs: Inputs, data: Data, target: Target, attack: Attack, release: Release, fisher: Fisher
+) -> Outputs:
+    """Profile F's layers for classification and for the attack, on images that F was fitted on."""
+    images, labels = fitted_images(inputs, data, target)
+    images, labels = images[: fisher.images], labels[: fisher.images]
+    network = stored_target(inputs, data, target)
+    distances = _distances(fisher, public_networks(inputs))
+    profiles = {CLASSIFICATION: classification_profile(network, images, labels)}
+    if isinstance(attack, MiaAttack):
+        search = mia_search(attack, labels, (data.channels, data.image_size, data.image_size))
+        made = search_profiles(network, search, images, iterations=fisher.iterations, distances=distances)
+        profiles |= {Measured("inversion", name, iteration): one for (name, iteration), one in made.items()}
+    else:
+        assert isinstance(attack, InverterAttack | JointAttack)
+        inverter = stored_inverter(inputs, data, target, attack)
+        by_name = inverter_profiles(network, inverter, release, images, distances=distances)
+        profiles |= {Measured("inversion", name): one for name, one in by_name.items()}
+    files = {"fisher.csv": profile_csv(profiles), "fisher.png": profile_png(profiles)}
+    return Outputs(files, _early_shares(network, profiles), len(images))
+
+
+def _distances(fisher: Fisher, networks: Mapping[str, nn.Module]) -> dict[str, Distance]:
+    """Return the distances that a spec names; LPIPS by the public network of its kind (`vgg`, `alex`)."""
+    distances: dict[str, Distance] = {}
+    for name in fisher.distances:
+        kind = name.removeprefix("lpips-")
+        distances[name] = partial(lpips, networks[kind]) if kind != name else DISTANCES[name]
+    return distances
+
+
+def _early_shares(network: Classifier, profiles: Mapping[Measured, Profile]) -> dict[str, float]:
+    """Return the share of the first layers in each profile, of the last iteration where there are several."""
+    thirds = layer_thirds(network)
+    shares = {
+        f"fisher/early_share_{measured.distance or measured.task}": profile.early_share(thirds)
+        for measured, profile in profiles.items()
+    }
+    return {name: share for name, share in shares.items() if not math.isnan(share)}

@@ -1,0 +1,49 @@
+"""Image sets of a trial that several stages read: the adversary's own, the private ones that are attacked."""
+
+import torch
+from torch import Tensor
+
+from orchestrator.config import Auxiliary, Data, Evaluation, Target
+from orchestrator.datasets import Dataset, selection
+from orchestrator.stages.io import Inputs
+from orchestrator.training.pairs import hold_out
+from orchestrator.training.seeds import derive_seed
+
+
+def auxiliary_images(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Tensor:
+    """Return the adversary's images (N, C, S, S) uint8."""
+    private, other = private_and_other(inputs, data)
+    return selection.auxiliary_images(private, other, data, target.classes, auxiliary).images
+
+
+def private_and_other(inputs: Inputs, data: Data) -> tuple[Dataset, Dataset | None]:
+    """Return the private data set and the adversary's, if it has one of its own."""
+    other = inputs.names.get("auxiliary")
+    return inputs.datasets(data.dataset), inputs.datasets(other) if other else None
+
+
+def private_images(
+    inputs: Inputs, data: Data, target: Target, evaluation: Evaluation
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return a seeded sample of the images F was fitted on and of its test images, by part (train, test).
+
+    Images are (N, C, S, S) uint8 with N <= `evaluation.images`, labels (N,) in 0..k-1.
+    """
+    test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
+    sets = {}
+    parts = {"train": fitted_images(inputs, data, target), "test": (test.images, test.labels)}
+    for part, (images, labels) in parts.items():
+        generator = torch.Generator().manual_seed(derive_seed("evaluation", evaluation.seed))
+        chosen = torch.randperm(len(labels), generator=generator)[: evaluation.images]
+        sets[part] = (images[chosen], labels[chosen])
+    return sets
+
+
+def fitted_images(inputs: Inputs, data: Data, target: Target) -> tuple[Tensor, Tensor]:
+    """Return the images (N, C, S, S) uint8 that F was fitted on, without those that chose its epoch, and
+    their labels (N,) in 0..k-1."""
+    images = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
+    if target.selection == "test":
+        return images.images, images.labels
+    fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
+    return images.images[fitted], images.labels[fitted]

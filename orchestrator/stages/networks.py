@@ -1,0 +1,72 @@
+"""Networks that several stages build, load or query: classifiers, the inverter G, a black box."""
+
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from orchestrator.attacks import build_attack
+from orchestrator.attacks.inverter import Inverter
+from orchestrator.config import Data, InverterAttack, JointAttack, Model, Target
+from orchestrator.models import build_classifier
+from orchestrator.models.classifier import Classifier
+from orchestrator.stages.io import Inputs
+from orchestrator.threat import BlackBox
+from orchestrator.training.objectives import as_unit
+from orchestrator.training.seeds import seeded
+
+QUERY_BATCH = 4096  # images made float at a time
+
+
+class AtTruncation(nn.Module):
+    """An inverter whose inputs all have the same truncation m: released scores (N, k) -> images."""
+
+    def __init__(self, inverter: Inverter, m: int) -> None:
+        super().__init__()
+        self.inverter, self.m = inverter, m
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Reconstruct images (N, C, S, S) in [0, 1] from released scores (N, k)."""
+        return self.inverter(scores, self.m)
+
+
+def new_classifier(model: Model, classes: int, data: Data, seed: int, *, resizes: bool = False) -> Any:
+    """Build a classifier whose first weights depend on the seed alone; an evaluation model resizes images to
+    its side."""
+    channels, image_size = data.channels, data.image_size
+    return seeded(
+        lambda: build_classifier(
+            model, classes=classes, channels=channels, image_size=image_size, resizes=resizes
+        ),
+        seed,
+    )
+
+
+def stored_classifier(
+    inputs: Inputs, role: str, model: Model, classes: int, data: Data, *, resizes: bool = False
+) -> Classifier:
+    """Return the trained classifier that an input stage left, on the device, in evaluation mode."""
+    network: Classifier = new_classifier(model, classes, data, 0, resizes=resizes)
+    network.load_state_dict(load_tensors(inputs.read(role, "model.safetensors")))
+    return network.to(inputs.world.device).eval()
+
+
+def new_inverter(attack: InverterAttack | JointAttack, data: Data, target: Target) -> Any:
+    """Build an inverter whose first weights depend on the attack's seed alone."""
+    shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
+    return seeded(lambda: build_attack(attack, **shapes), attack.seed)
+
+
+def stored_inverter(
+    inputs: Inputs, data: Data, target: Target, attack: InverterAttack | JointAttack
+) -> Inverter:
+    """Return the inverter that the attack's stage left, on the CPU."""
+    inverter: Inverter = new_inverter(attack, data, target)
+    inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))
+    return inverter
+
+
+def answers(box: BlackBox, images: Tensor) -> Tensor:
+    """Return released scores, float32 (N, k), of images (N, C, S, S) uint8, made float a part at a time."""
+    return torch.cat([box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)])
