@@ -170,9 +170,7 @@ def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
     specs = [task.point.spec for task in tasks]
     shapes = {(one.target.model, one.target.budget, one.target.classes, one.data): None for one in specs}
     for model, budget, classes, data in shapes:
-        frozen = counted(
-            model, str(budget), classes=classes, channels=data.channels, image_size=data.image_size
-        )
+        frozen = counted(model, budget, classes=classes, channels=data.channels, image_size=data.image_size)
         trained, total = frozen.trainable / 1e6, frozen.total / 1e6
         yield (
             f"budget {frozen.cut} of {model.name}, width {model.width:g}, k={classes}: "

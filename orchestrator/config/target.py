@@ -4,11 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from orchestrator.config.base import Model, Recipe, Seed, Share, Spec
+from orchestrator.config.base import Model, Recipe, Refused, Seed, Share, Spec
+from orchestrator.config.budget import FULL, Budget
 from orchestrator.config.defenses import Defense
-
-BUDGET = r"^[A-Za-z_][A-Za-z0-9_.-]*$|^(100|[1-9][0-9]?)(\.[0-9]+)?%$"
-"""A name, or a percentage."""
 
 
 class Pretrain(Spec):
@@ -34,9 +32,11 @@ class Pretrain(Spec):
     @model_validator(mode="after")
     def _can_be_checked(self) -> Self:
         if self.weights and self.minimum_accuracy and self.dataset is None:
-            raise ValueError(
-                f"target.pretrain.minimum_accuracy={self.minimum_accuracy} of weights={self.weights} needs a "
-                "labelled set to check them on; name target.pretrain.dataset or use 0."
+            raise Refused(
+                "minimum_accuracy",
+                self.minimum_accuracy,
+                f"of weights={self.weights} needs a labelled set to check them on",
+                "name target.pretrain.dataset or use 0",
             )
         return self
 
@@ -53,7 +53,7 @@ class Target(Spec):
     pretrain: Pretrain | None = None
     """None trains from random weights."""
 
-    budget: Annotated[str, Field(pattern=BUDGET)] | Annotated[float, Field(gt=0.0)] = "full"
+    budget: Budget = FULL
     """Frozen-layer budget: `full` trains everything; a cut point's name freezes up to and including it; a
     number is |theta_C| in millions and `40%` a share of |theta_T|, either of the cut point within 5 %;
     `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2)."""
@@ -86,10 +86,12 @@ class Target(Spec):
 
     @model_validator(mode="after")
     def _private_training_sees_no_statistics(self) -> Self:
-        if self.defense.dp and self.budget != "full" and self.freeze == "weights":
-            raise ValueError(
-                "target.freeze=weights lets frozen batch norms absorb private images, which "
-                "target.defense.dp cannot protect; set target.freeze=weights+statistics."
+        if self.defense.dp and self.budget != FULL and self.freeze == "weights":
+            raise Refused(
+                "freeze",
+                self.freeze,
+                "lets frozen batch norms absorb private images, which target.defense.dp cannot protect",
+                "set target.freeze=weights+statistics",
             )
         return self
 
@@ -97,13 +99,17 @@ class Target(Spec):
     def _snapshots_exist(self) -> Self:
         late = [epoch for epoch in self.snapshots if epoch > self.recipe.epochs]
         if late:
-            raise ValueError(
-                f"target.snapshots={late[0]} must lie in 1..target.recipe.epochs={self.recipe.epochs}; "
-                "leave it out or train longer."
+            raise Refused(
+                "snapshots",
+                late[0],
+                f"must lie in 1..target.recipe.epochs={self.recipe.epochs}",
+                "leave it out or train longer",
             )
         if self.snapshot is not None and self.snapshot not in self.snapshots:
-            raise ValueError(
-                f"target.snapshot={self.snapshot} must be one of target.snapshots={list(self.snapshots)}; "
-                "add it there."
+            raise Refused(
+                "snapshot",
+                self.snapshot,
+                f"must be one of target.snapshots={list(self.snapshots)}",
+                "add it there",
             )
         return self

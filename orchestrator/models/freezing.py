@@ -14,14 +14,9 @@ from torch import nn
 
 from orchestrator import config
 from orchestrator.config.base import Refused
+from orchestrator.config.budget import FULL, LAYER_SETS, Budget, Millions, NamedBudget, Percentage, named
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
-
-FULL = "full"
-"""The budget that freezes nothing."""
-
-LAYER_SETS = ("first", "middle", "last")
-"""Layer sets by the layers that train besides the last ones, which always do."""
 
 TOLERANCE = 0.05
 """Greatest distance of the nearest cut point from a number, as a fraction of the number."""
@@ -50,22 +45,23 @@ class Frozen:
 
 
 def freeze(
-    network: Classifier, budget: str, mode: Literal["weights", "weights+statistics"] = "weights"
+    network: Classifier, budget: Budget | str, mode: Literal["weights", "weights+statistics"] = "weights"
 ) -> Frozen:
-    """Stop the gradients of the blocks that a budget, given by name, freezes, in place.
+    """Stop the gradients of the blocks that a budget or the name of one freezes, in place.
 
     Under `weights` (as released) the running statistics of frozen batch norms go on following private data;
     under `weights+statistics` frozen blocks stay in evaluation mode, so their statistics are fixed and used
     in training too. Call it before constructing an optimiser or a parallel wrapper. Raise `Refused` if the
-    budget names no cut.
+    budget means no cut of this network.
     """
-    blocks = frozen_blocks(network, budget)
+    cut = named_by(network, budget)
+    blocks = frozen_blocks(network, cut)
     for place in blocks:
         network.blocks[place].requires_grad_(False)
     if mode == "weights+statistics":
         network.fixed = blocks
     total = sum(parameter.numel() for parameter in network.parameters())
-    return Frozen(budget, blocks, sum(p.numel() for p in trainable_parameters(network)), total)
+    return Frozen(cut, blocks, sum(p.numel() for p in trainable_parameters(network)), total)
 
 
 def frozen_blocks(network: Classifier, budget: str) -> range:
@@ -90,33 +86,42 @@ def frozen_blocks(network: Classifier, budget: str) -> range:
 
 
 def resolve_budget(
-    model: config.Model, budget: str | float, *, classes: int, channels: int, image_size: int
-) -> str:
+    model: config.Model, budget: Budget, *, classes: int, channels: int, image_size: int
+) -> NamedBudget:
     """Return a budget's name: the cut point nearest to a number in |theta_C|, or equal to a layer set.
 
     Raise `Refused` if a name is unknown, or the nearest cut point is more than 5 % away from a number.
     """
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
+    name = named_by(network, budget, model.name)
+    blocks = frozen_blocks(network, name)
+    same = (cut for cut, num_blocks in network.cut_points.items() if range(num_blocks) == blocks)
+    return FULL if not blocks else named(next(same, name))
+
+
+def named_by(network: Classifier, budget: Budget | str, name: str = "this classifier") -> NamedBudget:
+    """Return a budget by name: of a number or percentage the nearest cut point of the network called `name`.
+
+    Raise `Refused` if the nearest is more than 5 % away.
+    """
+    if not isinstance(budget, Millions | Percentage):
+        return named(budget)
     counts = budget_counts(network)
-    wanted = _wanted(budget, counts[FULL])
-    if wanted is None:
-        blocks = frozen_blocks(network, str(budget))
-        same = (cut for cut, num_blocks in network.cut_points.items() if range(num_blocks) == blocks)
-        return FULL if not blocks else next(same, str(budget))
+    wanted = budget * 1e6 if isinstance(budget, Millions) else budget.share * counts[FULL]
     nearest = sorted(counts, key=lambda cut: abs(counts[cut] - wanted))
     if abs(counts[nearest[0]] - wanted) > TOLERANCE * wanted:
         known = " and ".join(f"{cut} with {counts[cut]:,}" for cut in nearest[:2])
-        missed = f"no cut point of {model.name} comes within {TOLERANCE:.0%}"
+        missed = f"no cut point of {name} comes within {TOLERANCE:.0%}"
         rule = f"means {wanted:,.0f} trained parameters, but {missed}; the nearest are {known}"
         raise Refused("target.budget", budget, rule, "name one of them")
-    return nearest[0]
+    return named(nearest[0])
 
 
-def counted(model: config.Model, budget: str, *, classes: int, channels: int, image_size: int) -> Frozen:
-    """Return the blocks and parameter counts of a budget, given by name, without allocating the weights.
+def counted(model: config.Model, budget: Budget, *, classes: int, channels: int, image_size: int) -> Frozen:
+    """Return the blocks and parameter counts of a budget without allocating the weights.
 
-    Raise `Refused` if the budget names no cut.
+    Raise `Refused` if the budget means no cut of the network.
     """
     with torch.device("meta"):
         network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
@@ -133,10 +138,3 @@ def budget_counts(network: Classifier) -> dict[str, int]:
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters for an optimiser, without frozen ones, which weight decay must not reach."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _wanted(budget: str | float, total: int) -> float | None:
-    """Return the number of trained parameters that a budget means, or None if it is a name."""
-    if isinstance(budget, str):
-        return float(budget.removesuffix("%")) / 100 * total if budget.endswith("%") else None
-    return budget * 1e6

@@ -98,7 +98,7 @@ def with_accuracy(
 
 def _protected(network: Classifier, target: Target) -> Frozen:
     """Freeze and defend F, in place; new parts have first weights that depend on the seed alone."""
-    frozen = freeze(network, str(target.budget), target.freeze)
+    frozen = freeze(network, target.budget, target.freeze)
 
     def protect() -> Any:
         return defended(network, target.defense, target.classes)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from orchestrator import config
+from orchestrator.config.budget import parse
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import Frozen, freeze, resolve_budget, trainable_parameters
@@ -52,14 +53,14 @@ def test_budgets_count_trainable_parameters() -> None:
     [(1.8885, "full"), (1.887, "block1"), (1.6, "block2"), (0.4, "block3"), ("84.5%", "block2")],
 )
 def test_a_number_means_the_nearest_cut(millions: float | str, cut: str) -> None:
-    assert resolve_budget(DIGIT, millions, classes=10, channels=1, image_size=32) == cut
+    assert resolve_budget(DIGIT, parse(millions), classes=10, channels=1, image_size=32) == cut
 
 
 @pytest.mark.parametrize(
     ("budget", "means"), [("block2", "block2"), ("first", "first"), ("middle", "block1"), ("last", "block2")]
 )
 def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means: str) -> None:
-    assert resolve_budget(DIGIT, budget, classes=10, channels=1, image_size=32) == means
+    assert resolve_budget(DIGIT, parse(budget), classes=10, channels=1, image_size=32) == means
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means
 )
 def test_a_budget_that_no_cut_meets_names_the_nearest(budget: float | str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
-        resolve_budget(DIGIT, budget, classes=10, channels=1, image_size=32)
+        resolve_budget(DIGIT, parse(budget), classes=10, channels=1, image_size=32)
 
 
 def test_layer_sets_train_what_they_say_and_the_last_layers() -> None:
@@ -149,4 +150,4 @@ def test_unknown_cut_lists_the_known() -> None:
     with pytest.raises(ValueError, match=expected):
         freeze(small(), "block9")
     with pytest.raises(ValueError, match=expected):
-        resolve_budget(DIGIT, "block9", classes=10, channels=1, image_size=32)
+        resolve_budget(DIGIT, parse("block9"), classes=10, channels=1, image_size=32)

@@ -83,7 +83,7 @@ def network(spec: TrialSpec) -> Classifier:
 def parts(spec: TrialSpec, state: State) -> tuple[State, State]:
     """Split what the blocks hold into frozen and trained."""
     model = network(spec)
-    frozen = freeze(model, str(spec.target.budget)).blocks
+    frozen = freeze(model, spec.target.budget).blocks
     names = [f"blocks.{name}." for name, _ in model.blocks.named_children()]
     begins = tuple(names[place] for place in frozen)
     blocks = {name: tensor for name, tensor in state.items() if name.startswith("blocks.")}
