@@ -20,7 +20,7 @@ from jobs import doctor, notice, report, stage_data, stage_weights, store, sweep
 from orchestrator import config
 from orchestrator.config import load as study_file
 from orchestrator.config import report as report_section
-from orchestrator.config import study
+from orchestrator.config import resources, search, study
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics.names import METRICS
@@ -35,10 +35,10 @@ STUDIES = ROOT / "docs" / "studies.md"
 BEGIN, END = "<!-- fields: written by tests/test_documentation.py -->", "<!-- end of fields -->"
 SECTIONS: dict[str, type[config.Spec]] = {
     "The file": study.Study,
-    "`search`": study.Search,
-    "`search.scheduler`": study.Asha,
-    "`resources`": study.Resources,
-    "A value of `resources.stages`": study.StageResources,
+    "`search`": search.Search,
+    "`search.scheduler`": search.Asha,
+    "`resources`": resources.Resources,
+    "A value of `resources.stages`": resources.StageResources,
     "`report`": report_section.Report,
     "An entry of `report.printed`": report_section.Printed,
     "An entry of `report.orderings`": report_section.Ordering,
@@ -46,7 +46,7 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "An entry of `report.curves`": report_section.RobustnessCurve,
     "An entry of `report.histograms`": report_section.Histogram,
     "`report.costs`": report_section.Costs,
-    "A range in `sweep`": study.Range,
+    "A range in `sweep`": search.Range,
     "`base`": config.TrialSpec,
     "`base.data`": config.Data,
     "`base.target`": config.Target,

@@ -43,9 +43,11 @@ class Losses(Spec):
     @model_validator(mode="after")
     def _features_need_a_surrogate(self) -> Self:
         if self.features and self.surrogate is None:
-            raise ValueError(
-                f"features={self.features} needs a surrogate to compare with; "
-                "set attack.losses.surrogate, for example to {model: {name: ami-digit}}."
+            raise Refused(
+                "features",
+                self.features,
+                "needs a surrogate to compare with",
+                "set attack.losses.surrogate, for example to {model: {name: ami-digit}}",
             )
         return self
 
@@ -123,9 +125,11 @@ class InverterAttack(AttackSpec):
     @model_validator(mode="after")
     def _learns_from_scores(self) -> Self:
         if self.recipe.augmentation != "none":
-            raise ValueError(
-                f"attack.recipe.augmentation={self.recipe.augmentation} changes images, but an inverter "
-                "learns from scores; set it to none."
+            raise Refused(
+                "recipe.augmentation",
+                self.recipe.augmentation,
+                "changes images, but an inverter learns from scores",
+                "set it to none",
             )
         return self
 

@@ -28,16 +28,18 @@ class Refused(ValueError):
     """An input that cannot be used: one line with the field, its value, the rule and the way out.
 
     `field` is a dotted path (`release.truncation`) or an option (`--store`), `rule` a clause that follows
-    "field=value", such as "must lie in 1..target.classes=530", `way_out` an imperative without its full stop.
+    "field=value", such as "must lie in 1..target.classes=530", `way_out` an imperative without its full stop,
+    empty where the rule says what to write. A spec's validator gives the path from the spec.
     """
 
-    def __init__(self, field: str, value: object, rule: str, way_out: str) -> None:
+    def __init__(self, field: str, value: object, rule: str, way_out: str = "") -> None:
         super().__init__(field, value, rule, way_out)
         self.field, self.value, self.rule, self.way_out = field, value, rule, way_out
 
     def __str__(self) -> str:
         shown = "" if self.value is NO_VALUE else f"={self.value}"
-        return f"{self.field}{shown} {self.rule}; {self.way_out}."
+        way_out = f"; {self.way_out}" if self.way_out else ""
+        return f"{self.field}{shown} {self.rule}{way_out}."
 
     def under(self, section: str) -> Self:
         """Return the same refusal with the field's path below a section."""

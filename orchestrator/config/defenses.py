@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Intensity, Share, Spec, Weight
+from orchestrator.config.base import Intensity, Refused, Share, Spec, Weight
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -60,9 +60,11 @@ class Smoothing(Spec):
     @model_validator(mode="after")
     def _rises_forward(self) -> Self:
         if self.start > self.full:
-            raise ValueError(
-                f"target.defense.smoothing.start={self.start} must not exceed full={self.full}, where alpha "
-                "has its value; lower start or raise full (both 0: constant)."
+            raise Refused(
+                "start",
+                self.start,
+                f"must not exceed full={self.full}, where alpha has its value",
+                "lower start or raise full (both 0: constant)",
             )
         return self
 
@@ -100,8 +102,11 @@ class Defense(Spec):
     @model_validator(mode="after")
     def _every_image_has_a_gradient(self) -> Self:
         if self.dp and self.bido:
-            raise ValueError(
-                f"target.defense.bido.kind={self.bido.kind} compares the images of a batch with each other: "
-                "no image has a gradient of its own, for target.defense.dp to clip; set one of them to null."
+            raise Refused(
+                "bido.kind",
+                self.bido.kind,
+                "compares the images of a batch with each other: no image has a gradient of its own, for "
+                "target.defense.dp to clip",
+                "set one of them to null",
             )
         return self

@@ -10,7 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from orchestrator.config.attacks import ATTACK_SPECS, attack_name
-from orchestrator.config.study import SHORTHANDS, Range, Study, StudyError
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.search import Range
+from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.config.trial import TrialSpec
 
 MERGED = ("base", "resources", "scales")
@@ -38,7 +40,7 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        raise StudyError(explain(error, path.name)) from None
+        raise StudyError(*faults(error, path.name)) from None
 
 
 def _value(override: str, text: str) -> Any:
@@ -50,16 +52,16 @@ def _value(override: str, text: str) -> Any:
         ) from None
 
 
-def explain(error: ValidationError, where: str) -> str:
-    """Return one line for each faulty field: path, value, rule, way out."""
-    faults: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for found in error.errors():
-        attack = next((part for part in found["loc"] if part in ATTACK_SPECS), None)
-        loc = tuple(part for part in found["loc"] if not _is_branch(part))
+def faults(error: ValidationError, where: str) -> list[Refused]:
+    """Return a refusal for each faulty field: path, value, rule, way out."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for fault in error.errors():
+        attack = next((part for part in fault["loc"] if part in ATTACK_SPECS), None)
+        loc = tuple(part for part in fault["loc"] if not _is_branch(part))
         # A field that takes several types has a fault for each.
-        message = f"{faults[loc]['msg']}; or {found['msg']}" if loc in faults else found["msg"]
-        faults[loc] = {**found, "loc": loc, "msg": message, "attack": attack}
-    return "\n".join(_explain_one(fault, where) for fault in faults.values())
+        message = f"{merged[loc]['msg']}; or {fault['msg']}" if loc in merged else fault["msg"]
+        merged[loc] = {**fault, "loc": loc, "msg": message, "attack": attack}
+    return [_refusal(fault, where) for fault in merged.values()]
 
 
 def _is_branch(part: int | str) -> bool:
@@ -77,22 +79,22 @@ def _is_branch(part: int | str) -> bool:
     )
 
 
-def _explain_one(fault: dict[str, Any], where: str) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or where
+def _refusal(fault: dict[str, Any], where: str) -> Refused:
+    """Return one of pydantic's faults as a refusal; one that a validator of ours raised keeps its parts."""
+    path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = _siblings(fault["loc"], Study if where.endswith((".yaml", ".yml")) else TrialSpec, fault)
         whose = f" of attack.name={fault['attack']}" if fault["attack"] else ""
-        return f"{path} is not a field{whose}; known here: {_listing(known)}."
+        return Refused(path, NO_VALUE, f"is not a field{whose}", f"known here: {_listing(known)}")
     if fault["type"] == "union_tag_invalid":
-        return f"{path}.name={fault['ctx']['tag']} is unknown; choose one of {', '.join(ATTACK_SPECS)}."
+        names = ", ".join(ATTACK_SPECS)
+        return Refused(f"{path}.name", fault["ctx"]["tag"], "is unknown", f"choose one of {names}")
     if fault["type"] == "missing":
-        return f"{path} is missing; add it to {where}."
-    if fault["type"] == "value_error":
-        message = str(fault["ctx"]["error"])
-        is_placed = path == where or message.startswith(f"{path}.")  # it says itself where
-        return message if is_placed else f"{path}: {message}"
-    value = str(fault.get("input"))[:60]
-    return f"{path}={value} is refused: {fault['msg']}."
+        return Refused(path, NO_VALUE, "is missing", f"add it to {where}")
+    if fault["type"] == "value_error" and isinstance(fault["ctx"]["error"], Refused):
+        refused: Refused = fault["ctx"]["error"]
+        return refused.under(path) if path else refused
+    return Refused(path or where, str(fault.get("input"))[:60], f"is refused: {fault['msg']}")
 
 
 def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[str]:

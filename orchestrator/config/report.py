@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, PositiveInt, model_validator
 
-from orchestrator.config.base import Scalar, Spec
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec
 
 FILE_NAME = r"^[a-z0-9][a-z0-9-]{0,60}$"
 
@@ -240,9 +240,8 @@ class Report(Spec):
             names = [part.name for part in parts]
             repeated = [name for name in names if names.count(name) > 1]
             if repeated:
-                raise ValueError(
-                    f"report.{section} has name={repeated[0]} twice; each one has files of its own."
-                )
+                way_out = "rename one: each has files of its own"
+                raise Refused(section, NO_VALUE, f"has name={repeated[0]} twice", way_out)
         return self
 
     def named(self) -> Named:

@@ -4,20 +4,21 @@
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
     Discriminator,
     Field,
-    PositiveInt,
     Tag,
     field_validator,
     model_validator,
 )
 
-from orchestrator.config.base import Scalar, Spec, digest
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, digest
 from orchestrator.config.report import Report
+from orchestrator.config.resources import Resources
+from orchestrator.config.search import Range, Search
 
 # `seed` is shorthand: the victim's and the adversary's seeds move together.
 SHORTHANDS = {"seed": ("target.seed", "attack.seed")}
@@ -40,29 +41,11 @@ LABEL = "label"
 
 
 class StudyError(ValueError):
-    """The study cannot be run as written; the message is one line for each fault."""
+    """The study cannot be run as written; the message has one line for each fault."""
 
-
-class Range(Spec):
-    """A continuous or integer axis for random and Optuna searches."""
-
-    low: float
-    """Smallest value."""
-
-    high: float
-    """Largest value."""
-
-    log: bool = False
-    """Draw on a logarithmic scale."""
-
-    integer: bool = False
-    """Draw whole numbers."""
-
-    @model_validator(mode="after")
-    def _is_ordered(self) -> Self:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low={self.low} must be below high={self.high} and, with log, above 0")
-        return self
+    def __init__(self, *faults: str | Refused) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
 
 
 AxisValues = Annotated[
@@ -70,91 +53,6 @@ AxisValues = Annotated[
     Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
 ]
 Axes = dict[str, AxisValues]
-
-
-class Asha(Spec):
-    """Stop inverters early whose held-out loss lags (asynchronous successive halving)."""
-
-    grace_epochs: PositiveInt = 10
-    """Epochs that every inverter trains at least."""
-
-    reduction_factor: int = Field(default=3, ge=2)
-    """One of so many inverters goes on after each rung."""
-
-
-class Search(Spec):
-    """How points are chosen."""
-
-    algorithm: Literal["grid", "random", "optuna"] = "grid"
-    """grid runs every combination, random draws, optuna learns from what it saw."""
-
-    samples: PositiveInt = 20
-    """Points of a random or Optuna search."""
-
-    batch: PositiveInt = 4
-    """Optuna points asked at once; told in index order, so the search repeats whatever finishes first."""
-
-    seed: int = 0
-    """Of random and Optuna draws."""
-
-    objectives: dict[str, Literal["minimize", "maximize"]] = Field({"inversion/mse_test": "minimize"})
-    """Metric -> direction; the first one sorts tables and views."""
-
-    scheduler: Asha | None = None
-    """ASHA compares trials in the order they run: its choices are not reproducible. None stops nothing."""
-
-    @field_validator("objectives")
-    @classmethod
-    def _has_one(cls, value: dict[str, str]) -> dict[str, str]:
-        if not value:
-            raise ValueError("name at least one metric, for example {inversion/mse_test: minimize}")
-        return value
-
-
-class StageResources(Spec):
-    """What one kind of stage needs instead of what the others need."""
-
-    workers: PositiveInt | None = None
-    """Data-parallel workers."""
-
-    threads: PositiveInt | None = None
-    """Intra-operation threads of each worker."""
-
-    gpus_per_worker: float | None = Field(default=None, ge=0.0)
-    """Accelerators of each worker; with 0.25 four stages share one."""
-
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Of training steps."""
-
-
-class Resources(Spec):
-    """Where and how wide; never swept. Workers, threads and precision form the numeric profile."""
-
-    workers: PositiveInt = 1
-    """Data-parallel workers that train one network together."""
-
-    threads: PositiveInt = 1
-    """Intra-operation threads of each worker."""
-
-    gpus_per_worker: float = Field(default=0.0, ge=0.0)
-    """Accelerators of each worker, fractions included; 0 trains on the CPU."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of training steps; scores are always released in float32."""
-
-    groups: PositiveInt | None = None
-    """Worker groups at most; None takes as many as fit the nodes."""
-
-    checkpoint_seconds: float = Field(default=60.0, gt=0.0)
-    """An unfinished training leaves a checkpoint this often, in the middle of a long epoch as well."""
-
-    stages: dict[str, StageResources] = Field({})
-    """What single stages need instead, for example `evaluation: {gpus_per_worker: 0.25}`."""
-
-    def of(self, stage: str | None) -> "Resources":
-        """Return what a stage needs: the settings of all, changed by its own."""
-        own = self.stages.get(stage) if stage else None
-        return self.model_copy(update=own.model_dump(exclude_none=True)) if own else self
 
 
 class Study(Spec):
@@ -190,22 +88,26 @@ class Study(Spec):
     def _axes_fit_the_search(self) -> Self:
         for axis, values in ((a, v) for grid in self.sweep for a, v in grid.items()):
             if isinstance(values, list) and not values:
-                raise ValueError(f"sweep.{axis}=[] has no value; give at least one or drop the axis.")
+                raise Refused(f"sweep.{axis}", "[]", "has no value", "give at least one or drop the axis")
             if isinstance(values, Range) and self.search.algorithm == "grid":
-                raise ValueError(
-                    f"sweep.{axis} is a range, but a grid takes lists; "
-                    "set search.algorithm to random or optuna."
+                raise Refused(
+                    f"sweep.{axis}",
+                    NO_VALUE,
+                    "is a range, but a grid takes lists",
+                    "set search.algorithm to random or optuna",
                 )
         columns: dict[str, str] = {}
         for axis in dict.fromkeys(axis for grid in self.sweep for axis in grid):
             column = short_name(axis)
             if columns.setdefault(column, axis) != axis:
-                raise ValueError(
-                    f"sweep.{axis} and sweep.{columns[column]} share the column {column}; sweep one of them."
-                )
+                rule = f"and sweep.{columns[column]} share the column {column}"
+                raise Refused(f"sweep.{axis}", NO_VALUE, rule, "sweep one of them")
         if self.search.algorithm != "grid" and len(self.sweep) != 1:
-            raise ValueError(
-                f"search.algorithm={self.search.algorithm} takes one sweep mapping, not {len(self.sweep)}."
+            raise Refused(
+                "search.algorithm",
+                self.search.algorithm,
+                f"takes one sweep mapping, not {len(self.sweep)}",
+                "join them or set it to grid",
             )
         return self
 

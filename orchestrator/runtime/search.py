@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from orchestrator.config.study import Range, Study, StudyError
+from orchestrator.config.search import Range
+from orchestrator.config.study import Study, StudyError
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.points import Dropped, Point, make_point
 from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, fixed_points

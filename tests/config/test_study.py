@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.load import read_study
-from orchestrator.config.study import Range, Study, StudyError
+from orchestrator.config.search import Range
+from orchestrator.config.study import Study, StudyError
 from orchestrator.sweep.points import Dropped, Point, expand, flatten, make_point
 from tests import tiny
 
@@ -266,12 +267,12 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": {OFFSET: {"low": 2, "high": 1}}, "search": RANDOM},
             [],
-            f"sweep.0.{OFFSET}: low=2.0 must be below high=1.0 and, with log, above 0",
+            f"sweep.0.{OFFSET}.low=2.0 must be below high=1.0 and, with log, above 0; correct one of them.",
         ),
         (
             {"sweep": {OFFSET: {"low": 0, "high": 1, "log": True}}, "search": RANDOM},
             [],
-            f"sweep.0.{OFFSET}: low=0.0 must be below high=1.0 and, with log, above 0",
+            f"sweep.0.{OFFSET}.low=0.0 must be below high=1.0 and, with log, above 0; correct one of them.",
         ),
         (
             {"sweep": {OFFSET: {"low": 2}}, "search": RANDOM},
@@ -281,12 +282,13 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": [{"seed": [0]}, {"seed": [1]}], "search": RANDOM},
             [],
-            "search.algorithm=random takes one sweep mapping, not 2.",
+            "search.algorithm=random takes one sweep mapping, not 2; join them or set it to grid.",
         ),
         (
             {"search": {"objectives": {}}},
             [],
-            "search.objectives: name at least one metric, for example {inversion/mse_test: minimize}",
+            "search.objectives={} names no metric; name at least one, for example {inversion/mse_test: "
+            "minimize}.",
         ),
         ({}, ["resources.workers=0"], "resources.workers=0 is refused: Input should be greater than 0."),
         ({}, ["target.seed"], "--set target.seed must read path=value, for example target.seed=3."),

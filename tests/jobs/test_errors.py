@@ -168,7 +168,7 @@ Sections = dict[str, Any]
             {"attack.losses": {"features": 0.1}},
             [],
             [
-                "attack.losses: features=0.1 needs a surrogate to compare with; set attack.losses.surrogate, "
+                "attack.losses.features=0.1 needs a surrogate to compare with; set attack.losses.surrogate, "
                 "for example to {model: {name: ami-digit}}."
             ],
         ),

@@ -258,5 +258,5 @@ def test_a_figure_of_nothing_is_left_out_with_a_warning(
 
 
 def test_two_figures_may_not_share_their_files() -> None:
-    with pytest.raises(ValueError, match=r"report\.curves has name=budgets twice"):
+    with pytest.raises(ValueError, match=r"report\n.*curves has name=budgets twice"):
         study_of(curves=[CURVE.model_dump()] * 2)

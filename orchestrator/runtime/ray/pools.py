@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.config.study import Resources
+from orchestrator.config.resources import Resources
 from orchestrator.stages.graph import Profile
 from orchestrator.sweep.profiles import profile_of
 

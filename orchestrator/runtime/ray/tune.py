@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.config.study import Asha
+from orchestrator.config.search import Asha
 from orchestrator.runtime.open_store import open_artifacts
 from orchestrator.runtime.ray.broker import Broker
 from orchestrator.runtime.ray.leases import RayLeases

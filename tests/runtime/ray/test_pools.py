@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.config.study import Resources
+from orchestrator.config.resources import Resources
 from orchestrator.runtime.ray.pools import (
     IDLE_SECONDS,
     STUCK_SECONDS,
