@@ -429,7 +429,7 @@ def test_every_field_of_a_study_is_documented() -> None:
 def test_every_part_of_a_study_has_a_table() -> None:
     models = {
         model
-        for module in (config, report_section, study)
+        for module in (config, report_section, resources, search, study)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, config.Spec)
     } - {config.Spec, config.AttackSpec}
