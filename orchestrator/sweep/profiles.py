@@ -1,6 +1,6 @@
 """Numeric profiles of a study's stages, which enter their keys: from `resources` alone, on any machine."""
 
-from orchestrator.config.study import Resources
+from orchestrator.config.resources import Resources
 from orchestrator.stages.graph import Profile
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.config.study import Range, Study, StudyError
+from orchestrator.config.search import Range
+from orchestrator.config.study import Study, StudyError
 from orchestrator.sweep.points import Dropped, Point, expand, make_point
 from orchestrator.sweep.validation import Preflight
 

@@ -19,7 +19,7 @@ from ray import PlacementGroupID
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from orchestrator.config.study import Resources
+from orchestrator.config.resources import Resources
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Group, Node, Pool, decide, shown, slots
 from orchestrator.runtime.ray.train import train
