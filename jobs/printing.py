@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: the plan, a live line on a terminal, the table at the end."""
+"""Terminal output of a sweep: the plan, a progress line, the tables at the end."""
 
 import csv
 import io
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from orchestrator.config.study import Study
 from orchestrator.models.freezing import counted
+from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
@@ -74,7 +75,7 @@ class SweepProgress:
             self._show()
 
     def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
-        """A trial was adopted or ended; a failure is said at once."""
+        """A trial was adopted or ended; a failure is printed at once."""
         with self._lock:
             self._ended += 1
             self._running = max(0, self._running - 1)
@@ -136,7 +137,7 @@ def _duration(seconds: float) -> str:
 def print_plan(
     console: Console, study: Study, tasks: Sequence[Task], dropped: Sequence[Dropped], store: Artifacts
 ) -> None:
-    """Print points, what was dropped and why, distinct stages and what they will cost."""
+    """Print points, dropped combinations with reasons, distinct stages and a forecast of their CPU seconds."""
     console.print(f"study {study.study}: {len(tasks)} points")
     for task in tasks:
         console.print(f"  {task.point.name}", markup=False)
@@ -166,7 +167,7 @@ def print_plan(
 
 
 def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
-    """Yield, for each distinct frozen-layer budget, how much of which network trains."""
+    """Yield one line for each distinct frozen-layer budget: parameters that train, of all."""
     specs = [task.point.spec for task in tasks]
     shapes = {(one.target.model, one.target.budget, one.target.classes, one.data): None for one in specs}
     for model, budget, classes, data in shapes:
@@ -179,7 +180,7 @@ def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
 
 
 def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
-    """Print how many combinations were dropped for which reason."""
+    """Print the number of dropped combinations for each reason."""
     for reason, count in Counter(one.reason for one in dropped).items():
         console.print(f"dropped {count} combinations: {reason}", markup=False, soft_wrap=True)
 
@@ -193,7 +194,7 @@ def print_end(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Print the tables, the counts and where the report is."""
+    """Print the report's tables, trial and stage counts, and the report's folder."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
     console.print(_rich_table(with_reasons(summary_table(ledger.records, metrics), metrics), metrics))
     if "comparison.csv" in files:
@@ -222,15 +223,16 @@ PLAIN_TABLES = {
     "delta": "what a defense saves (numerator) for what it costs (denominator), in points",
     "costs": "what stages cost, and the ratio to the reference",
 }
-"""Tables of the report that are shown as they are written."""
+"""Table of the report that is printed as it is written -> its title."""
 
 
 def _printed_numbers(content: bytes) -> Table:
+    half = half_column("ours")
     rows = [
         {
             **{name: row[name] for name in ("source", "label", "metric")},
             "printed": _short(row["printed"]),
-            "ours": _short(row["ours"]) + (f" +- {_short(row['ours +-'])}" if row["ours +-"] else ""),
+            "ours": _short(row["ours"]) + (f" +- {_short(row[half])}" if row[half] else ""),
             "difference": _short(row["difference"]),
             **{name: row[name] for name in ("seeds", "note")},
         }
@@ -272,7 +274,7 @@ def _rows(content: bytes) -> Iterable[dict[str, str]]:
 
 
 def _short(cell: str) -> str:
-    """Return a number of a CSV with four significant digits, anything else as it is."""
+    """Return a number of a CSV with four significant digits, other text unchanged."""
     try:
         return f"{float(cell):.4g}" if "." in cell or "e" in cell else cell
     except ValueError:
@@ -280,12 +282,13 @@ def _short(cell: str) -> str:
 
 
 def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    axes = [name for name in summary.columns if not any(name.startswith(metric) for metric in metrics)]
+    halves = [half_column(metric) for metric in metrics]
+    axes = [name for name in summary.columns if name not in (*metrics, *halves)]
     table = Table(*axes, *metrics, title="mean over seeds, +- half a 95 % interval", title_justify="left")
     for row in summary.to_dict("records"):
         cells = [_cell(row[axis]) for axis in axes]
-        for metric in metrics:
-            value, interval = row.get(metric, float("nan")), row.get(f"{metric} +-", float("nan"))
+        for metric, column in zip(metrics, halves, strict=True):
+            value, interval = row.get(metric, float("nan")), row.get(column, float("nan"))
             half = "" if math.isnan(interval) else f" +- {interval:.4f}"
             cells.append(value if isinstance(value, str) else f"{value:.4f}{half}")
         table.add_row(*cells)
@@ -297,7 +300,7 @@ def _cell(value: object) -> str:
 
 
 def _typical_costs(artifacts: Iterable[Artifact]) -> dict[str, float]:
-    """Return the median CPU seconds of the artifacts of each stage."""
+    """Return stage -> median CPU seconds of its artifacts."""
     costs: dict[str, list[float]] = {}
     for artifact in artifacts:
         costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))

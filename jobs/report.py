@@ -1,7 +1,7 @@
 """Write a study's report again: `python -m jobs.report STUDY.yaml`, with the options of `jobs.sweep`.
 
-Reads what the store has, trains nothing and starts no Ray: after `report` in the study has changed, or while
-a sweep goes on. Tables, heat maps and the picture go to `--out`, the store and the sweep's run in MLflow.
+Reads the store, trains nothing and starts no Ray. Use it after `report` in the study has changed, or while a
+sweep runs. Tables, plots, heat maps and the image grid go to `--out`, the store and the sweep's run in MLflow.
 
 Exit code 0: every point is in it. 1: some are not stored or failed. 2: none is stored, nothing was written.
 """

@@ -141,6 +141,12 @@ def test_stages_never_import_each_other() -> None:
             assert room != "stages" or rest.partition(".")[0] not in stages, f"{path} imports {name}"
 
 
+def test_reports_read_the_store_and_no_stage() -> None:
+    """A report is made from records and artifacts; which stages exist is checked in `sweep/validation`."""
+    for path in (ROOT / "orchestrator" / "report").rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("orchestrator.stages")], path
+
+
 LIGHT = [
     "orchestrator.stages.graph",
     "orchestrator.config.study",

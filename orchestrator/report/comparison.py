@@ -1,12 +1,12 @@
-"""What a paper says beside what the sweep found: printed numbers, and the orders of settings.
+"""Comparison with papers: printed numbers beside ours, and tests of the orders that papers report.
 
 `comparison_table` sets our mean over seeds beside each number of `report.printed`. `orderings_table` takes
-each pair of neighbours in `report.orderings`, pairs trials that differ in that axis only, and says whether
-the claimed order shows (see `statistics`). A number or an order that no trial answers keeps its row.
+each pair of neighbours in `report.orderings`, pairs trials that differ in that axis only, and tests the
+claimed order (`statistics`). A number or an order without a matching trial keeps its row.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,32 +17,34 @@ from orchestrator.config.report import Ordering, Printed
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.per_image import PerImage
+from orchestrator.report.settings import (
+    Axes,
+    Setting,
+    finished_trials,
+    fits,
+    in_words,
+    is_same,
+    merged_axes,
+    setting_of,
+    why_none,
+)
 from orchestrator.report.statistics import (
     CONFIDENCE,
     Comparison,
     class_differences,
     compare_classes,
     compare_seeds,
+    half_column,
     holm,
     mean_and_interval,
 )
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
-SEEDS = ("seed", "target.seed", "attack.seed")  # axes that repeat a setting
 ONE_SEED = {
     "classes": "one seed: only classes are resampled",
     "nothing": "one seed: no interval",
 }
-
-Axes = Mapping[str, Scalar]
-Setting = tuple[tuple[str, Scalar], ...]
-
-
-def is_same(one: object, other: object) -> bool:
-    """Return whether a study means the same value: as text, numbers by value, booleans in any case."""
-    return _plain(one) == _plain(other)
 
 
 def comparison_table(study: Study, records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -67,43 +69,6 @@ def orderings_table(study: Study, records: Sequence[TrialRecord], store: Artifac
     return table[[name for name in table.columns if name not in last] + last] if rows else table
 
 
-def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the finished trials in the study's order."""
-    return sorted((r for r in records if r.status == "finished"), key=lambda one: one.index)
-
-
-def fits(axes: Axes, where: Mapping[str, Scalar]) -> bool:
-    """Return whether a trial has these values."""
-    return all(axis in axes and is_same(axes[axis], value) for axis, value in where.items())
-
-
-def setting_of(axes: Axes) -> Setting:
-    """Return the axes that are no seeds."""
-    return tuple((axis, value) for axis, value in axes.items() if axis not in SEEDS)
-
-
-def merged_axes(one: Axes, other: Axes, without: Collection[str]) -> dict[str, Scalar] | None:
-    """Return the common values of two trials; None where an axis that both have differs."""
-    merged: dict[str, Scalar] = {}
-    for axis in (axis for axis in one if axis not in without):
-        mine, theirs = one[axis], other.get(axis, ABSENT)
-        if mine != theirs and ABSENT not in (mine, theirs):
-            return None
-        merged[axis] = theirs if mine == ABSENT else mine
-    return merged
-
-
-def why_none(where: Mapping[str, Scalar], finished: Sequence[TrialRecord]) -> str:
-    """Return why no finished trial fits, naming one value that none has if there is such; else nothing."""
-    if any(fits(record.axes, where) for record in finished):
-        return ""
-    for axis, value in where.items():
-        if not any(fits(record.axes, {axis: value}) for record in finished):
-            return f"no finished trial has {axis}={value}"
-    wanted = ", ".join(f"{axis}={value}" for axis, value in where.items())
-    return f"no finished trial has {wanted}" if wanted else "no trial finished"
-
-
 def _printed_row(printed: Printed, finished: Sequence[TrialRecord]) -> dict[str, object]:
     fitting = [record for record in finished if fits(record.axes, printed.where)]
     values = [record.metrics[printed.metric] for record in fitting if printed.metric in record.metrics]
@@ -120,7 +85,7 @@ def _printed_row(printed: Printed, finished: Sequence[TrialRecord]) -> dict[str,
         "metric": printed.metric,
         "printed": printed.value,
         "ours": mean,
-        "ours +-": half,
+        half_column("ours"): half,
         "difference": mean - printed.value,
         "seeds": len(values),
         "note": "; ".join(remark for remark in remarks if remark),
@@ -128,12 +93,12 @@ def _printed_row(printed: Printed, finished: Sequence[TrialRecord]) -> dict[str,
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _Neighbours:
     """Two finished trials that differ in one axis (and in axes that only one of them has)."""
 
     lower: TrialRecord
     upper: TrialRecord
-    merged: Axes  # the values of both, without the compared axis
+    merged: Axes  # values that both share, without the compared axis
 
 
 def _pair_rows(
@@ -142,8 +107,8 @@ def _pair_rows(
     finished: Sequence[TrialRecord],
     images: PerImage,
 ) -> list[dict[str, object]]:
-    """Return a row for each setting of the other axes, or the one that says why there is none."""
-    settings: dict[Setting, list[_Pair]] = {}
+    """Return a row for each setting of the other axes, or one row with the reason why there is none."""
+    settings: dict[Setting, list[_Neighbours]] = {}
     for pair in _pairs(ordering, values, finished):
         settings.setdefault(setting_of(pair.merged), []).append(pair)
     head = {
@@ -155,19 +120,19 @@ def _pair_rows(
         "upper": str(values[1]),
     }
     if not settings:
-        return [head | _unanswered(_why_no_pair(ordering, values, finished))]
+        return [head | _without_answer(_why_no_pair(ordering, values, finished))]
     free = {axis for setting in settings for axis, _ in setting}
-    told = [a for a in sorted(free) if len({dict(s).get(a) for s in settings}) > 1 or a in ordering.where]
+    shown = [a for a in sorted(free) if len({dict(s).get(a) for s in settings}) > 1 or a in ordering.where]
     rows = []
     for setting, pairs in settings.items():
-        words = ", ".join(f"{axis}={value}" for axis, value in setting if axis in told)
+        words = in_words({axis: value for axis, value in setting if axis in shown})
         rows.append(head | {"setting": words} | _answer(_compare(ordering.metric, pairs, images)))
     return rows
 
 
 def _pairs(
     ordering: Ordering, values: tuple[Scalar, Scalar], finished: Sequence[TrialRecord]
-) -> Iterator[_Pair]:
+) -> Iterator[_Neighbours]:
     """Yield the pairs of trials that the ordering compares."""
     lower, upper = (
         [r for r in finished if is_same(r.axes.get(ordering.axis), value) and ordering.metric in r.metrics]
@@ -176,10 +141,10 @@ def _pairs(
     for one, other in itertools.product(lower, upper):
         merged = merged_axes(one.axes, other.axes, {ordering.axis})
         if merged is not None and fits(merged, ordering.where):
-            yield _Pair(one, other, merged)
+            yield _Neighbours(one, other, merged)
 
 
-def _compare(metric: str, pairs: Sequence[_Pair], images: PerImage) -> Comparison:
+def _compare(metric: str, pairs: Sequence[_Neighbours], images: PerImage) -> Comparison:
     """Compare by class where every trial kept its values by image, else by seed."""
     measured = MetricName.parse(metric).metric
     sign = -1.0 if measured.leaks == "down" else 1.0
@@ -194,21 +159,21 @@ def _compare(metric: str, pairs: Sequence[_Pair], images: PerImage) -> Compariso
     return compare_seeds([p.upper.metrics[metric] - p.lower.metrics[metric] for p in pairs], sign=sign)
 
 
-def _answer(found: Comparison) -> dict[str, object]:
+def _answer(comparison: Comparison) -> dict[str, object]:
     return {
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "seeds_agreeing": found.num_agreeing,
-        "seeds": found.num_seeds,
-        "p": found.p,
-        "verdict": found.verdict,
-        "resampled": found.resampled,
-        "note": ONE_SEED.get(found.resampled, ""),
+        "difference": comparison.difference,
+        "low": comparison.low,
+        "high": comparison.high,
+        "seeds_agreeing": comparison.num_agreeing,
+        "seeds": comparison.num_seeds,
+        "p": comparison.p,
+        "verdict": comparison.verdict,
+        "resampled": comparison.resampled,
+        "note": ONE_SEED.get(comparison.resampled, ""),
     }
 
 
-def _unanswered(reason: str) -> dict[str, object]:
+def _without_answer(reason: str) -> dict[str, object]:
     nan = float("nan")
     row: dict[str, object] = {"setting": "", "difference": nan, "low": nan, "high": nan}
     row |= {"seeds_agreeing": 0, "seeds": 0, "p": nan}
@@ -217,19 +182,10 @@ def _unanswered(reason: str) -> dict[str, object]:
 
 def _why_no_pair(ordering: Ordering, values: tuple[Scalar, Scalar], finished: Sequence[TrialRecord]) -> str:
     for value in values:
-        wanted = {ordering.axis: value}
-        if not any(fits(record.axes, wanted) for record in finished):
-            return why_none(wanted, finished)
+        if reason := why_none({ordering.axis: value}, finished):
+            return reason
     if (reason := why_none(ordering.where, finished)) and ordering.where:
         return reason
     if not any(ordering.metric in record.metrics for record in finished):
         return f"{ordering.metric} was not measured"
     return "no two finished trials differ in this axis only"
-
-
-def _plain(value: object) -> str | float:
-    text = str(value).lower() if str(value).lower() in ("true", "false") else str(value)
-    try:
-        return float(text)
-    except ValueError:
-        return text

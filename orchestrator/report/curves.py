@@ -1,8 +1,8 @@
-"""Pictures and costs over the settings of a study: robustness curves, histograms, seconds of a stage.
+"""Robustness curves, histograms and costs over the settings of a study; each plot has its table.
 
-A curve (TL-DMI, Figure 1) has leakage over utility with a point for each checkpoint of a victim; a histogram
-(Figures 6 and 7) shows how sure the victim is of successful and failed reconstructions; `costs_table` (Table
-13) divides one stage's seconds by those of a reference. What is drawn is also a table.
+A curve (TL-DMI, Figure 1) has leakage over utility with a point for each checkpoint of a target; a histogram
+(Figures 6 and 7) shows the target's confidence in successful and failed reconstructions; `costs_table` (Table
+13) divides one stage's seconds by those of a reference.
 """
 
 import math
@@ -18,9 +18,20 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
-from orchestrator.report.comparison import SEEDS, Setting, finished_trials, fits, merged_axes, setting_of
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.statistics import mean_and_interval
+from orchestrator.report.settings import (
+    SEEDS,
+    Setting,
+    finished_trials,
+    fits,
+    in_words,
+    merged_axes,
+    narrowed,
+    present_values,
+    setting_of,
+    varying_axes,
+)
+from orchestrator.report.statistics import half_column, mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.points import ABSENT
@@ -34,24 +45,27 @@ SUCCESSFUL, FAILED = "#d55e00", "#0072b2"
 PERCENT = 100
 
 
-def robustness_curve(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Return one row for each point of each line: means over seeds with half a 95 % t-interval."""
+def curve_table(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Return one row for each point of each line: means over seeds with half a 95 % t-interval; may be
+    empty."""
     measured = [r for r in finished_trials(records) if curve.x in r.metrics and curve.y in r.metrics]
     fitting = [r for r in measured if curve.line in r.axes and fits(r.axes, curve.where)]
-    told = [axis for axis in _varying(fitting) if axis not in (curve.line, curve.points)]
+    others = [axis for axis in varying_axes(fitting) if axis not in (curve.line, curve.points)]
     if curve.points:
-        fitting = _narrowed(fitting, {curve.line, curve.points, *curve.where})
-        told = [curve.points, *told]
+        fitting = narrowed(fitting, {curve.line, curve.points, *curve.where, *SEEDS})
+        others = [curve.points, *others]
     lines: dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]] = {}
     for record in fitting:
-        place = tuple(record.axes.get(axis, ABSENT) for axis in told)
+        place = tuple(record.axes.get(axis, ABSENT) for axis in others)
         lines.setdefault(record.axes[curve.line], {}).setdefault(place, []).append(record)
     rows = []
     for line, points in lines.items():
         for place, members in points.items():
-            row: dict[str, object] = {curve.line: line, **dict(zip(told, place, strict=True))}
+            row: dict[str, object] = {curve.line: line, **dict(zip(others, place, strict=True))}
             for metric in (curve.x, curve.y):
-                row[metric], row[f"{metric} +-"] = mean_and_interval([one.metrics[metric] for one in members])
+                row[metric], row[half_column(metric)] = mean_and_interval(
+                    [one.metrics[metric] for one in members]
+                )
             rows.append(row | {"seeds": len(members)})
     return pd.DataFrame(rows)
 
@@ -65,9 +79,9 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
         if curve.points is None:
             points = points.sort_values(curve.x, kind="stable")
         x, x_half, y, y_half = (
-            scales[metric] * points[f"{metric}{end}"].to_numpy(dtype=float)
+            scales[metric] * points[column].to_numpy(dtype=float)
             for metric in (curve.x, curve.y)
-            for end in ("", " +-")
+            for column in (metric, half_column(metric))
         )
         plot.errorbar(
             x,
@@ -84,54 +98,55 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
         )
     plot.set_xlabel(_axis_label(curve.x))
     plot.set_ylabel(_axis_label(curve.y))
-    fixed = _words({**curve.where, **_fixed(table, curve.x)})
+    fixed = in_words({**curve.where, **_fixed(table, curve.x)})
     plot.set_title("\n".join(filter(None, (fixed, _seeds(table["seeds"])))), fontsize=8)
     plot.grid(alpha=0.3, linewidth=0.6)
     plot.legend(fontsize=8, title=curve.line, title_fontsize=8)
     return figure_png(figure)
 
 
-def histogram(asked: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
-    """Return one row for each bin of each panel: its ends and how many attacks succeeded and failed."""
+def histogram_table(spec: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+    """Return one row for each bin of each panel: its ends, numbers of successful and failed attacks; may be
+    empty."""
     images = PerImage(store)
-    fitting = [r for r in finished_trials(records) if asked.panels in r.axes and fits(r.axes, asked.where)]
-    shown = _narrowed(fitting, {asked.panels, *asked.where})
-    told = [axis for axis in _varying(fitting) if axis != asked.panels]
-    fixed = {axis: (_present(axis, shown) or [ABSENT])[0] for axis in told}
+    fitting = [r for r in finished_trials(records) if spec.panels in r.axes and fits(r.axes, spec.where)]
+    shown = narrowed(fitting, {spec.panels, *spec.where, *SEEDS})
+    others = [axis for axis in varying_axes(fitting) if axis != spec.panels]
+    fixed = {axis: (present_values(axis, shown) or [ABSENT])[0] for axis in others}
     panels: dict[Scalar, list[tuple[np.ndarray, np.ndarray]]] = {}
     for record in shown:
-        rows, judged = images.of(record, asked.value), images.of(record, asked.success)
+        rows, judged = images.of(record, spec.value), images.of(record, spec.success)
         if rows is not None and judged is not None and len(rows):
-            values = rows[_metric(asked.value).name].astype(np.float64)
-            is_success = judged[_metric(asked.success).name] > 0.5
-            panels.setdefault(record.axes[asked.panels], []).append((values, is_success))
-    edges = _edges(asked.value, [values for parts in panels.values() for values, _ in parts])
+            values = rows[_metric(spec.value).name].astype(np.float64)
+            is_success = judged[_metric(spec.success).name] > 0.5
+            panels.setdefault(record.axes[spec.panels], []).append((values, is_success))
+    edges = _edges(spec.value, [values for parts in panels.values() for values, _ in parts])
     bins = []
     for panel, parts in panels.items():
         values, is_success = (np.concatenate(part) for part in zip(*parts, strict=True))
         counts = [np.histogram(values[chosen], edges)[0] for chosen in (is_success, ~is_success)]
         for low, high, successful, failed in zip(edges[:-1], edges[1:], *counts, strict=True):
-            ends = {asked.panels: panel, **fixed, "low": low, "high": high}
+            ends = {spec.panels: panel, **fixed, "low": low, "high": high}
             bins.append(ends | {"successful": int(successful), "failed": int(failed)})
     return pd.DataFrame(bins)
 
 
-def draw_histogram(asked: Histogram, table: pd.DataFrame) -> bytes:
+def draw_histogram(spec: Histogram, table: pd.DataFrame) -> bytes:
     """Draw the histogram's table as PNG: a panel for each value, shares of successful and of failed ones."""
-    panels = list(table.groupby(asked.panels, sort=False))
+    panels = list(table.groupby(spec.panels, sort=False))
     figure = Figure(figsize=(3.4 * len(panels) + 0.8, 3.8), dpi=DPI, layout="constrained")
     plots = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for plot, (value, counts) in zip(plots, panels, strict=True):
         _draw_panel(plot, counts)
         num, won = counts[["successful", "failed"]].to_numpy().sum(), counts["successful"].sum()
-        title = f"{asked.panels}={value}\n{won} of {num} succeed ({PERCENT * won / num:.1f} %)"
+        title = f"{spec.panels}={value}\n{won} of {num} succeed ({PERCENT * won / num:.1f} %)"
         plot.set_title(title, fontsize=9)
-        plot.set_xlabel(asked.value)
+        plot.set_xlabel(spec.value)
     plots[0].set_ylabel("% of the group's images")
     plots[0].set_ylim(0, PERCENT * 1.05)
-    fixed = {**asked.where, **_fixed(table, "low")}
-    words = _words({axis: value for axis, value in fixed.items() if axis != asked.panels})
-    figure.suptitle("; ".join(filter(None, (f"success: {asked.success}", words))), fontsize=8)
+    fixed = {**spec.where, **_fixed(table, "low")}
+    words = in_words({axis: value for axis, value in fixed.items() if axis != spec.panels})
+    figure.suptitle("; ".join(filter(None, (f"success: {spec.success}", words))), fontsize=8)
     return figure_png(figure)
 
 
@@ -142,9 +157,9 @@ def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) 
     axes = _deciding(having, costs)
     spent: dict[Setting, dict[str, Mapping[str, float]]] = {}
     keys = list(dict.fromkeys(record.stage_keys[costs.stage] for record in having))
-    found = dict(zip(keys, parallel_map(store.find, keys), strict=True))
+    artifacts = dict(zip(keys, parallel_map(store.find, keys), strict=True))
     for record in having:
-        if artifact := found[record.stage_keys[costs.stage]]:
+        if artifact := artifacts[record.stage_keys[costs.stage]]:
             setting = setting_of({axis: record.axes.get(axis, ABSENT) for axis in axes})
             spent.setdefault(setting, {})[artifact.key] = artifact.cost
     settings = [_Spent(dict(setting), list(runs.values())) for setting, runs in spent.items()]
@@ -153,7 +168,7 @@ def costs_table(costs: Costs, records: Sequence[TrialRecord], store: Artifacts) 
 
 @dataclass(frozen=True)
 class _Spent:
-    """What the runs of one setting's stage cost."""
+    """Costs of the stage's runs in one setting."""
 
     axes: Mapping[str, Scalar]
     runs: Sequence[Mapping[str, float]]
@@ -174,7 +189,7 @@ class _Spent:
 
 
 def _deciding(records: Sequence[TrialRecord], costs: Costs) -> list[str]:
-    """Return the axes that tell this stage's keys apart; what only other stages read is left out."""
+    """Return the axes that distinguish this stage's keys, without those that only other stages read."""
     axes = list(dict.fromkeys(axis for record in records for axis in record.axes))
     for axis in [axis for axis in axes if axis not in costs.reference]:
         rest = [other for other in axes if other != axis]
@@ -182,42 +197,20 @@ def _deciding(records: Sequence[TrialRecord], costs: Costs) -> list[str]:
         for record in records:
             place = tuple(record.axes.get(other, ABSENT) for other in rest)
             keys.setdefault(place, set()).add(record.stage_keys[costs.stage])
-        if all(len(found) == 1 for found in keys.values()):
+        if all(len(distinct) == 1 for distinct in keys.values()):
             axes = rest
     return axes
 
 
 def _reference(one: _Spent, settings: Sequence[_Spent], costs: Costs) -> _Spent | None:
     """Return the only reference that differs in the reference's axes alone."""
-    found = [
+    references = [
         other
         for other in settings
         if fits(other.axes, costs.reference)
         and merged_axes(one.axes, other.axes, costs.reference) is not None
     ]
-    return found[0] if len(found) == 1 else None
-
-
-def _narrowed(records: Sequence[TrialRecord], named: set[str]) -> list[TrialRecord]:
-    """Keep the first value of every axis that is no seed and not named; absent ones exclude nothing."""
-    kept = list(records)
-    for axis in _varying(records):
-        if axis not in named:
-            first = _present(axis, kept)[:1]
-            kept = [record for record in kept if record.axes.get(axis, ABSENT) in (ABSENT, *first)]
-    return kept
-
-
-def _present(axis: str, records: Sequence[TrialRecord]) -> list[Scalar]:
-    """Return the axis's values in those trials that have it."""
-    values = (record.axes.get(axis, ABSENT) for record in records)
-    return [value for value in values if value != ABSENT]
-
-
-def _varying(records: Sequence[TrialRecord]) -> list[str]:
-    """Return the axes, seeds apart, that have several values."""
-    axes = dict.fromkeys(axis for record in records for axis in record.axes if axis not in SEEDS)
-    return [axis for axis in axes if len({record.axes.get(axis, ABSENT) for record in records}) > 1]
+    return references[0] if len(references) == 1 else None
 
 
 def _draw_panel(plot: Plot, counts: pd.DataFrame) -> None:
@@ -260,7 +253,3 @@ def _seeds(counts: pd.Series) -> str:
     if most == 1:
         return "one seed, no error bars"
     return f"means over {most if least == most else f'{least}-{most}'} seeds, bars: 95 % t-interval"
-
-
-def _words(where: Mapping[str, Scalar]) -> str:
-    return ", ".join(f"{axis}={value}" for axis, value in where.items())

@@ -1,10 +1,10 @@
-"""Delta: how much attack accuracy a defense takes away for each point of natural accuracy that it costs.
+"""Delta: drop of attack accuracy by a defense over its drop of natural accuracy, as TL-DMI reports it.
 
 Delta = (AttAcc_none - AttAcc_def) / (Acc_none - Acc_def), each from the means of classes. Its interval is a
 two-level bootstrap: seeds, and classes within each; numerator and denominator share every draw, because a
 ratio of separate ones would be too wide and Fieller's interval fails for small denominators. The ratio has
 no value where the defended model is not less accurate, and no bounds where that cannot be told from noise.
-On made-up data the interval covers the truth in 93-97 % of the cases with eight seeds, in 89 % with three.
+On synthetic data the interval covers the truth in 93-97 % of the cases with eight seeds, in 89 % with three.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,16 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
-from orchestrator.report.comparison import Setting, finished_trials, fits, merged_axes, setting_of, why_none
 from orchestrator.report.per_image import PerImage
+from orchestrator.report.settings import (
+    Setting,
+    finished_trials,
+    fits,
+    in_words,
+    merged_axes,
+    setting_of,
+    why_none,
+)
 from orchestrator.report.statistics import CONFIDENCE, REPLICATES, resampled_means
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
@@ -39,7 +47,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Drop:
-    """How much a share falls with the defense: undefended minus defended, with its 95 % interval."""
+    """Undefended minus defended share, with its 95 % interval."""
 
     mean: float
     low: float = NAN  # NaN where there is nothing to resample
@@ -48,7 +56,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Delta with its parts; a number that means nothing is NaN."""
+    """Delta with its parts; undefined numbers are NaN."""
 
     leakage: Drop  # the numerator
     utility: Drop  # the denominator
@@ -76,74 +84,72 @@ def delta_of(seeds: Sequence[np.ndarray], *, replicates: int = REPLICATES) -> Ra
     return Ratio(leakage, utility, _ratio(leakage.mean, utility.mean), low, high, verdict)
 
 
-def recomputed_delta(acc_none: float, acc_def: float, att_none: float, att_def: float) -> float:
-    """Return Delta from the four printed numbers; NaN where the defended model is not less accurate."""
-    return _ratio(att_none - att_def, acc_none - acc_def)
-
-
 def delta_table(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
-    """Return one row for each defended setting: both drops in points, Delta, intervals, what to know."""
-    asked = study.report.delta
-    assert asked is not None
+    """Return one row for each defended setting: both drops in points, Delta, intervals, a verdict and a note.
+
+    The study has `report.delta`.
+    """
+    delta = study.report.delta
+    assert delta is not None
     finished, images = finished_trials(records), PerImage(store)
-    found: dict[Setting, list[_Pair]] = {}
-    for pair in _pairs(asked, finished):
-        found.setdefault(setting_of(pair.axes), []).append(pair)
-    settings = [dict(setting) for setting in found]
+    by_setting: dict[Setting, list[_Defended]] = {}
+    for pair in _pairs(delta, finished):
+        by_setting.setdefault(setting_of(pair.axes), []).append(pair)
+    settings = [dict(setting) for setting in by_setting]
     axes = dict.fromkeys(axis for setting in settings for axis in setting)
-    told = [a for a in axes if a in asked.reference or len({s.get(a) for s in settings}) > 1]
+    shown = [a for a in axes if a in delta.reference or len({s.get(a) for s in settings}) > 1]
     rows = []
-    for setting, pairs in zip(settings, found.values(), strict=True):
-        row: dict[str, object] = {axis: setting.get(axis, "") for axis in told}
-        rows.append(row | _answer(asked, [pair for pair in pairs if pair.reference], images))
+    for setting, pairs in zip(settings, by_setting.values(), strict=True):
+        row: dict[str, object] = {axis: setting.get(axis, "") for axis in shown}
+        rows.append(row | _answer(delta, [pair for pair in pairs if pair.reference], images))
     if not rows:
         reason = why_none({}, finished) or "every finished trial is undefended"
-        rows = [dict.fromkeys(asked.reference, "") | _unanswered(reason)]
+        rows = [dict.fromkeys(delta.reference, "") | _without_answer(reason)]
     return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A defended trial and the undefended one beside it; None where no such trial finished."""
+class _Defended:
+    """A defended trial and its undefended reference; None where no such trial finished."""
 
     reference: TrialRecord | None
-    defended: TrialRecord
+    trial: TrialRecord
     axes: Mapping[str, Scalar]  # of both, and the defended one's own values of the reference's axes
 
 
-def _pairs(asked: Delta, finished: Sequence[TrialRecord]) -> Iterator[_Pair]:
+def _pairs(delta: Delta, finished: Sequence[TrialRecord]) -> Iterator[_Defended]:
     """Yield every defended trial with each undefended one that differs in the reference's axes only."""
-    undefended = [record for record in finished if fits(record.axes, asked.reference)]
-    for record in (record for record in finished if not fits(record.axes, asked.reference)):
-        beside = [(one, merged_axes(record.axes, one.axes, asked.reference)) for one in undefended]
+    undefended = [record for record in finished if fits(record.axes, delta.reference)]
+    for record in (record for record in finished if not fits(record.axes, delta.reference)):
+        beside = [(one, merged_axes(record.axes, one.axes, delta.reference)) for one in undefended]
         paired = [
-            _Pair(one, record, {**record.axes, **merged}) for one, merged in beside if merged is not None
+            _Defended(one, record, {**record.axes, **merged}) for one, merged in beside if merged is not None
         ]
-        yield from paired or [_Pair(None, record, record.axes)]
+        yield from paired or [_Defended(None, record, record.axes)]
 
 
-def _answer(asked: Delta, pairs: Sequence[_Pair], images: PerImage) -> dict[str, object]:
+def _answer(delta: Delta, pairs: Sequence[_Defended], images: PerImage) -> dict[str, object]:
     if not pairs:
-        words = ", ".join(f"{axis}={value}" for axis, value in asked.reference.items())
-        return _unanswered(f"no finished trial has {words} and the same other axes and seeds")
-    trials = [record for pair in pairs for record in (pair.reference, pair.defended) if record]
-    for metric in (asked.leakage, asked.utility):
+        words = in_words(delta.reference)
+        return _without_answer(f"no finished trial has {words} and the same other axes and seeds")
+    trials = [record for pair in pairs for record in (pair.reference, pair.trial) if record]
+    for metric in (delta.leakage, delta.utility):
         if not all(metric in record.metrics for record in trials):
-            return _unanswered(f"{metric} was not measured in every trial")
-    by_class = [_drops_by_class(asked, pair, images) for pair in pairs]
+            return _without_answer(f"{metric} was not measured in every trial")
+    by_class = [_drops_by_class(delta, pair, images) for pair in pairs]
     kept = [drops for drops in by_class if drops is not None and len(drops)]
     if len(kept) < len(pairs):
-        kept = [_drops_of_means(asked, pair) for pair in pairs]
+        kept = [_drops_of_means(delta, pair) for pair in pairs]
     return _row(delta_of(kept), kept)
 
 
-def _drops_by_class(asked: Delta, pair: _Pair, images: PerImage) -> np.ndarray | None:
+def _drops_by_class(delta: Delta, pair: _Defended, images: PerImage) -> np.ndarray | None:
     """Return both drops for the classes that all four have, (classes, 2); None where a trial kept nothing."""
     assert pair.reference is not None
     means = []
-    for metric in (asked.leakage, asked.utility):
+    for metric in (delta.leakage, delta.utility):
         field = MetricName.parse(metric).metric.name
-        for record in (pair.reference, pair.defended):
+        for record in (pair.reference, pair.trial):
             rows = images.of(record, metric)
             if rows is None:
                 return None
@@ -153,35 +159,35 @@ def _drops_by_class(asked: Delta, pair: _Pair, images: PerImage) -> np.ndarray |
     return np.stack([leakage_none - leakage_def, utility_none - utility_def], axis=1)
 
 
-def _drops_of_means(asked: Delta, pair: _Pair) -> np.ndarray:
+def _drops_of_means(delta: Delta, pair: _Defended) -> np.ndarray:
     """Return both drops of the trials' own means as those of a single class, (1, 2)."""
     assert pair.reference is not None
-    before, after = pair.reference.metrics, pair.defended.metrics
-    return np.array([[before[metric] - after[metric] for metric in (asked.leakage, asked.utility)]])
+    before, after = pair.reference.metrics, pair.trial.metrics
+    return np.array([[before[metric] - after[metric] for metric in (delta.leakage, delta.utility)]])
 
 
-def _row(found: Ratio, seeds: Sequence[np.ndarray]) -> dict[str, object]:
+def _row(ratio: Ratio, seeds: Sequence[np.ndarray]) -> dict[str, object]:
     row: dict[str, object] = {}
-    for name, drop in (("numerator", found.leakage), ("denominator", found.utility)):
+    for name, drop in (("numerator", ratio.leakage), ("denominator", ratio.utility)):
         row |= {name: POINTS * drop.mean, f"{name}_low": POINTS * drop.low}
         row[f"{name}_high"] = POINTS * drop.high
-    row |= {"delta": found.delta, "low": found.low, "high": found.high, "seeds": len(seeds)}
+    row |= {"delta": ratio.delta, "low": ratio.low, "high": ratio.high, "seeds": len(seeds)}
     is_by_class = len(seeds[0]) > 1
     levels = [name for name, drawn in (("classes", is_by_class), ("seeds", len(seeds) > 1)) if drawn]
-    note = NOTES[found.verdict]
+    note = NOTES[ratio.verdict]
     if levels == ["classes"]:
         note = "; ".join(filter(None, (note, "one seed: only classes are resampled")))
-    return row | {"verdict": found.verdict, "resampled": " and ".join(levels) or "nothing", "note": note}
+    return row | {"verdict": ratio.verdict, "resampled": " and ".join(levels) or "nothing", "note": note}
 
 
-def _unanswered(reason: str) -> dict[str, object]:
+def _without_answer(reason: str) -> dict[str, object]:
     names = [f"{part}{end}" for part in ("numerator", "denominator") for end in ("", "_low", "_high")]
     row: dict[str, object] = dict.fromkeys([*names, "delta", "low", "high"], NAN)
     return row | {"seeds": 0, "verdict": "no trials", "resampled": "nothing", "note": reason}
 
 
 def _verdict(utility: Drop) -> Verdict:
-    """Say whether the ratio means anything, from the mean and the interval of its denominator."""
+    """Return whether the ratio is defined, by the mean and the interval of its denominator."""
     if utility.mean <= 0:
         return "undefined"
     if np.isnan(utility.low):
@@ -202,7 +208,7 @@ def _ratios(drawn: np.ndarray) -> np.ndarray:
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the percentile interval; its ends are replicates, for some of them may be infinite."""
+    """Return the percentile interval; its ends are replicates, since some may be infinite."""
     tail = (1 - CONFIDENCE) / 2
     low = np.quantile(values, tail, method="lower")
     return float(low), float(np.quantile(values, 1 - tail, method="higher"))

@@ -1,4 +1,4 @@
-"""The heat maps of a sweep: one for each pair of swept axes, over settings that all of its cells share."""
+"""Heat maps: a metric's mean for each pair of swept axes, over settings that all cells share."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ SEED = "seed"
 def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
     """Return one PNG for each pair of swept axes: the metric's mean over settings that all cells share.
 
-    Cells of a sweep of several grids may hold different settings of the other axes; a mean over whatever is
-    there would compare unlike things. A pair whose cells share nothing has no map.
+    Cells of a sweep of several grids may hold different settings of the other axes; their means would compare
+    unlike things. A pair whose cells share nothing has no map. Raise `Refused` for an unknown metric.
     """
     rows = [
         {**r.axes, "value": r.metrics[metric]}

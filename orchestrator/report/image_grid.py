@@ -1,8 +1,8 @@
-"""The study's picture in the papers' arrangement (AMI, Figures 4-12): victims above what was rebuilt of them.
+"""Image grid in the papers' arrangement (AMI, Figures 4-12): private images above their reconstructions.
 
 Blocks (`report.parts`) stand from left to right, a row for each combination of the `rows` axes; the
-combinations of the `beside` axes take adjacent columns under each victim. `cells` says which trial fills
-which place, a `Line` is a row of tiles, `_Sheet` puts them on pixels. A place without a finished trial is
+combinations of the `beside` axes take adjacent columns under each original. `cells` chooses the trial of each
+place, a `Line` is a row of tiles, `_Sheet` lays them out in pixels. A place without a finished trial is
 blank.
 """
 
@@ -21,7 +21,7 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.plots import figure_png
-from orchestrator.report.comparison import is_same
+from orchestrator.report.settings import fits, is_same, narrowed
 from orchestrator.store.artifacts import Artifacts, Corrupt
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
@@ -29,16 +29,16 @@ from orchestrator.sweep.records import TrialRecord
 logger = logging.getLogger(__name__)
 
 TITLES = {"train": "training images", "test": "test images", "class": "classes"}
-# Axes whose values speak for themselves, as mappings do; others are written `name=value`.
-SELF_EXPLAINING = ("auxiliary", "budget", "attack", "attack.name")
+# Axes that are labelled by their values alone, as mappings are; others are written `name=value`.
+WITHOUT_NAME = ("auxiliary", "budget", "attack", "attack.name")
 
 DPI = 120
-TILE = 64  # an image is at least so large; this and all below in pixels
+TILE = 64  # side of an image, at least; this and all below in pixels
 MARGIN = 10
 CELL_GAP, BLOCK_GAP = 2, 34  # between columns of one image, between blocks
-LINE_GAP, VICTIM_GAP = 4, 12  # below a row, above later victims
+LINE_GAP, ORIGINALS_GAP = 4, 12  # below a row, above later originals
 SMALLEST, LARGEST = 15, 30  # height of letters: large pictures are looked at from afar
-PIXELS_PER_LETTER = 80  # of the picture's width, between these two
+PIXELS_PER_LETTER = 80  # of the grid's width, within these two: chosen by eye on the AMI studies' grids
 
 Combination = tuple[Scalar, ...]
 Cells = dict[Combination, dict[Combination, TrialRecord]]  # rows -> beside -> trial
@@ -46,18 +46,18 @@ Images = np.ndarray  # (n, C, S, S) uint8
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a trial kept: part -> (victims, reconstructions)."""
+class TrialImages:
+    """The images that a trial kept: part -> (originals, reconstructions)."""
 
     parts: Mapping[str, tuple[Images, Images]]
 
 
 @dataclass
 class Line:
-    """One row of tiles: block -> image -> its columns; None where nothing is."""
+    """One row of tiles: block -> image -> its columns; None for a blank."""
 
     label: str
-    is_victims: bool = False
+    is_originals: bool = False
     blocks: list[list[list[np.ndarray | None]]] = field(default_factory=list)
 
     def tiles(self) -> Iterator[tuple[int, int, int, np.ndarray]]:
@@ -69,65 +69,50 @@ class Line:
                         yield block, place, column, tile
 
 
-def picture(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes | None:
-    """Return the figure as PNG.
+def draw_grid(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes | None:
+    """Return the image grid as PNG; None, with a warning, where no finished trial has such images.
 
-    None, with a warning, where no finished trial is as `report.where` asks: the tables stand alone.
+    Raise `ValueError` if a trial's evaluation is no longer in the store.
     """
     report = study.report
-    found = cells(report, records)
-    if not any(found.values()):
-        logger.warning("event=no_picture report.where=%s reason=fits no finished trial", report.where)
+    trials = cells(report, records)
+    if not any(trials.values()):
+        logger.warning('event=grid_left_out report.where="%s" reason="fits no finished trial"', report.where)
         return None
     try:
-        shown = {
+        images = {
             row: {column: _load(record, report.parts, store) for column, record in places.items()}
-            for row, places in found.items()
+            for row, places in trials.items()
         }
     except Corrupt as error:  # quarantined: the next start rebuilds it and draws
-        logger.warning("event=no_picture reason=%s", error)
+        logger.warning('event=grid_left_out reason="%s"', error)
         return None
-    sizes = _sizes(report, shown)
+    sizes = _sizes(report, images)
     if not sizes:
-        logger.warning("event=no_picture report.parts=%s reason=no trial has such images", report.parts)
+        logger.warning(
+            'event=grid_left_out report.parts="%s" reason="no trial has such images"', report.parts
+        )
         return None
-    columns = _combinations(report.beside, [r for places in found.values() for r in places.values()])
+    columns = _combinations(report.beside, [r for places in trials.values() for r in places.values()])
     headers = [label(report.beside, column) for column in columns] if report.beside else []
-    sheet = _Sheet([TITLES[part] for part in sizes], headers, list(_lines(report, shown, sizes, columns)))
+    sheet = _Sheet([TITLES[part] for part in sizes], headers, list(_lines(report, images, sizes, columns)))
     return sheet.png()
 
 
 def cells(report: Report, records: Sequence[TrialRecord]) -> Cells:
     """Return the finished trial of each combination; one whose trials all failed keeps its row.
 
-    Axes that the report does not name keep the value of their first trial.
+    Axes that the report does not name, seeds too, keep the value of their first trial.
     """
     ordered = sorted(records, key=lambda one: one.index)
-    fitting = _narrowed(report, [record for record in ordered if _fits(record, report.where)])
-    found: Cells = {row: {} for row in _combinations(report.rows, fitting)}
+    fitting = [record for record in ordered if fits(record.axes, report.where, absent_fits=True)]
+    fitting = narrowed(fitting, {*report.rows, *report.beside, *report.where})
+    trials: Cells = {row: {} for row in _combinations(report.rows, fitting)}
     for record in fitting:
         if record.status == "finished":
-            places = found[_values(report.rows, record)]
+            places = trials[_values(report.rows, record)]
             places.setdefault(_values(report.beside, record), record)
-    return found
-
-
-def _narrowed(report: Report, fitting: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Keep one value of every axis that is neither in the picture's axes nor asked for."""
-    kept = list(fitting)
-    named = {*report.rows, *report.beside, *report.where}
-    for axis in dict.fromkeys(axis for record in fitting for axis in record.axes if axis not in named):
-        first = next((r.axes[axis] for r in kept if r.axes.get(axis, ABSENT) != ABSENT), ABSENT)
-        kept = [record for record in kept if _fits(record, {axis: first})]
-    return kept
-
-
-def _fits(record: TrialRecord, where: Mapping[str, Scalar]) -> bool:
-    """Return whether a trial has these values; an axis that its attack does not have excludes nothing."""
-    return all(
-        record.axes.get(axis, ABSENT) == ABSENT or is_same(record.axes[axis], value)
-        for axis, value in where.items()
-    )
+    return trials
 
 
 def _combinations(axes: Sequence[str], records: Sequence[TrialRecord]) -> list[Combination]:
@@ -142,7 +127,7 @@ def _values(axes: Sequence[str], record: TrialRecord) -> Combination:
     return tuple(record.axes.get(axis, ABSENT) for axis in axes)
 
 
-def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> Shown:
+def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> TrialImages:
     """Return the images of those parts that the trial's evaluation kept."""
     artifact = store.find(record.stage_keys["evaluation"])
     if artifact is None:
@@ -155,67 +140,67 @@ def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> Shown:
                 np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False) for name in names
             )
             kept[part] = (first, second)
-    return Shown(kept)
+    return TrialImages(kept)
 
 
-def _sizes(report: Report, shown: Mapping[Combination, Mapping[Combination, Shown]]) -> dict[str, int]:
-    """Return how many images each block shows; a part that no trial has is no block."""
+def _sizes(report: Report, images: Mapping[Combination, Mapping[Combination, TrialImages]]) -> dict[str, int]:
+    """Return the number of images in each block; a part that no trial has is no block."""
     sizes: dict[str, int] = {}
     for part in dict.fromkeys(report.parts):
         counts = [
-            len(one.parts[part][0]) for row in shown.values() for one in row.values() if part in one.parts
+            len(one.parts[part][0]) for row in images.values() for one in row.values() if part in one.parts
         ]
         if counts:
             sizes[part] = min(report.columns, max(counts))
         else:
-            logger.warning("event=no_block report.parts=%s reason=no trial has such images", part)
+            logger.warning('event=block_left_out report.parts=%s reason="no trial has such images"', part)
     return sizes
 
 
 def _lines(
     report: Report,
-    shown: Mapping[Combination, Mapping[Combination, Shown]],
+    images: Mapping[Combination, Mapping[Combination, TrialImages]],
     sizes: Mapping[str, int],
     columns: Sequence[Combination],
 ) -> Iterator[Line]:
-    """Yield rows of reconstructions, with the victims above wherever they are not those shown last."""
+    """Yield rows of reconstructions, each below its originals unless these are the ones shown last."""
     last: dict[str, list[Images | None]] = {}
-    for row, places in shown.items():
+    for row, places in images.items():
         line = Line(label(report.rows, row))
-        victims = Line("training image" if set(sizes) == {"class"} else "victim", is_victims=True)
+        above = Line("training image" if set(sizes) == {"class"} else "original", is_originals=True)
         own: dict[str, list[Images | None]] = {}
         for part, size in sizes.items():
-            there = [places[c].parts.get(part) if c in places else None for c in columns]
-            line.blocks.append(_tiles([pair and pair[1] for pair in there], size))
-            truths = _truths([pair and pair[0] for pair in there], size)
-            victims.blocks.append(_tiles(truths, size))
-            if any(images is not None for images in truths):
-                own[part] = truths
-        if not all(part in last and _are_equal(last[part], truths) for part, truths in own.items()):
+            pairs = [places[c].parts.get(part) if c in places else None for c in columns]
+            line.blocks.append(_tiles([pair and pair[1] for pair in pairs], size))
+            originals = _originals([pair and pair[0] for pair in pairs], size)
+            above.blocks.append(_tiles(originals, size))
+            if any(one is not None for one in originals):
+                own[part] = originals
+        if not all(part in last and _are_equal(last[part], originals) for part, originals in own.items()):
             last = own
-            yield victims
+            yield above
         yield line
 
 
 def _tiles(columns: Sequence[Images | None], size: int) -> list[list[np.ndarray | None]]:
-    """Return, for each image of a block, what its columns show."""
+    """Return, for each image of a block, the tiles of its columns."""
     return [
         [None if images is None or place >= len(images) else images[place] for images in columns]
         for place in range(size)
     ]
 
 
-def _truths(columns: Sequence[Images | None], size: int) -> list[Images | None]:
-    """Return the victims of each column, or those of all columns where they are the same."""
+def _originals(columns: Sequence[Images | None], size: int) -> list[Images | None]:
+    """Return the originals of each column, or those of all columns where they are the same."""
     cut = [None if images is None else images[:size] for images in columns]
-    there = [images for images in cut if images is not None]
-    if there and all(np.array_equal(images, there[0]) for images in there):
-        return [there[0]]
+    present = [images for images in cut if images is not None]
+    if present and all(np.array_equal(images, present[0]) for images in present):
+        return [present[0]]
     return cut
 
 
 def _are_equal(ones: Sequence[Images | None], others: Sequence[Images | None]) -> bool:
-    """Return whether two rows have the same victims."""
+    """Return whether two rows have the same originals."""
     return len(ones) == len(others) and all(
         one is other or (one is not None and other is not None and np.array_equal(one, other))
         for one, other in zip(ones, others, strict=True)
@@ -223,7 +208,7 @@ def _are_equal(ones: Sequence[Images | None], others: Sequence[Images | None]) -
 
 
 def label(axes: Sequence[str], values: Combination) -> str:
-    """Return a combination as people say it; axes that do not exist there are left out."""
+    """Return a combination as text, without axes that do not exist there."""
     last = [axis.rsplit(".", 1)[-1] for axis in axes]
     words = []
     for axis, name, value in zip(axes, last, values, strict=True):
@@ -231,7 +216,7 @@ def label(axes: Sequence[str], values: Combination) -> str:
             continue
         if axis == "align":
             words.append("aligned" if is_same(value, True) else "not aligned")
-        elif isinstance(value, str) and (axis in SELF_EXPLAINING or "=" in value):
+        elif isinstance(value, str) and (axis in WITHOUT_NAME or "=" in value):
             words.append(value)
         else:
             words.append(f"{name if last.count(name) == 1 else axis}={value}")
@@ -239,7 +224,7 @@ def label(axes: Sequence[str], values: Combination) -> str:
 
 
 class _Sheet:
-    """Places tiles and words by pixels, from the top left corner."""
+    """Layout of tiles and words in pixels, from the top left corner."""
 
     def __init__(self, titles: Sequence[str], headers: Sequence[str], lines: Sequence[Line]) -> None:
         self._titles, self._lines = titles, lines
@@ -274,7 +259,7 @@ class _Sheet:
         return figure_png(figure)
 
     def _place_words(self) -> tuple[list[int], int]:
-        """Note where words go; return the top of each line and the height of all."""
+        """Record the words' places; return the top of each line and the height of all, in pixels."""
         step = 3 * self._letter // 2
         y = MARGIN
         for text in self._key:
@@ -287,8 +272,8 @@ class _Sheet:
         tops: list[int] = []
         is_headed = not self._headers
         for line in self._lines:
-            if line.is_victims:
-                y += VICTIM_GAP if tops else 0
+            if line.is_originals:
+                y += ORIGINALS_GAP if tops else 0
             elif not is_headed:
                 self._place_headers(y + step / 2)
                 y, is_headed = y + step, True
@@ -319,7 +304,7 @@ class _Sheet:
         return numbers, [f"{number}: {header}" for number, header in zip(numbers, headers, strict=True)]
 
     def _flow(self, words: Sequence[str], width: int) -> list[str]:
-        """Return the words in as few lines as hold them."""
+        """Return the words in lines of at most `width` pixels."""
         lines: list[str] = []
         for word in words:
             joined = f"{lines[-1]}    {word}" if lines else word

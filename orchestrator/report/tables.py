@@ -1,7 +1,7 @@
-"""From records to what people read: tables as CSV, parquet and LaTeX, heat maps and the study's picture.
+"""Report files: tables as CSV, parquet and LaTeX, plots, heat maps and the image grid, from trial records.
 
 Everything is a function of the records, so the same sweep gives the same bytes. Costs and times are left out
-of the results table on purpose: they differ from run to run, and so does `costs.csv`, which has nothing else.
+of the results table on purpose: they differ from run to run, as `costs.csv` does, which has nothing else.
 """
 
 import io
@@ -17,11 +17,11 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.comparison import comparison_table, orderings_table
-from orchestrator.report.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
+from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import SEED, heat_maps
-from orchestrator.report.image_grid import picture
-from orchestrator.report.statistics import mean_and_interval
+from orchestrator.report.image_grid import draw_grid
+from orchestrator.report.statistics import half_column, mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
 
@@ -76,12 +76,14 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 
 def latex(table: pd.DataFrame) -> bytes:
-    """Return a LaTeX tabular with booktabs rules, to be read by `input`; `x` and `x +-` share a column."""
-    names = [name for name in table.columns if not name.endswith(" +-")]
+    """Return a LaTeX tabular with booktabs rules, to be read by `input`; means and half intervals share a
+    column."""
+    halves = {half_column(name) for name in table.columns}
+    names = [name for name in table.columns if name not in halves]
     sides = "".join("r" if pd.api.types.is_numeric_dtype(table[name]) else "l" for name in names)
     lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", _latex_row(map(_escape, names)), r"\midrule"]
     for row in table.to_dict("records"):
-        lines.append(_latex_row(_latex_cell(row[name], row.get(f"{name} +-")) for name in names))
+        lines.append(_latex_row(_latex_cell(row[name], row.get(half_column(name))) for name in names))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]).encode()
 
 
@@ -96,19 +98,22 @@ def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
         for metric in metrics:
             values = [member.metrics[metric] for member in members if metric in member.metrics]
-            row[metric], row[f"{metric} +-"] = mean_and_interval(values)
+            row[metric], row[half_column(metric)] = mean_and_interval(values)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the summary with the reason in the column of each metric that no finished trial has."""
+    """Return the summary with the reason in the column of each metric that no finished trial has.
+
+    Raise `Refused` for an unknown metric.
+    """
     missing = [name for name in metrics if name in summary and summary[name].isna().all()]
     return summary.assign(**{name: _why_missing(name) for name in missing})
 
 
 def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
-    """Return every file of the report by its path."""
+    """Return the report's files by path. Raise `Refused` if the study names an unknown metric."""
     table = results_table(records)
     objective, _ = study.objective
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
@@ -122,7 +127,7 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     }
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective)
-        if study.report.rows and (figure := picture(study, records, store)) is not None:
+        if study.report.rows and (figure := draw_grid(study, records, store)) is not None:
             files["figure.png"] = figure
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
@@ -143,10 +148,10 @@ def _comparisons(study: Study, records: Sequence[TrialRecord], store: Artifacts)
 def _curves(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for curve in study.report.curves:
-        table = robustness_curve(curve, records)
+        table = curve_table(curve, records)
         files |= _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
     for one in study.report.histograms:
-        table = histogram(one, records, store)
+        table = histogram_table(one, records, store)
         files |= _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
     if study.report.costs:
         files |= _both("costs", costs_table(study.report.costs, records, store), csv_only=WIDE)
@@ -155,7 +160,7 @@ def _curves(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> d
 
 def _drawn(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], bytes]) -> dict[str, bytes]:
     if table.empty:
-        logger.warning("event=no_figure name=%s reason=no finished trial has what it shows", name)
+        logger.warning('event=figure_left_out name=%s reason="no finished trial has what it shows"', name)
         return {}
     return {f"{name}.csv": csv(table), f"{name}.png": draw(table)}
 
@@ -198,7 +203,7 @@ def _escape(text: str) -> str:
 
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) -> list[TrialRecord]:
-    """Return the finished trials that no other one beats in every objective."""
+    """Return the finished trials that are not dominated: metric -> minimize or maximize."""
     finished = [r for r in records if r.status == "finished" and all(m in r.metrics for m in objectives)]
 
     def losses(record: TrialRecord) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from scipy import stats
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.curves import costs_table, draw_curve, draw_histogram, histogram, robustness_curve
+from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
@@ -47,7 +47,7 @@ def training(num_seeds: int = 3, **more: Scalar) -> list[TrialRecord]:
 
 
 def test_a_point_is_the_mean_over_seeds_with_its_interval() -> None:
-    table = robustness_curve(CURVE, training()[::-1])
+    table = curve_table(CURVE, training()[::-1])
     assert table[["budget", "epoch", "seeds"]].to_numpy().tolist() == [
         ["full", 1, 3],
         ["full", 2, 3],
@@ -65,28 +65,28 @@ def test_a_point_is_the_mean_over_seeds_with_its_interval() -> None:
 
 def test_other_axes_take_the_first_value_unless_they_are_asked_for() -> None:
     records = training(2, m=1) + [record(100 + r.index, r.axes, {X: 0.0, Y: 0.0}) for r in training(2, m=3)]
-    assert robustness_curve(CURVE, records)["m"].unique().tolist() == [1]
+    assert curve_table(CURVE, records)["m"].unique().tolist() == [1]
     asked = CURVE.model_copy(update={"where": {"m": 3}})
-    assert robustness_curve(asked, records)[X].tolist() == [0.0] * 6
+    assert curve_table(asked, records)[X].tolist() == [0.0] * 6
     every = RobustnessCurve(name="all", line="budget")
-    table = robustness_curve(every, records)
+    table = curve_table(every, records)
     assert list(table.columns[:3]) == ["budget", "epoch", "m"]
     assert len(table) == 12
     drawn = draw_curve(every, table)
-    assert drawn != draw_curve(CURVE, robustness_curve(CURVE, records))
+    assert drawn != draw_curve(CURVE, curve_table(CURVE, records))
 
 
 def test_trials_without_both_metrics_are_no_points() -> None:
     half = [record(0, {"budget": "full", "epoch": 1}, {X: 0.5}), *training(1)[3:]]
-    assert robustness_curve(CURVE, half)["budget"].unique().tolist() == ["block1"]
-    assert robustness_curve(CURVE, half[:1]).empty
-    assert robustness_curve(CURVE.model_copy(update={"line": "no"}), training()).empty
+    assert curve_table(CURVE, half)["budget"].unique().tolist() == ["block1"]
+    assert curve_table(CURVE, half[:1]).empty
+    assert curve_table(CURVE.model_copy(update={"line": "no"}), training()).empty
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_a_curve_is_drawn_and_repeats_byte_for_byte(num_seeds: int) -> None:
     records = training(num_seeds)
-    first, again = (draw_curve(CURVE, robustness_curve(CURVE, rs)) for rs in (records, records[::-1]))
+    first, again = (draw_curve(CURVE, curve_table(CURVE, rs)) for rs in (records, records[::-1]))
     assert first == again
     pixels = plt.imread(io.BytesIO(first))
     assert pixels.shape[:2] == (576, 768)
@@ -119,7 +119,7 @@ def attacks(store: Artifacts) -> list[TrialRecord]:
 
 
 def test_images_of_all_seeds_are_counted_by_bin(store: Artifacts) -> None:
-    table = histogram(HISTOGRAM, attacks(store)[::-1], store)
+    table = histogram_table(HISTOGRAM, attacks(store)[::-1], store)
     assert list(table.columns) == ["budget", "m", "low", "high", "successful", "failed"]
     assert len(table) == 2 * 20
     counted = table[(table["successful"] > 0) | (table["failed"] > 0)]
@@ -133,7 +133,7 @@ def test_images_of_all_seeds_are_counted_by_bin(store: Artifacts) -> None:
     ]
     assert table["m"].unique().tolist() == [1]
     asked = HISTOGRAM.model_copy(update={"where": {"m": 3}})
-    assert histogram(asked, attacks(store), store)["successful"].sum() == 1
+    assert histogram_table(asked, attacks(store), store)["successful"].sum() == 1
 
 
 def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) -> None:
@@ -142,7 +142,7 @@ def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) ->
     np.save(buffer, rows)
     store.publish(Artifact("evaluation", "evaluation", 1, {}), {"per_image_class.npy": buffer.getvalue()})
     one = record(0, {"budget": "full"}, stage_keys={"evaluation": "evaluation"})
-    table = histogram(HISTOGRAM.model_copy(update={"value": "class/mse_mean"}), [one], store)
+    table = histogram_table(HISTOGRAM.model_copy(update={"value": "class/mse_mean"}), [one], store)
     assert (table["low"].min(), table["high"].max()) == (pytest.approx(0.01), pytest.approx(0.03))
     assert table[["successful", "failed"]].sum().tolist() == [1, 1]
 
@@ -150,16 +150,16 @@ def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) ->
 def test_a_histogram_is_drawn_and_repeats_byte_for_byte(store: Artifacts) -> None:
     records = attacks(store)
     first, again = (
-        draw_histogram(HISTOGRAM, histogram(HISTOGRAM, rs, store)) for rs in (records, records[::-1])
+        draw_histogram(HISTOGRAM, histogram_table(HISTOGRAM, rs, store)) for rs in (records, records[::-1])
     )
     assert first == again
     assert plt.imread(io.BytesIO(first)).std() > 0.05
 
 
 def test_trials_that_kept_nothing_by_image_have_no_histogram(store: Artifacts) -> None:
-    assert histogram(HISTOGRAM, training(), store).empty
+    assert histogram_table(HISTOGRAM, training(), store).empty
     trials = attacks(store)
-    assert histogram(HISTOGRAM.model_copy(update={"success": "class/judge_top5"}), trials, store).empty
+    assert histogram_table(HISTOGRAM.model_copy(update={"success": "class/judge_top5"}), trials, store).empty
 
 
 def timed(
@@ -253,8 +253,8 @@ def test_a_figure_of_nothing_is_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING):
         files = report_files(study, [record(0, {"budget": "full"}, {X: 0.5})], store)
     assert not [name for name in files if name.startswith(("curve", "histogram"))]
-    assert "event=no_figure name=curve-budgets" in caplog.text
-    assert "event=no_figure name=histogram-confidence" in caplog.text
+    assert "event=figure_left_out name=curve-budgets" in caplog.text
+    assert "event=figure_left_out name=histogram-confidence" in caplog.text
 
 
 def test_two_figures_may_not_share_their_files() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.delta import Ratio, delta_of, delta_table, recomputed_delta
+from orchestrator.report.delta import Ratio, delta_of, delta_table
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
@@ -105,6 +105,11 @@ def test_the_interval_is_that_of_many_replicates_and_repeats() -> None:
     assert (few.low, few.high) == (pytest.approx(many.low, rel=0.1), pytest.approx(many.high, rel=0.1))
     assert isinstance(many, Ratio)
     assert delta_of(seeds) == many
+
+
+def recomputed_delta(acc_none: float, acc_def: float, att_none: float, att_def: float) -> float:
+    """Return Delta from four printed percentages, as the report's table does from one class and seed."""
+    return delta_of([np.array([[(att_none - att_def) / 100, (acc_none - acc_def) / 100]])]).delta
 
 
 def test_published_numbers_by_hand() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, strip
-from orchestrator.report.image_grid import label, picture
+from orchestrator.report.image_grid import draw_grid, label
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
@@ -105,7 +105,7 @@ def sweep(store: Artifacts) -> list[TrialRecord]:
 
 def pixels(records: Sequence[TrialRecord], store: Artifacts, **report: Any) -> np.ndarray:
     """Return the study's figure as grey pixels."""
-    content = picture(tiny.study({"seed": [0]}, report=report), records, store)
+    content = draw_grid(tiny.study({"seed": [0]}, report=report), records, store)
     assert content is not None
     return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
 
@@ -134,7 +134,7 @@ def test_victims_on_top_and_a_row_for_each_setting(store: Artifacts, sweep: list
 
 def test_the_figure_repeats_byte_for_byte(store: Artifacts, sweep: list[TrialRecord]) -> None:
     study = tiny.study({"seed": [0]}, report={"rows": ["m"], "beside": ["seed"]})
-    assert picture(study, sweep, store) == picture(study, sweep[::-1], store)
+    assert draw_grid(study, sweep, store) == draw_grid(study, sweep[::-1], store)
 
 
 def test_settings_stand_side_by_side_and_what_is_missing_is_blank(store: Artifacts) -> None:
@@ -202,8 +202,11 @@ def test_rows_are_named_as_people_name_them(axes: list[str], values: tuple[Scala
 @pytest.mark.parametrize(
     ("report", "text"),
     [
-        ({"where": {"seed": 7}}, "event=no_picture report.where={'seed': 7}"),
-        ({"parts": ["class"]}, "event=no_picture report.parts=('class',) reason=no trial has such images"),
+        ({"where": {"seed": 7}}, "event=grid_left_out report.where=\"{'seed': 7}\""),
+        (
+            {"parts": ["class"]},
+            'event=grid_left_out report.parts="(\'class\',)" reason="no trial has such images"',
+        ),
     ],
 )
 def test_a_figure_that_no_trial_fits_is_left_out_with_a_warning(
@@ -214,5 +217,5 @@ def test_a_figure_that_no_trial_fits_is_left_out_with_a_warning(
     text: str,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert picture(tiny.study({"seed": [0]}, report={"rows": ["m"], **report}), sweep, store) is None
+        assert draw_grid(tiny.study({"seed": [0]}, report={"rows": ["m"], **report}), sweep, store) is None
     assert text in caplog.text

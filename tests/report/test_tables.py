@@ -13,8 +13,9 @@ from scipy import stats
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.comparison import comparison_table, is_same, orderings_table
+from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.heatmaps import heat_maps
+from orchestrator.report.settings import is_same
 from orchestrator.report.tables import (
     csv,
     latex,

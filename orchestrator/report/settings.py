@@ -1,0 +1,92 @@
+"""Settings: axes and values of trials, which of them fit given values, and what two of them share."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from orchestrator.config.base import Scalar
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
+
+SEEDS = ("seed", "target.seed", "attack.seed")
+"""Axes that repeat a setting."""
+
+Axes = Mapping[str, Scalar]
+Setting = tuple[tuple[str, Scalar], ...]
+
+
+def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the finished trials in the study's order."""
+    return sorted((r for r in records if r.status == "finished"), key=lambda one: one.index)
+
+
+def setting_of(axes: Axes) -> Setting:
+    """Return the axes that are no seeds, with their values."""
+    return tuple((axis, value) for axis, value in axes.items() if axis not in SEEDS)
+
+
+def is_same(one: object, other: object) -> bool:
+    """Return whether two values mean the same in a study: as text, numbers by value, booleans in any case."""
+    return _plain(one) == _plain(other)
+
+
+def fits(axes: Axes, where: Axes, *, absent_fits: bool = False) -> bool:
+    """Return whether a trial has these values; `absent_fits`: an axis that its attack lacks excludes
+    nothing."""
+    return all(
+        (absent_fits and axes.get(axis, ABSENT) == ABSENT) or (axis in axes and is_same(axes[axis], value))
+        for axis, value in where.items()
+    )
+
+
+def narrowed(records: Sequence[TrialRecord], named: Collection[str]) -> list[TrialRecord]:
+    """Return the trials that have the first value of every axis that is not named, or lack the axis."""
+    kept = list(records)
+    for axis in dict.fromkeys(axis for record in records for axis in record.axes if axis not in named):
+        first = next(iter(present_values(axis, kept)), ABSENT)
+        kept = [record for record in kept if fits(record.axes, {axis: first}, absent_fits=True)]
+    return kept
+
+
+def present_values(axis: str, records: Sequence[TrialRecord]) -> list[Scalar]:
+    """Return the axis's values in those trials that have it, in their order, repeated ones too."""
+    values = (record.axes.get(axis, ABSENT) for record in records)
+    return [value for value in values if value != ABSENT]
+
+
+def varying_axes(records: Sequence[TrialRecord]) -> list[str]:
+    """Return the axes, seeds apart, that have several values; absence is one."""
+    axes = dict.fromkeys(axis for record in records for axis in record.axes if axis not in SEEDS)
+    return [axis for axis in axes if len({record.axes.get(axis, ABSENT) for record in records}) > 1]
+
+
+def merged_axes(one: Axes, other: Axes, without: Collection[str]) -> dict[str, Scalar] | None:
+    """Return the common values of two trials; None where an axis that both have differs."""
+    merged: dict[str, Scalar] = {}
+    for axis in (axis for axis in one if axis not in without):
+        mine, theirs = one[axis], other.get(axis, ABSENT)
+        if mine != theirs and ABSENT not in (mine, theirs):
+            return None
+        merged[axis] = theirs if mine == ABSENT else mine
+    return merged
+
+
+def why_none(where: Axes, finished: Sequence[TrialRecord]) -> str:
+    """Return why no finished trial fits, by one value that none has if there is such; empty if one fits."""
+    if any(fits(record.axes, where) for record in finished):
+        return ""
+    for axis, value in where.items():
+        if not any(fits(record.axes, {axis: value}) for record in finished):
+            return f"no finished trial has {axis}={value}"
+    return f"no finished trial has {in_words(where)}" if where else "no trial finished"
+
+
+def in_words(where: Axes) -> str:
+    """Return axes and values as text, `m=1, k=5`."""
+    return ", ".join(f"{axis}={value}" for axis, value in where.items())
+
+
+def _plain(value: object) -> str | float:
+    text = str(value).lower() if str(value).lower() in ("true", "false") else str(value)
+    try:
+        return float(text)
+    except ValueError:
+        return text
