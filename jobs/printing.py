@@ -137,7 +137,8 @@ def _duration(seconds: float) -> str:
 def print_plan(
     console: Console, study: Study, tasks: Sequence[Task], dropped: Sequence[Dropped], store: Artifacts
 ) -> None:
-    """Print points, dropped combinations with reasons, distinct stages and a forecast of their CPU seconds."""
+    """Print points, dropped combinations with reasons, distinct stages and a forecast of their CPU
+    seconds."""
     console.print(f"study {study.study}: {len(tasks)} points")
     for task in tasks:
         console.print(f"  {task.point.name}", markup=False)

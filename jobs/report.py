@@ -1,7 +1,8 @@
 """Write a study's report again: `python -m jobs.report STUDY.yaml`, with the options of `jobs.sweep`.
 
 Reads the store, trains nothing and starts no Ray. Use it after `report` in the study has changed, or while a
-sweep runs. Tables, plots, heat maps and the image grid go to `--out`, the store and the sweep's run in MLflow.
+sweep runs. Tables, plots, heat maps and the image grid go to `--out`, the store and the sweep's run in
+MLflow.
 
 Exit code 0: every point is in it. 1: some are not stored or failed. 2: none is stored, nothing was written.
 """

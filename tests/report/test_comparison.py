@@ -1,59 +1,206 @@
-"""What the science promises shows in the demo study's settings, over three seeds (AMI, sections 5.2-5.4)."""
+"""Comparison with papers: printed numbers beside ours, orders paired and signed by hand."""
 
-from pathlib import Path
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+from scipy import stats
 
-from jobs.sweep import app
-from orchestrator.config.load import read_study
-from orchestrator.datasets import Location
-from orchestrator.stages.graph import plan
-from orchestrator.store.artifacts import Artifacts
-from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.sweep.points import expand
-from orchestrator.sweep.profiles import profile_of
-from orchestrator.sweep.validation import Preflight
-
-DEMO = Path(__file__).resolve().parents[2] / "jobs" / "studies" / "demo.yaml"
-FEW_POINTS = [
-    "sweep=["
-    "{release.truncation: [1, 5], seed: [0, 1, 2]},"
-    "{release.truncation: [1], attack.align: [false], seed: [0, 1, 2]},"
-    "{release.truncation: [1], auxiliary.kind: [distinct], seed: [0, 1, 2]}]"
-]
+from orchestrator.config.base import Scalar
+from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.report.comparison import comparison_table, orderings_table
+from orchestrator.report.tables import report_files
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.records import TrialRecord
+from tests import tiny
+from tests.report.trials import MSE, grid, record
 
 
-@pytest.fixture(scope="module")
-def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[object, ...], list[float]]:
-    """Run a few points of the demo; return (m, auxiliary, aligned) -> test error of each seed."""
-    out = tmp_path_factory.mktemp("orderings")
-    options = [word for override in FEW_POINTS for word in ("--set", override)]
-    done = CliRunner().invoke(app, [str(DEMO), "--local", "--ship-later", "--out", str(out), *options])
-    assert done.exit_code == 0, done.output
-    study = read_study(DEMO, overrides=FEW_POINTS)
-    preflight, store = Preflight(Location()), Artifacts(DirectoryBlobs(out / "store"))
-    found: dict[tuple[object, ...], list[float]] = {}
-    for point in preflight.resolve_all(expand(study)[0]):
-        artifact = store.find(
-            plan(point.spec, preflight.digests, profile_of(study.resources))["evaluation"].key
-        )
-        assert artifact is not None
-        cell = (point.axes["m"], point.axes["auxiliary"], point.axes["align"])
-        found.setdefault(cell, []).append(artifact.metrics["inversion/mse_test"])
-    return found
+def printed(where: Mapping[str, Scalar], **more: Any) -> dict[str, Any]:
+    """Return a printed number as a study writes it."""
+    return {"source": "AMI, Table II", "label": "row", "metric": MSE, "value": 0.5, "where": where, **more}
+
+
+def compared(records: Sequence[TrialRecord], *entries: dict[str, Any]) -> list[dict[Any, Any]]:
+    """Return the rows of the table of printed numbers."""
+    study = tiny.study({"seed": [0]}, report={"printed": entries})
+    return comparison_table(study, records).to_dict("records")
+
+
+def test_ours_stands_beside_what_a_paper_prints() -> None:
+    records = [*grid({(1, 5): [0.1, 0.2, 0.6], ("all", 5): [0.5]}), record(9, {"m": 1, "k": 5}, {}, "failed")]
+    first, second = compared(records, printed({"m": 1}, note="per pixel?"), printed({"m": "all", "k": "5"}))
+    assert (first["source"], first["label"], first["metric"]) == ("AMI, Table II", "row", MSE)
+    assert (first["printed"], first["seeds"], first["note"]) == (0.5, 3, "per pixel?")
+    assert first["ours"] == pytest.approx(0.3)
+    assert first["difference"] == pytest.approx(-0.2)
+    assert first["ours +-"] == pytest.approx(4.302652729911275 * stats.sem([0.1, 0.2, 0.6]))
+    assert (second["ours"], second["seeds"]) == (0.5, 1)
+    assert math.isnan(second["ours +-"])
 
 
 @pytest.mark.parametrize(
-    ("better", "worse"),
+    ("where", "more", "note"),
     [
-        pytest.param((5, "same-heldout", True), (1, "same-heldout", True), id="full-beats-one-score"),
-        pytest.param((1, "same-heldout", True), (1, "same-heldout", False), id="aligned-beats-unaligned"),
-        pytest.param((1, "same-heldout", True), (1, "distinct", True), id="same-beats-distinct"),
+        ({"m": 7}, {"note": "theirs"}, "theirs; no finished trial has m=7"),
+        ({"m": 3, "k": 5}, {}, "no finished trial has m=3, k=5"),
+        ({"m": 3}, {"metric": "target/accuracy"}, "target/accuracy was not measured"),
     ],
 )
-def test_the_promised_order_shows_in_every_seed(
-    errors: dict[tuple[object, ...], list[float]], better: tuple[object, ...], worse: tuple[object, ...]
+def test_a_printed_number_that_no_trial_answers_says_so(
+    where: dict[str, Scalar], more: dict[str, Any], note: str
 ) -> None:
-    assert len(errors[better]) == len(errors[worse]) == 3
-    assert all(low < high for low, high in zip(errors[better], errors[worse], strict=True))
+    (row,) = compared(grid({(1, 5): [0.1], (3, 3): [0.2]}), printed(where, **more))
+    assert (row["seeds"], row["note"]) == (0, note)
+    assert math.isnan(row["ours"])
+
+
+def test_a_printed_number_over_several_settings_says_so_and_absent_axes_do_not_fit() -> None:
+    records = grid({(1, 5): [0.1, 0.2], (3, 5): [0.3]})
+    (row,) = compared(records, printed({"k": 5}))
+    assert (row["seeds"], row["note"]) == (3, "mean of 2 settings; narrow where")
+    other = record(9, {"m": "-", "k": 5, "seed": 0}, {MSE: 0.9})
+    (row,) = compared([*records, other], printed({"m": 1}))
+    assert row["ours"] == pytest.approx(0.15)
+
+
+def ordering(axis: str, order: Sequence[Scalar], **more: Any) -> dict[str, Any]:
+    """Return a claimed order as a study writes it."""
+    claim = {"claim": f"more {axis} leaks more", "source": "AMI, Figure 7", "metric": MSE}
+    return {**claim, "axis": axis, "order": order, **more}
+
+
+def ordered(
+    records: Sequence[TrialRecord], *entries: dict[str, Any], store: Artifacts | None = None
+) -> list[dict[Any, Any]]:
+    """Return the rows of the table of orders."""
+    study = tiny.study({"seed": [0]}, report={"orderings": entries})
+    return orderings_table(study, records, store or Artifacts(MemoryBlobs("memory"))).to_dict("records")
+
+
+def test_neighbours_are_paired_by_seed_and_setting_and_signed_as_claimed() -> None:
+    cells = {
+        (1, 3): [0.4, 0.5],
+        (3, 3): [0.3, 0.4],
+        (5, 3): [0.3, 0.4],
+        (1, 5): [0.1, 0.2],
+        (3, 5): [0.2, 0.4],
+    }
+    rows = ordered(grid(cells)[::-1], ordering("m", [1, "3", 5]))
+    found = [
+        (r["lower"], r["upper"], r["setting"], r["seeds"], r["seeds_agreeing"], r["verdict"]) for r in rows
+    ]
+    assert found == [
+        ("1", "3", "k=3", 2, 2, "holds"),  # errors fall by 0.1 in both seeds: less error leaks more
+        ("1", "3", "k=5", 2, 0, "not shown"),
+        ("3", "5", "", 2, 0, "equal"),  # no difference
+    ]
+    assert [r["difference"] for r in rows] == pytest.approx([0.1, -0.15, 0.0])
+    assert rows[0]["low"] == pytest.approx(rows[0]["high"])
+    assert [r["resampled"] for r in rows] == ["seeds"] * 3
+    assert rows[0]["survives_holm"] == "yes"
+    assert rows[1]["p_holm"] == pytest.approx(2 * 2 * stats.t.sf(3.0, 1))  # the second smallest of three
+    ((row),) = ordered(grid(cells), ordering("m", [1, 3], where={"k": 5}, metric=MSE))
+    assert row["setting"] == "k=5"
+
+
+def test_a_metric_that_leaks_upwards_or_is_utility_keeps_its_sign() -> None:
+    for metric in ("inversion/ssim_test", "target/accuracy", "class/judge_top1"):
+        records = [
+            record(i, {"m": m, "seed": s}, {metric: m / 10}) for i, (m, s) in enumerate([(1, 0), (3, 0)])
+        ]
+        (row,) = ordered(records, ordering("m", [1, 3], metric=metric))
+        assert row["difference"] == pytest.approx(0.2)
+        assert (row["verdict"], row["note"]) == (
+            "not shown",
+            "one seed: no interval",
+        )
+
+
+def with_images(
+    store: Artifacts, index: int, axes: Mapping[str, Scalar], by_class: Sequence[float], part: str = "test"
+) -> TrialRecord:
+    """Publish an error for two images of each class and return the trial."""
+    rows = [(label, value + extra) for label, value in enumerate(by_class) for extra in (-0.01, 0.01)]
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(rows, dtype=[("label", np.int32), ("mse", np.float32)]))
+    key = f"evaluation{index}"
+    store.publish(Artifact(key, "evaluation", 1, {}), {f"per_image_{part}.npy": buffer.getvalue()})
+    return record(index, axes, {MSE: float(np.mean(by_class))}, stage_keys={"evaluation": key})
+
+
+def test_values_by_image_are_compared_class_by_class() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    records: list[TrialRecord] = [
+        with_images(store, 0, {"k": 2, "seed": 0}, [0.5, 0.4]),
+        with_images(store, 1, {"k": 3, "seed": 0}, [0.3, 0.3, 9.0]),  # the third class has no partner
+        with_images(store, 2, {"k": 2, "seed": 1}, [0.6, 0.5]),
+        with_images(store, 3, {"k": 3, "seed": 1}, [0.3, 0.3, 9.0]),
+    ]
+    (row,) = ordered(records, ordering("k", [2, 3]), store=store)
+    assert row["difference"] == pytest.approx((0.2 + 0.1 + 0.3 + 0.2) / 4, abs=1e-6)
+    # 0.1 and 0.3 are drawn with 1/64 each, less often than a fortieth; the next means are 0.025 further in.
+    assert (row["low"], row["high"]) == (pytest.approx(0.125, abs=1e-6), pytest.approx(0.275, abs=1e-6))
+    assert (row["verdict"], row["resampled"], row["survives_holm"]) == ("holds", "classes and seeds", "yes")
+    (row,) = ordered(records[:2], ordering("k", [2, 3]), store=store)
+    assert (row["seeds"], row["note"]) == (1, "one seed: only classes are resampled")
+    (row,) = ordered(records, ordering("k", [3, 2]), store=store)
+    assert row["verdict"] == "reversed"
+    half = [*records[:3], record(3, {"k": 3, "seed": 1}, {MSE: 0.2})]  # one trial kept nothing by image
+    (row,) = ordered(half, ordering("k", [2, 3]), store=store)
+    assert row["resampled"] == "seeds"
+
+
+def test_an_axis_that_one_attack_does_not_have_pairs_with_each_of_its_values() -> None:
+    axes: list[tuple[str, Scalar]] = [("mia", "-"), ("inverter", False), ("inverter", True)]
+    records: list[TrialRecord] = [
+        record(i, {"attack.name": name, "align": align, "seed": 0}, {MSE: 0.9 - i / 10})
+        for i, (name, align) in enumerate(axes)
+    ]
+    rows = ordered(records, ordering("attack.name", ["mia", "inverter"]))
+    assert [(row["setting"], row["difference"]) for row in rows] == [
+        ("align=False", pytest.approx(0.1)),
+        ("align=True", pytest.approx(0.2)),
+    ]
+    (row,) = ordered(records, ordering("attack.name", ["mia", "inverter"], where={"align": "true"}))
+    assert row["setting"] == "align=True"
+    (row,) = ordered(records, ordering("align", [False, True]))
+    assert row["difference"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "note"),
+    [
+        (ordering("m", [1, 7]), "no finished trial has m=7"),
+        (ordering("m", [1, 3], where={"k": 9}), "no finished trial has k=9"),
+        (ordering("m", [1, 3], metric="target/accuracy"), "target/accuracy was not measured"),
+        (ordering("m", [1, 3], where={"k": 5}), "no two finished trials differ in this axis only"),
+    ],
+)
+def test_an_order_that_no_trial_answers_says_so(entry: dict[str, Any], note: str) -> None:
+    (row,) = ordered(grid({(1, 5): [0.1], (3, 3): [0.2]}), entry)
+    assert (row["verdict"], row["seeds"], row["note"], row["survives_holm"]) == ("no trials", 0, note, "")
+    (row,) = ordered([], ordering("m", [1, 3]))
+    assert row["note"] == "no finished trial has m=1"
+
+
+def test_tables_that_compare_are_made_where_the_study_asks() -> None:
+    axes = {"release.truncation": [1, 3], "seed": [0, 1]}
+    asked = {"printed": [printed({"m": 1})], "orderings": [ordering("m", [1, 3])]}
+    study = tiny.study(axes, report=asked)
+    records = grid({(1, 5): [0.4, 0.5], (3, 5): [0.2, 0.2]})
+    store = Artifacts(MemoryBlobs("memory"))
+    files = report_files(study, records, store)
+    assert {"comparison.csv", "comparison.tex", "orderings.csv", "orderings.tex"} <= files.keys()
+    assert files == report_files(study, records[::-1], store)
+    assert files["comparison.csv"].decode().splitlines()[0] == (
+        "source,label,metric,printed,ours,ours +-,difference,seeds,note"
+    )
+    assert files["orderings.csv"].decode().splitlines()[0] == (
+        "claim,source,metric,axis,lower,upper,setting,difference,low,high,seeds_agreeing,seeds,p_holm,"
+        "survives_holm,verdict,resampled,note"
+    )
+    assert not [name for name in report_files(tiny.study(axes), records, store) if "orderings" in name]

@@ -20,7 +20,7 @@ from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
-from tests.report.test_tables import record
+from tests.report.trials import record
 
 X, Y = "target/accuracy", "attack/accuracy_top1_test"
 VALUE, SUCCESS = "class/target_confidence", "class/judge_top1"

@@ -13,12 +13,11 @@ import pytest
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.delta import Ratio, delta_of, delta_table
-from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
-from tests.report.test_tables import record
+from tests.report.trials import record
 
 LEAKAGE, UTILITY = "attack/accuracy_top1_test", "target/accuracy"
 
@@ -306,19 +305,3 @@ def test_the_report_has_the_table_and_repeats_it() -> None:
     ]
     assert rb"block1 & $40$" in files["delta.tex"]
     assert files == report_files(study, records[::-1], store)
-
-
-def test_the_victim_that_was_attacked_is_asked_and_each_file_read_once() -> None:
-    blobs = MemoryBlobs("memory")
-    store = Artifacts(blobs)
-    first = with_classes(store, 0, {}, [1], [1.0])
-    second = with_classes(store, 1, {}, [1], [0.25], "snapshot")
-    both = record(2, {}, stage_keys={**first.stage_keys, **second.stage_keys})
-    images = PerImage(store)
-    rows = images.of(both, UTILITY)
-    assert rows is not None
-    assert rows["accuracy"].mean() == 0.25
-    assert images.of(both, UTILITY) is rows
-    assert images.of(both, "attack/accuracy_top5_test") is None  # the file has no such field
-    assert images.of(both, "class/judge_top1") is None  # no such file
-    assert images.of(record(3, {}), UTILITY) is None

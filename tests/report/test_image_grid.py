@@ -1,4 +1,4 @@
-"""The pictures: what a reader sees of a reconstruction, pixel by pixel, and the study's figure."""
+"""The study's image grid, pixel by pixel."""
 
 import io
 import logging
@@ -7,62 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, strip
 from orchestrator.report.image_grid import draw_grid, label
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
-
-
-def plain(values: list[int], side: int = 2, channels: int = 1) -> torch.Tensor:
-    """Return one image of each value, (n, channels, side, side) uint8."""
-    shape = (len(values), channels, side, side)
-    return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(shape).contiguous()
-
-
-def test_a_strip_sets_images_side_by_side_with_a_white_line() -> None:
-    row = strip(plain([10, 20]), 3)
-    assert row.shape == (2, 3 * 3 - 1, 3)
-    assert row[0, :, 0].tolist() == [10, 10, 255, 20, 20, 255, 255, 255]
-    colours = torch.tensor([1, 2, 3], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
-    assert strip(colours, 1)[1, 1].tolist() == [1, 2, 3]
-
-
-def test_victims_stand_above_their_reconstructions() -> None:
-    grid = pair_grid(plain([10, 20, 30]), plain([11, 21, 31]))
-    scale = grid.shape[1] // 8
-    small = grid[::scale, ::scale, 0]
-    assert max(grid.shape) >= MIN_SIDE
-    # three pairs fill one row and a half of two columns: ceil(sqrt(6)) = 3 columns
-    assert small.tolist() == [
-        [10, 10, 255, 20, 20, 255, 30, 30],
-        [10, 10, 255, 20, 20, 255, 30, 30],
-        [11, 11, 255, 21, 21, 255, 31, 31],
-        [11, 11, 255, 21, 21, 255, 31, 31],
-    ]
-
-
-def test_rows_that_overflow_go_below_with_a_gap() -> None:
-    grid = pair_grid(plain([10, 20, 30, 40], side=400), plain([11, 21, 31, 41], side=400))
-    assert grid.shape == (4 * 400 + 2, 3 * 401 - 1, 3)  # large enough already: not enlarged
-    assert (grid[0, 0, 0], grid[400, 0, 0], grid[800, 0, 0], grid[802, 0, 0], grid[1202, 0, 0]) == (
-        10,
-        11,
-        255,
-        40,
-        41,
-    )
-
-
-def test_png_keeps_every_pixel() -> None:
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
-
 
 TILE = 64  # pixels of a 32-pixel image in the figure
 
@@ -73,16 +25,16 @@ def stored(
     axes: dict[str, Any],
     *,
     parts: Sequence[str] = ("test",),
-    victim: int = 200,
+    original: int = 200,
     status: Status = "finished",
 ) -> TrialRecord:
     """Publish made-up reconstructions of grey 20 * index and return their trial."""
     key = f"evaluation{index}"
     files = {}
     for part in parts:
-        for name, value in ((f"victims_{part}.npy", victim), (f"reconstructions_{part}.npy", 20 * index)):
+        for name, value in ((f"victims_{part}.npy", original), (f"reconstructions_{part}.npy", 20 * index)):
             buffer = io.BytesIO()
-            np.save(buffer, plain([value] * 4, side=32).numpy())
+            np.save(buffer, np.full((4, 1, 32, 32), value, np.uint8))
             files[name] = buffer.getvalue()
     if status == "finished":
         store.publish(Artifact(key, "evaluation", 1, {}), files)
@@ -124,7 +76,7 @@ def tiles(figure: np.ndarray) -> list[list[int]]:
     return [[grey for *_, grey in sorted(line, key=lambda one: one[1])] for line in lines]
 
 
-def test_victims_on_top_and_a_row_for_each_setting(store: Artifacts, sweep: list[TrialRecord]) -> None:
+def test_originals_on_top_and_a_row_for_each_setting(store: Artifacts, sweep: list[TrialRecord]) -> None:
     first = pixels(sweep, store, rows=["m"], where={"seed": "0"}, columns=3)
     assert tiles(first) == [[200] * 3, [0] * 3, [20] * 3, [40] * 3]
     second = pixels(sweep, store, rows=["m"], where={"seed": 1}, columns=9)
@@ -156,7 +108,7 @@ def test_parts_stand_from_left_to_right(store: Artifacts) -> None:
     ]
     rows = ["attack.name", "align"]
     figure = pixels(records, store, rows=rows, parts=["train", "class"], columns=2)
-    # The first row has no training images, so the victims come again when there are some.
+    # The first row has no training images, so the originals come again when there are some.
     assert tiles(figure) == [[200] * 2, [20] * 2, [200] * 4, [40] * 4, [60] * 4]
     figure = pixels(records, store, rows=rows, parts=["class"], columns=2)
     assert tiles(figure) == [[200] * 2, [20] * 2, [40] * 2, [60] * 2]
@@ -164,10 +116,11 @@ def test_parts_stand_from_left_to_right(store: Artifacts) -> None:
     assert tiles(figure) == [[200] * 2, [20] * 2, [60] * 2]  # mia has no such axis
 
 
-def test_victims_are_shown_again_where_they_are_others(store: Artifacts) -> None:
+def test_originals_are_shown_again_where_they_are_others(store: Artifacts) -> None:
     points = [(3, 1, 210), (3, 3, 210), (5, 1, 220), (5, 3, 220)]
     records = [
-        stored(store, index, {"k": k, "m": m}, victim=victim) for index, (k, m, victim) in enumerate(points)
+        stored(store, index, {"k": k, "m": m}, original=original)
+        for index, (k, m, original) in enumerate(points)
     ]
     assert tiles(pixels(records, store, rows=["k", "m"], columns=1)) == [[210], [0], [20], [220], [40], [60]]
     beside = pixels(records, store, rows=["m"], beside=["k"], columns=2)
