@@ -34,6 +34,7 @@ from jobs.options import (
 from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
 from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import read_study
+from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.report.tables import note, report_files
@@ -130,7 +131,7 @@ class Sweep:
 
     def plan(self, point: Point) -> dict[str, Stage]:
         """Return the stages of a point."""
-        return plan_stages(point.spec, self.preflight.digests, self.profile, self.profiles)
+        return plan_stages(normalise(point.spec), self.preflight.digests, self.profile, self.profiles)
 
     def print_plan(self) -> None:
         """Print what would run."""

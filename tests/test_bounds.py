@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from jobs import stage_data
+from orchestrator.config.normalise import normalise
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
@@ -56,7 +57,7 @@ def test_full_scores_beat_the_class_mean_and_one_score_comes_close(
     preflight, store = Preflight(location), Artifacts(DirectoryBlobs(tmp_path))
     errors = []
     for point in preflight.resolve_all(expand(study)[0]):
-        for stage in plan(point.spec, preflight.digests, Profile()).values():
+        for stage in plan(normalise(point.spec), preflight.digests, Profile()).values():
             if store.find(stage.key) is None:
                 runner.run(stage, World(), store, location)
         artifact = store.find(stage.key)

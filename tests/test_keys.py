@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import canonical
+from orchestrator.config.normalise import normalise
 from orchestrator.stages.graph import STAGES, Profile, Stage, dataset_names, plan
 from orchestrator.sweep.points import Point, expand
 from tests import tiny
@@ -49,7 +50,7 @@ WITH_FEATURES = {"model": tiny.DIGIT, "losses": {"features": 1.0, "surrogate": {
 
 def planned(changes: dict[str, Any] | None = None) -> dict[str, Stage]:
     """Return the stages of the tiny trial with dotted paths changed."""
-    return plan(tiny.spec(changes), DIGESTS, Profile())
+    return plan(normalise(tiny.spec(changes)), DIGESTS, Profile())
 
 
 def changed(changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
@@ -63,7 +64,7 @@ def changed(changes: dict[str, Any], start: dict[str, Any] | None = None) -> set
 
 
 def test_golden_keys() -> None:
-    assert {name: stage.key for name, stage in plan(FIXED, DIGESTS, Profile()).items()} == GOLDEN
+    assert {name: stage.key for name, stage in plan(normalise(FIXED), DIGESTS, Profile()).items()} == GOLDEN
 
 
 def test_stages_come_in_the_order_they_need_each_other() -> None:
@@ -142,16 +143,16 @@ def test_unaligned_inverters_share_one_training_over_m() -> None:
     ids=str,
 )
 def test_what_changes_bits_changes_every_key(profile: Profile) -> None:
-    other = plan(tiny.spec(), DIGESTS, profile)
+    other = plan(normalise(tiny.spec()), DIGESTS, profile)
     assert all(other[name].key != stage.key for name, stage in planned().items())
 
 
 def test_other_bytes_of_a_data_set_change_what_reads_it_and_what_follows() -> None:
     trial = tiny.spec({"auxiliary.kind": "distinct"})
-    before = plan(trial, DIGESTS, Profile())
-    after = plan(trial, {**DIGESTS, "photo-patches": "q" * 64}, Profile())
+    before = plan(normalise(trial), DIGESTS, Profile())
+    after = plan(normalise(trial), {**DIGESTS, "photo-patches": "q" * 64}, Profile())
     assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
-    every = plan(trial, {**DIGESTS, "digits": "e" * 64}, Profile())
+    every = plan(normalise(trial), {**DIGESTS, "digits": "e" * 64}, Profile())
     assert all(before[name].key != every[name].key for name in before)
 
 

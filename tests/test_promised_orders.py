@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from jobs.sweep import app
 from orchestrator.config.load import read_study
+from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location
 from orchestrator.stages.graph import plan
 from orchestrator.store.artifacts import Artifacts
@@ -36,7 +37,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[object, ...],
     found: dict[tuple[object, ...], list[float]] = {}
     for point in preflight.resolve_all(expand(study)[0]):
         artifact = store.find(
-            plan(point.spec, preflight.digests, profile_of(study.resources))["evaluation"].key
+            plan(normalise(point.spec), preflight.digests, profile_of(study.resources))["evaluation"].key
         )
         assert artifact is not None
         cell = (point.axes["m"], point.axes["auxiliary"], point.axes["align"])

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from orchestrator.config import TrialSpec
+from orchestrator.config.normalise import normalise
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, verify
 from orchestrator.stages import runner
@@ -69,7 +70,7 @@ def write(path: Path, sweep: Any, changes: dict[str, Any] | None = None, **secti
 def stages(trial: TrialSpec) -> dict[str, Stage]:
     """Return the planned stages of a trial over built-in data sets."""
     digests = {name: verify(name, Location()).digest for name in dataset_names(trial).values()}
-    return plan(trial, digests, PROFILE)
+    return plan(normalise(trial), digests, PROFILE)
 
 
 def run(trial: TrialSpec, folder: Path) -> dict[str, float]:

@@ -58,6 +58,11 @@ class AttackSpec(Spec):
     """How studies call the attack."""
 
     @property
+    def inverter(self) -> Model | None:
+        """The network that rebuilds images from scores; None if the attack leaves images."""
+        return None
+
+    @property
     def classifiers(self) -> Mapping[str, Model]:
         """Field -> classifier that the adversary trains."""
         return {}

@@ -93,6 +93,11 @@ class InverterAttack(AttackSpec):
     """Of weights, order and held-out images."""
 
     @property
+    def inverter(self) -> Model:
+        """G."""
+        return self.model
+
+    @property
     def classifiers(self) -> Mapping[str, Model]:
         """The surrogate, used or not."""
         named = self.losses.surrogate
@@ -175,6 +180,11 @@ class JointAttack(AttackSpec):
 
     seed: Seed = 0
     """Of G's first weights; F's, the order and the held-out images go by `target.seed`."""
+
+    @property
+    def inverter(self) -> Model:
+        """G."""
+        return self.model
 
 
 class MiaAttack(AttackSpec):

@@ -10,18 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
-from orchestrator.config import (
-    Evaluation,
-    InverterAttack,
-    JointAttack,
-    MiaAttack,
-    PublicNetworks,
-    Recipe,
-    Release,
-    Spec,
-    TrialSpec,
-)
+from orchestrator.config import PublicNetworks, Spec, TrialSpec
 from orchestrator.config.base import digest
+from orchestrator.config.normalise import PlannedSpec
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.metrics.names import evaluation_version
 
@@ -122,7 +113,7 @@ class Kind:
     metrics: tuple[str, ...] = ()
     """Families of the metrics that it leaves: `target` of `target/accuracy`."""
 
-    uses: Callable[[TrialSpec], Sequence[Use]] = lambda spec: (Use(),)
+    uses: Callable[[PlannedSpec], Sequence[Use]] = lambda spec: (Use(),)
     """Return what a trial uses the stage for: nothing, once, or several times."""
 
     module: str = ""
@@ -137,7 +128,7 @@ class Kind:
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
     """Return the data sets that a trial reads: role (private, auxiliary, pretrain) -> name."""
     names = {"private": spec.data.dataset}
-    other = auxiliary_dataset_name(spec.auxiliary, spec.data) if queries_auxiliary(spec) else None
+    other = auxiliary_dataset_name(spec.auxiliary, spec.data) if spec.attack.owns_images else None
     if other:
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
@@ -153,13 +144,8 @@ def weight_names(spec: TrialSpec) -> dict[str, str]:
     return names
 
 
-def queries_auxiliary(spec: TrialSpec) -> bool:
-    """Return whether the adversary queries the target with images of its own."""
-    return isinstance(spec.attack, InverterAttack)
-
-
 def plan(
-    spec: TrialSpec,
+    spec: PlannedSpec,
     digests: Mapping[str, str],
     profile: Profile,
     profiles: Mapping[str, Profile] = MappingProxyType({}),
@@ -169,7 +155,6 @@ def plan(
     `digests`: data set name -> manifest digest, `weights/NAME` -> digest of their file; `profiles`: those of
     stages (by name) that have another than `profile`.
     """
-    spec = _canonical(spec)
     names, public = dataset_names(spec), weight_names(spec)
     stages: dict[str, Stage] = {}
     uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
@@ -210,98 +195,62 @@ def _needs(kind: Kind, use: Use, planned: Collection[Stage]) -> dict[str, str]:
     return filled
 
 
-def _canonical(spec: TrialSpec) -> TrialSpec:
-    """Leave out what changes nothing: a truncation of labels, a surrogate that no loss uses, how weights
-    that were trained elsewhere would be trained here."""
-    attack = spec.attack
-    if isinstance(attack, InverterAttack) and not attack.losses.features:
-        attack = attack.but(losses=attack.losses.but(surrogate=None))
-    release = Release(labels_only=True) if spec.release.labels_only else spec.release
-    target, pretrain = spec.target, spec.target.pretrain
-    if pretrain and pretrain.weights:
-        target = target.but(pretrain=pretrain.but(recipe=Recipe(), seed=0))
-    return spec.but(attack=attack, release=release, target=target)
-
-
 # Uses: whether a trial has a stage, and which of its sub-specs are not the trial's own
 
 
-def _pretrain(spec: TrialSpec) -> Sequence[Use]:
+def _pretrain(spec: PlannedSpec) -> Sequence[Use]:
     pretrain = spec.target.pretrain
     return (Use({"model": spec.target.model, "pretrain": pretrain}),) if pretrain else ()
 
 
-def _target(spec: TrialSpec) -> Sequence[Use]:
-    trained = {"target": spec.target.but(snapshot=None)}
-    return () if isinstance(spec.attack, JointAttack) else (Use(trained),)
+def _target(spec: PlannedSpec) -> Sequence[Use]:
+    return () if spec.attack.trains_target else (Use({"target": spec.trained_target}),)
 
 
-def _joint(spec: TrialSpec) -> Sequence[Use]:
+def _joint(spec: PlannedSpec) -> Sequence[Use]:
     """The developer's F: one training leaves F and G."""
-    # Rounding passes no gradient, so it is left to the evaluation.
-    specs = {"target": spec.target.but(snapshot=None), "release": spec.release.but(decimals=None)}
-    return (Use(specs),) if isinstance(spec.attack, JointAttack) else ()
+    specs = {"target": spec.trained_target, "release": spec.attacked_release}
+    return (Use(specs),) if spec.attack.trains_target else ()
 
 
-def _snapshot(spec: TrialSpec) -> Sequence[Use]:
+def _snapshot(spec: PlannedSpec) -> Sequence[Use]:
     return (Use(),) if spec.target.snapshot is not None else ()
 
 
-def _private_scores(spec: TrialSpec) -> Sequence[Use]:
-    return (Use({"evaluation": _drawn(spec)}),) if spec.evaluation.task == "reconstruction" else ()
+def _private_scores(spec: PlannedSpec) -> Sequence[Use]:
+    return (Use({"evaluation": spec.drawn_images}),) if spec.evaluation.task == "reconstruction" else ()
 
 
-def _predictions(spec: TrialSpec) -> Sequence[Use]:
-    return (Use(),) if queries_auxiliary(spec) else ()
+def _predictions(spec: PlannedSpec) -> Sequence[Use]:
+    return (Use(),) if spec.attack.queries_target else ()
 
 
-def _surrogate(spec: TrialSpec) -> Sequence[Use]:
-    attack = spec.attack
-    if not isinstance(attack, InverterAttack) or not attack.losses.features or not attack.losses.surrogate:
+def _surrogate(spec: PlannedSpec) -> Sequence[Use]:
+    surrogate = spec.attack.surrogate
+    return (Use({"surrogate": surrogate, "release": spec.attacked_release}),) if surrogate else ()
+
+
+def _inversion(spec: PlannedSpec) -> Sequence[Use]:
+    if spec.attack.leaves != "inverter" or spec.attack.trains_target:
         return ()
-    return (Use({"surrogate": attack.losses.surrogate, "release": _trained_on(spec)}),)
+    specs = {"attack": spec.made_attack, "release": spec.attacked_release}
+    return (Use(specs, () if spec.attack.selects_on_target else ("target",)),)
 
 
-def _inversion(spec: TrialSpec) -> Sequence[Use]:
-    attack = spec.attack
-    if not isinstance(attack, InverterAttack):
-        return ()
-    # What alignment means is in the release, so a full release has one inverter, aligned or not.
-    specs = {"attack": attack.but(align=True), "release": _trained_on(spec)}
-    return (Use(specs, () if attack.selection == "victim-train" else ("target",)),)
+def _search(spec: PlannedSpec) -> Sequence[Use]:
+    specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
+    return (Use(specs),) if spec.attack.leaves == "images" else ()
 
 
-def _search(spec: TrialSpec) -> Sequence[Use]:
-    if isinstance(spec.attack, InverterAttack | JointAttack):
-        return ()
-    is_class = spec.evaluation.task == "class-inference"  # of one-hot vectors, for every release
-    return (Use({"release": Release() if is_class else spec.release, "evaluation": _drawn(spec)}),)
-
-
-def _fisher(spec: TrialSpec) -> Sequence[Use]:
+def _fisher(spec: PlannedSpec) -> Sequence[Use]:
     fisher = spec.evaluation.fisher
     # A search is repeated with gradients by F's weights; its images are not read.
-    without = ("attack",) if isinstance(spec.attack, MiaAttack) else ()
+    without = ("attack",) if spec.attack.profile == "updates" else ()
     return (Use({"fisher": fisher}, without),) if fisher else ()
 
 
-def _evaluation(spec: TrialSpec) -> Sequence[Use]:
-    return (Use({"evaluation": spec.evaluation.but(fisher=None)}),)
-
-
-def _trained_on(spec: TrialSpec) -> Release:
-    """Return the release that an inverter is trained on: one that is not aligned never sees the trial's, so
-    all truncations share one training."""
-    return spec.release if isinstance(spec.attack, InverterAttack) and spec.attack.align else Release()
-
-
-def _drawn(spec: TrialSpec) -> Evaluation:
-    """Return the part of the evaluation that says which images are attacked: not how many are shown, and no
-    images at all for class inference."""
-    if spec.evaluation.task == "class-inference":
-        return Evaluation(task="class-inference")
-    shown = Evaluation()
-    return spec.evaluation.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
+def _evaluation(spec: PlannedSpec) -> Sequence[Use]:
+    return (Use({"evaluation": spec.measured}),)
 
 
 _ROWS = (

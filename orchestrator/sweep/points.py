@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import Scalar, digest
 from orchestrator.config.load import assign, faults
+from orchestrator.config.normalise import respelled
 from orchestrator.config.study import LABEL, SHORTHANDS, Study, StudyError, short_name, shown
 
 ABSENT = "-"
@@ -83,9 +84,7 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
         if all(fault["type"] == "value_error" and not fault["loc"] for fault in error.errors()):
             return Dropped(axes, _reason(error))
         raise StudyError(*faults(error, "base")) from None
-    if spec.release.truncation == spec.target.classes:  # releasing k of k scores is releasing all of them
-        spec = spec.model_copy(update={"release": spec.release.model_copy(update={"truncation": None})})
-    return Point(index, axes, spec)
+    return Point(index, axes, respelled(spec))
 
 
 def _settings(value: Any) -> Any:

@@ -10,8 +10,10 @@ import torch
 from pydantic import BaseModel
 
 from orchestrator.attacks import build_attack
-from orchestrator.config import ATTACK_SPECS, InverterAttack, JointAttack, TrialSpec
+from orchestrator.config import ATTACK_SPECS, TrialSpec
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.budget import FULL, NamedBudget
+from orchestrator.config.normalise import respelled
 from orchestrator.config.report import Costs, Histogram
 from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
 from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify, weights
@@ -31,7 +33,7 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import resolve_budget
 from orchestrator.models.public import renamed
-from orchestrator.stages.graph import STAGES, dataset_names, queries_auxiliary, weight_names
+from orchestrator.stages.graph import STAGES, dataset_names, weight_names
 from orchestrator.sweep.points import Point
 
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
@@ -46,7 +48,8 @@ def check_study(study: Study) -> None:
 def check_resources(study: Study) -> None:
     """Raise `StudyError` if `resources.stages` names a stage that does not exist."""
     if unknown := sorted(study.resources.stages.keys() - STAGES.keys()):
-        raise StudyError(f"resources.stages: {unknown[0]} is no stage; stages are {', '.join(STAGES)}")
+        way_out = f"stages are {', '.join(STAGES)}"
+        raise StudyError(Refused(f"resources.stages.{unknown[0]}", NO_VALUE, "is no stage", way_out))
 
 
 def check_report(study: Study) -> None:
@@ -134,7 +137,7 @@ class Preflight:
         self.descriptions: dict[str, Description] = {}
         self._weights: dict[str, weights.Weights] = {}
         self._labels: dict[str, Labels] = {}
-        self._budgets: dict[str, str] = {}
+        self._cuts: dict[str, NamedBudget] = {}
         self._built: set[str] = set()
 
     @property
@@ -144,7 +147,7 @@ class Preflight:
         return {name: about.digest for name, about in self.descriptions.items()} | public
 
     def resolve(self, point: Point) -> Point:
-        """Return the point with its budget as a cut point's name; raise `StudyError` with the way out."""
+        """Return the point with its budget as a cut point's name; raise `StudyError` if it cannot be run."""
         spec = point.spec
         try:
             for role, name in dataset_names(spec).items():
@@ -153,50 +156,54 @@ class Preflight:
             self._check_classes(spec)
             self._check_networks(spec)
             self._check_weights(spec)
-            return replace(point, spec=self._with_cut(spec))
+            return replace(point, spec=respelled(spec, cut=self._cut(spec)))
+        except Refused as refused:
+            raise StudyError(refused) from refused
         except ValueError as error:
             raise StudyError(" ".join(str(error).split())) from error
 
     def resolve_all(self, points: Iterable[Point]) -> list[Point]:
         """Resolve every point; all distinct faults are reported at once."""
-        resolved, faults = [], []
+        resolved = []
+        faults: dict[str, str | Refused] = {}
         for point in points:
             try:
                 resolved.append(self.resolve(point))
             except StudyError as error:
-                faults.append(str(error))
+                faults |= {str(fault): fault for fault in error.faults}
         if faults:
-            raise StudyError("\n".join(dict.fromkeys(faults)))
+            raise StudyError(*faults.values())
         return resolved
 
     def _verify(self, role: str, name: str) -> Description:
         try:
             return verify(name, self._location)
-        except ValueError as error:  # `dataset=...` becomes the field's whole path
-            raise ValueError(
-                f"{SECTIONS[role]}.{error}" if str(error).startswith("dataset=") else error
-            ) from error
+        except Refused as refused:  # what is wrong with a file has the file's address
+            raise refused.under(SECTIONS[role]) if refused.field == "dataset" else refused from refused
 
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
         if spec.target.pretrain and spec.target.pretrain.dataset is None:
             check_public(about, spec.data, "target.pretrain.dataset")
-        asks = queries_auxiliary(spec)  # others have the victim itself, and no images of their own
+        owns_images = spec.attack.owns_images  # others have the target model itself
         labels = self._labels_of(spec.data.dataset)
-        kind = spec.auxiliary.kind if asks else "same-train"
-        if asks:
+        kind = spec.auxiliary.kind if owns_images else "same-train"
+        if owns_images:
             check_auxiliary(about, spec.data, spec.auxiliary)
         check_parts(about, labels, spec.data, spec.target.classes, kind)
-        if asks:
+        if owns_images:
             self._check_size(spec)
 
     def _check_size(self, spec: TrialSpec) -> None:
         size, kind, available = spec.auxiliary.size, spec.auxiliary.kind, self._count_auxiliary(spec)
         if size is not None and size > available:
-            raise ValueError(
-                f"auxiliary.size={size} must lie in 1..{available}, the images of kind {kind} at "
-                f"target.classes={spec.target.classes}; lower auxiliary.size or use null for all."
+            raise Refused(
+                "auxiliary.size",
+                size,
+                f"must lie in 1..{available}, the images of kind {kind} at "
+                f"target.classes={spec.target.classes}",
+                "lower auxiliary.size or use null for all",
             )
 
     def _count_auxiliary(self, spec: TrialSpec) -> int:
@@ -227,7 +234,7 @@ class Preflight:
         return self._labels[name]
 
     def _check_networks(self, spec: TrialSpec) -> None:
-        """Build each distinct network once, to have its own error before anything runs."""
+        """Build each distinct network once; raise the error of one that cannot be built."""
         shapes = {
             "classes": spec.target.classes,
             "channels": spec.data.channels,
@@ -235,16 +242,13 @@ class Preflight:
         }
         classifiers = {"target.model": spec.target.model, "judge.model": spec.judge.model}
         attack = spec.attack
-        if isinstance(attack, InverterAttack) and attack.losses.surrogate:
-            classifiers["attack.losses.surrogate.model"] = attack.losses.surrogate.model
-        for field, model in classifiers.items():
+        for field, model in {**classifiers, **attack.classifiers}.items():
             if self._is_new(f"{model} {field} {shapes}"):
                 with torch.device("meta"):
                     build_classifier(model, field=field, resizes=field == "judge.model", **shapes)
-        if isinstance(attack, InverterAttack | JointAttack) and self._is_new(f"{attack.model} {shapes}"):
+        if attack.inverter and self._is_new(f"{attack.inverter} {shapes}"):
             build_attack(attack, **shapes)
-        is_adversarial = isinstance(attack, InverterAttack) and attack.losses.adversarial
-        if is_adversarial and self._is_new(f"discriminator {shapes}"):
+        if attack.has_discriminator and self._is_new(f"discriminator {shapes}"):
             Discriminator(channels=shapes["channels"], image_size=shapes["image_size"], width=0.1)
 
     def _check_weights(self, spec: TrialSpec) -> None:
@@ -272,28 +276,27 @@ class Preflight:
         if checked_on is not None:
             _check_head(network, state, pretrain.weights, checked_on)
 
-    def _with_cut(self, spec: TrialSpec) -> TrialSpec:
+    def _cut(self, spec: TrialSpec) -> NamedBudget:
+        """Return the cut point that the budget means; raise `Refused` if there is none to freeze up to."""
         data, target = spec.data, spec.target
-        if target.budget != "full" and target.pretrain is None and not target.freezes_random:
-            raise ValueError(
-                f"target.budget={target.budget} freezes layers at public weights, but target.pretrain is "
-                "null; add target.pretrain, use the budget full, or set target.freezes_random=true to "
-                "freeze random first weights."
+        if target.budget != FULL and target.pretrain is None and not target.freezes_random:
+            raise Refused(
+                "target.budget",
+                target.budget,
+                "freezes layers at public weights, but target.pretrain is null",
+                "add target.pretrain, use the budget full, or set target.freezes_random=true to freeze "
+                "random first weights",
             )
         known = f"{target.model} {target.budget} {target.classes} {data.channels} {data.image_size}"
-        if known not in self._budgets:
-            self._budgets[known] = resolve_budget(
+        if known not in self._cuts:
+            self._cuts[known] = resolve_budget(
                 target.model,
                 target.budget,
                 classes=target.classes,
                 channels=data.channels,
                 image_size=data.image_size,
             )
-        changes: dict[str, str | bool] = {"budget": self._budgets[known]}
-        if changes["budget"] == "full":  # nothing is frozen, so one target serves every way of freezing
-            changes |= {"freeze": "weights", "freezes_random": False}
-        resolved = target.model_copy(update=changes)
-        return spec.model_copy(update={"target": resolved})
+        return self._cuts[known]
 
     def _is_new(self, what: str) -> bool:
         is_new = what not in self._built
@@ -304,17 +307,20 @@ class Preflight:
 def _check_head(
     network: Classifier, state: Mapping[str, torch.Tensor], name: str, checked_on: Description
 ) -> None:
-    """Raise if the weights' own head cannot tell the classes of the set that they are to be checked on."""
+    """Raise `Refused` if the weights' own head has other classes than the set that they are checked on."""
     wanted = {f"head.{key}": tensor.shape for key, tensor in network.head.state_dict().items()}
     found = {key: tensor.shape for key, tensor in state.items() if key.startswith("head.")}
     if wanted == found:
         return
     last = found.get(next(reversed(wanted)))  # a head of several layers has the classes in its last one
     if last is not None and last[0] != checked_on.num_classes:
-        told = f"tell {last[0]} classes"
+        head = f"tell {last[0]} classes"
     else:
-        told = "have another head" if found else "have no head"
-    raise ValueError(
-        f"target.pretrain.weights={name} {told}, but target.pretrain.dataset={checked_on.name}, which is to "
-        f"check them, has {checked_on.num_classes}; name a set with as many, or null to check nothing."
+        head = "have another head" if found else "have no head"
+    raise Refused(
+        "target.pretrain.weights",
+        name,
+        f"{head}, but target.pretrain.dataset={checked_on.name}, which is to check them, has "
+        f"{checked_on.num_classes}",
+        "name a set with as many, or null to check nothing",
     )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from orchestrator.config.normalise import normalise
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from tests import tiny
 
@@ -24,7 +25,8 @@ INFERENCE = {"evaluation.task": "class-inference"}
 
 def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
     """Return the stages of the tiny trial with an attack and dotted paths changed."""
-    return plan(tiny.spec({"attack": ATTACKS[attack], **(changes or {})}), DIGESTS, Profile())
+    spec = tiny.spec({"attack": ATTACKS[attack], **(changes or {})})
+    return plan(normalise(spec), DIGESTS, Profile())
 
 
 def changed(attack: str, changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
@@ -320,4 +322,4 @@ def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
     ids=lambda value: str(value)[:60],
 )
 def test_what_is_next_to_it_is_allowed(changes: dict[str, Any]) -> None:
-    assert list(plan(tiny.spec(changes), DIGESTS, Profile()))[-1] == "evaluation"
+    assert list(plan(normalise(tiny.spec(changes)), DIGESTS, Profile()))[-1] == "evaluation"

@@ -9,6 +9,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from orchestrator.config import Data, Model, Recipe, TrialSpec
+from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
@@ -72,7 +73,7 @@ def planned(trial: TrialSpec, location: Location) -> dict[str, Stage]:
     digests = {name: verify(name, location).digest for name in dataset_names(trial).values()}
     for name in weight_names(trial).values():
         digests[weights.key_of(name)] = weights.describe(name, location).digest
-    return plan(trial, digests, tiny.PROFILE)
+    return plan(normalise(trial), digests, tiny.PROFILE)
 
 
 def built(trial: TrialSpec, location: Location, folder: Path, *names: str) -> Artifacts:

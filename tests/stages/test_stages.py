@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from orchestrator.config import TrialSpec
+from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
 from orchestrator.models import build_classifier
@@ -192,7 +193,7 @@ def test_a_missing_input_asks_for_the_trial_again(tmp_path: Path) -> None:
 
 def test_a_data_set_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:
     digests = {"digits": "0" * 64}
-    stage = tiny.plan(TRIAL, digests, tiny.PROFILE)["judge"]
+    stage = tiny.plan(normalise(TRIAL), digests, tiny.PROFILE)["judge"]
     with pytest.raises(StageFailed, match=r"data set digits changed since .* start the sweep again"):
         runner.run(stage, World(), Artifacts(DirectoryBlobs(tmp_path)), Location())
 

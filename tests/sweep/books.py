@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.normalise import normalise
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location
 from orchestrator.report.tables import csv, results_table
@@ -73,7 +74,7 @@ class Sweep:
         }
         return Ledger(
             search,
-            lambda point: plan(point.spec, self.preflight.digests, tiny.PROFILE),
+            lambda point: plan(normalise(point.spec), self.preflight.digests, tiny.PROFILE),
             self.store,
             sources.__getitem__,
             pruned=lambda: read_pruned(self.journal),

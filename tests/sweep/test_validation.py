@@ -336,6 +336,6 @@ def flip(path: Path) -> None:
 def test_an_unknown_stage_is_named_with_those_there_are() -> None:
     resources = {"stages": {"training": {"workers": 2}}}
     with pytest.raises(
-        StudyError, match=r"resources\.stages: training is no stage; stages are pretrain, target"
+        StudyError, match=r"resources\.stages\.training is no stage; stages are pretrain, target"
     ):
         check_study(tiny.study({"release.truncation": [1]}, resources=resources))

@@ -1,0 +1,94 @@
+"""Canonical form of a trial: one spelling for one meaning, and nothing that changes no number.
+
+A `TrialSpec` is what a user writes; a `PlannedSpec` is what stages are planned from and has, for each stage
+that reads less than the whole trial, the part that it depends on. No torch: the cut point that a budget means
+comes from `sweep/validation`.
+"""
+
+from typing import Self
+
+from orchestrator.config.attack_spec import AttackSpec
+from orchestrator.config.base import Recipe
+from orchestrator.config.budget import FULL, NamedBudget
+from orchestrator.config.evaluation import Evaluation
+from orchestrator.config.release import Release
+from orchestrator.config.target import Pretrain, Target
+from orchestrator.config.trial import TrialSpec
+
+
+class PlannedSpec(TrialSpec):
+    """A trial in canonical form, as `normalise` returns it."""
+
+    @property
+    def trained_target(self) -> Target:
+        """F's training: it does not depend on the epoch that is attacked."""
+        return self.target.but(snapshot=None)
+
+    @property
+    def made_attack(self) -> AttackSpec:
+        """The settings that the attack's own stage depends on."""
+        return self.attack.made_from(self.release)[0]
+
+    @property
+    def attacked_release(self) -> Release:
+        """The release that the attack's own stage depends on.
+
+        A developer's training is given unrounded scores, because rounding passes no gradient; a search for
+        classes is given one-hot vectors, whatever is released.
+        """
+        if self.attack.trains_target:
+            return self.release.but(decimals=None)
+        if self.attack.leaves == "images" and self.evaluation.task == "class-inference":
+            return Release()
+        return self.attack.made_from(self.release)[1]
+
+    @property
+    def drawn_images(self) -> Evaluation:
+        """The settings that draw the images to attack: class inference has none."""
+        if self.evaluation.task == "class-inference":
+            return Evaluation(task="class-inference")
+        shown = Evaluation()
+        return self.evaluation.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
+
+    @property
+    def measured(self) -> Evaluation:
+        """The evaluation without the Fisher analysis, which is a stage of its own."""
+        return self.evaluation.but(fisher=None)
+
+    @classmethod
+    def of(cls, spec: TrialSpec) -> Self:
+        """Return the same trial as this type, validated."""
+        return cls.model_validate({name: getattr(spec, name) for name in TrialSpec.model_fields})
+
+
+def normalise(spec: TrialSpec, *, cut: NamedBudget | None = None) -> PlannedSpec:
+    """Return the canonical form of a trial whose budget means `cut`; None leaves the budget as written.
+
+    Beside what `respelled` does: labels have no truncation, rounding or sum; a surrogate that no loss uses
+    and the training of weights that were trained elsewhere are left out.
+    """
+    spec = respelled(spec, cut=cut)
+    release = Release(labels_only=True) if spec.release.labels_only else spec.release
+    target = spec.target.but(pretrain=_used(spec.target.pretrain))
+    return PlannedSpec.of(spec.but(attack=spec.attack.canonical(), release=release, target=target))
+
+
+def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None) -> TrialSpec:
+    """Return the trial in the spelling that identifies a sweep point.
+
+    Releasing k of k scores is releasing all of them; a budget is its cut point; where nothing is frozen there
+    is one way of freezing.
+    """
+    release, target = spec.release, spec.target
+    if release.truncation == target.classes:
+        release = release.but(truncation=None)
+    if cut is not None:
+        is_full = cut == FULL
+        frozen = {"freeze": "weights", "freezes_random": False} if is_full else {}
+        target = target.but(budget=cut, **frozen)
+    return spec.but(release=release, target=target)
+
+
+def _used(pretrain: Pretrain | None) -> Pretrain | None:
+    """Leave out how weights that were trained elsewhere would be trained here."""
+    return pretrain.but(recipe=Recipe(), seed=0) if pretrain and pretrain.weights else pretrain
