@@ -117,7 +117,7 @@ class Delta(Spec):
     """Metric of the numerator: a share that is larger where more leaks."""
 
     utility: str = "target/accuracy"
-    """Metric of the denominator: the victim's accuracy as a share."""
+    """Metric of the denominator: F's accuracy as a share."""
 
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
@@ -126,7 +126,7 @@ class Delta(Spec):
 
 
 class RobustnessCurve(Spec):
-    """Leakage over utility along the training of victims, as in TL-DMI's Figure 1."""
+    """Leakage over utility along the training of targets, as in TL-DMI's Figure 1."""
 
     name: str = Field(pattern=FILE_NAME)
     """The files are curve-NAME.png and curve-NAME.csv."""

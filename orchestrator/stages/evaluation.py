@@ -9,7 +9,7 @@ from orchestrator.stages.images import private_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy
 from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
 from orchestrator.stages.networks import AtTruncation, stored_classifier, stored_inverter
-from orchestrator.stages.similarity import Likeness
+from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import released, released_length
 from orchestrator.training.loop import predict
@@ -31,7 +31,7 @@ def run(
     judging = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
     training = selection.target_images(private, data, target.classes, "train")
-    likeness, network = Likeness(training, judging, inputs), stored_target(inputs, data, target)
+    similarity, network = FeatureSimilarity(training, judging, inputs), stored_target(inputs, data, target)
 
     def attacked(images: Tensor, labels: Tensor) -> Attacked:
         scores = predict(network, images, device).softmax(1)
@@ -39,13 +39,13 @@ def run(
 
     if evaluation.task == "class-inference":
         images = _attack_images(inputs, data, target, attack, "class", torch.eye(target.classes), 1)
-        measured = [measure_classes(training, attacked(images, torch.arange(target.classes)), likeness)]
+        measured = [measure_classes(training, attacked(images, torch.arange(target.classes)), similarity)]
     else:
         measured, m = [], released_length(target.classes, release)
         for part, (originals, labels) in private_images(inputs, data, target, evaluation).items():
             scores = released(read_npy(inputs, "victims", f"scores_{part}.npy"), release)
             images = _attack_images(inputs, data, target, attack, part, scores, m)
-            measured.append(measure_images(part, originals, attacked(images, labels), likeness))
+            measured.append(measure_images(part, originals, attacked(images, labels), similarity))
     files = {name: content for one in measured for name, content in one.files(evaluation.grid).items()}
     metrics = {name: value for one in measured for name, value in one.metrics.items()}
     return Outputs(files, metrics, sum(len(one.labels) for one in measured))

@@ -16,17 +16,17 @@ from orchestrator.metrics.names import CLASS, METRICS, per_image_file
 from orchestrator.metrics.pictures import encode_png, pair_grid
 from orchestrator.metrics.reconstruction import PIXEL_METRICS
 from orchestrator.stages.io import npy
-from orchestrator.stages.similarity import Likeness
+from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.training.objectives import as_unit
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredPart:
     """One part of the reconstructions with what was measured of them."""
 
     part: str  # train, test or class
-    victims: Tensor  # private images (N, C, S, S) uint8
-    guesses: Tensor  # reconstructions (N, C, S, S) in [0, 1]
+    originals: Tensor  # private images (N, C, S, S) uint8
+    reconstructions: Tensor  # (N, C, S, S) in [0, 1]
     labels: Tensor  # (N,) int64, the target's classes 0..k-1
     values: Mapping[str, Tensor]  # metric -> (N,)
     totals: Mapping[str, float]  # metric -> its value for all images together
@@ -39,8 +39,8 @@ class Measured:
 
     def files(self, num_shown: int) -> dict[str, bytes]:
         """Return the values of every image, and the first images themselves beside their originals."""
-        originals = self.victims[:num_shown]
-        shown = self.guesses[:num_shown].mul(255).round().to(torch.uint8)
+        originals = self.originals[:num_shown]
+        shown = self.reconstructions[:num_shown].mul(255).round().to(torch.uint8)
         return {
             f"grid_{self.part}.png": encode_png(pair_grid(originals, shown)),
             f"reconstructions_{self.part}.npy": npy(shown),
@@ -62,45 +62,48 @@ class Measured:
 class Attacked:
     """Reconstructions with the outputs of the target and of the evaluation model on them."""
 
-    guesses: Tensor  # (N, C, S, S) in [0, 1]
+    reconstructions: Tensor  # (N, C, S, S) in [0, 1]
     labels: Tensor  # (N,) int64, the target's class that each one should show
-    scores: Tensor  # (N, k) of the target
+    scores: Tensor  # (N, k) of the target, in [0, 1]
     logits: Tensor  # (N, K) of the evaluation model
-    original: Tensor  # (k,) int64, the evaluation model's class of each label
+    classes: Tensor  # (k,) int64, the evaluation model's class of each label
 
     def judged(self, name: str) -> dict[str, Tensor]:
         """Return `name_top1` and `name_top5`, (N,) of 0 and 1: whether the evaluation model finds the class.
 
         Top 5 is left out where it has five classes or fewer.
         """
-        wanted = self.original[self.labels]
+        wanted = self.classes[self.labels]
         judged = {f"{name}_top{k}": is_among(self.logits, wanted, k) for k in (1, 5)}
         return {metric: values for metric, values in judged.items() if values is not None}
 
 
-def measure_images(part: str, victims: Tensor, attacked: Attacked, likeness: Likeness) -> Measured:
+def measure_images(
+    part: str, originals: Tensor, attacked: Attacked, similarity: FeatureSimilarity
+) -> MeasuredPart:
     """Compare reconstructions with their originals (N, C, S, S) uint8 and with all private images of the
     class.
 
     `target_confidence` is P_T of TL-DMI, section D.2. Raise `ValueError` if the shapes differ or a class has
     no private image.
     """
-    originals, reconstructions, labels = as_unit(victims), attacked.guesses, attacked.labels
-    values = {name: measure(originals, reconstructions) for name, measure in PIXEL_METRICS.items()}
+    reconstructions, labels = attacked.reconstructions, attacked.labels
+    truth = as_unit(originals)
+    values = {name: measure(truth, reconstructions) for name, measure in PIXEL_METRICS.items()}
     values |= attacked.judged("accuracy")
     values["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
-    values |= likeness.of_images(reconstructions, labels)
-    totals = likeness.of_all(reconstructions, labels)
-    return Measured(part, victims, reconstructions, labels, values, totals)
+    values |= similarity.of_images(reconstructions, labels)
+    totals = similarity.of_all(reconstructions, labels)
+    return MeasuredPart(part, originals, reconstructions, labels, values, totals)
 
 
-def measure_classes(private: ImageSet, attacked: Attacked, likeness: Likeness) -> Measured:
+def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSimilarity) -> MeasuredPart:
     """Compare the image of each class with F's training images of it, and record whether the target and the
     evaluation model accept it (AMI, scenario 2).
 
     Raise `ValueError` if a class has no private image.
     """
-    reconstructions, labels = attacked.guesses, attacked.labels
+    reconstructions, labels = attacked.reconstructions, attacked.labels
     nearest, means, typical = _distances(private, reconstructions)
     values: dict[str, Tensor] = {
         "mse_mean": means,
@@ -109,9 +112,9 @@ def measure_classes(private: ImageSet, attacked: Attacked, likeness: Likeness) -
         "target_confidence": attacked.scores.diagonal(),
     }
     values |= attacked.judged("judge")
-    values |= likeness.of_images(reconstructions, labels)
-    totals = likeness.of_all(reconstructions, labels)
-    return Measured(CLASS, typical, reconstructions, labels, values, totals)
+    values |= similarity.of_images(reconstructions, labels)
+    totals = similarity.of_all(reconstructions, labels)
+    return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
 
 
 def _distances(private: ImageSet, reconstructions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

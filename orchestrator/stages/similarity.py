@@ -27,7 +27,7 @@ SCALINGS = {"inception": "symmetric", "facenet": "facenet"}
 JUDGE = "judge"
 
 
-class Likeness:
+class FeatureSimilarity:
     """Compares reconstructions with private images of their class; private features are computed once."""
 
     def __init__(self, private: ImageSet, judge: Classifier, inputs: Inputs) -> None:

@@ -35,7 +35,7 @@ def store() -> Artifacts:
 
 
 def training(num_seeds: int = 3, **more: Scalar) -> list[TrialRecord]:
-    """Return victims of two budgets at three epochs: both accuracies grow, frozen layers leak less."""
+    """Return targets of two budgets at three epochs: both accuracies grow, frozen layers leak less."""
     records: list[TrialRecord] = []
     for budget, lost in (("full", 0.0), ("block1", 0.1)):
         for epoch in (1, 2, 4):

@@ -157,19 +157,19 @@ def with_classes(
     axes: Mapping[str, Scalar],
     leakage: Sequence[float],
     utility: Sequence[float],
-    victim: str = "target",
+    stage: str = "target",
 ) -> TrialRecord:
     """Publish both shares by class, four images each, and return the trial."""
     keys = {}
-    for stage, file, field, shares in (
+    for name, file, field, shares in (
         ("evaluation", "per_image_test.npy", "accuracy_top1", leakage),
-        (victim, "accuracy_test.npy", "accuracy", utility),
+        (stage, "accuracy_test.npy", "accuracy", utility),
     ):
         rows = [(label, float(i < 4 * share)) for label, share in enumerate(shares) for i in range(4)]
         buffer = io.BytesIO()
         np.save(buffer, np.array(rows, dtype=[("label", np.int32), (field, np.float32)]))
-        keys[stage] = f"{stage}{index}"
-        store.publish(Artifact(keys[stage], stage, 1, {}), {file: buffer.getvalue()})
+        keys[name] = f"{name}{index}"
+        store.publish(Artifact(keys[name], name, 1, {}), {file: buffer.getvalue()})
     metrics = {LEAKAGE: float(np.mean(leakage)), UTILITY: float(np.mean(utility))}
     return record(index, axes, metrics, stage_keys=keys)
 

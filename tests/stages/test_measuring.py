@@ -1,4 +1,4 @@
-"""What is measured of reconstructions, on images and logits made by hand."""
+"""Measuring of reconstructions, on images and logits made by hand."""
 
 import io
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.names import METRICS
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
-from orchestrator.stages.measuring import Attacked, Measured
+from orchestrator.stages.measuring import Attacked, MeasuredPart
 from orchestrator.stages.measuring import measure_classes as measure_classes_with
 from orchestrator.stages.measuring import measure_images as measure_images_with
-from orchestrator.stages.similarity import Likeness
+from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.training.world import World
 
 LABELS = torch.tensor([1, 0, 1])
-ORIGINAL = torch.tensor([4, 2])  # the victim's classes 0 and 1 are the judge's 4 and 2
+CLASSES = torch.tensor([4, 2])  # the target's classes 0 and 1 are the judge's 4 and 2
 SEEN = ("knn_distance", "centroid_distance")  # by the judge, whose features are the pixels here
 
 
@@ -32,27 +32,31 @@ class Pixels(Classifier):
         self.blocks, self.head = nn.Sequential(nn.Flatten()), nn.Linear(256, 2)
 
 
-def likeness(private: ImageSet) -> Likeness:
+def similarity(private: ImageSet) -> FeatureSimilarity:
     """Return what compares with private images, without public networks."""
-    return Likeness(private, Pixels(), Inputs(World(), datasets=_none, read=_none))
+    return FeatureSimilarity(private, Pixels(), Inputs(World(), datasets=_none, read=_none))
 
 
 def _none(*names: str) -> Any:
     raise AssertionError(f"nothing is read, but {names}")
 
 
-def measure_images(part: str, victims: Tensor, labels: Tensor, guesses: Tensor, logits: Tensor) -> Measured:
-    """Measure against one even training image of each class; the victim's scores are 0.7 and 0.3."""
+def measure_images(
+    part: str, originals: Tensor, labels: Tensor, reconstructions: Tensor, logits: Tensor
+) -> MeasuredPart:
+    """Measure against one even training image of each class; the target's scores are 0.7 and 0.3."""
     scores = torch.tensor([0.7, 0.3]).expand(len(labels), 2)
-    attacked = Attacked(guesses, labels, scores, logits, ORIGINAL)
+    attacked = Attacked(reconstructions, labels, scores, logits, CLASSES)
     return measure_images_with(
-        part, victims, attacked, likeness(ImageSet(grey(0, 255), torch.tensor([0, 1]), 2))
+        part, originals, attacked, similarity(ImageSet(grey(0, 255), torch.tensor([0, 1]), 2))
     )
 
 
-def measure_classes(private: ImageSet, guesses: Tensor, scores: Tensor, logits: Tensor) -> Measured:
-    attacked = Attacked(guesses, torch.arange(len(guesses)), scores, logits, ORIGINAL)
-    return measure_classes_with(private, attacked, likeness(private))
+def measure_classes(
+    private: ImageSet, reconstructions: Tensor, scores: Tensor, logits: Tensor
+) -> MeasuredPart:
+    attacked = Attacked(reconstructions, torch.arange(len(reconstructions)), scores, logits, CLASSES)
+    return measure_classes_with(private, attacked, similarity(private))
 
 
 def grey(*levels: int) -> Tensor:
@@ -72,16 +76,16 @@ def choices(*rows: Sequence[int], classes: int = 7) -> Tensor:
     return logits
 
 
-def table(measured: Measured) -> np.ndarray:
+def table(measured: MeasuredPart) -> np.ndarray:
     """Return the measures of every image as they are stored."""
     files = measured.files(2)
     return np.load(io.BytesIO(files[f"per_image_{measured.part}.npy"]), allow_pickle=False)
 
 
 def test_identical_images_are_as_like_as_can_be() -> None:
-    victims = torch.randint(0, 256, (3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
-    victims = victims.to(torch.uint8)
-    measured = measure_images("train", victims, LABELS, unit(victims), choices([2], [4], [2]))
+    originals = torch.randint(0, 256, (3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    originals = originals.to(torch.uint8)
+    measured = measure_images("train", originals, LABELS, unit(originals), choices([2], [4], [2]))
     metrics = {name: value for name, value in measured.metrics.items() if "distance" not in name}
     assert metrics == {
         "inversion/mse_train": 0.0,
@@ -93,14 +97,14 @@ def test_identical_images_are_as_like_as_can_be() -> None:
     }
 
 
-def test_likeness_by_hand() -> None:
+def test_pixel_metrics_by_hand() -> None:
     """Off by 0.1, 0.2 and nothing: squares 0.01, 0.04, 0; 20, 13.979 and 100 dB. Even images differ by
     their means alone: ssim is (2 a b + c) / (a^2 + b^2 + c) with c = 0.01^2."""
-    victims, guesses = (
+    originals, reconstructions = (
         grey(0, 255, 51),
         unit(grey(0, 255, 51)) + torch.tensor([0.1, -0.2, 0.0]).view(3, 1, 1, 1),
     )
-    measured = measure_images("test", victims, LABELS, guesses, choices([0], [0], [0]))
+    measured = measure_images("test", originals, LABELS, reconstructions, choices([0], [0], [0]))
     values = measured.values
     torch.testing.assert_close(values["mse"], torch.tensor([0.01, 0.04, 0.0]).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(values["psnr"], torch.tensor([20, 13.9794, 100]).double(), atol=1e-3, rtol=0)
@@ -111,10 +115,11 @@ def test_likeness_by_hand() -> None:
 
 
 def test_distances_to_private_images_by_hand() -> None:
-    """In 256 pixels of one level: guesses 0.1, 0.4 and 1 of classes whose only images are 1, 0 and 1."""
-    victims = grey(0, 0, 0)
-    guesses = torch.tensor([0.1, 0.4, 1.0]).view(3, 1, 1, 1).expand(3, 1, 16, 16)
-    measured = measure_images("test", victims, LABELS, guesses, choices([0], [0], [0]))
+    """In 256 pixels of one level: reconstructions 0.1, 0.4 and 1 of classes whose only images are 1, 0 and
+    1."""
+    originals = grey(0, 0, 0)
+    reconstructions = torch.tensor([0.1, 0.4, 1.0]).view(3, 1, 1, 1).expand(3, 1, 16, 16)
+    measured = measure_images("test", originals, LABELS, reconstructions, choices([0], [0], [0]))
     squares = [256 * 0.9**2, 256 * 0.4**2, 0.0]
     assert measured.values["knn_distance"].tolist() == pytest.approx(squares, abs=1e-4)
     roots = [16 * 0.9, 16 * 0.4, 0.0]
@@ -126,13 +131,13 @@ def test_distances_to_private_images_by_hand() -> None:
     [
         (choices([2], [4], [2]), [1, 1, 1], [1, 1, 1]),
         (choices([2], [1], [3]), [1, 0, 0], [1, 1, 1]),  # of equal logits the lower class counts as larger
-        (choices([4], [2], [0]), [0, 0, 0], [1, 1, 1]),  # whoever takes the victim's labels for the judge's
+        (choices([4], [2], [0]), [0, 0, 0], [1, 1, 1]),  # whoever takes the target's labels for the judge's
         (choices([0, 1, 3, 5, 6, 2], [5, 6, 4], [0, 1, 3, 5, 2]), [0, 0, 0], [0, 1, 1]),
     ],
 )
 def test_the_judge_by_hand(logits: Tensor, top1: list[float], top5: list[float]) -> None:
-    victims = grey(1, 2, 3)
-    measured = measure_images("test", victims, LABELS, unit(victims), logits)
+    originals = grey(1, 2, 3)
+    measured = measure_images("test", originals, LABELS, unit(originals), logits)
     assert measured.values["accuracy_top1"].tolist() == top1
     assert measured.values["accuracy_top5"].tolist() == top5
     assert measured.metrics["attack/accuracy_top1_test"] == pytest.approx(sum(top1) / 3)
@@ -140,18 +145,18 @@ def test_the_judge_by_hand(logits: Tensor, top1: list[float], top5: list[float])
 
 @pytest.mark.parametrize(("classes", "has_top5"), [(5, False), (6, True)])
 def test_five_of_five_classes_say_nothing(classes: int, has_top5: bool) -> None:
-    victims = grey(1, 2, 3)
+    originals = grey(1, 2, 3)
     logits = choices([2], [4], [2], classes=classes)
-    measured = measure_images("test", victims, LABELS, unit(victims), logits)
+    measured = measure_images("test", originals, LABELS, unit(originals), logits)
     assert ("accuracy_top5" in measured.values) is has_top5
     assert ("attack/accuracy_top5_test" in measured.metrics) is has_top5
     assert ("accuracy_top5" in (table(measured).dtype.names or ())) is has_top5
 
 
 def test_every_image_has_its_row() -> None:
-    victims = grey(0, 128, 255)
-    guesses = unit(grey(10, 100, 200))
-    measured = measure_images("train", victims, LABELS, guesses, choices([2], [0], [2]))
+    originals = grey(0, 128, 255)
+    reconstructions = unit(grey(10, 100, 200))
+    measured = measure_images("train", originals, LABELS, reconstructions, choices([2], [0], [2]))
     rows = table(measured)
     names = ["label", "mse", "psnr", "ssim", "accuracy_top1", "accuracy_top5", "target_confidence", *SEEN]
     assert [(name, rows.dtype[name]) for name in rows.dtype.names or ()] == [
@@ -166,11 +171,11 @@ def test_every_image_has_its_row() -> None:
 
 
 def test_the_first_images_are_shown_and_all_are_measured() -> None:
-    victims, guesses = grey(0, 128, 255), unit(grey(10, 100, 200))
-    measured = measure_images("test", victims, LABELS, guesses, choices([2], [0], [2]))
+    originals, reconstructions = grey(0, 128, 255), unit(grey(10, 100, 200))
+    measured = measure_images("test", originals, LABELS, reconstructions, choices([2], [0], [2]))
     files = measured.files(2)
     shown = {name: np.load(io.BytesIO(files[f"{name}_test.npy"])) for name in ("victims", "reconstructions")}
-    assert np.array_equal(shown["victims"], victims[:2].numpy())
+    assert np.array_equal(shown["victims"], originals[:2].numpy())
     assert np.array_equal(shown["reconstructions"], grey(10, 100).numpy())
     assert files["grid_test.png"].startswith(b"\x89PNG")
     assert len(table(measured)) == 3
@@ -179,12 +184,12 @@ def test_the_first_images_are_shown_and_all_are_measured() -> None:
 # One image for each class: class 0 has training images 0, 0.2 and 0.4 (mean 0.2), class 1 has 0.6 and 1
 # (mean 0.8), both as near to it.
 PRIVATE = ImageSet(grey(0, 153, 102, 255, 51), torch.tensor([0, 1, 0, 1, 0]), 2)
-GUESSES = torch.tensor([0.5, 0.9])[:, None, None, None].expand(2, 1, 16, 16)
+RECONSTRUCTIONS = torch.tensor([0.5, 0.9])[:, None, None, None].expand(2, 1, 16, 16)
 SCORES = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
 
 
 def test_classes_by_hand() -> None:
-    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0]))
+    measured = measure_classes(PRIVATE, RECONSTRUCTIONS, SCORES, choices([4], [0]))
     assert (measured.part, measured.labels.tolist()) == ("class", [0, 1])
     expected = {
         "mse_mean": [0.3**2, 0.1**2],
@@ -205,7 +210,7 @@ def test_classes_by_hand() -> None:
 
 
 def test_the_mean_image_is_not_the_mean_of_distances() -> None:
-    """A guess that is the class's mean is 0 from it, but not from any image."""
+    """A reconstruction that is the class's mean is 0 from it, but not from any image."""
     means = torch.tensor([0.2, 0.8])[:, None, None, None].expand(2, 1, 16, 16)
     values = measure_classes(PRIVATE, means, SCORES, choices([4], [2])).values
     assert values["mse_mean"].tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
@@ -216,14 +221,14 @@ def test_the_image_shown_is_the_one_closest_to_the_mean_of_its_class() -> None:
     """Whatever was rebuilt."""
     private = ImageSet(grey(0, 250, 90, 110, 250, 10), torch.tensor([0, 1, 0, 0, 1, 1]), 2)
     for level in (0.0, 0.5, 1.0):
-        guesses = torch.full((2, 1, 16, 16), level)
-        measured = measure_classes(private, guesses, SCORES, choices([4], [2]))
-        assert measured.victims.dtype == torch.uint8
-        assert torch.equal(measured.victims, grey(90, 250))
+        reconstructions = torch.full((2, 1, 16, 16), level)
+        measured = measure_classes(private, reconstructions, SCORES, choices([4], [2]))
+        assert measured.originals.dtype == torch.uint8
+        assert torch.equal(measured.originals, grey(90, 250))
 
 
 def test_classes_have_their_rows_and_pictures() -> None:
-    measured = measure_classes(PRIVATE, GUESSES, SCORES, choices([4], [0], classes=5))
+    measured = measure_classes(PRIVATE, RECONSTRUCTIONS, SCORES, choices([4], [0], classes=5))
     rows = table(measured)
     names = ("label", "mse_mean", "mse_nearest", "target_top1", "target_confidence", "judge_top1")
     assert rows.dtype.names == (*names, *SEEN)  # five of five classes say nothing

@@ -33,7 +33,7 @@ MEASURES = {
     "vgg": ("lpips_vgg",),
     "alex": ("lpips_alex",),
 }
-# The victim's training images are the references: few enough here to pass through every network.
+# F's training images are the references: few enough here to pass through every network.
 FEW: dict[str, Any] = {
     "data.dataset": "few",
     "target.classes": 2,
@@ -153,23 +153,25 @@ def test_the_measures_are_those_of_the_stored_images(
     spec = trial("reconstruction", tuple(MEASURES))
     artifact = evaluated(spec, location, store)
     known = target_images(load("few", location), spec.data, 2, "train")
-    guesses = as_unit(torch.from_numpy(array(store, artifact, "reconstructions_test.npy")))
+    reconstructions = as_unit(torch.from_numpy(array(store, artifact, "reconstructions_test.npy")))
     rows = array(store, artifact, "per_image_test.npy")
     labels, device = torch.from_numpy(rows["label"]).long(), torch.device("cpu")
-    pictures = (guesses, labels, known.images, known.labels)
+    pictures = (reconstructions, labels, known.images, known.labels)
     for kind in ("vgg", "alex"):
         found = nearest_lpips(lpips_network(kind, public[kind]), *pictures)
         assert rows[f"lpips_{kind}"] == pytest.approx(found.numpy(), rel=0.02)  # stored in 8 bits
     network = facenet(public["facenet"])
     ours, theirs = (
-        features_of(network, images, 160, device, normalise="facenet") for images in (guesses, known.images)
+        features_of(network, images, 160, device, normalise="facenet")
+        for images in (reconstructions, known.images)
     )
     assert rows["delta_facenet"] == pytest.approx(
         knn_distance(ours, labels, theirs, known.labels).numpy(), rel=0.02
     )
     network = inception_network(public["inception"])
     ours, theirs = (
-        features_of(network, images, 299, device, normalise="symmetric") for images in (guesses, known.images)
+        features_of(network, images, 299, device, normalise="symmetric")
+        for images in (reconstructions, known.images)
     )
     seen = torch.isin(known.labels, labels)
     assert artifact.metrics["attack/fid_test"] == pytest.approx(
