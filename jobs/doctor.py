@@ -1,7 +1,7 @@
-"""Say whether sweeps can run: `python -m jobs.doctor`, here or behind `ray job submit --working-dir . --`.
+"""Checks before a sweep: `python -m jobs.doctor`, here or behind `ray job submit --working-dir . --`.
 
-Checks libraries, store, data, MLflow and Ray with the options and the environment of `jobs.sweep`, prints a
-line for each and, under whatever is wrong, how to mend it. No check waits longer than 15 s or stops another.
+Checks libraries, store, data, MLflow and Ray with the options and the environment of `jobs.sweep`; prints a
+line for each and, under a fault, its fix. No check waits longer than 15 s or stops another.
 
 Exit code 0: nothing failed. 1: something did.
 """
@@ -27,24 +27,32 @@ STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 @app.command()
 def doctor(
     store: Annotated[
-        str | None, typer.Option(envvar="INVERSION_STORE", help="Artifacts: a folder or s3://bucket/prefix.")
+        str | None,
+        typer.Option(
+            envvar="INVERSION_STORE", help="Check this store of artifacts; default: store in --out."
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(envvar="INVERSION_DATA", help="Staged data sets: a folder or s3://bucket/prefix."),
+        typer.Option(envvar="INVERSION_DATA", help="Check these staged data sets; none by default."),
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: sqlite in --out.")
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="Check this MLflow; default: sqlite in --out."),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A cluster to join: HEAD:6379, or auto.")
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="Join this cluster: HEAD:6379 or auto; none by default."),
     ] = None,
     job_server: Annotated[
-        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Its job server: http://HEAD:8265.")
+        str | None,
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS", help="Check this job server: http://HEAD:8265; none by default."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the default store and MLflow.")] = RUNS,
+    out: Annotated[Path, typer.Option(help="Look here for the default store and MLflow.")] = RUNS,
 ) -> None:
-    """Check everything that a sweep needs and say how to mend what is wrong."""
+    """Check everything that a sweep needs; print every fault with its fix."""
     places = Places(
         store=store if store and "://" in store else str(Path(store or out / "store").absolute()),
         data=data or None,
@@ -53,22 +61,22 @@ def doctor(
         job_server=job_server or None,
     )
     console = Console(highlight=False, soft_wrap=True)
-    found = []
+    findings = []
     for finding in chain(lost(store, ray_address), checks(places)):
         show(console, finding)
-        found.append(finding)
-    failed = sum(finding.status == "FAIL" for finding in found)
-    warned = sum(finding.status == "warn" for finding in found)
-    console.print(f"{len(found)} checks: {failed} failed, {warned} warnings")
+        findings.append(finding)
+    failed = sum(finding.status == "FAIL" for finding in findings)
+    warned = sum(finding.status == "warn" for finding in findings)
+    console.print(f"{len(findings)} checks: {failed} failed, {warned} warnings")
     code = 1 if failed else 0
-    if any(finding.is_late for finding in found):
+    if any(finding.is_late for finding in findings):
         sys.stdout.flush()
-        os._exit(code)  # what a check still waits for may keep its threads for minutes
+        os._exit(code)  # a check that hangs may keep its thread for minutes
     sys.exit(code)
 
 
 def lost(store: str | None, ray_address: str | None) -> list[Finding]:
-    """Warn of a default store on a cluster."""
+    """Return a warning if a cluster is named and the store is the default folder."""
     if store or not ray_address:
         return []
     name = "name one: --store s3://BUCKET/store, or a folder that every node mounts"
@@ -81,7 +89,7 @@ def show(console: Console, finding: Finding) -> None:
     console.print(f" {finding.name:14} {finding.found}", markup=False)
     if finding.fix:
         console.print(f"      fix: {finding.fix}", markup=False)
-    sys.stdout.flush()  # in a job or a pipe too: people watch it go
+    sys.stdout.flush()  # in a job or a pipe too: people follow the checks
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Look after a store: `python -m jobs.store ls|verify|gc`; `--store`, INVERSION_STORE as in `jobs.sweep`.
+"""Store maintenance: `python -m jobs.store ls|verify|gc`; `--store`, INVERSION_STORE as in `jobs.sweep`.
 
-`ls` shows what is there, `verify` reads all of it and takes damaged artifacts out of the way, `gc` removes
-what nobody needs. All may run while sweeps do.
+`ls` lists what is stored, `verify` reads all of it and quarantines damaged artifacts, `gc` removes what no
+sweep needs. All may run while sweeps do.
 
 Exit code 0: done. 1: something is damaged, or could not be removed. 2: refused, nothing was done.
 """
@@ -24,27 +24,28 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.metrics.names import measured
 from orchestrator.runtime.open_store import check, open_blobs
-from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store import listing
 from orchestrator.store.artifacts import Artifact, Artifacts
-from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.gc import Garbage, collect
 from orchestrator.store.listing import Checked
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-MINIMUM_SECONDS = 600.0  # a publish that goes on now must be safe, however the option is set
+MINIMUM_SECONDS = 600.0  # of --older-than: a publish that goes on now must be safe
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 Store = Annotated[
-    str, typer.Option(envvar="INVERSION_STORE", help="Artifacts: a folder or s3://bucket/prefix.")
+    str, typer.Option(envvar="INVERSION_STORE", help="Use this store: a folder or s3://bucket/prefix.")
 ]
-Key = Annotated[str | None, typer.Argument(help="An artifact's key, or the first characters of it.")]
-Stage = Annotated[str | None, typer.Option(help="Only the artifacts of this stage.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Key = Annotated[
+    str | None, typer.Argument(help="Artifact's key, or its first characters; all artifacts by default.")
+]
+Stage = Annotated[str | None, typer.Option(help="Select the artifacts of this stage; all stages by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; tables by default.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change and change nothing.")]
 RUNS_STORE = "runs/store"
 
 
@@ -52,15 +53,15 @@ RUNS_STORE = "runs/store"
 def ls(
     key: Key = None,
     stage: Stage = None,
-    sweeps: Annotated[bool, typer.Option("--sweeps", help="Show sweeps instead of artifacts.")] = False,
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="List sweeps; artifacts by default.")] = False,
     store: Store = RUNS_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show artifacts by stage, those of one stage, one in full, or the sweeps."""
+    """List artifacts by stage, those of one stage, one in full, or the sweeps."""
     out = Out(as_json=as_json)
     with refusing():
         if sum(map(bool, (key, stage, sweeps))) > 1:
-            raise ValueError("KEY, --stage and --sweeps exclude each other; give one of them.")
+            raise Refused("KEY, --stage and --sweeps", NO_VALUE, "exclude each other", "give one of them")
         artifacts = opened(store)
         if sweeps:
             _show_sweeps(out, artifacts)
@@ -78,20 +79,21 @@ def verify(
     store: Store = RUNS_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Read artifacts, compare size and SHA-256 of every file, quarantine what is damaged."""
+    """Read artifacts, compare size and SHA-256 of every file, quarantine the damaged ones."""
     out = Out(as_json=as_json)
     with refusing():
         artifacts = opened(store)
         keys = [listing.one_key(artifacts, key)] if key else artifacts.keys()
         if stage:
             keys = [key for key, one in listing.published(artifacts, keys) if one and one.stage == stage]
-        found = list(_watched(out, listing.verify(artifacts, keys, dry_run=dry_run), len(keys)))
-    damaged = [one for one in found if one.faults]
-    lacking = sum(bool(one.missing_inputs) for one in found)
-    total = sum(one.num_bytes for one in found)
-    files = sum(one.num_files for one in found)
-    out.json({"artifacts": len(found), "files": files, "bytes": total, "found": [asdict(o) for o in found]})
-    out.say(f"verified {len(found)} artifacts, {files} files, {decimal(total)}: {len(damaged)} damaged")
+        checked = list(_watched(out, listing.verify(artifacts, keys, dry_run=dry_run), len(keys)))
+    damaged = [one for one in checked if one.faults]
+    lacking = sum(bool(one.missing_inputs) for one in checked)
+    total = sum(one.num_bytes for one in checked)
+    files = sum(one.num_files for one in checked)
+    results = [asdict(one) for one in checked]
+    out.json({"artifacts": len(checked), "files": files, "bytes": total, "found": results})
+    out.say(f"verified {len(checked)} artifacts, {files} files, {decimal(total)}: {len(damaged)} damaged")
     if lacking:
         out.say(f"{lacking} name inputs that are not stored any more; what needs those computes them")
     if damaged and dry_run:
@@ -104,35 +106,33 @@ def verify(
 @app.command()
 def gc(
     older_than: Annotated[
-        str, typer.Option(help="Spare what is younger: a sweep may be publishing it. E.g. 90m, 24h, 7d.")
+        str, typer.Option(help="Keep what is younger, such as 90m, 24h or 7d: a sweep may be publishing it.")
     ] = "24h",
     dry_run: DryRun = False,
     store: Store = RUNS_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Remove parts of publishes that never finished, checkpoints of published stages, dead uploads."""
+    """Remove files that no manifest names, checkpoints of published stages, writes never completed."""
     out = Out(as_json=as_json)
     with refusing():
         seconds = seconds_of(older_than)
-        artifacts = opened(store, for_gc=True)
-        uploads = uploads_in(artifacts.blobs)
-        swept = collect(artifacts, older_than_seconds=seconds, dry_run=dry_run, uploads=uploads)
-    out.json({**asdict(swept), "dry_run": dry_run})
-    _show_garbage(out, swept.garbage, dry_run=dry_run)
-    if swept.num_young:
+        collected = collect(opened(store), older_than_seconds=seconds, dry_run=dry_run)
+    out.json({**asdict(collected), "dry_run": dry_run})
+    _show_garbage(out, collected.garbage, dry_run=dry_run)
+    if collected.num_young:
         out.say(
-            f"spared {swept.num_young} files that are not old enough; a publish may be about to name them"
+            f"spared {collected.num_young} files that are not old enough; a publish may be about to name them"
         )
-    if swept.unreadable:
+    if collected.unreadable:
         out.say(
-            f"spared the files of {len(swept.unreadable)} artifacts whose manifests cannot be read; "
+            f"spared the files of {len(collected.unreadable)} artifacts whose manifests cannot be read; "
             "`python -m jobs.store verify` quarantines those"
         )
-    sys.exit(1 if any(one.fault for one in swept.garbage) else 0)
+    sys.exit(1 if any(one.fault for one in collected.garbage) else 0)
 
 
 class Out:
-    """Prints tables for people, on a terminal with lines around them, or one JSON document for machines."""
+    """Prints tables, on a terminal with lines around them, or one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -141,16 +141,16 @@ class Out:
         )
 
     def json(self, document: Any) -> None:
-        """Print a document if JSON was asked for; numbers that JSON lacks become strings."""
+        """Print a document under --json; infinities and NaN become strings."""
         if self.as_json:
             print(json.dumps(_plain(document), indent=2))
 
     def say(self, line: str, style: str | None = None) -> None:
-        """Print a line for people."""
+        """Print a line of text, unless under --json."""
         self.console.print(line, markup=False, style=style)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows; a column whose name ends in `>` is aligned to the right."""
+        """Print rows, unless under --json; a column whose name ends in `>` is aligned to the right."""
         if not rows:
             return
         if self.console.is_terminal:
@@ -174,12 +174,12 @@ class Out:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turn a refusal, or a store that fails meanwhile, into its line and exit code 2."""
+    """Print a refusal, or the error of a store, as one line and exit with code 2."""
     try:
         yield
     except ValueError as error:
         lines = str(error).splitlines()
-    except OSError as error:  # in a bucket `StoreError`, which says what to do
+    except OSError as error:  # of a bucket `StoreError`, which has the way out
         where = f"{error.filename}: {error.strerror}; the store must be writable" if error.strerror else error
         lines = [f"store: {where}"]
     else:
@@ -189,25 +189,23 @@ def refusing() -> Iterator[None]:
     sys.exit(2)
 
 
-def opened(uri: str, *, for_gc: bool = False) -> Artifacts:
-    """Return the store, or raise ValueError in one line if it cannot be used."""
+def opened(uri: str) -> Artifacts:
+    """Return the store; raise `Refused` if it cannot be read. What cannot be written fails when it is."""
     blobs = open_blobs(uri)
-    # The check of a directory for writing removes leftovers, which gc shall report, and a dry run keep.
-    check(blobs, writes=for_gc and not isinstance(blobs, DirectoryBlobs))
+    check(blobs, writes=False)
     return Artifacts(blobs)
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds of `90m`, `24h` or `7d`."""
+    """Return the seconds of `90m`, `24h` or `7d`; raise `Refused` for other texts and less than 10m."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if match is None:
-        raise ValueError(f"older_than={text} must be a number and s, m, h or d; use for example 24h.")
+        raise Refused("older_than", text, "must be a number and s, m, h or d", "use for example 24h")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds < MINIMUM_SECONDS:
-        raise ValueError(
-            f"older_than={text} must be at least {MINIMUM_SECONDS / 60:g}m, because a sweep may publish what "
-            f"is younger; use {MINIMUM_SECONDS / 60:g}m or more."
-        )
+        least = f"{MINIMUM_SECONDS / 60:g}m"
+        rule = f"must be at least {least}, because a sweep may publish what is younger"
+        raise Refused("older_than", text, rule, f"use {least} or more")
     return seconds
 
 
@@ -229,7 +227,8 @@ def _show_many(out: Out, store: Artifacts, stage: str | None) -> None:
         chosen = sorted((one for one in readable if one.stage == stage), key=lambda one: -one.created_ms)
         if not chosen:
             known = ", ".join(one.stage for one in stages) or "none"
-            raise ValueError(f"stage={stage} has no artifacts in {store.blobs.uri}; stored are: {known}.")
+            rule = f"has no artifacts in {store.blobs.uri}"
+            raise Refused("stage", stage, rule, f"stored are: {known}")
         out.json([_in_short(one) for one in chosen])
         out.table(
             f"artifacts of {stage}",
@@ -261,9 +260,8 @@ def _row(artifact: Artifact) -> list[str]:
 def _show_one(out: Out, store: Artifacts, key: str) -> None:
     is_there, artifact = listing.peek(store.blobs, key)
     if not is_there or artifact is None:
-        raise ValueError(
-            f"key={key} has a damaged manifest; `python -m jobs.store verify {key}` quarantines it."
-        )
+        way_out = f"`python -m jobs.store verify {key}` quarantines it"
+        raise Refused("key", key, "has a damaged manifest", way_out)
     out.json(json.loads(artifact.to_json()))
     out.say(f"{artifact.stage} {key}")
     out.say(
@@ -285,24 +283,24 @@ def _is_stored(store: Artifacts, key: str) -> str:
 
 
 def _show_sweeps(out: Out, store: Artifacts) -> None:
-    found = listing.sweeps(store.blobs)
-    out.json([asdict(one) for one in found])
+    sweeps = listing.sweeps(store.blobs)
+    out.json([asdict(one) for one in sweeps])
     rows = [
         [one.key[:12], one.study, str(one.num_points), str(one.num_ended), one.status, _time(one.last_ms)]
-        for one in found
+        for one in sweeps
     ]
     columns = ["sweep", "study", "points>", "ended>", "status", "last event (UTC)"]
     out.table(f"sweeps in {store.blobs.uri}", columns, rows)
-    out.say(f"{len(found)} sweeps in {store.blobs.uri}")
+    out.say(f"{len(sweeps)} sweeps in {store.blobs.uri}")
 
 
-def _watched(out: Out, found: Iterator[Checked], count: int) -> Iterator[Checked]:
-    """Pass results on, say at once what is damaged, and show on a terminal how far it is."""
+def _watched(out: Out, results: Iterator[Checked], count: int) -> Iterator[Checked]:
+    """Yield the results; print each fault when it is found and, on a terminal, a progress bar."""
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     is_shown = out.console.is_terminal and not out.as_json
     with Progress(*columns, console=out.console, disable=not is_shown, transient=True) as progress:
         bar = progress.add_task("", total=count)
-        for one in found:
+        for one in results:
             for fault in one.faults:
                 where = " (quarantined)" if one.quarantined else ""
                 out.say(f"damaged  {one.stage or '?'}  {one.key}  {fault}{where}", style="red")
@@ -329,7 +327,7 @@ def _time(milliseconds: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a document without NaN and infinities, which JSON lacks."""
+    """Return a document with its NaN and infinities, which JSON lacks, as strings."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ SOURCES = sorted(path for folder in ("orchestrator", "jobs") for path in (ROOT /
 OUTSIDE = set(sys.stdlib_module_names) | {"orchestrator", "jobs", "tests"}
 
 FLOORS = {
-    "config": 1,
+    "config": 0,
     "store": 1,
     "threat": 2,
     "datasets": 2,
@@ -33,7 +33,7 @@ FLOORS = {
 }
 """Room of `orchestrator/` -> its floor; `jobs/` is the eighth. A module imports from its room or below."""
 PACKAGES = {
-    1: {"pydantic", "yaml", "omegaconf"},
+    0: {"pydantic", "yaml", "omegaconf"},
     2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
     3: {"torchmetrics", "opacus", "scipy", "matplotlib"},
     6: {"pandas"},

@@ -36,10 +36,15 @@ class Refused(ValueError):
         super().__init__(field, value, rule, way_out)
         self.field, self.value, self.rule, self.way_out = field, value, rule, way_out
 
-    def __str__(self) -> str:
+    @property
+    def problem(self) -> str:
+        """The text without the way out."""
         shown = "" if self.value is NO_VALUE else f"={self.value}"
+        return f"{self.field}{shown} {self.rule}"
+
+    def __str__(self) -> str:
         way_out = f"; {self.way_out}" if self.way_out else ""
-        return f"{self.field}{shown} {self.rule}{way_out}."
+        return f"{self.problem}{way_out}."
 
     def under(self, section: str) -> Self:
         """Return the same refusal with the field's path below a section."""

@@ -1,9 +1,9 @@
-"""Read files of a staged set, always checked; through a node-local folder where there is one.
+"""Node cache: verified reads of a staged set's files, through a node-local folder where there is one.
 
 Files in the folder are named by their digest only, never by a name from the store, and appear whole. A lock
-per digest lets one process of a node download while the others wait; who finds a file takes no lock. Files
-used longest ago go when the folder outgrows its limit. A folder that cannot be written costs downloads, never
-the read. What is read is copied into memory and checked there: a mapped file could still change afterwards.
+per digest lets one process of a node download while the others wait; a hit takes no lock. Files used longest
+ago go when the folder outgrows its limit. A folder that cannot be written costs downloads, never the read.
+Files are copied into memory and verified there: a mapped file could still change afterwards.
 """
 
 import errno
@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import File
-from orchestrator.store.blobs import Blobs, blank, fill
+from orchestrator.store import artifacts
+from orchestrator.store.artifacts import Damaged
+from orchestrator.store.blobs import Blobs, blank, fill, sha256
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-ATTEMPTS = 2  # a flipped bit on the wire goes away, one at rest stays
 BLOCK_BYTES = 1 << 20  # read and hashed while it is in the processor's cache
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 FULL = (*NO_ROOM, errno.EROFS, errno.EFBIG)
@@ -32,7 +34,7 @@ _SETTLED_NS = 100_000_000  # a file changed less long ago could change again wit
 
 Identity = tuple[int, ...]
 _VERIFIED: dict[Path, Identity] = {}  # cached files that this process has hashed, as they were then
-_TOLD: set[Path] = set()  # folders whose trouble this process has told
+_WARNED: set[Path] = set()  # folders that this process has warned of
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Wanted:
     blobs: Blobs
     folder: str
     file: File
-    tool: str = "jobs.stage_data"  # stages such files
+    tool: str = "jobs.stage_data"  # command that stages such files
 
     @property
     def name(self) -> str:
@@ -59,7 +61,7 @@ class Cache:
 
 
 def read_verified(wanted: Wanted, cache: Cache | None) -> bytes:
-    """Return the file's bytes, equal to the manifest's checksum."""
+    """Return the file's bytes, equal to the manifest's checksum; raise `Refused` if the store has others."""
     buffer = blank(wanted.file.size)
     with buffer.getbuffer() as view:
         read_into(wanted, cache, [view])
@@ -67,7 +69,7 @@ def read_verified(wanted: Wanted, cache: Cache | None) -> bytes:
 
 
 def read_into(wanted: Wanted, cache: Cache | None, buffers: Sequence[memoryview]) -> None:
-    """Fill buffers, as long as the file together, one after the other; checked like `read_verified`."""
+    """Fill buffers, together as long as the file, one after the other; verified like `read_verified`."""
     assert sum(map(len, buffers)) == wanted.file.size
     if cache is None:
         _download(wanted, buffers)
@@ -84,31 +86,36 @@ def read_into(wanted: Wanted, cache: Cache | None, buffers: Sequence[memoryview]
 
 
 def _download(wanted: Wanted, buffers: Sequence[memoryview]) -> None:
-    file, got = wanted.file, "no such file"
-    for _ in range(ATTEMPTS):
+    """Fill the buffers from the store; raise `Refused` if it has other bytes or none."""
+    file, name = wanted.file, f"{wanted.blobs.uri}/{wanted.name}"
+
+    def once() -> bool:
         size = fill(wanted.blobs, wanted.name, buffers)
         if size is None:
-            break
-        got = _digest(buffers) if size == file.size else f"{size} bytes"
-        if got == file.sha256:
-            return
-    raise ValueError(
-        f"{wanted.blobs.uri}/{wanted.name} does not match its manifest: want SHA-256 {file.sha256}, got "
-        f"{got}; remove the set's folder and stage it again with python -m {wanted.tool}."
-    )
+            return False
+        digest = sha256(*buffers) if size == file.size else f"{size} bytes"
+        if digest != file.sha256:
+            raise Damaged(None, digest)
+        return True
 
-
-def _digest(buffers: Sequence[memoryview]) -> str:
-    digest = hashlib.sha256()
-    for buffer in buffers:
-        digest.update(buffer)
-    return digest.hexdigest()
+    try:
+        is_there = artifacts.reread(once, f"file={name}")
+        reason = "no such file"
+    except Damaged as error:
+        is_there, reason = False, error.reason
+    if not is_there:
+        raise Refused(
+            name,
+            NO_VALUE,
+            f"does not match its manifest: want SHA-256 {file.sha256}, got {reason}",
+            f"remove the set's folder and stage it again with python -m {wanted.tool}",
+        )
 
 
 def _copy(path: Path, file: File, buffers: Sequence[memoryview]) -> bool:
     """Fill the buffers with the cached file; False if it is absent or damaged.
 
-    It is hashed unless this process has hashed it before and nobody has touched it since.
+    It is hashed unless this process has hashed it before and it has not changed since.
     """
     try:
         with path.open("rb", buffering=0) as handle:
@@ -120,10 +127,10 @@ def _copy(path: Path, file: File, buffers: Sequence[memoryview]) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        _LOG.warning("event=cache_unreadable file=%s error=%r", path, error.strerror)
+        logger.warning("event=cache_unreadable file=%s error=%r", path, error.strerror)
         return False
     if not is_whole:
-        _LOG.warning("event=cache_damaged file=%s", path)
+        logger.warning("event=cache_damaged file=%s", path)
         return False
     if time.time_ns() - max(before[-2:]) > _SETTLED_NS:
         _VERIFIED[path] = before
@@ -132,13 +139,13 @@ def _copy(path: Path, file: File, buffers: Sequence[memoryview]) -> bool:
 
 
 def _identity(handle: FileIO) -> Identity:
-    """Return what changes when somebody writes to the file or puts another in its place."""
+    """Return what changes when the file is written or replaced."""
     stat = os.fstat(handle.fileno())
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _fill(handle: FileIO, buffers: Sequence[memoryview], *, is_hashed: bool) -> str:
-    """Read the whole file into the buffers; return its digest if wanted, which is wrong if it ends early."""
+    """Read the whole file into the buffers; return its digest if `is_hashed`, a wrong one if it is short."""
     digest = hashlib.sha256()
     for buffer in buffers:
         start = 0
@@ -170,7 +177,7 @@ def _keep(cache: Cache, path: Path, buffers: Sequence[memoryview]) -> None:
         _touch(path)
         _shrink(cache.folder, cache.limit)  # others may have written meanwhile
     except OSError as error:
-        _tell(cache.folder, error)
+        _warn(cache.folder, error)
 
 
 def _write(path: Path, buffers: Sequence[memoryview]) -> None:
@@ -187,7 +194,7 @@ def _write(path: Path, buffers: Sequence[memoryview]) -> None:
 
 
 def _free(folder: Path, num_bytes: int) -> bool:
-    """Give the disk so many bytes back; False if the folder has too few to matter."""
+    """Free `num_bytes` on the disk; return False, removing nothing, if the folder holds too few for that."""
     held = sum(size for _, size, _ in _contents(folder))
     if held + shutil.disk_usage(folder).free < num_bytes:
         return False
@@ -206,17 +213,17 @@ def _shrink(folder: Path, limit: int) -> None:
 
 def _contents(folder: Path) -> list[tuple[int, int, Path]]:
     """Return last use, size and path of each cached file."""
-    found = []
+    contents = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process makes room too
             if not path.suffix:
                 used = lock if (lock := _lock_of(path)).exists() else path
-                found.append((used.stat().st_mtime_ns, path.stat().st_size, path))
-    return found
+                contents.append((used.stat().st_mtime_ns, path.stat().st_size, path))
+    return contents
 
 
 def _sweep(part: Path) -> None:
-    """Remove a file that nobody writes any more: its writer would hold the lock."""
+    """Remove the part of a dead writer; a living one holds its lock."""
     with suppress(FileNotFoundError, BlockingIOError), _lock_of(part).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         part.unlink()
@@ -229,7 +236,7 @@ def _locked(path: Path) -> Iterator[bool]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock_of(path).open("a")
     except OSError as error:
-        _tell(path.parent, error)
+        _warn(path.parent, error)
         yield False
         return
     with lock:
@@ -242,18 +249,18 @@ def _lock_of(path: Path) -> Path:
 
 
 def _touch(path: Path) -> None:
-    """Note the use of a file on its lock: a time on the file itself would look like a change."""
+    """Record the use of a file as its lock's time: a time on the file itself would look like a change."""
     with suppress(OSError):
         os.utime(_lock_of(path))
 
 
-def _tell(folder: Path, error: OSError) -> None:
-    """Warn once that the folder keeps nothing; what is not about room or a read-only disk is an error."""
+def _warn(folder: Path, error: OSError) -> None:
+    """Log once that the folder keeps nothing; raise errors other than a lack of room or a read-only disk."""
     if error.errno not in FULL:
         raise error
-    if folder not in _TOLD:
-        _TOLD.add(folder)
-        _LOG.warning(
+    if folder not in _WARNED:
+        _WARNED.add(folder)
+        logger.warning(
             "event=cache_full folder=%s error=%r effect=%r",
             folder,
             error.strerror,

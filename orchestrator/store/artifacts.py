@@ -1,26 +1,29 @@
-"""The artifact store: results of stages by key, whole or absent, verified on every read, over any `Blobs`.
+"""Artifact store: results of stages by key, whole or absent, verified on every read, over any `Blobs`.
 
 Layout: `artifacts/<key[:2]>/<key>/<sha12>-<file>` holds the bytes, `manifest.json` beside them is published
 last and makes the artifact exist. `conflicts/` keeps the manifests of stages that gave other bytes under the
 same key, `quarantine/` those whose bytes were damaged.
+
+`reread` is the only loop that reads damaged bytes again, for artifacts, listings and data sets alike.
 """
 
-import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from orchestrator.store.blobs import Blobs
+from orchestrator.config.base import NO_VALUE, Refused, canonical
+from orchestrator.store.blobs import Blobs, sha256
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _KEY = re.compile(r"[A-Za-z0-9_=-]{2,128}", re.ASCII)
-_READS = 3  # a first read and two more: damage on the way goes, damage at rest stays
+READS = 3  # a first read and two more: damage on the way goes away, damage at rest stays
 _PUBLISHES = 3  # the winner's manifest may be quarantined between our two looks
 
 
@@ -36,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a stage left: the content of its manifest."""
+    """Result of a stage: the content of its manifest."""
 
     key: str
     stage: str
@@ -55,17 +58,17 @@ class Artifact:
     def to_json(self) -> str:
         """Return canonical JSON, sealed with the digest of itself."""
         body = _canonical(asdict(self))
-        return _canonical({**json.loads(body), "sha256": _sha256(body.encode())})
+        return _canonical({**json.loads(body), "sha256": sha256(body.encode())})
 
     @staticmethod
     def from_json(text: str | bytes) -> "Artifact":
-        """Parse what `to_json` wrote; ValueError if it is anything else."""
+        """Parse the output of `to_json`; raise ValueError if the text is anything else."""
         document = json.loads(text)
         if not isinstance(document, dict):
-            raise ValueError("manifest must be a JSON object; rebuild the stage.")
+            raise Refused("manifest", NO_VALUE, "must be a JSON object", "rebuild the stage")
         seal = document.pop("sha256", None)
-        if seal != _sha256(_canonical(document).encode()):
-            raise ValueError("manifest differs from the digest it carries; rebuild the stage.")
+        if seal != sha256(_canonical(document).encode()):
+            raise Refused("manifest", NO_VALUE, "differs from the digest it carries", "rebuild the stage")
         return _PARSED.validate_python(document)
 
 
@@ -73,8 +76,16 @@ _PARSED = TypeAdapter(Artifact)
 _PLAIN = TypeAdapter(dict[str, Any], config=ConfigDict(ser_json_inf_nan="strings"))
 
 
+class Damaged(Exception):
+    """Bytes as they were read are not those published; `data` is None where there are none."""
+
+    def __init__(self, data: bytes | None, reason: str) -> None:
+        super().__init__(data, reason)
+        self.data, self.reason = data, reason
+
+
 class Corrupt(Exception):
-    """Stored bytes are not those published; the artifact is out of the way, so that it is rebuilt."""
+    """Stored bytes are not those published; the artifact is quarantined, so that its stage is rebuilt."""
 
     def __init__(self, key: str, file: str, want: str, got: str, quarantined: str) -> None:
         super().__init__(key, file, want, got, quarantined)
@@ -87,6 +98,42 @@ class Corrupt(Exception):
         )
 
 
+def reread(read: Callable[[], T], what: str) -> T:
+    """Return what `read` returns; repeat it if it raises `Damaged`, READS times in all. `what` is logged."""
+    for attempt in range(1, READS):
+        try:
+            return read()
+        except Damaged as error:
+            logger.warning("event=read_mismatch %s attempt=%d reason=%r", what, attempt, error.reason)
+    return read()
+
+
+def read_manifest(blobs: Blobs, key: str) -> Artifact | None:
+    """Return a manifest's content, or None if there is none; raise `Damaged` and move nothing."""
+    name = manifest_name(key)
+
+    def once() -> Artifact | None:
+        data = blobs.get(name)
+        try:
+            return None if data is None else _checked(Artifact.from_json(data), key)
+        except ValueError as error:
+            raise Damaged(data, str(error).splitlines()[0]) from error
+
+    return reread(once, f"key={key} file=manifest.json")
+
+
+def read_file(blobs: Blobs, key: str, file: File) -> bytes:
+    """Return a file of an artifact, its size and digest as published; nothing is moved. Raise `Damaged`."""
+
+    def once() -> bytes:
+        data = blobs.get(file.object)
+        if data is not None and len(data) == file.size and sha256(data) == file.sha256:
+            return data
+        raise Damaged(data, "nothing" if data is None else f"{len(data)} bytes sha256 {sha256(data)}")
+
+    return reread(once, f"key={key} file={file.name}")
+
+
 class Artifacts:
     """Find, publish and read artifacts; many processes may do so at once."""
 
@@ -94,23 +141,22 @@ class Artifacts:
         self.blobs = blobs
 
     def find(self, key: str) -> Artifact | None:
-        """Return the artifact if it is published; a damaged manifest is quarantined and counts as absent."""
-        reason = ""
-        for _ in range(_READS):
-            data = self.blobs.get(manifest_name(key))
-            if data is None:
-                return None
-            try:
-                return _checked(Artifact.from_json(data), key)
-            except ValueError as error:
-                reason = str(error).splitlines()[0]
-        assert data is not None
-        where = self._move_aside(key, data)
-        _LOG.warning("event=manifest_quarantined key=%s where=%s reason=%r", key, where, reason)
-        return None
+        """Return the artifact if it is published; a damaged manifest is quarantined and counts as absent.
+
+        Raise `Refused` if `key` is no key.
+        """
+        try:
+            return read_manifest(self.blobs, key)
+        except Damaged as error:
+            where = self._move_aside(key, error.data or b"")
+            logger.warning("event=manifest_quarantined key=%s where=%s reason=%r", key, where, error.reason)
+            return None
 
     def publish(self, artifact: Artifact, files: Mapping[str, bytes]) -> Artifact:
-        """Store the files, then the manifest; if somebody published this key before, return theirs."""
+        """Store the files, then the manifest; return the artifact published first under this key.
+
+        Raise RuntimeError if other processes keep removing the manifest.
+        """
         named = {name: _describe(artifact.key, name, data) for name, data in files.items()}
         ours = replace(artifact, files=named)
         # Overwriting heals an object that was damaged at rest; equal names mean equal bytes.
@@ -136,19 +182,15 @@ class Artifacts:
                 self.blobs.put(artifact.files[name].object, data)
 
     def read(self, artifact: Artifact, name: str) -> bytes:
-        """Return a file whose size and digest are right, or raise Corrupt."""
+        """Return a file as it was published; else quarantine the artifact and raise `Corrupt`."""
         file = artifact.files[name]
-        got = ""
-        for _ in range(_READS):
-            data = self.blobs.get(file.object)
-            got = "nothing" if data is None else f"{len(data)} bytes sha256 {_sha256(data)}"
-            if data is not None and len(data) == file.size and _sha256(data) == file.sha256:
-                return data
-            _LOG.warning("event=read_mismatch key=%s file=%s got=%r", artifact.key, name, got)
-        where = self._quarantine(artifact)
-        want = f"{file.size} bytes sha256 {file.sha256}"
-        _LOG.error("event=artifact_quarantined key=%s file=%s where=%s", artifact.key, name, where)
-        raise Corrupt(artifact.key, name, want, got, where)
+        try:
+            return read_file(self.blobs, artifact.key, file)
+        except Damaged as error:
+            where = self._quarantine(artifact)
+            logger.error("event=artifact_quarantined key=%s file=%s where=%s", artifact.key, name, where)
+            want = f"{file.size} bytes sha256 {file.sha256}"
+            raise Corrupt(artifact.key, name, want, error.reason, where) from None
 
     def keys(self) -> list[str]:
         """Return the keys of all published artifacts, sorted."""
@@ -166,7 +208,7 @@ class Artifacts:
 
     def _move_aside(self, key: str, manifest: bytes) -> str:
         """Copy this manifest to the quarantine and remove it where it stands; return where it is now."""
-        where = f"quarantine/{key}/{_sha256(manifest)[:12]}-manifest.json"
+        where = f"quarantine/{key}/{sha256(manifest)[:12]}-manifest.json"
         self.blobs.put(where, manifest)
         if self.blobs.get(manifest_name(key)) == manifest:
             self.blobs.remove(manifest_name(key))
@@ -177,38 +219,37 @@ class Artifacts:
         if _digests(ours) == _digests(theirs):
             return
         record = ours.to_json().encode()
-        where = f"conflicts/{ours.key}/{_sha256(record)[:12]}-manifest.json"
+        where = f"conflicts/{ours.key}/{sha256(record)[:12]}-manifest.json"
         self.blobs.put(where, record)
-        _LOG.warning("event=publish_conflict key=%s stage=%s where=%s", ours.key, ours.stage, where)
+        logger.warning("event=publish_conflict key=%s stage=%s where=%s", ours.key, ours.stage, where)
 
 
 def _canonical(document: dict[str, Any]) -> str:
     """Return sorted JSON without spaces; infinities and NaN become strings that `float` reads."""
     plain = json.loads(_PLAIN.dump_json(document))
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return canonical(plain)
 
 
 def _folder(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise ValueError(f"artifact key {key[:80]!r} must be 2..128 of A-Z a-z 0-9 _ = -; use a stage's key.")
+        raise Refused(
+            f"artifact key {key[:80]!r}", NO_VALUE, "must be 2..128 of A-Z a-z 0-9 _ = -", "use a stage's key"
+        )
     return f"artifacts/{key[:2]}/{key}"
 
 
 def manifest_name(key: str) -> str:
-    """Return the blob whose existence makes the artifact exist."""
+    """Return the name of the object whose existence makes the artifact exist; raise `Refused` for no key."""
     return f"{_folder(key)}/manifest.json"
 
 
 def _describe(key: str, name: str, data: bytes) -> File:
-    digest = _sha256(data)
+    digest = sha256(data)
     return File(name, f"{_folder(key)}/{digest[:12]}-{name}", len(data), digest)
 
 
 def _checked(artifact: Artifact, key: str) -> Artifact:
+    """Return the artifact if it has this key and names only files of its own; else raise ValueError."""
     if artifact.key != key:
         raise ValueError(f"manifest of {key} says key={artifact.key}")
     foreign = [

@@ -1,4 +1,4 @@
-"""Byte objects in a directory, local or on a shared file system: one file per object.
+"""Byte store in a directory, local or on a shared file system: one file per object.
 
 A file is written aside in the directory it belongs to, flushed, and then renamed (overwrite) or hard-linked
 (create once), so that a reader or a crash at any moment sees a whole object or none.
@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.store.blobs import Entry, checked_name, checked_prefix
+from orchestrator.config.base import Refused
+from orchestrator.store.blobs import Entry, Unfinished, checked_name, checked_prefix
 
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-_FOREIGN_SECONDS = 24 * 3600.0  # the pid of another host cannot be asked; no write takes a day
+_FOREIGN_SECONDS = 24 * 3600.0  # whether a process of another host lives is unknown; no write takes a day
+_SWEEP_SECONDS = 3600.0
 
 
 class DirectoryBlobs:
-    """Implements `Blobs` on a directory, which the first write creates."""
+    """Implements `Blobs` and `Maintenance` on a directory, which the first write creates."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -78,11 +80,14 @@ class DirectoryBlobs:
         _flush(file.parent)
 
     def check(self, option: str = "--store", *, writes: bool = True) -> None:
-        """Raise ValueError if objects cannot be created once here; sweep what dead writers left."""
-        what = f"{option.lstrip('-')}={self.path}"
+        """Raise `Refused` if the directory is missing or, with `writes`, cannot create files once.
+
+        With `writes`, also remove what writers left that died more than an hour ago.
+        """
+        field = option.lstrip("-")
         if not writes:
             if not self.path.is_dir():
-                raise ValueError(f"{what}: there is no such directory; name another with {option}")
+                raise Refused(field, self.path, "is no directory", f"name another with {option}")
             return
         probe = f"probe-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
         try:
@@ -90,25 +95,37 @@ class DirectoryBlobs:
             self.remove(probe)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ValueError(
-                f"{what}: cannot write there ({reason}); name a writable directory with {option}"
+            raise Refused(
+                field, self.path, f"cannot be written ({reason})", f"name a writable directory with {option}"
             ) from error
         if created != [True, False]:
-            raise ValueError(
-                f"{what}: the file system does not create files once; name another with {option}"
-            )
+            rule = "is on a file system that does not create files once"
+            raise Refused(field, self.path, rule, f"name another with {option}")
         self.sweep()
 
-    def sweep(self, older_than_seconds: float = 3600.0) -> int:
-        """Remove what `leftovers` returns; return how many."""
-        leftover = self.leftovers(older_than_seconds)
-        for file in leftover:
-            file.unlink(missing_ok=True)
-        return len(leftover)
+    def unfinished(self) -> list[Unfinished]:
+        """Return the files of writers that died before their rename; those of other hosts after a day."""
+        found = []
+        for file in _files(self.path, aside=True):
+            with suppress(FileNotFoundError):  # its writer has just finished
+                stat = file.stat()
+                if _is_dead(file.name, time.time() - stat.st_mtime):
+                    name = file.relative_to(self.path).as_posix()
+                    found.append(Unfinished("leftover", name, stat.st_size, stat.st_mtime_ns // 1_000_000))
+        return sorted(found, key=lambda write: write.name)
 
-    def leftovers(self, older_than_seconds: float) -> list[Path]:
-        """Return old files of writers that died before their rename."""
-        return [file for file in _files(self.path, aside=True) if _is_left(file, older_than_seconds)]
+    def discard(self, write: Unfinished) -> None:
+        """Remove a file of `unfinished`; no error if it is gone."""
+        assert _ASIDE.fullmatch(write.name.rpartition("/")[2]), write.name
+        (self.path / write.name).unlink(missing_ok=True)
+
+    def sweep(self, older_than_seconds: float = _SWEEP_SECONDS) -> int:
+        """Discard the unfinished writes that are older; return how many."""
+        limit_ms = (time.time() - older_than_seconds) * 1000
+        old = [write for write in self.unfinished() if write.modified_ms < limit_ms]
+        for write in old:
+            self.discard(write)
+        return len(old)
 
     def _file(self, name: str) -> Path:
         return self.path / checked_name(name)
@@ -144,16 +161,13 @@ def _files(start: Path, *, aside: bool = False) -> Iterator[Path]:
         yield from (Path(folder, file) for file in files if aside == bool(_ASIDE.fullmatch(file)))
 
 
-def _is_left(file: Path, older_than_seconds: float) -> bool:
-    match = _ASIDE.fullmatch(file.name)
+def _is_dead(name: str, age_seconds: float) -> bool:
+    """Return whether the writer of a file put aside has ended, as far as this host can see."""
+    match = _ASIDE.fullmatch(name)
     assert match is not None
-    try:
-        age = time.time() - file.stat().st_mtime
-    except FileNotFoundError:
-        return False  # its writer has just finished
     if match["host"] != _HOST:
-        return age > max(older_than_seconds, _FOREIGN_SECONDS)
-    return age > older_than_seconds and not _is_alive(int(match["pid"]))
+        return age_seconds > _FOREIGN_SECONDS
+    return not _is_alive(int(match["pid"]))
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The append-only record of one sweep: planned, leased, committed, failed, finished.
+"""Sweep journal: the append-only record of one sweep's events (planned, leased, committed, failed, ...).
 
 Every attempt of the driver writes segments of its own, `<started_ms>-<pid>-<random>-<part>.jsonl` under
 `sweeps/<key>/journal/`, so attempts never touch each other's bytes and a kill loses at most half a second.
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from orchestrator.store.blobs import Blobs
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"\d{13,}-\d+-[0-9a-f]{8}-\d{4,}\.jsonl")
 _FLUSH_SECONDS = 0.5
 _PART_BYTES = 1 << 18  # a segment is stored whole at every flush, so long sweeps need several
@@ -28,7 +28,7 @@ class Journal:
     def __init__(self, blobs: Blobs, sweep_key: str, *, flush_seconds: float = _FLUSH_SECONDS) -> None:
         self._blobs = blobs
         self._folder = f"sweeps/{sweep_key}/journal/"
-        self._attempt = f"{_now_ms():013d}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._attempt = f"{now_ms():013d}-{os.getpid()}-{secrets.token_hex(4)}"
         self._flush_seconds = flush_seconds
         self._part = 0
         self._lines: list[bytes] = []  # of this part
@@ -40,10 +40,13 @@ class Journal:
         self._thread: threading.Thread | None = None
 
     def append(self, event: str, **fields: Any) -> None:
-        """Add an event with the time in Unix milliseconds; it is durable after the next flush."""
+        """Add an event with the time in Unix milliseconds; it is durable after the next flush.
+
+        Raise ValueError after `close`.
+        """
         if self._closed.is_set():
             raise ValueError(f"event={event} came after the journal was closed; append before close().")
-        line = json.dumps({"event": event, "time_ms": _now_ms(), **fields}, separators=(",", ":"))
+        line = json.dumps({"event": event, "time_ms": now_ms(), **fields}, separators=(",", ":"))
         with self._lock:
             self._lines.append(line.encode() + b"\n")
             if self._thread is None:
@@ -52,7 +55,7 @@ class Journal:
         self._dirty.set()
 
     def flush(self) -> None:
-        """Return when every event appended so far is durable."""
+        """Make every event appended so far durable; raise what the store raises."""
         with self._storing:
             self._dirty.clear()
             with self._lock:
@@ -69,14 +72,14 @@ class Journal:
                     del self._lines[: len(lines)]
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events of all attempts, oldest attempt first; lines that are no events are left out."""
+        """Return the events of all attempts, oldest attempt first; lines that are not events are left out."""
         self.flush()
         names = self._blobs.names(self._folder)
         segments = [name for name in names if _SEGMENT.fullmatch(name.removeprefix(self._folder))]
         return [event for name in segments for event in _parse(name, self._blobs.get(name) or b"")]
 
     def close(self) -> None:
-        """Flush and take no more events."""
+        """Flush and accept no more events; raise what the store raises."""
         self._closed.set()
         self._dirty.set()
         if self._thread is not None:
@@ -95,8 +98,8 @@ class Journal:
             self._closed.wait(self._flush_seconds)
             try:
                 self.flush()
-            except Exception as error:  # whatever the store raises: the lines are kept and stored later
-                _LOG.warning("event=journal_flush_failed error=%s", type(error).__name__)
+            except Exception as error:  # of any store: the lines are kept and stored later
+                logger.warning("event=journal_flush_failed error=%s", type(error).__name__)
                 self._dirty.set()
 
 
@@ -109,8 +112,9 @@ def _parse(name: str, data: bytes) -> Iterator[dict[str, Any]]:
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             yield event
         else:
-            _LOG.warning("event=journal_line_ignored segment=%s line=%d", name, number)
+            logger.warning("event=journal_line_ignored segment=%s line=%d", name, number)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return this machine's time in Unix milliseconds."""
     return time.time_ns() // 1_000_000

@@ -1,21 +1,19 @@
-"""What a store holds: artifacts by stage, one artifact in full, sweeps; and whether it is what was published.
+"""Store listing: artifacts by stage, one artifact in full, sweeps; and verification of what was published.
 
-Nothing here is changed but by `verify`, which quarantines what is damaged exactly as a read would do.
+Only `verify` changes a store: it quarantines damaged artifacts exactly as a read does.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, File, manifest_name
-from orchestrator.store.blobs import Blobs
+from orchestrator.config.base import Refused
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, Damaged, File, read_file, read_manifest
+from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.journal import Journal
 from orchestrator.store.parallel import parallel_map
 
 _READERS = 4  # each holds a whole file
-_READS = 3  # damage on the way goes away, damage at rest stays
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """A sweep as its journal tells it."""
+    """A sweep as its journal records it."""
 
     key: str
     study: str
@@ -42,39 +40,38 @@ class SweepSummary:
 
 @dataclass(frozen=True)
 class Checked:
-    """What reading one artifact found."""
+    """Result of reading one artifact."""
 
     key: str
     stage: str  # empty where the manifest cannot be read
     num_files: int
     num_bytes: int
     faults: tuple[str, ...] = ()  # of its own bytes: it is damaged
-    missing_inputs: tuple[str, ...] = ()  # `role KEY`: no damage, the input is computed when it is needed
+    missing_inputs: tuple[str, ...] = ()  # `role KEY`: no damage, a sweep that needs the input computes it
     quarantined: bool = False
 
 
 def published(store: Artifacts, keys: Sequence[str] | None = None) -> list[tuple[str, Artifact | None]]:
-    """Return keys with what their manifests say; None for one that cannot be read, which stays in place."""
+    """Return the published ones of `keys`, by default all, with their manifests; None for a damaged one."""
     wanted = store.keys() if keys is None else keys
-    found = parallel_map(lambda key: peek(store.blobs, key), wanted)
-    return [(key, one) for key, (is_there, one) in zip(wanted, found, strict=True) if is_there]
+    manifests = parallel_map(lambda key: peek(store.blobs, key), wanted)
+    return [(key, artifact) for key, (is_there, artifact) in zip(wanted, manifests, strict=True) if is_there]
 
 
 def one_key(store: Artifacts, prefix: str) -> str:
-    """Return the only published key that starts with `prefix`; raise ValueError otherwise."""
-    found = [key for key in store.keys() if key.startswith(prefix)]  # noqa: SIM118 - a store is no dict
-    if not found:
-        raise ValueError(
-            f"key={prefix} begins no artifact in {store.blobs.uri}; `ls --stage STAGE` lists some."
-        )
-    if len(found) > 1:
-        shown = ", ".join(key[: len(prefix) + 6] for key in found[:5])
-        raise ValueError(f"key={prefix} begins {len(found)} artifacts ({shown}); give more of the key.")
-    return found[0]
+    """Return the only published key that starts with `prefix`; raise `Refused` for none or several."""
+    keys = [key for key in store.keys() if key.startswith(prefix)]  # noqa: SIM118 - a store is no dict
+    if not keys:
+        rule, way_out = f"begins no artifact in {store.blobs.uri}", "`ls --stage STAGE` lists some"
+        raise Refused("key", prefix, rule, way_out)
+    if len(keys) > 1:
+        shown = ", ".join(key[: len(prefix) + 6] for key in keys[:5])
+        raise Refused("key", prefix, f"begins {len(keys)} artifacts ({shown})", "give more of the key")
+    return keys[0]
 
 
 def summary(artifacts: Iterable[Artifact]) -> list[StageSummary]:
-    """Return one line for each stage, by name."""
+    """Return the totals of each stage, by name."""
     stages: dict[str, list[Artifact]] = {}
     for artifact in artifacts:
         stages.setdefault(artifact.stage, []).append(artifact)
@@ -98,41 +95,40 @@ def main_metric(artifact: Artifact, order: Iterable[str] = ()) -> tuple[str, flo
 
 
 def sweeps(blobs: Blobs) -> list[SweepSummary]:
-    """Return the sweeps whose journals the store has, the latest first."""
+    """Return the sweeps that have a journal in the store, the latest first."""
     keys = sorted({name.split("/")[1] for name in blobs.names("sweeps/") if "/journal/" in name})
-    found = [(key, Journal(blobs, key).events()) for key in keys]
-    return sorted((_sweep(key, events) for key, events in found if events), key=lambda one: -one.last_ms)
+    journals = [(key, Journal(blobs, key).events()) for key in keys]
+    return sorted((_sweep(key, events) for key, events in journals if events), key=lambda one: -one.last_ms)
 
 
 def verify(store: Artifacts, keys: Sequence[str], *, dry_run: bool = False) -> Iterator[Checked]:
-    """Read every file of these artifacts, quarantine the damaged ones unless `dry_run`; yield each."""
-    there = set(store.keys())
-    for one in parallel_map(lambda key: _check(store, key, there, dry_run=dry_run), keys, _READERS):
+    """Read every file of these artifacts, quarantine the damaged ones unless `dry_run`; yield each result."""
+    stored = set(store.keys())
+    for one in parallel_map(lambda key: _check(store, key, stored, dry_run=dry_run), keys, _READERS):
         if one is not None:
             yield one
 
 
 def peek(blobs: Blobs, key: str) -> tuple[bool, Artifact | None]:
-    """Return whether there is a manifest, and what it says if it can be read; nothing is moved."""
-    for _ in range(_READS):
-        data = blobs.get(manifest_name(key))
-        if data is None:
-            return False, None
-        with suppress(ValueError):
-            artifact = Artifact.from_json(data)
-            return True, artifact if artifact.key == key else None
-    return True, None
+    """Return whether a manifest exists, and its content unless it is damaged; nothing is moved."""
+    try:
+        artifact = read_manifest(blobs, key)
+    except Damaged:
+        return True, None
+    return artifact is not None, artifact
 
 
-def _check(store: Artifacts, key: str, there: set[str], *, dry_run: bool) -> Checked | None:
-    """Return what one artifact is like, or None if it went away meanwhile."""
+def _check(store: Artifacts, key: str, stored: set[str], *, dry_run: bool) -> Checked | None:
+    """Return the result for one artifact, or None if it was removed meanwhile."""
     is_there, artifact = peek(store.blobs, key)
     if not is_there:
         return None
     if artifact is None:
         is_gone = not dry_run and store.find(key) is None
         return Checked(key, "", 0, 0, ("manifest.json cannot be read",), quarantined=is_gone)
-    damaged = {file.name: fault for file in artifact.files.values() if (fault := _fault(store.blobs, file))}
+    damaged = {
+        file.name: fault for file in artifact.files.values() if (fault := _fault(store.blobs, key, file))
+    }
     is_gone = bool(damaged) and not dry_run and _quarantines(store, artifact, next(iter(damaged)))
     return Checked(
         key=key,
@@ -140,29 +136,31 @@ def _check(store: Artifacts, key: str, there: set[str], *, dry_run: bool) -> Che
         num_files=len(artifact.files),
         num_bytes=size(artifact),
         faults=tuple(f"{name}: {fault}" for name, fault in damaged.items()),
-        missing_inputs=tuple(f"{role} {need}" for role, need in artifact.inputs.items() if need not in there),
+        missing_inputs=tuple(
+            f"{role} {need}" for role, need in artifact.inputs.items() if need not in stored
+        ),
         quarantined=is_gone,
     )
 
 
-def _fault(blobs: Blobs, file: File) -> str:
+def _fault(blobs: Blobs, key: str, file: File) -> str:
     """Return how the stored bytes differ from the published ones; empty if they do not."""
-    got = ""
-    for _ in range(_READS):
-        data = blobs.get(file.object)
-        if data is None:
-            got = "nothing"
-        elif len(data) != file.size:
-            got = f"{len(data)} bytes"
-        elif (digest := hashlib.sha256(data).hexdigest()) != file.sha256:
-            got = f"{len(data)} bytes with sha256 {digest[:12]}"
-        else:
-            return ""
-    return f"want {file.size} bytes with sha256 {file.sha256[:12]}, got {got}"
+    try:
+        read_file(blobs, key, file)
+    except Damaged as error:
+        return f"want {file.size} bytes with sha256 {file.sha256[:12]}, got {_in_short(error.data, file)}"
+    return ""
+
+
+def _in_short(data: bytes | None, file: File) -> str:
+    if data is None:
+        return "nothing"
+    size_read = f"{len(data)} bytes"
+    return size_read if len(data) != file.size else f"{size_read} with sha256 {sha256(data)[:12]}"
 
 
 def _quarantines(store: Artifacts, artifact: Artifact, name: str) -> bool:
-    """Read a file as a stage would; return whether that took the artifact out of the way."""
+    """Read a file as a stage would; return whether that quarantined the artifact."""
     try:
         store.read(artifact, name)
     except Corrupt:

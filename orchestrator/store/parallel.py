@@ -1,4 +1,4 @@
-"""Calls that wait for an answer from a store, several at once."""
+"""Parallel calls to a store, in threads: a bucket answers in tens of milliseconds, whatever the size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +7,10 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-AT_ONCE = 16  # a bucket answers in tens of milliseconds, whatever it is asked
+NUM_THREADS = 16
 
 
-def parallel_map(call: Callable[[S], T], items: Iterable[S], at_once: int = AT_ONCE) -> Iterator[T]:
-    """Yield the results in the order of `items`; the first error ends what has not begun."""
-    with ThreadPoolExecutor(at_once) as pool:
+def parallel_map(call: Callable[[S], T], items: Iterable[S], num_threads: int = NUM_THREADS) -> Iterator[T]:
+    """Yield the results in the order of `items`; after the first error, which is raised, no call begins."""
+    with ThreadPoolExecutor(num_threads) as pool:
         yield from pool.map(call, items)

@@ -53,7 +53,7 @@ def blobs() -> Counting:
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what this process has verified and told; let files settle at once."""
     monkeypatch.setattr(cache, "_VERIFIED", {})
-    monkeypatch.setattr(cache, "_TOLD", set())
+    monkeypatch.setattr(cache, "_WARNED", set())
     monkeypatch.setattr(cache, "_SETTLED_NS", 0)
 
 
@@ -130,10 +130,10 @@ def test_a_bit_turned_on_the_way_is_fetched_again_and_one_at_rest_is_an_error(
     blobs: Counting, tmp_path: Path
 ) -> None:
     one, node = wanted(blobs), Cache(tmp_path, 1 << 30)
-    blobs.wrong = 1
+    blobs.wrong = 2
     assert read_verified(one, node) == CONTENT
     shutil.rmtree(tmp_path)
-    blobs.wrong = 2
+    blobs.wrong = 3
     with pytest.raises(
         ValueError, match=rf"^memory/set/\S+ does not match its manifest: want SHA-256 {sha256(CONTENT)}"
     ):

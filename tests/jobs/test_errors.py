@@ -219,7 +219,7 @@ Sections = dict[str, Any]
             SEED,
             {},
             ["--store", "ftp://host/x"],
-            ["store=ftp://host/x: unknown scheme 'ftp'; use /dir, file:///dir or s3://bucket/prefix."],
+            ["store=ftp://host/x has the unknown scheme 'ftp'; use /dir, file:///dir or s3://bucket/prefix."],
         ),
         (
             SEED,
@@ -345,9 +345,9 @@ def test_mlflow_that_does_not_answer_names_the_flag_that_goes_on(tmp_path: Path)
     study, out = tiny.write(tmp_path / "tiny.yaml", SEED), tmp_path / "runs"
     (line,) = refused(sweep(study, "--local", "--out", out, "--tracking-uri", uri))
     assert line == (
-        f"tracking_uri={uri.replace('user:secret', '***')}: MLflow does not answer ([Errno 111] Connection "
-        "refused); start it, or pass --ship-later to go on and send the results by running the same command "
-        "again."
+        f"tracking_uri={uri.replace('user:secret', '***')} gets no answer from MLflow ([Errno 111] "
+        "Connection refused); start it, or pass --ship-later to go on and send the results by running the "
+        "same command again."
     )
     assert tracked(out) == []
 
@@ -447,8 +447,8 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def test_a_bucket_that_is_not_there(ask: Callable[..., list[str]], s3_endpoint: str) -> None:
     (line,) = ask("--store", "s3://no-such-bucket/x")
     assert line == (
-        f"store=s3://no-such-bucket/x: bucket no-such-bucket does not exist at {s3_endpoint}; create it or "
-        "name another with --store"
+        f"store=s3://no-such-bucket/x cannot be used: bucket no-such-bucket does not exist at "
+        f"{s3_endpoint}; create it or name another with --store."
     )
     (line,) = ask("--data", "s3://no-such-bucket/x")
     assert "bucket no-such-bucket does not exist" in line
@@ -462,8 +462,8 @@ def test_wrong_credentials_are_said_and_never_printed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     (line,) = ask("--store", f"s3://{bucket}/x")
     assert line == (
-        f"store=s3://{bucket}/x: {guarded} refuses the credentials (InvalidAccessKeyId); correct "
-        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        f"store=s3://{bucket}/x cannot be used: {guarded} refuses the credentials (InvalidAccessKeyId); "
+        "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     )
     assert "wrong-secret" not in line
 
@@ -474,8 +474,8 @@ def test_an_s3_endpoint_that_does_not_answer(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     (line,) = ask("--store", "s3://bucket/x")
     assert line == (
-        f"store=s3://bucket/x: no answer from {os.environ['AWS_ENDPOINT_URL']} (EndpointConnectionError); "
-        "start the server or correct AWS_ENDPOINT_URL"
+        f"store=s3://bucket/x cannot be used: no answer from {os.environ['AWS_ENDPOINT_URL']} "
+        "(EndpointConnectionError); start the server or correct AWS_ENDPOINT_URL."
     )
 
 

@@ -146,7 +146,7 @@ def test_nothing_stored_is_refused_and_writes_nothing(study: Path, tmp_path: Pat
     result = report(study, out)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        f"error: store={out / 'store'}: there is no such directory; name another with --store"
+        f"error: store={out / 'store'} is no directory; name another with --store."
     ]
     (tmp_path / "empty").mkdir()
     result = report(study, out, "--store", str(tmp_path / "empty"))

@@ -89,8 +89,8 @@ def test_from_and_to_a_bucket(file: Path, tmp_path: Path, s3_endpoint: str) -> N
     assert told == f"SOURCE={absent} does not exist; check bucket and key."
     told = refused(file, "s3://no-such-bucket/data", "--name", "net")
     assert told == (
-        f"DEST=s3://no-such-bucket/data: bucket no-such-bucket does not exist at {s3_endpoint}; create it or "
-        "name another with DEST"
+        "DEST=s3://no-such-bucket/data cannot be used: bucket no-such-bucket does not exist at "
+        f"{s3_endpoint}; create it or name another with DEST."
     )
 
 
@@ -113,7 +113,10 @@ def test_bad_input_is_one_line_and_writes_nothing(file: Path, tmp_path: Path) ->
             "weights net do not fit Vgg16: 78 tensors are missing (first: blocks.0.weight), 21 unknown "
             "(first: blocks.0.0.weight); choose weights of the same architecture.",
         ),
-        ((file, "ftp://host/x"), "store=ftp://host/x: unknown scheme 'ftp'; use /dir, file:///dir or s3://"),
+        (
+            (file, "ftp://host/x"),
+            "store=ftp://host/x has the unknown scheme 'ftp'; use /dir, file:///dir or s3://",
+        ),
         ((tmp_path / "list.txt", out), f"{tmp_path}/list.txt is neither safetensors nor a state dict that"),
     ]
     for arguments, text in cases:

@@ -169,13 +169,13 @@ def test_a_store_that_is_not_there_is_one_line(command: str, s3_endpoint: str, t
     result = store(command, "--store", str(tmp_path / "none"))
     assert lines(result, 2) == []
     assert result.stderr == (
-        f"error: store={tmp_path / 'none'}: there is no such directory; name another with --store\n"
+        f"error: store={tmp_path / 'none'} is no directory; name another with --store.\n"
     )
     result = store(command, "--store", "s3://no-such-bucket/x")
     assert lines(result, 2) == []
     assert result.stderr == (
-        f"error: store=s3://no-such-bucket/x: bucket no-such-bucket does not exist at {s3_endpoint}; create "
-        "it or name another with --store\n"
+        f"error: store=s3://no-such-bucket/x cannot be used: bucket no-such-bucket does not exist at "
+        f"{s3_endpoint}; create it or name another with --store.\n"
     )
 
 

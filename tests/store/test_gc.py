@@ -13,14 +13,14 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.runtime.s3.blobs import S3Blobs
-from orchestrator.runtime.s3.multipart import uploads_in
 from orchestrator.store import gc
 from orchestrator.store.artifacts import Artifacts, Corrupt
-from orchestrator.store.blobs import Blobs, Entry
+from orchestrator.store.blobs import Blobs, Entry, Unfinished
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.store.gc import Garbage, Swept, collect
+from orchestrator.store.gc import Collected, collect
 from tests.store.test_artifacts import FILES, KEY, artifact, kill_publishers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +34,8 @@ def artifacts(blobs: Blobs) -> Artifacts:
     return Artifacts(blobs)
 
 
-def names(swept: Swept) -> list[tuple[str, str]]:
-    return [(one.kind, one.name) for one in swept.garbage]
+def names(collected: Collected) -> list[tuple[str, str]]:
+    return [(one.kind, one.name) for one in collected.garbage]
 
 
 def parts(store: Artifacts, key: str = KEY) -> list[str]:
@@ -68,14 +68,14 @@ def test_parts_that_no_manifest_names_go_and_nothing_else(artifacts: Artifacts) 
     for name in others:
         artifacts.blobs.put(name, b"kept")
     left = leave_parts(artifacts)
-    swept = collect(artifacts, older_than_seconds=0)
-    assert names(swept) == [("part", name) for name in left]
-    assert sum(one.size for one in swept.garbage) == sum(map(len, FILES.values()))
-    assert {one.fault for one in swept.garbage} == {""}
+    collected = collect(artifacts, older_than_seconds=0)
+    assert names(collected) == [("part", name) for name in left]
+    assert sum(one.size for one in collected.garbage) == sum(map(len, FILES.values()))
+    assert {one.fault for one in collected.garbage} == {""}
     wanted = [*others, f"artifacts/ef/{OTHER}/manifest.json", *(one.object for one in kept.files.values())]
     assert artifacts.blobs.names("") == sorted(wanted)
     assert_whole(artifacts, OTHER)
-    assert collect(artifacts, older_than_seconds=0) == Swept((), (), 0)
+    assert collect(artifacts, older_than_seconds=0) == Collected((), (), 0)
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(artifacts: Artifacts) -> None:
@@ -96,8 +96,8 @@ def test_what_is_young_stays(artifacts: Artifacts) -> None:
     left = leave_parts(artifacts)
     artifacts.publish(artifact(OTHER), FILES)
     artifacts.blobs.put(f"checkpoints/{OTHER}.safetensors", b"state")
-    swept = collect(artifacts, older_than_seconds=3600)
-    assert swept == Swept((), (), num_young=len(left))
+    collected = collect(artifacts, older_than_seconds=3600)
+    assert collected == Collected((), (), num_young=len(left))
     assert parts(artifacts) == left
 
 
@@ -106,7 +106,7 @@ def test_one_young_file_protects_the_old_ones_beside_it(tmp_path: Path) -> None:
     left = leave_parts(store)
     age(tmp_path)
     store.blobs.put(left[0], store.blobs.get(left[0]) or b"")  # the first put of a new publish
-    assert collect(store, older_than_seconds=DAY) == Swept((), (), num_young=len(left))
+    assert collect(store, older_than_seconds=DAY) == Collected((), (), num_young=len(left))
     store.publish(artifact(), FILES)
     assert_whole(store)
 
@@ -126,8 +126,8 @@ def test_files_of_a_quarantined_and_rebuilt_artifact_go(artifacts: Artifacts) ->
     with pytest.raises(Corrupt, match="run again"):
         artifacts.read(old, "empty")
     artifacts.publish(artifact(), FILES)
-    swept = collect(artifacts, older_than_seconds=0)
-    assert names(swept) == [("part", old.files["once"].object)]
+    collected = collect(artifacts, older_than_seconds=0)
+    assert names(collected) == [("part", old.files["once"].object)]
     assert_whole(artifacts)
     assert artifacts.blobs.names("quarantine/")
 
@@ -136,13 +136,13 @@ def test_files_beside_a_manifest_that_cannot_be_read_stay(artifacts: Artifacts) 
     artifacts.publish(artifact(), FILES)
     manifest = f"artifacts/ab/{KEY}/manifest.json"
     artifacts.blobs.put(manifest, b"{}")
-    assert collect(artifacts, older_than_seconds=0) == Swept((), (KEY,), 0)
+    assert collect(artifacts, older_than_seconds=0) == Collected((), (KEY,), 0)
     assert len(parts(artifacts)) == 3
     assert artifacts.blobs.get(manifest) == b"{}"
 
 
 def test_the_stores_clock_counts_and_leaves_no_trace(blobs: Blobs) -> None:
-    assert abs(gc.now_ms(blobs) - time.time() * 1000) < 60_000
+    assert abs(gc.store_clock_ms(blobs) - time.time() * 1000) < 60_000
     assert blobs.names("") == []
 
 
@@ -157,7 +157,7 @@ class Slow(DirectoryBlobs):
 def test_a_store_with_another_clock_loses_nothing_young(tmp_path: Path) -> None:
     store = Artifacts(Slow(tmp_path))
     left = leave_parts(store)
-    assert collect(store, older_than_seconds=3600) == Swept((), (), num_young=len(left))
+    assert collect(store, older_than_seconds=3600) == Collected((), (), num_young=len(left))
 
 
 def test_a_removal_that_fails_is_told_and_the_rest_goes(tmp_path: Path) -> None:
@@ -329,8 +329,8 @@ def test_a_killed_publish_leaves_parts_that_go_and_can_be_published_again(
         assert publisher.wait(30) == -signal.SIGKILL
     assert len(parts(artifacts)) == num_parts
     assert collect(artifacts, older_than_seconds=3600).num_young == num_parts
-    swept = collect(artifacts, older_than_seconds=0)
-    assert [(one.kind, one.size) for one in swept.garbage] == [("part", 250_000)] * num_parts
+    collected = collect(artifacts, older_than_seconds=0)
+    assert [(one.kind, one.size) for one in collected.garbage] == [("part", 250_000)] * num_parts
     assert artifacts.blobs.names(f"artifacts/ab/{KEY}/") == []
     artifacts.publish(artifact(), FILES)
     assert_whole(artifacts)
@@ -341,9 +341,9 @@ def test_twenty_kills_at_any_moment_leave_nothing_that_stays(tmp_path: Path) -> 
     kill_publishers(tmp_path, 20)
     store = Artifacts(DirectoryBlobs(tmp_path))
     keys = store.keys()
-    swept = collect(store, older_than_seconds=0)
-    assert swept.garbage, "no kill hit a publisher at work"
-    assert {one.kind for one in swept.garbage} <= {"part", "leftover"}
+    collected = collect(store, older_than_seconds=0)
+    assert collected.garbage, "no kill hit a publisher at work"
+    assert {one.kind for one in collected.garbage} <= {"part", "leftover"}
     assert store.keys() == keys
     named = {file.object for key in keys if (one := store.find(key)) for file in one.files.values()}
     manifests = {f"artifacts/{key[:2]}/{key}/manifest.json" for key in keys}
@@ -366,9 +366,9 @@ def test_leftovers_of_dead_writers_go_and_those_of_the_living_stay(tmp_path: Pat
     planned = collect(store, older_than_seconds=DAY, dry_run=True)
     assert {name for _, name in names(planned)} >= {gone.relative_to(tmp_path / "store").as_posix()}
     assert gone.exists()
-    swept = collect(store, older_than_seconds=DAY)
-    assert names(swept) == [("leftover", gone.relative_to(tmp_path / "store").as_posix())]
-    assert [one.size for one in swept.garbage] == [4]
+    collected = collect(store, older_than_seconds=DAY)
+    assert names(collected) == [("leftover", gone.relative_to(tmp_path / "store").as_posix())]
+    assert [one.size for one in collected.garbage] == [4]
     assert (gone.exists(), stays.exists()) == (False, True)
     assert_whole(store, OTHER)
 
@@ -390,7 +390,7 @@ def test_publishes_among_collections_end_whole(blobs: Blobs) -> None:
         leave_parts(store, key)
     time.sleep(3.2)  # the parts are old now; a listing of S3 rounds to seconds
     is_over = threading.Event()
-    found: list[Swept] = []
+    found: list[Collected] = []
 
     def collect_on() -> None:
         while not is_over.is_set():
@@ -405,7 +405,7 @@ def test_publishes_among_collections_end_whole(blobs: Blobs) -> None:
     finally:
         is_over.set()
         collector.join()
-    assert sum(len(swept.garbage) for swept in found) > 0
+    assert sum(len(collected.garbage) for collected in found) > 0
     whole = [key for key in keys if is_whole(store, key)]
     assert len(whole) >= 10, "a publish hit the instant of a removal more than now and then"
     for key in keys:
@@ -443,37 +443,34 @@ def test_uploads_that_nobody_completed_are_aborted(bucket: S3Blobs) -> None:
     name = f"artifacts/ab/{KEY}/0123456789ab-model.safetensors"
     begin_upload(bucket, name, 5 << 20, 1 << 20)
     begin_upload(S3Blobs(bucket.bucket, "another"), name, 1 << 20)
-    uploads = uploads_in(bucket)
-    assert uploads is not None
-    planned = collect(store, older_than_seconds=0, dry_run=True, uploads=uploads)
+    planned = collect(store, older_than_seconds=0, dry_run=True)
     assert names(planned) == [("upload", name)]
     assert planned.garbage[0].size == 6 << 20
-    assert collect(store, older_than_seconds=0, uploads=uploads) == planned
-    assert uploads.pending() == []
-    others = uploads_in(S3Blobs(bucket.bucket, "another"))
-    assert others is not None
-    assert len(others.pending()) == 1
+    assert planned.garbage[0].upload
+    assert collect(store, older_than_seconds=0) == planned
+    assert bucket.unfinished() == []
+    assert len(S3Blobs(bucket.bucket, "another").unfinished()) == 1
 
 
 def test_a_young_upload_stays(bucket: S3Blobs) -> None:
-    class OneUpload:
-        def __init__(self) -> None:
-            self.aborted: list[str] = []
+    class TwoUploads(S3Blobs):
+        discarded: list[str] = []  # noqa: RUF012 - of the one instance
 
-        def pending(self) -> list[Garbage]:
+        def unfinished(self) -> list[Unfinished]:
             now = round(time.time() * 1000)
             return [
-                Garbage("upload", str(hours), 1, now - hours * 3_600_000, str(hours)) for hours in (1, 48)
+                Unfinished("upload", str(hours), 1, now - hours * 3_600_000, str(hours)) for hours in (1, 48)
             ]
 
-        def abort(self, upload: Garbage) -> None:
-            self.aborted.append(upload.upload)
+        def discard(self, write: Unfinished) -> None:
+            self.discarded.append(write.upload_id)
 
-    uploads = OneUpload()
-    swept = collect(Artifacts(bucket), older_than_seconds=DAY, uploads=uploads)
-    assert names(swept) == [("upload", "48")]
-    assert uploads.aborted == ["48"]
+    store = TwoUploads(bucket.bucket, bucket.prefix)
+    assert names(collect(Artifacts(store), older_than_seconds=DAY)) == [("upload", "48")]
+    assert store.discarded == ["48"]
 
 
-def test_a_directory_has_no_uploads(tmp_path: Path) -> None:
-    assert uploads_in(DirectoryBlobs(tmp_path)) is None
+def test_a_store_without_maintenance_is_collected_too() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    store.publish(artifact(), FILES)
+    assert collect(store, older_than_seconds=DAY) == Collected((), (), 0)

@@ -1,4 +1,4 @@
-"""What a store is said to hold, and what reading all of it finds, over both kinds of store."""
+"""Listing and verification of a store, over both kinds of store."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A Ray cluster from outside: its job server and the token; then `nodes` looks from inside."""
+"""Checks of a Ray cluster from outside: its job server and the token; `nodes` checks it from inside."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, is_loopback, ok, warn
 from orchestrator.runtime.http import ANSWER_SECONDS, get, redact
 
-VERSION_BYTES = 10_000  # of what the job server tells of itself
-JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, looking, and the start of the process
+VERSION_BYTES = 10_000  # of the job server's description of itself
+JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, the checks of nodes, and the start of the process
 _REFUSED = "InvalidAuthToken"  # in Ray's log, once a second
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE with the head's token"
@@ -32,7 +32,7 @@ JOIN = "correct RAY_ADDRESS (HEAD:6379), RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_
 def job_server(address: str) -> Iterator[Finding]:
     """Check the server that jobs go to: reachable, closed to strangers, open to us, our version."""
     url = f"{address.rstrip('/')}/api/version"
-    body, status = get(url, most=VERSION_BYTES)
+    body, status = get(url, max_bytes=VERSION_BYTES)
     shown = redact(address)
     if status == 0:
         yield fail("ray jobs", f"no answer from {shown} ({body})", REACH)
@@ -49,9 +49,9 @@ def job_server(address: str) -> Iterator[Finding]:
 
 
 def _open_to_all(host: str | None) -> Finding:
-    words = "the cluster takes jobs from anybody who reaches it"
+    words = "the cluster takes jobs without authentication"
     if is_loopback(host):
-        return warn("ray jobs", f"{words}, here through an address of this machine", CLOSE)
+        return warn("ray jobs", f"{words}, here at an address of this machine", CLOSE)
     return fail("ray jobs", words, CLOSE)
 
 
@@ -64,7 +64,7 @@ def _with_token(url: str) -> Iterator[Finding]:
     if not token:
         yield fail("ray token", f"{source} holds none", TOKEN)
         return
-    body, status = get(url, {"Authorization": f"Bearer {token}"}, most=VERSION_BYTES)
+    body, status = get(url, {"Authorization": f"Bearer {token}"}, max_bytes=VERSION_BYTES)
     if status != 200:
         yield fail("ray token", f"the token of {source} is refused (HTTP {status})", TOKEN)
         return
@@ -73,7 +73,7 @@ def _with_token(url: str) -> Iterator[Finding]:
 
 
 def _token() -> tuple[str, str]:
-    """Return Ray's token and where it is from, in the order in which Ray looks."""
+    """Return Ray's token and its source, the first of those that Ray reads."""
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token, "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -95,7 +95,7 @@ def _version(body: str) -> Finding:
     try:
         there = str(json.loads(body)["ray_version"])
     except (ValueError, KeyError, TypeError):
-        return fail("ray version", "the job server tells none", REACH)
+        return fail("ray version", "the job server reports none", REACH)
     if there != here:
         return fail(
             "ray version", f"{there} there, {here} here", f"install ray=={there} here, or {here} there"
@@ -104,7 +104,7 @@ def _version(body: str) -> Finding:
 
 
 def joined(address: str, store: str, cache: str) -> Iterator[Finding]:
-    """Join a cluster and look at its nodes, in another process: Ray may wait for ever, or end its own."""
+    """Join a cluster and check its nodes, in another process: Ray may wait for ever, or end its own."""
     if "://" in address:
         yield fail("ray cluster", f"RAY_ADDRESS={redact(address)} is no address to join", JOIN)
         return
@@ -143,13 +143,13 @@ def joined(address: str, store: str, cache: str) -> Iterator[Finding]:
 def _findings(process: subprocess.Popen[str]) -> Iterator[Finding]:
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith('{"status"'):  # whatever else Ray prints is not ours
+        if line.startswith('{"status"'):  # the rest is Ray's own output
             yield Finding(**json.loads(line))
     process.wait()
 
 
 def _watch(process: subprocess.Popen[str], log: Path) -> None:
-    """End the process when its time is over, or when Ray says that it goes on asking with a wrong token."""
+    """End the process when its time is over, or when Ray's log has that its token is refused."""
     end = time.monotonic() + JOINED_SECONDS
     while process.poll() is None:
         if time.monotonic() > end or _REFUSED in log.read_text(encoding="utf-8", errors="replace"):
@@ -158,7 +158,7 @@ def _watch(process: subprocess.Popen[str], log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the process and what it started, unless it has ended."""
+    """Kill the process and those it started, unless it has ended."""
     with suppress(ProcessLookupError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a check found, and a check's time limit: nothing that a check waits for may hold up the others."""
+"""Findings: what a check reports, judgements that several checks share, and the time limit of a check."""
 
 import queue
 import threading
@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Literal
 
+from orchestrator.config.base import Refused
 from orchestrator.runtime.http import redact
 
 LIMIT_SECONDS = 15.0
@@ -21,58 +22,57 @@ Status = Literal["ok", "warn", "FAIL"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor, and the way out of it unless all is well."""
+    """One line of the doctor, and the way out of a fault."""
 
     status: Status
     name: str
     found: str
     fix: str = ""
-    is_late: bool = False  # the check did not end: its thread may still wait for something
+    is_late: bool = False  # the check did not end: its thread may still be waiting
 
 
 def ok(name: str, found: str) -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding without a fault."""
     return Finding("ok", name, found)
 
 
 def warn(name: str, found: str, fix: str) -> Finding:
-    """Return a finding that sweeps can live with."""
+    """Return a fault that does not stop sweeps."""
     return Finding("warn", name, found, fix)
 
 
 def fail(name: str, found: str, fix: str) -> Finding:
-    """Return a finding that stops sweeps, or opens the cluster to anybody."""
+    """Return a fault that stops sweeps, or opens the cluster to strangers."""
     return Finding("FAIL", name, found, fix)
 
 
-def told(name: str, message: str, fix: str = "") -> Finding:
-    """Return the failure that a message of the form `what is wrong; way out` tells."""
-    found, _, way_out = message.partition("; ")
-    return fail(name, found, way_out.rstrip(".") or fix)
+def refused(name: str, refusal: Refused) -> Finding:
+    """Return the failure that a refusal describes."""
+    return fail(name, refusal.problem, refusal.way_out)
 
 
 def run(
-    name: str, check: Callable[[], Iterable[Finding]], silent_fix: str, *, seconds: float = LIMIT_SECONDS
+    name: str, check: Callable[[], Iterable[Finding]], late_fix: str, *, seconds: float = LIMIT_SECONDS
 ) -> Iterator[Finding]:
-    """Yield what a check finds; a failure if it breaks, or has not ended in time (then with `silent_fix`)."""
-    found: queue.Queue[Finding | None] = queue.Queue()
+    """Yield the findings of a check; a failure with `late_fix` if it raises or has not ended in time."""
+    findings: queue.Queue[Finding | None] = queue.Queue()
 
     def work() -> None:
         try:
             for finding in check():
-                found.put(finding)
-        except Exception as error:  # whatever a library raises: the other checks go on
+                findings.put(finding)
+        except Exception as error:  # of any library: the other checks go on
             words = redact(" ".join(str(error).split()))[:300]
-            found.put(fail(name, f"{type(error).__name__}: {words}", silent_fix))
-        found.put(None)
+            findings.put(fail(name, f"{type(error).__name__}: {words}", late_fix))
+        findings.put(None)
 
     threading.Thread(target=work, name=f"doctor-{name}", daemon=True).start()
     end = monotonic() + seconds
     while True:
         try:
-            finding = found.get(timeout=max(0.0, end - monotonic()))
+            finding = findings.get(timeout=max(0.0, end - monotonic()))
         except queue.Empty:
-            yield Finding("FAIL", name, f"no answer within {seconds:g} s", silent_fix, is_late=True)
+            yield Finding("FAIL", name, f"no answer within {seconds:g} s", late_fix, is_late=True)
             return
         if finding is None:
             return
@@ -80,7 +80,7 @@ def run(
 
 
 def room(name: str, folder: str, free: int) -> Finding:
-    """Judge the bytes that are free where a folder is or will be."""
+    """Judge the free bytes of the disk that a folder is on."""
     words = f"{folder} has {free / GIB:.1f} GiB free"
     if free < FAIL_ROOM:
         return fail(name, words, f"free at least {FAIL_ROOM // GIB} GiB there, or name another place")
@@ -90,7 +90,7 @@ def room(name: str, folder: str, free: int) -> Finding:
 
 
 def clock(name: str, ahead_seconds: float, whose: str) -> Finding:
-    """Judge how far another clock is ahead of this machine's."""
+    """Judge the seconds by which another clock is ahead of this machine's."""
     words = (
         f"{whose} is {abs(ahead_seconds):.0f} s {'ahead of' if ahead_seconds > 0 else 'behind'} this clock"
     )
@@ -103,7 +103,7 @@ def clock(name: str, ahead_seconds: float, whose: str) -> Finding:
 
 
 def once(what: str, option: str, fault: str, *, is_once: bool) -> Finding:
-    """Judge whether a place refuses to create an object again."""
+    """Judge whether a store refuses to create an object twice; `fault` names what does not."""
     if is_once:
         return ok(f"{what} once", "refuses to create an object again")
     fix = f"use a server that honours it, or another directory, with {option}"
@@ -111,7 +111,7 @@ def once(what: str, option: str, fault: str, *, is_once: bool) -> Finding:
 
 
 def holding(what: str, folders: Sequence[str]) -> Finding:
-    """Tell what is at a place of data sets."""
+    """Return the names of the data sets that a store's folders hold; a warning if there are none."""
     names = sorted(folders)
     if not names:
         return warn(f"{what} sets", "there are none", STAGE_SOME)
@@ -120,7 +120,7 @@ def holding(what: str, folders: Sequence[str]) -> Finding:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether only this machine reaches a host name or address."""
+    """Return whether a host name or address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""The places of artifacts and data sets: can they be read and written, do they keep what was put."""
+"""Checks of the stores of artifacts and data sets: readable, writable, and faithful to what was put."""
 
 import time
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psutil
 
+from orchestrator.config.base import Refused
 from orchestrator.runtime.doctor.bucket import bucket, read_soon
 from orchestrator.runtime.doctor.findings import (
     STAGE_SOME,
@@ -18,14 +19,14 @@ from orchestrator.runtime.doctor.findings import (
     holding,
     ok,
     once,
+    refused,
     room,
-    told,
 )
 from orchestrator.runtime.doctor.machine import existing, free_bytes
-from orchestrator.runtime.open_store import open_blobs
-from orchestrator.runtime.s3.blobs import S3Blobs
+from orchestrator.runtime.open_store import is_bucket, open_bucket, open_directory
+from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.store.gc import now_ms
+from orchestrator.store.gc import store_clock_ms
 
 _FIRST, _SECOND = b"first", b"second"
 
@@ -38,17 +39,15 @@ class Probe(NamedTuple):
 
 
 def place(option: str, uri: str, *, writes: bool) -> Iterator[Finding]:
-    """Check the place that `option` names; without `writes` it need only be readable."""
+    """Check the store that `option` names; without `writes` it need only be readable."""
     what = option.lstrip("-")
     try:
-        blobs = open_blobs(uri)
-    except ValueError as error:
-        yield told(what, str(error), f"correct {option}")
-        return
-    if isinstance(blobs, S3Blobs):
-        yield from bucket(what, option, blobs, writes=writes)
-    elif isinstance(blobs, DirectoryBlobs):
-        yield from _directory(what, option, blobs, writes=writes)
+        if is_bucket(uri):
+            yield from bucket(what, option, open_bucket(uri), writes=writes)
+        else:
+            yield from _directory(what, option, open_directory(uri), writes=writes)
+    except Refused as refusal:
+        yield refused(what, refusal)
 
 
 def _directory(what: str, option: str, blobs: DirectoryBlobs, *, writes: bool) -> Iterator[Finding]:
@@ -74,9 +73,9 @@ def _writes(what: str, option: str, folder: Path) -> Iterator[Finding]:
     """Create a probe, try that again with other bytes, read it and remove it."""
     probes, name = DirectoryBlobs(folder), f"doctor-{uuid4().hex}"
     try:
-        created = [probes.put(name, data, overwrite=False) for data in (_FIRST, _SECOND)]
-        got = probes.get(name)
-        ahead = now_ms(probes) / 1000 - time.time()
+        created = [probes.put(name, content, overwrite=False) for content in (_FIRST, _SECOND)]
+        data = probes.get(name)
+        ahead = store_clock_ms(probes) / 1000 - time.time()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         yield fail(f"{what} writes", f"cannot write in {folder} ({reason})", f"name another with {option}")
@@ -85,7 +84,7 @@ def _writes(what: str, option: str, folder: Path) -> Iterator[Finding]:
         with suppress(OSError):
             probes.remove(name)
     yield ok(f"{what} writes", "created, read and removed a probe")
-    is_once = created == [True, False] and got == _FIRST
+    is_once = created == [True, False] and data == _FIRST
     yield once(what, option, "the file system does not create files once", is_once=is_once)
     yield clock(f"{what} clock", ahead, "the file system's clock")
 
@@ -99,11 +98,9 @@ def _file_system(folder: Path) -> str:
 
 @contextmanager
 def probe(uri: str) -> Iterator[Probe | None]:
-    """Put an object where artifacts go, for nodes to see; None if that fails, which `place` tells."""
+    """Put an object where artifacts go, for nodes to read; yield None if that fails; `place` reports it."""
     try:
-        blobs = open_blobs(uri)
-        if isinstance(blobs, DirectoryBlobs):
-            blobs = DirectoryBlobs(existing(blobs.path))
+        blobs = _existing(uri)
         placed = Probe(blobs.uri, f"doctor-{uuid4().hex}")
         blobs.put(placed.name, placed.name.encode())
     except (OSError, ValueError):
@@ -115,11 +112,15 @@ def probe(uri: str) -> Iterator[Probe | None]:
         blobs.remove(placed.name)
 
 
+def _existing(uri: str) -> Blobs:
+    """Return a store whose root exists: of a directory to be made, the nearest folder above."""
+    return open_bucket(uri) if is_bucket(uri) else DirectoryBlobs(existing(open_directory(uri).path))
+
+
 def seen(uri: str, name: str) -> str:
-    """Return why this machine does not see the object that another one put; empty if it does."""
+    """Return why this machine cannot read the object that another one put; empty if it can."""
     try:
-        blobs = open_blobs(uri)
-        data = read_soon(blobs, name) if isinstance(blobs, S3Blobs) else blobs.get(name)
+        data = read_soon(open_bucket(uri), name) if is_bucket(uri) else open_directory(uri).get(name)
     except (OSError, ValueError) as error:
         return str(error)
     return "" if data == name.encode() else f"{uri} is another place there"

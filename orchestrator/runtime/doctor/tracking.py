@@ -1,4 +1,4 @@
-"""MLflow: a server answers, is new enough, lets us in and write; or a file can be written."""
+"""Checks of MLflow: a server answers, is new enough, needs authentication, takes writes; or a file does."""
 
 import re
 import sqlite3
@@ -7,7 +7,8 @@ from contextlib import closing
 from time import time_ns
 from urllib.parse import urlsplit
 
-from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, room, told, warn
+from orchestrator.config.base import Refused
+from orchestrator.runtime.doctor.findings import Finding, fail, is_loopback, ok, refused, room, warn
 from orchestrator.runtime.doctor.machine import MINIMUM, existing, free_bytes, is_older
 from orchestrator.runtime.http import get, redact
 from orchestrator.runtime.mlflow.check import (
@@ -20,21 +21,20 @@ from orchestrator.runtime.mlflow.check import (
     sqlite_path,
 )
 
-PROBE = "inversion-doctor"  # one experiment, restored and deleted again by every check: no heap of them
+PROBE = "inversion-doctor"  # one experiment, restored and deleted by every check
 LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
 START = "start it or correct --tracking-uri; sweeps can go on with --ship-later meanwhile"
-FILE = "name a file in a writable folder: --tracking-uri sqlite:///FILE"
 
 
 def tracking(uri: str) -> Iterator[Finding]:
-    """Check where sweeps keep their comparison."""
+    """Check the MLflow server or database file that sweeps report to."""
     if uri.startswith(("http://", "https://")):
         yield from _server(uri)
         return
     try:
         check_tracking(uri)
-    except ValueError as error:
-        yield told("mlflow", str(error), FILE)
+    except Refused as refusal:
+        yield refused("mlflow", refusal)
         return
     yield from _file(uri)
 
@@ -49,9 +49,9 @@ def _server(uri: str) -> Iterator[Finding]:
     yield _version(base, number, status)
     body, status = search(uri)
     if is_host_refused(body, status):
-        yield fail("mlflow door", f"refuses the host name {parts.netloc} (HTTP 403)", allow(parts.netloc))
+        yield fail("mlflow auth", f"refuses the host name {parts.netloc} (HTTP 403)", allow(parts.netloc))
         return
-    yield _door(parts.hostname, status)
+    yield _auth(parts.hostname, status)
     yield _writes(uri)
 
 
@@ -68,17 +68,15 @@ def _version(base: str, number: str, status: int) -> Finding:
     return ok("mlflow", f"{base} is MLflow {number}")
 
 
-def _door(host: str | None, status: int) -> Finding:
+def _auth(host: str | None, status: int) -> Finding:
     if status == 401:
-        return ok("mlflow door", "asks for a password")
+        return ok("mlflow auth", "needs a password")
     if status != 200:
-        return fail("mlflow door", f"answers HTTP {status} to a search", "see the server's log")
+        return fail("mlflow auth", f"answers HTTP {status} to a search", "see the server's log")
     if is_loopback(host):
-        return ok("mlflow door", "asks for no password, on an address of this machine")
-    ask = (
-        "put a password before it (--app-name basic-auth) or keep it on 127.0.0.1; it shows people's pictures"
-    )
-    return warn("mlflow door", "lets in whoever reaches it", ask)
+        return ok("mlflow auth", "no authentication, at an address of this machine")
+    protect = "add a password (--app-name basic-auth) or bind it to 127.0.0.1: it shows private images"
+    return warn("mlflow auth", "no authentication", protect)
 
 
 def _writes(uri: str) -> Finding:
@@ -89,9 +87,9 @@ def _writes(uri: str) -> Finding:
 
     try:
         client = MlflowClient(uri)
-        found = client.get_experiment_by_name(PROBE)
-        key = found.experiment_id if found else client.create_experiment(PROBE)
-        if found and found.lifecycle_stage == "deleted":
+        experiment = client.get_experiment_by_name(PROBE)
+        key = experiment.experiment_id if experiment else client.create_experiment(PROBE)
+        if experiment and experiment.lifecycle_stage == "deleted":
             client.restore_experiment(key)
         client.set_experiment_tag(key, "inversion.doctor_ms", str(time_ns() // 1_000_000))
         client.delete_experiment(key)
@@ -109,7 +107,7 @@ def _writes(uri: str) -> Finding:
 
 
 def _file(uri: str) -> Iterator[Finding]:
-    """Check a database file: sound, writable now, with room to grow."""
+    """Check a database file: intact, writable now, with room to grow."""
     path = sqlite_path(uri)
     folder = existing(path.absolute().parent)
     if not path.exists():

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.config.base import Refused
 from orchestrator.runtime.http import get, redact
 
 # The shipper retries on its own, so MLflow's client may not wait for minutes; no usage data is sent.
@@ -31,17 +32,15 @@ def sqlite_path(uri: str) -> Path:
 
 
 def check_tracking(uri: str) -> None:
-    """Raise ValueError with the way out if nothing can be tracked at `uri` now."""
+    """Raise `Refused` if nothing can be tracked at `uri` now."""
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite" and uri.startswith("sqlite:///"):
         _check_folder(uri)
     else:
-        raise ValueError(
-            f"tracking_uri={redact(uri)} must start with http://, https:// or sqlite:///; "
-            "use sqlite:///runs/mlflow.db to track without a server."
-        )
+        rule = "must start with http://, https:// or sqlite:///"
+        raise _refused(uri, rule, "use sqlite:///runs/mlflow.db to track without a server")
 
 
 def base_address(uri: str) -> str:
@@ -71,22 +70,26 @@ def _check_server(uri: str) -> None:
         return
     if is_host_refused(body, status):
         host = urlsplit(base_address(uri)).netloc
-        raise ValueError(
-            f"tracking_uri={redact(uri)}: MLflow refuses this host name (HTTP 403); {allow(host)}, or use an "
-            "address that it allows."
-        )
-    raise ValueError(
-        f"tracking_uri={redact(uri)}: MLflow does not answer ({f'HTTP {status}' if status else body}); start "
-        "it, or pass --ship-later to go on and send the results by running the same command again."
+        way_out = f"{allow(host)}, or use an address that it allows"
+        raise _refused(uri, "is served by an MLflow that refuses this host name (HTTP 403)", way_out)
+    reason = f"HTTP {status}" if status else body
+    raise _refused(
+        uri,
+        f"gets no answer from MLflow ({reason})",
+        "start it, or pass --ship-later to go on and send the results by running the same command again",
     )
 
 
 def _check_folder(uri: str) -> None:
     path = sqlite_path(uri)
     if path.is_dir():
-        raise ValueError(f"tracking_uri={uri} is a folder; name a file in it, such as {uri}/mlflow.db.")
+        raise _refused(uri, "is a folder", f"name a file in it, such as {uri}/mlflow.db")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)) or (
         path.exists() and not os.access(path, os.W_OK)
     ):
-        raise ValueError(f"tracking_uri={uri}: {folder} is not writable; name a file in a folder that is.")
+        raise _refused(uri, f"is in {folder}, which is not writable", "name a file in a folder that is")
+
+
+def _refused(uri: str, rule: str, way_out: str) -> Refused:
+    return Refused("tracking_uri", redact(uri), rule, way_out)

@@ -1,55 +1,31 @@
-"""Byte objects in an S3 bucket, through boto3; any endpoint that knows conditional PUT (AWS_ENDPOINT_URL).
+"""Byte objects in an S3 bucket, through boto3; any endpoint with conditional PUT (AWS_ENDPOINT_URL).
 
 Credentials come from boto3's own chain and are never kept here, so that an `S3Blobs` may be pickled to other
-processes. `transfer` moves the bytes, `retry` knows what to repeat.
+processes. `transfer` moves the bytes, `retry` repeats.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import boto3
 import botocore.exceptions as boto
-import botocore.loaders
-import botocore.session
-from botocore.config import Config
 
-from orchestrator.runtime.s3.retry import (
-    ABSENT,
-    ATTEMPTS,
-    FAULTS,
-    RACED,
-    TAKEN,
-    StoreError,
-    back_off,
-    diagnosis,
-    endpoint,
-    name_of,
-    named_endpoint,
-    patiently,
-)
+from orchestrator.config.base import Refused
+from orchestrator.runtime.s3 import multipart
+from orchestrator.runtime.s3.client import CONFIG, endpoint, open_client
+from orchestrator.runtime.s3.errors import ABSENT, FAULTS, TAKEN, StoreError, diagnosis, name_of, reason_of
+from orchestrator.runtime.s3.retry import repeat
 from orchestrator.runtime.s3.transfer import Place, download, read, upload
-from orchestrator.store.blobs import Entry, checked_name, checked_prefix
-
-_CONFIG = Config(
-    retries={"mode": "standard", "total_max_attempts": 3},  # at once; `patiently` is for what lasts
-    connect_timeout=5,
-    read_timeout=20,
-    request_checksum_calculation="when_supported",
-    response_checksum_validation="when_supported",
-    max_pool_connections=32,
-)
-# People wait for the answer.
-PREFLIGHT = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 2}, read_timeout=10))
-_OPENING = threading.Lock()  # boto3's session is not thread-safe, its clients are
-_LOADER = botocore.loaders.create_loader()  # keeps the service model: 0.02 CPU seconds a client, not 0.1
+from orchestrator.store.blobs import Entry, Unfinished, checked_name, checked_prefix
 
 
 class S3Blobs:
-    """Implements `Blobs` under a prefix of a bucket; what the bucket refuses for good raises `StoreError`."""
+    """Implements `Blobs` and `Maintenance` under a prefix of a bucket.
+
+    Every method but `check` raises `StoreError` for what the bucket refuses, or still refuses after retries.
+    """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
@@ -62,17 +38,22 @@ class S3Blobs:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
+    @property
+    def root(self) -> str:
+        """What the keys of all objects start with."""
+        return f"{self.prefix}/" if self.prefix else ""
+
     def get(self, name: str) -> bytes | None:
-        """Return the object, or None if there is none; an answer cut short is asked for again."""
+        """Return the object, or None if there is none; an answer cut short is requested again."""
         place = self._place(name)
-        with self._told(name), self._none_if_absent():
+        with self._explained(name), self._none_if_absent():
             return read(place)
         return None
 
     def fill(self, name: str, buffers: Sequence[memoryview]) -> int | None:
         """Read the object into the buffers if it is as long as they are; return its size, or None."""
         place, length = self._place(name), sum(map(len, buffers))
-        with self._told(name), self._none_if_absent():
+        with self._explained(name), self._none_if_absent():
             return download(place, lambda size: buffers if size == length else None)
         return None
 
@@ -80,22 +61,20 @@ class S3Blobs:
         """Store the object; without `overwrite` return False if the name is taken by other bytes."""
         place = self._place(name)
         condition = {} if overwrite else {"IfNoneMatch": "*"}
-        with self._told(name):
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    upload(place, data, **condition)
-                    return True
-                except boto.ClientError as error:
-                    what = name_of(error)
-                    # It may have been sent twice because the first answer was lost: then the bytes are ours.
-                    if what in TAKEN:
-                        return self.get(name) == data
-                    if what == "NoSuchUpload" and self.get(name) == data:
-                        return True
-                    if what not in RACED or attempt == ATTEMPTS:
-                        raise
-                back_off(attempt)
-        raise AssertionError("the last attempt returns or raises")
+
+        def once() -> bool:
+            try:
+                upload(place, data, **condition)
+            except boto.ClientError as error:
+                # It may have been sent twice because the first answer was lost: then the bytes are ours.
+                if name_of(error) in TAKEN:
+                    return self.get(name) == data
+                if name_of(error) != "NoSuchUpload" or self.get(name) != data:
+                    raise
+            return True
+
+        with self._explained(name):
+            return repeat(once, f"operation=put {place}", "put")
 
     def names(self, prefix: str) -> list[str]:
         """Return the sorted names that start with `prefix`."""
@@ -103,16 +82,15 @@ class S3Blobs:
 
     def entries(self, prefix: str) -> list[Entry]:
         """Return what `names` returns, with sizes and times of the server's clock."""
-        root = f"{self.prefix}/" if self.prefix else ""
-        where = {"Bucket": self.bucket, "Prefix": root + checked_prefix(prefix)}
+        where = {"Bucket": self.bucket, "Prefix": self.root + checked_prefix(prefix)}
         pager = self._client().get_paginator("list_objects_v2")
-        with self._told(prefix):
-            pages = patiently(
+        with self._explained(prefix):
+            pages = repeat(
                 lambda: list(pager.paginate(**where)), f"operation=list uri={self.uri} prefix={prefix}"
             )
         return sorted(
             Entry(
-                name=item["Key"].removeprefix(root),
+                name=item["Key"].removeprefix(self.root),
                 size=item["Size"],
                 modified_ms=round(item["LastModified"].timestamp() * 1000),
             )
@@ -123,37 +101,50 @@ class S3Blobs:
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""
         place = self._place(name)
-        with self._told(name):
-            patiently(lambda: place.ask("delete_object"), f"operation=delete {place}")
+        with self._explained(name):
+            repeat(lambda: place.ask("delete_object"), f"operation=delete {place}")
 
     def check(self, option: str = "--store", *, writes: bool = True) -> None:
-        """Raise ValueError if the bucket cannot be written, or does not create objects once."""
-        what = f"{option.lstrip('-')}={self.uri}"
+        """Raise `Refused` if the bucket is unreadable or, with `writes`, does not create objects once."""
+        field = option.lstrip("-")
         try:
-            client = open_client()
+            ask = partial(request, open_client(), self.bucket)
             if not writes:
-                client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+                ask("list_objects_v2", Prefix=self.prefix, MaxKeys=1)
                 return
             # The probe stays: where it lies already, the first answer proves what the second one would.
-            put = partial(client.put_object, Bucket=self.bucket, Key=self._key("probe"))
+            put = partial(ask, "put_object", Key=self._key("probe"))
             created = [is_created(put, b"") for _ in range(2)]
-        except (boto.BotoCoreError, boto.ClientError, ValueError) as error:
-            raise ValueError(f"{what}: {diagnosis(error, self.bucket, option)}") from None
+        except (*FAULTS, ValueError) as error:
+            problem, way_out = diagnosis(error, self.bucket, option)
+            raise Refused(field, self.uri, f"cannot be used: {problem}", way_out) from None
         if created[1]:
-            raise ValueError(
-                f"{what}: {endpoint()} ignores If-None-Match, so writers could overwrite each other; use a "
-                f"server that honours it, or a directory with {option}"
+            raise Refused(
+                field,
+                self.uri,
+                f"cannot be used: {endpoint()} ignores If-None-Match, so writers could overwrite each other",
+                f"use a server that honours it, or a directory with {option}",
             )
 
+    def unfinished(self) -> list[Unfinished]:
+        """Return the uploads in parts that no writer has completed, those that go on now included."""
+        with self._explained(""):
+            return multipart.pending(self._client(), self.bucket, self.root)
+
+    def discard(self, write: Unfinished) -> None:
+        """Abort an upload; its writer fails, if there is one still."""
+        with self._explained(write.name):
+            multipart.abort(self._client(), self.bucket, self.root, write)
+
     def _key(self, name: str) -> str:
-        return f"{self.prefix}/{checked_name(name)}" if self.prefix else checked_name(name)
+        return self.root + checked_name(name)
 
     def _place(self, name: str) -> Place:
         key = self._key(name)  # a wrong name is refused before a client is opened
         return Place(self._client(), self.bucket, key)
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _explained(self, name: str) -> Iterator[None]:
         """Turn what boto3 raises into one line that crosses process borders."""
         try:
             yield
@@ -172,26 +163,25 @@ class S3Blobs:
 
     def _client(self) -> Any:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), open_client(_CONFIG))
+            self._opened = (os.getpid(), open_client(CONFIG))
         return self._opened[1]
 
 
-def open_client(config: Config = PREFLIGHT) -> Any:
-    """Return a boto3 client that addresses buckets as the endpoint wants it."""
-    if named_endpoint():  # often a plain host, where bucket.host does not resolve
-        config = config.merge(Config(s3={"addressing_style": "path"}))
-    with _OPENING:
-        session = botocore.session.get_session()
-        session.register_component("data_loader", _LOADER)
-        return boto3.session.Session(botocore_session=session).client("s3", config=config)
+def request(client: Any, bucket: str, operation: str, **arguments: Any) -> dict[str, Any]:
+    """Call the client's method of that name for a bucket while a person waits; raise what boto3 raises."""
+    return repeat(
+        lambda: getattr(client, operation)(Bucket=bucket, **arguments),
+        f"operation={operation} bucket={bucket}",
+        "check",
+    )
 
 
 def is_created(put: Callable[..., Any], data: bytes) -> bool:
-    """Have `put` create one object; False if the server says that there is one."""
+    """Have `put` create one object; return False if the server answers that there is one already."""
     try:
         put(Body=data, IfNoneMatch="*")
     except boto.ClientError as error:
-        if name_of(error) in TAKEN + RACED:
+        if name_of(error) in TAKEN or reason_of(error) == "raced":
             return False
         raise
     return True

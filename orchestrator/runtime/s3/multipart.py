@@ -1,54 +1,60 @@
-"""What a bucket can be asked besides objects: uploads in parts that were never completed."""
+"""Uploads in parts that no client completed: S3 keeps them, and charges for them, until they are aborted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import boto3
+import botocore.exceptions as boto
 
-from orchestrator.runtime.s3.blobs import S3Blobs, open_client
-from orchestrator.store.blobs import Blobs
-from orchestrator.store.gc import Garbage
-
-
-def credentials_source() -> str | None:
-    """Return whence boto3 has its credentials (env, iam-role, shared-credentials-file, ...), if any."""
-    found = boto3.session.Session().get_credentials()
-    return None if found is None else str(found.method)
+from orchestrator.runtime.s3.errors import name_of
+from orchestrator.runtime.s3.retry import repeat
+from orchestrator.store.blobs import Unfinished
 
 
-def uploads_in(blobs: Blobs) -> "PendingUploads | None":
-    """Return the pending uploads of a store, or None where stores have none."""
-    return PendingUploads(blobs.bucket, blobs.prefix) if isinstance(blobs, S3Blobs) else None
+def pending(client: Any, bucket: str, root: str) -> list[Unfinished]:
+    """Return the uploads whose keys start with `root`, and their bytes; names are without `root`."""
+    uploads = []
+    for item in _pages(client, "list_multipart_uploads", "Uploads", Bucket=bucket, Prefix=root):
+        with _unless_ended():
+            uploads.append(_described(client, bucket, root, item))
+    return uploads
 
 
-class PendingUploads:
-    """Implements `Uploads` under a prefix of a bucket."""
-
-    def __init__(self, bucket: str, prefix: str) -> None:
-        self._bucket, self._root = bucket, f"{prefix}/" if prefix else ""
-        self._client = open_client()
-
-    def pending(self) -> Sequence[Garbage]:
-        """Return all of them, with the bytes they hold."""
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._bucket, Prefix=self._root
-        )
-        return [self._describe(item) for page in pages for item in page.get("Uploads", ())]
-
-    def abort(self, upload: Garbage) -> None:
-        """Free one."""
-        self._client.abort_multipart_upload(
-            Bucket=self._bucket, Key=self._root + upload.name, UploadId=upload.upload
+def abort(client: Any, bucket: str, root: str, upload: Unfinished) -> None:
+    """Abort an upload, which frees its parts; no error if it has been completed or aborted meanwhile."""
+    key = root + upload.name
+    with _unless_ended():
+        repeat(
+            lambda: client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload.upload_id),
+            f"operation=abort bucket={bucket} key={key}",
         )
 
-    def _describe(self, item: dict[str, Any]) -> Garbage:
-        pages = self._client.get_paginator("list_parts").paginate(
-            Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"]
-        )
-        return Garbage(
-            kind="upload",
-            name=item["Key"].removeprefix(self._root),
-            size=sum(part["Size"] for page in pages for part in page.get("Parts", ())),
-            modified_ms=round(item["Initiated"].timestamp() * 1000),
-            upload=item["UploadId"],
-        )
+
+@contextmanager
+def _unless_ended() -> Iterator[None]:
+    try:
+        yield
+    except boto.ClientError as error:
+        if name_of(error) != "NoSuchUpload":
+            raise
+
+
+def _described(client: Any, bucket: str, root: str, item: dict[str, Any]) -> Unfinished:
+    key, upload_id = item["Key"], item["UploadId"]
+    parts = _pages(client, "list_parts", "Parts", Bucket=bucket, Key=key, UploadId=upload_id)
+    return Unfinished(
+        kind="upload",
+        name=key.removeprefix(root),
+        size=sum(part["Size"] for part in parts),
+        modified_ms=round(item["Initiated"].timestamp() * 1000),
+        upload_id=upload_id,
+    )
+
+
+def _pages(client: Any, operation: str, field: str, **request: Any) -> list[dict[str, Any]]:
+    """Return the entries of all pages of a listing; one that breaks begins again."""
+    pager = client.get_paginator(operation)
+    pages = repeat(
+        lambda: list(pager.paginate(**request)), f"operation={operation} bucket={request['Bucket']}"
+    )
+    return [item for page in pages for item in page.get(field, ())]

@@ -321,11 +321,11 @@ def test_a_server_without_conditional_put_fails(proxy: s3.Proxy, s3_uri: str) ->
 def test_a_server_with_several_first_writers_is_a_warning(
     s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket, "_race", lambda asker, key: 3)
+    monkeypatch.setattr(bucket, "_race", lambda client, key: 3)
     fault = only_fault(store(s3_uri))
     assert fault == warn(
         "store once",
-        "refuses to create an object again, but told 3 of 8 writers at once that they were first",
+        "refuses to create an object again, but accepted 3 of 8 simultaneous writers as the first",
         "harmless while results repeat (processors); on GPUs run one sweep at a time against this server",
     )
 
@@ -363,7 +363,7 @@ def test_an_endpoint_with_another_clock_is_told(
 def test_a_server_in_order_is_told_and_gets_one_experiment(mlflow_server: str) -> None:
     for _ in range(2):
         found = list(tracking.tracking(mlflow_server))
-        assert listed(found) == [("ok", "mlflow"), ("ok", "mlflow door"), ("ok", "mlflow writes")]
+        assert listed(found) == [("ok", "mlflow"), ("ok", "mlflow auth"), ("ok", "mlflow writes")]
         assert found[0].found == f"{mlflow_server} is MLflow {mlflow.__version__}"
     client = mlflow.MlflowClient(mlflow_server)
     every = client.search_experiments(view_type=mlflow.entities.ViewType.ALL)
@@ -375,7 +375,7 @@ def test_a_server_in_order_is_told_and_gets_one_experiment(mlflow_server: str) -
 def test_a_host_name_that_mlflow_does_not_know_is_told(unknown_host: str) -> None:
     fault = only_fault(tracking.tracking(f"http://me:hunter2@{unknown_host}"))
     assert fault == fail(
-        "mlflow door",
+        "mlflow auth",
         f"refuses the host name {unknown_host} (HTTP 403)",
         f'start it with --allowed-hosts "{unknown_host},localhost:*,127.0.0.1:*"',
     )
@@ -384,8 +384,8 @@ def test_a_host_name_that_mlflow_does_not_know_is_told(unknown_host: str) -> Non
 def test_a_server_that_wants_a_password_is_told() -> None:
     with answering({"/": (401, "You are not authenticated.")}) as uri:
         found = list(tracking.tracking(uri))
-    assert listed(found) == [("ok", "mlflow"), ("ok", "mlflow door"), ("FAIL", "mlflow writes")]
-    assert found[1].found == "asks for a password"
+    assert listed(found) == [("ok", "mlflow"), ("ok", "mlflow auth"), ("FAIL", "mlflow writes")]
+    assert found[1].found == "needs a password"
     assert found[2].found == "the server refuses these credentials, or got none (HTTP 401)"
     assert found[2].fix == tracking.LOG_IN
 
@@ -426,10 +426,10 @@ def test_no_server_is_told_without_the_password() -> None:
 
 
 def test_a_server_open_to_a_network_is_a_warning() -> None:
-    assert tracking._door("127.0.0.1", 200).status == "ok"
-    door = tracking._door("mlflow.example", 200)
-    assert (door.status, door.found) == ("warn", "lets in whoever reaches it")
-    assert door.fix.startswith("put a password before it")
+    assert tracking._auth("127.0.0.1", 200).status == "ok"
+    door = tracking._auth("mlflow.example", 200)
+    assert (door.status, door.found) == ("warn", "no authentication")
+    assert door.fix.startswith("add a password (--app-name basic-auth)")
 
 
 def test_a_file_is_judged_as_a_sweep_would_find_it(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_job_server_that_asks_for_no_token_is_told() -> None:
     with answering({"/api/version": (200, json.dumps({"ray_version": "2.9.3"}))}) as address:
         opened, version = cluster.job_server(address)
     assert (opened.status, opened.fix) == ("warn", cluster.CLOSE)
-    assert opened.found.startswith("the cluster takes jobs from anybody who reaches it")
+    assert opened.found.startswith("the cluster takes jobs without authentication")
     assert (version.status, version.found) == ("FAIL", "2.9.3 there, 2.60.0 here")
     assert version.fix == "install ray==2.9.3 here, or 2.60.0 there"
     opened = cluster._open_to_all("head.example")

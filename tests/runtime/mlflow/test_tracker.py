@@ -187,7 +187,7 @@ def test_an_interruption_takes_less_than_a_second_without_a_server() -> None:
 @pytest.mark.parametrize(
     ("uri", "match"),
     [
-        (f"http://{CLOSED}", r"does not answer \(.*refused.*pass --ship-later"),
+        (f"http://{CLOSED}", r"gets no answer from MLflow \(.*refused.*pass --ship-later"),
         ("ftp://host/x", r"must start with http://, https:// or sqlite:///; use sqlite:///runs/mlflow.db"),
         ("sqlite://relative.db", "must start with http://, https:// or sqlite:///"),
         ("sqlite:////tmp", "is a folder; name a file in it"),

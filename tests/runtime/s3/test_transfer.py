@@ -1,4 +1,4 @@
-"""Large objects in parts, through a proxy that breaks what passes; endpoints that are away for a while."""
+"""Transfers of large objects through a proxy that breaks what passes; endpoints away for a while."""
 
 import os
 import pickle
@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
-from orchestrator.runtime.s3 import retry, stream, transfer
+from orchestrator.runtime.s3 import retry, transfer
 from orchestrator.runtime.s3.blobs import S3Blobs
-from orchestrator.runtime.s3.retry import StoreError
+from orchestrator.runtime.s3.errors import StoreError
 from tests import s3
 
 PART = 5 << 20  # the least that S3 takes for a part that is not the last
@@ -39,15 +40,20 @@ def blobs(proxy: s3.Proxy, client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Bl
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what fails fail after five attempts without pauses."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.0)
+    """Let what fails fail after ten attempts without pauses."""
+    monkeypatch.setattr(retry, "back_off", lambda attempt: None)
+    wait_at_least(monkeypatch, 0.0)
+
+
+def wait_at_least(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Change how long requests are repeated at least."""
+    monkeypatch.setitem(retry.RETRIES, "request", replace(retry.RETRIES["request"], seconds=seconds))
 
 
 def help_at_once(monkeypatch: pytest.MonkeyPatch, *, wanted: bool = True) -> None:
     """Let every stream count as slow, or none."""
-    monkeypatch.setattr(stream, "MOMENT_SECONDS", 0.0)
-    monkeypatch.setattr(stream, "FAST_BYTES_PER_SECOND", 1e15 if wanted else 0.0)
+    monkeypatch.setattr(transfer, "MOMENT_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "FAST_BYTES_PER_SECOND", 1e15 if wanted else 0.0)
 
 
 def ranges(proxy: s3.Proxy) -> list[str]:
@@ -111,7 +117,7 @@ def test_a_slow_stream_gets_help_for_the_parts_it_has_not_begun(proxy: s3.Proxy,
 def test_each_range_is_repeated_on_its_own(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(stream, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(retry, "SLOW_SECONDS", 0.3)
     blobs.put("a", DATA)
     proxy.asked.clear()
     proxy.faults = [("GET", "slow"), ("GET", fault), ("GET", fault)]
@@ -289,7 +295,7 @@ def test_thirty_seconds_without_the_endpoint_are_survived(
 def test_an_endpoint_that_stays_away_is_one_line(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "PATIENCE_SECONDS", 0.5)
+    wait_at_least(monkeypatch, 0.5)
     proxy.fail("reset", 600)
     started = time.monotonic()
     with pytest.raises(StoreError) as caught:
@@ -317,7 +323,8 @@ def test_what_repeating_cannot_help_is_told_at_once(proxy: s3.Proxy, blobs: S3Bl
 def test_an_object_that_comes_too_slowly_is_given_up(
     proxy: s3.Proxy, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_GET_SECONDS", 0.5)
+    limited = replace(retry.RETRIES["read"], limit_seconds=0.5)
+    monkeypatch.setitem(retry.RETRIES, "read", limited)
     blobs.put("a", bytes(10_000))
     proxy.faults = [("GET", "drip")] * 100
     started = time.monotonic()
