@@ -251,7 +251,7 @@ def _describe(key: str, name: str, data: bytes) -> File:
 def _checked(artifact: Artifact, key: str) -> Artifact:
     """Return the artifact if it has this key and names only files of its own; else raise ValueError."""
     if artifact.key != key:
-        raise ValueError(f"manifest of {key} says key={artifact.key}")
+        raise ValueError(f"manifest of {key} has key={artifact.key}")
     foreign = [
         file.object for file in artifact.files.values() if not file.object.startswith(_folder(key) + "/")
     ]

@@ -19,7 +19,7 @@ from orchestrator.store.blobs import Blobs
 logger = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"\d{13,}-\d+-[0-9a-f]{8}-\d{4,}\.jsonl")
 _FLUSH_SECONDS = 0.5
-_PART_BYTES = 1 << 18  # a segment is stored whole at every flush, so long sweeps need several
+_PART_BYTES = 1 << 18  # a segment is stored whole at every flush; a long sweep needs several
 
 
 class Journal:

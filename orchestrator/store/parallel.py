@@ -1,4 +1,4 @@
-"""Parallel calls to a store, in threads: a bucket answers in tens of milliseconds, whatever the size."""
+"""Parallel calls to a store, in threads: a bucket takes tens of milliseconds for the smallest answer."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -175,7 +175,7 @@ def test_a_manifest_of_another_key_counts_as_absent(tmp_path: Path, caplog: pyte
     other = artifacts.publish(artifact("ef" * 32), FILES)
     artifacts.blobs.put(f"artifacts/ab/{KEY}/manifest.json", other.to_json().encode())
     assert artifacts.find(KEY) is None
-    assert "says key=efef" in caplog.text
+    assert "has key=efef" in caplog.text
     foreign = replace(other, key=KEY)
     artifacts.blobs.put(f"artifacts/ab/{KEY}/manifest.json", foreign.to_json().encode())
     assert artifacts.find(KEY) is None

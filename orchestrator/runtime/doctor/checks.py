@@ -1,4 +1,4 @@
-"""Every check of the doctor, in the order in which it prints."""
+"""List of checks: every check of the doctor, in the order of its output."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from orchestrator.runtime.open_store import NODE_CACHE
 
 @dataclass(frozen=True)
 class Places:
-    """What is checked; None where the user named nothing."""
+    """Addresses to check; None where the user gave none."""
 
     store: str
     data: str | None
@@ -22,10 +22,10 @@ class Places:
 
 
 def checks(places: Places) -> Iterator[Finding]:
-    """Yield what all checks find; none of them stops another."""
+    """Yield the findings of all checks; none of them stops another."""
     yield from run("python", machine.installed, machine.INSTALL)
     yield from run("torch", machine.accelerators, machine.INSTALL)
-    reach = "see that the place is reachable from here (network, mounts, AWS_ENDPOINT_URL)"
+    reach = "make the store reachable from here (network, mounts, AWS_ENDPOINT_URL)"
     yield from run("store", lambda: place("--store", places.store, writes=True), reach)
     if places.data is not None:
         data = places.data

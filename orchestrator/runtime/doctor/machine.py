@@ -1,4 +1,4 @@
-"""This machine: Python, the libraries, whether torch sees accelerators, room for the cache of data sets."""
+"""Checks of this machine: Python, the libraries, torch's accelerators, room for the cache of data sets."""
 
 import platform
 import shutil
@@ -24,7 +24,7 @@ print(count, names)
 
 
 def installed() -> Iterator[Finding]:
-    """Check Python and the libraries that everything else needs."""
+    """Check the versions of Python and of the libraries."""
     found = versions()
     words = f"Python {platform.python_version()}, project {__version__}"
     if sys.version_info < PYTHON:
@@ -51,7 +51,7 @@ def is_older(number: str, than: str) -> bool:
 
 
 def accelerators() -> Iterator[Finding]:
-    """Check in a process of its own that torch loads, and which GPUs it sees."""
+    """Check in a process of its own that torch loads; report the GPUs that it sees."""
     command = [sys.executable, "-c", _TORCH]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS - 1, check=False)
@@ -74,7 +74,7 @@ def cache_room(folder: Path = NODE_CACHE) -> Iterable[Finding]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes free where a folder is, or will be made."""
+    """Return the free bytes of the disk that a folder is on, or will be made on."""
     return shutil.disk_usage(existing(folder)).free
 
 
@@ -84,7 +84,7 @@ def existing(folder: Path) -> Path:
 
 
 def differing(of: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return which versions are not the same everywhere, each as `torch: 2.15.0 on A, 2.14.1 on B`."""
+    """Return the versions that differ between places, each as `torch: 2.15.0 on A, 2.14.1 on B`."""
     names = dict.fromkeys(name for found in of.values() for name in found)
     lines = []
     for name in names:

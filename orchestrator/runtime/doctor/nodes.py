@@ -1,7 +1,7 @@
-"""A Ray cluster from inside: do all nodes have the same software, the store, the clock, and room.
+"""Checks of a Ray cluster from inside: same software, store, clock and room on every node.
 
-`cluster.joined` runs this as a process; it prints a finding a line, as JSON. Tasks are pinned to each node
-and ask for no CPU, so that a busy cluster answers too. They import the project only to see if it is there.
+`cluster.joined` runs this as a process; it prints one finding a line, as JSON. Tasks are pinned to each node
+and need no CPU, so that a busy cluster runs them too. They import the project only to see if it is there.
 """
 
 import json
@@ -29,7 +29,7 @@ from orchestrator.runtime.doctor.machine import differing
 from orchestrator.runtime.doctor.places import Probe, probe
 from orchestrator.runtime.ray.connect import QUIET
 
-TASKS_SECONDS = 12.0  # a node that takes longer for a task of nothing is no node to sweep on
+TASKS_SECONDS = 12.0  # a node that takes longer for an empty task is unfit for sweeps
 LIBRARIES = ("ray", "torch", "mlflow", "boto3")
 BUSY = "look at that node's load and at its raylet's log, then run this again"
 SAME = (
@@ -42,7 +42,7 @@ SHARED = (
 
 
 def join(address: str) -> Iterator[Finding]:
-    """Join the cluster and count what it has."""
+    """Join the cluster and count its nodes and resources."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -59,13 +59,13 @@ def alive() -> list[dict[str, Any]]:
 
 
 def resources(amounts: Mapping[str, float]) -> str:
-    """Return what a node or cluster offers, in words."""
+    """Return the resources of a node or cluster as text."""
     memory = amounts.get("memory", 0.0) / GIB
     return f"{amounts.get('CPU', 0.0):g} CPU, {amounts.get('GPU', 0.0):g} GPU, {memory:.1f} GiB memory"
 
 
 def look(store: str, cache: str) -> Iterator[Finding]:
-    """Run a small task on every node and judge what comes back."""
+    """Run a small task on every node and judge its results."""
     nodes = by_label(alive())
     gpu_nodes = {label: node for label, node in nodes.items() if node["Resources"].get("GPU")}
     with probe(store) as placed:
@@ -98,7 +98,7 @@ def by_label(nodes: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def facts(placed: Probe | None, cache: str) -> dict[str, Any]:
-    """Return what a node has; runs there, perhaps without the project."""
+    """Return a node's clock, versions, room and sight of the store; runs there, maybe without the project."""
     found: dict[str, Any] = {"seconds": time.time(), "versions": {"python": platform.python_version()}}
     for name in LIBRARIES:
         found["versions"][name] = ""
@@ -110,27 +110,27 @@ def facts(placed: Probe | None, cache: str) -> dict[str, Any]:
         found["store"] = seen(*placed) if placed else ""
     except ImportError as error:
         found["versions"].setdefault("project", "")
-        found["store"] = f"not asked: {error}"
+        found["store"] = f"not checked: {error}"
     folder = next(one for one in (Path(cache), *Path(cache).parents) if one.is_dir())
     return found | {"folder": str(folder), "free": shutil.disk_usage(folder).free}
 
 
 def visible_gpus() -> int:
-    """Return how many GPUs torch can use on a node; runs there."""
+    """Return the number of GPUs that torch can use on a node; runs there."""
     return int(import_module("torch").cuda.device_count())
 
 
 def _pinned(function: Callable[..., Any], node: Mapping[str, Any], *arguments: Any) -> Any:
-    """Start a function on one node, beside whatever runs there."""
+    """Start a function on one node, beside the tasks that run there."""
     pin = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=pin).remote(*arguments)
 
 
 def _answer(ref: Any) -> Any:
-    """Return what a task returned, or in words why it did not."""
+    """Return the result of a task, or the error as text."""
     try:
         return ray.get(ref)
-    except Exception as error:  # Ray's own, or whatever the task raised
+    except Exception as error:  # Ray's own, or of the task
         return " ".join(f"{type(error).__name__}: {error}".split())[-300:]
 
 
@@ -138,7 +138,9 @@ def _versions(found: Mapping[str, Mapping[str, str]]) -> Finding:
     if different := differing(found):
         return fail("ray versions", "; ".join(different), SAME)
     same = next(iter(found.values()), {})
-    words = ", ".join(f"{name} {number or 'missing'}" for name, number in same.items()) or "no node told any"
+    words = (
+        ", ".join(f"{name} {number or 'missing'}" for name, number in same.items()) or "no node reported any"
+    )
     return (
         ok("ray versions", f"{words} on every node")
         if all(same.values())
@@ -164,12 +166,12 @@ def _faults(name: str, answer: Any, started: float) -> Iterator[Finding]:
 def _gpu_faults(name: str, declared: float, visible: Any) -> list[Finding]:
     if isinstance(visible, int) and visible >= declared:
         return []
-    words = f"torch sees {visible}" if isinstance(visible, int) else f"torch told nothing: {visible}"
+    words = f"torch sees {visible}" if isinstance(visible, int) else f"torch did not answer: {visible}"
     return [fail(name, f"declares {declared:g} GPU, {words}", DRIVER)]
 
 
 def main(address: str, store: str, cache: str) -> None:
-    """Print what is found, and end at once: Ray's threads may wait for something."""
+    """Print the findings, and end at once: Ray's threads may still be waiting."""
     for finding in run("ray cluster", lambda: join(address), JOIN):
         print(json.dumps(asdict(finding)), flush=True)
     if ray.is_initialized():

@@ -37,7 +37,7 @@ RETRIES: dict[Kind, Retry] = {
     "request": Retry(attempts=10, seconds=60.0, repeats=("away", "busy", "broken")),
     # One object with all its requests. The same wrong checksum again and again is damage at rest.
     "read": Retry(attempts=5, seconds=0.0, repeats=("damaged", "replaced"), limit_seconds=900.0),
-    # One object from its first byte. Writers of one name that meet are told so at once.
+    # One object from its first byte. The server refuses all but one of the writers that meet.
     "put": Retry(attempts=5, seconds=0.0, repeats=("raced",)),
     # One request while a person waits: before a sweep, and by the doctor.
     "check": Retry(attempts=2, seconds=0.0, repeats=("away", "busy", "broken")),

@@ -1,4 +1,7 @@
-"""The doctor's checks: what each says of a fault and how to mend it, on servers that are really at fault."""
+"""The doctor's checks: the finding and the fix for each fault, on servers that really have it.
+
+Spans the modules of runtime/doctor.
+"""
 
 import json
 import os
@@ -47,7 +50,7 @@ def listed(found: Iterable[Finding]) -> list[tuple[str, str]]:
 
 
 def only_fault(found: Iterable[Finding]) -> Finding:
-    """Return the one finding that is not ok; it says how to mend it and no secret is in any."""
+    """Return the one finding that is not ok; it has a fix, and no finding has a secret."""
     found = list(found)
     assert not any(secret in f"{one.found} {one.fix}" for one in found for secret in SECRETS)
     (fault,) = [finding for finding in found if finding.status != "ok"]
@@ -187,7 +190,7 @@ def test_versions_are_compared_by_number(number: str, than: str, is_older: bool)
     assert machine.is_older(number, than) == is_older
 
 
-# Places
+# Stores
 
 
 def test_a_place_in_order_is_told_and_left_as_it_was(blobs: Blobs) -> None:
@@ -528,7 +531,7 @@ def test_gpus_that_torch_does_not_see_are_told() -> None:
         fail("node a", "declares 2 GPU, torch sees 1", nodes.DRIVER)
     ]
     (fault,) = nodes._gpu_faults("node a", 1.0, "none within 12 s")
-    assert fault.found == "declares 1 GPU, torch told nothing: none within 12 s"
+    assert fault.found == "declares 1 GPU, torch did not answer: none within 12 s"
 
 
 def test_versions_that_differ_between_nodes_are_told() -> None:
@@ -574,7 +577,7 @@ def test_a_node_without_the_project_says_so(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, "orchestrator", None)
         bare = nodes.facts(placed, str(tmp_path))
     assert bare["versions"]["project"] == ""
-    assert bare["store"].startswith("not asked: ")
+    assert bare["store"].startswith("not checked: ")
 
 
 def test_nodes_at_one_address_have_names_of_their_own() -> None:
