@@ -67,9 +67,9 @@ def repeat(call: Callable[[], T], what: str, kind: Kind = "request", deadline: f
             if reason_of(error) not in retry.repeats or is_over or now > deadline:
                 raise
             if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8: many threads may wait for a minute
-                logger.warning(
-                    "event=%s_repeated %s attempt=%d error=%s", kind, what, attempt, name_of(error)
-                )
+                level = logging.DEBUG if kind == "check" else logging.WARNING  # its result is shown anyway
+                event = f"event={kind}_repeated {what} attempt={attempt} error={name_of(error)}"
+                logger.log(level, "%s", event)
         back_off(attempt)
     raise AssertionError("the last attempt returns or raises")
 

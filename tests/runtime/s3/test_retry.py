@@ -118,6 +118,7 @@ def test_nothing_is_repeated_after_the_deadline(clock: list[float]) -> None:
 def test_the_log_has_attempts_1_2_4_and_8(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         repeat(Failing(ERRORS["busy"], 9), "operation=get key=a")
+        repeat(Failing(ERRORS["busy"], 1), "operation=list", "check")  # a person sees its result
     assert caplog.messages == [
         f"event=request_repeated operation=get key=a attempt={number} error=SlowDown"
         for number in (1, 2, 4, 8)
