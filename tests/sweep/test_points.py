@@ -1,0 +1,149 @@
+"""Points: the grid in the file's order, drops with reasons, joined grids, names, keys, laws of every grid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config.load import read_study
+from orchestrator.config.study import Study, StudyError
+from orchestrator.sweep.points import Dropped, Point, expand, flatten, make_point
+from tests import tiny
+
+SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))
+
+
+def test_points_follow_the_file_with_the_last_axis_fastest() -> None:
+    points, dropped = expand(tiny.study({"target.classes": [2, 3], "release.truncation": [1, 2]}))
+    assert [dict(point.axes) for point in points] == [
+        {"k": 2, "m": 1},
+        {"k": 2, "m": 2},
+        {"k": 3, "m": 1},
+        {"k": 3, "m": 2},
+    ]
+    assert [point.name for point in points] == [
+        "0000-k002-m001",
+        "0001-k002-m002",
+        "0002-k003-m001",
+        "0003-k003-m002",
+    ]
+    assert dropped == []
+
+
+def test_impossible_combinations_are_dropped_with_the_reason() -> None:
+    points, dropped = expand(tiny.study({"release.truncation": [1, 3, 5], "target.classes": [2, 4]}))
+    assert [(point.axes["m"], point.axes["k"]) for point in points] == [(1, 2), (1, 4), (3, 4)]
+    way_out = "use null to release every score."
+    assert dropped == [
+        Dropped({"m": 3, "k": 2}, f"release.truncation=3 must lie in 1..target.classes=2; {way_out}"),
+        Dropped({"m": 5, "k": 2}, f"release.truncation=5 must lie in 1..target.classes=2; {way_out}"),
+        Dropped({"m": 5, "k": 4}, f"release.truncation=5 must lie in 1..target.classes=4; {way_out}"),
+    ]
+
+
+def test_more_classes_than_the_pool_are_dropped_too() -> None:
+    points, dropped = expand(tiny.study({"target.classes": [5, 6]}))
+    assert len(points) == 1
+    assert [one.reason for one in dropped] == [
+        "target.classes=6 must lie in 1..data.class_pool=5; enlarge the pool or lower target.classes."
+    ]
+
+
+def test_releasing_k_of_k_scores_is_releasing_all() -> None:
+    points, dropped = expand(tiny.study({"release.truncation": [1, 3, None]}))
+    assert [point.spec.release.truncation for point in points] == [1, None]
+    assert [(one.axes, one.reason) for one in dropped] == [({"m": "all"}, "repeats a point of the sweep")]
+
+
+def test_several_grids_are_joined_and_repeats_counted() -> None:
+    study = tiny.study(
+        [
+            {"release.truncation": [1, 2], "seed": [0, 1]},
+            {"release.truncation": [2], "attack.align": [True, False], "seed": [0]},
+        ]
+    )
+    points, dropped = expand(study)
+    assert [point.index for point in points] == list(range(5))
+    assert dict(points[-1].axes) == {"m": 2, "seed": 0, "align": False}
+    assert dict(points[0].axes) == {"m": 1, "seed": 0, "align": True}  # the base's value where not swept
+    assert [dict(one.axes) for one in dropped] == [{"m": 2, "seed": 0, "align": True}]
+
+
+def test_seed_sets_the_seeds_of_target_and_attack_and_nothing_else() -> None:
+    (zero, seven), _ = expand(tiny.study({"seed": [0, 7]}))
+    before, after = (flatten(point.spec.model_dump()) for point in (zero, seven))
+    assert {name: after[name] for name in after if after[name] != before[name]} == {
+        "target.seed": 7,
+        "attack.seed": 7,
+    }
+    assert zero.key != seven.key
+
+
+def test_an_axis_may_be_a_part_of_the_spec() -> None:
+    points, _ = expand(
+        tiny.study({"target.model": [{"name": "ami-digit", "width": w} for w in (0.02, 0.03)]})
+    )
+    assert [point.spec.target.model.width for point in points] == [0.02, 0.03]
+    assert points[1].name == "0001-modelami-digit-width=0.03"
+
+
+def test_names_have_every_kind_of_axis() -> None:
+    values = {
+        "release.truncation": 3,
+        "target.classes": 5,
+        "auxiliary.kind": "generic",
+        "target.budget": "block2",
+        "attack.align": False,
+        "attack.offset": 1.5,
+        "seed": 2,
+    }
+    point = make_point(tiny.study({axis: [value] for axis, value in values.items()}), 12, values)
+    assert isinstance(point, Point)
+    assert point.name == "0012-m003-k005-generic-block2-unaligned-offset1.5-s2"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("scale", [None, "smoke"])
+def test_shipped_studies_expand_at_full_and_smoke_scale(path: Path, scale: str | None) -> None:
+    study = read_study(path, scale=scale)
+    assert study.study == path.stem
+    points, _ = expand(study)
+    assert len({point.name for point in points}) == len({point.key for point in points}) == len(points)
+
+
+truncations = st.lists(st.none() | st.integers(1, 6), min_size=1, max_size=4)
+
+
+classes = st.lists(st.integers(2, 5), min_size=1, max_size=3)
+
+
+seeds = st.lists(st.integers(0, 3), min_size=1, max_size=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(truncations, classes, seeds)
+def test_laws_of_every_grid(ms: list[int | None], ks: list[int], numbers: list[int]) -> None:
+    study = tiny.study({"release.truncation": ms, "target.classes": ks, "seed": numbers})
+    if all(m is not None and m > k for m in ms for k in ks):
+        with pytest.raises(StudyError, match=r"none of its .* points can exist"):
+            expand(study)
+        return
+    points, dropped = expand(study)
+    assert all((p.spec.release.truncation or 1) <= p.spec.target.classes for p in points)
+    assert [point.index for point in points] == list(range(len(points)))
+    assert len({point.key for point in points}) == len({point.name for point in points}) == len(points)
+    assert len(points) + len(dropped) == len(ms) * len(ks) * len(numbers)
+    again, _ = expand(Study.model_validate(yaml.safe_load(study.yaml())))
+    assert [(point.name, point.key) for point in again] == [(point.name, point.key) for point in points]
+
+
+def test_an_axis_that_an_attack_does_not_have_is_a_dash_in_tables_and_absent_from_names() -> None:
+    grids = [{"attack": [{"name": "inverter"}], "attack.align": [False]}, {"attack": [{"name": "mia"}]}]
+    points, _ = expand(tiny.study(grids, {"evaluation.task": "class-inference"}))
+    assert [point.name for point in points] == ["0000-inverter-unaligned", "0001-mia"]
+    assert [dict(point.axes) for point in points] == [
+        {"attack": "inverter", "align": False},
+        {"attack": "mia", "align": "-"},
+    ]
