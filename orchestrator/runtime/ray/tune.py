@@ -140,7 +140,7 @@ class TaskSearcher(Searcher):
         task = self._waiting.pop(0)
         self._running[trial_id] = task
         self._ledger.start(task)
-        compared = _compared(task)
+        compared = compared_stage(task)
         plain = {
             "stages": [asdict(stage) for stage in task.stages.values()],
             "priorities": {stage.key: self._priorities[stage.key] for stage in task.stages.values()},
@@ -162,7 +162,7 @@ class TaskSearcher(Searcher):
         elif error:
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
-            compared = _compared(task)
+            compared = compared_stage(task)
             stage = compared.name if compared else None
             outcome = Outcome("pruned", failed_stage=stage, error="stopped early")
         try:
@@ -181,7 +181,7 @@ class TaskSearcher(Searcher):
         """Restore nothing."""
 
 
-def _compared(task: Task) -> Stage | None:
+def compared_stage(task: Task) -> Stage | None:
     """Return the stage whose epochs a scheduler compares, if the attack trains one."""
     stages = task.stages.values()
     if not task.point.spec.attack.reports_epochs:

@@ -1,0 +1,90 @@
+"""Tune's side of a sweep: which stage a scheduler compares, and when it ends a trial."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from orchestrator.config.study import Asha
+from orchestrator.datasets import Location
+from orchestrator.runtime.ray.tune import RUNG_METRIC, Rungs, asha, compared_stage
+from orchestrator.stages.graph import plan
+from orchestrator.sweep.search import fixed_points
+from orchestrator.sweep.trial import Task
+from orchestrator.sweep.validation import Preflight
+from tests import tiny
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) -> list[Task]:
+    """Return the planned trials of a study over the tiny base."""
+    preflight = Preflight(Location())
+    points, _ = fixed_points(tiny.study(sweep, changes, **sections), preflight)
+    return [Task(point, plan(point.spec, preflight.digests, tiny.PROFILE)) for point in points.ask()]
+
+
+def trial(scheduler: ASHAScheduler, name: str) -> Any:
+    """Add a trial to the scheduler."""
+    added: Any = SimpleNamespace(trial_id=name)
+    scheduler.on_trial_add(None, added)  # type: ignore[arg-type]
+    return added
+
+
+def decide(scheduler: ASHAScheduler, one: Any, epoch: int, loss: float) -> str:
+    """Return the scheduler's decision on an epoch of a trial."""
+    result = {"epoch": epoch, RUNG_METRIC: loss}
+    return scheduler.on_trial_result(None, one, result)  # type: ignore[arg-type]
+
+
+def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
+    # The base trains 25 epochs: a horizon taken from it would end the second trial after 26.
+    planned = tasks({"attack.recipe.epochs": [25, 50]}, {"attack.recipe.epochs": 25})
+    scheduler = asha(Asha(grace_epochs=10))
+    for task in planned:
+        attack = task.point.spec.attack
+        epochs: int = attack.recipe.epochs  # type: ignore[union-attr]
+        one = trial(scheduler, task.point.name)
+        decisions = {decide(scheduler, one, epoch, 0.1) for epoch in range(1, epochs + 1)}
+        assert decisions == {CONTINUE}, f"a trial of {epochs} epochs was stopped"
+
+
+def test_a_trial_that_lags_is_stopped_at_a_rung_and_not_before_the_grace_epochs() -> None:
+    scheduler = asha(Asha(grace_epochs=4, reduction_factor=2))
+    good, bad = trial(scheduler, "good"), trial(scheduler, "bad")
+    assert [decide(scheduler, good, epoch, 0.1) for epoch in range(1, 9)] == [CONTINUE] * 8
+    assert [decide(scheduler, bad, epoch, 0.9) for epoch in range(1, 5)] == [CONTINUE] * 3 + [STOP]
+
+
+def test_grace_may_be_longer_than_a_training() -> None:
+    scheduler = asha(Asha(grace_epochs=10))
+    for number in range(4):
+        one = trial(scheduler, str(number))
+        assert [decide(scheduler, one, epoch, float(number)) for epoch in (1, 2)] == [CONTINUE] * 2
+
+
+@pytest.mark.parametrize(
+    ("attack", "stage"),
+    [
+        ({}, "inversion"),
+        ({"attack": {"name": "optimization", "steps": 1}}, None),
+        ({"attack": {"name": "joint", "model": tiny.DIGIT}}, None),
+    ],
+    ids=["inverter", "optimization", "joint"],
+)
+def test_only_an_attack_that_reports_epochs_is_compared(attack: dict[str, Any], stage: str | None) -> None:
+    (task,) = tasks({"seed": [0]} if not attack else {"target.seed": [0]}, attack)
+    compared = compared_stage(task)
+    assert (compared.name if compared else None) == stage
+
+
+def test_the_end_repeats_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[dict[str, float]] = []
+    monkeypatch.setattr("orchestrator.runtime.ray.tune.tune.report", reported.append)
+    rungs = Rungs()
+    assert rungs.last == {"epoch": 0, RUNG_METRIC: float("inf")}  # no rung is that low
+    rungs.report({"epoch": 1, "train_loss": 0.5})
+    rungs.report({"epoch": 2, RUNG_METRIC: 0.4, "train_loss": 0.3})
+    assert reported == [{"epoch": 2, RUNG_METRIC: 0.4}]
+    assert rungs.last == reported[-1]
