@@ -45,10 +45,10 @@ def main(seeds: int, nodes: int, folder: Path) -> None:
         idle = (busy() - idle) / 10
         first, cpu, seconds = sweep(running, study, "overhead")
         _, store = running.store("overhead")
-        found = [store.find(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
-        training = sum(artifact.cost["cpu_seconds"] for artifact in found if artifact)
+        artifacts = [store.find(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
+        training = sum(artifact.cost["cpu_seconds"] for artifact in artifacts if artifact)
         _, again, short = sweep(running, study, "overhead")
-    print(f"{trials} trials, {len(found)} stages, {nodes} nodes of one CPU")
+    print(f"{trials} trials, {len(artifacts)} stages, {nodes} nodes of one CPU")
     print(f"idle servers: {idle:.2f} CPU s each second")
     print(f"from `ray job submit` to the first trial: {first:.1f} s")
     print(f"first run: {seconds:.0f} s, {cpu:.0f} CPU s, of them {training:.0f} in stages")

@@ -1,7 +1,7 @@
-"""Watch over a node that may be taken away: `python -m jobs.notice`, beside `ray start` on each spot node.
+"""Watch for the preemption of a spot node: `python -m jobs.notice`, beside `ray start` on the node.
 
-When the cloud gives notice (EC2's metadata service, or SIGTERM) Ray is told to empty the node: trainings save
-their state within the notice and go on elsewhere. Without it a lost node costs one checkpoint interval.
+At the notice (EC2's metadata service, or SIGTERM) Ray drains the node: trainings save their state in time and
+go on elsewhere. Without it a lost node costs one checkpoint interval.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.runtime.ray.preemption import drain, wait_for_notice
+from orchestrator.runtime.ray.preemption import drain, wait_for_preemption
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -17,16 +17,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     metadata_url: Annotated[
-        str, typer.Option(help="EC2's metadata service; empty asks nobody and waits for SIGTERM.")
+        str,
+        typer.Option(help="Poll this metadata service of EC2; pass an empty one to wait for SIGTERM only."),
     ] = "http://169.254.169.254",
-    poll: Annotated[float, typer.Option(metavar="SECONDS", help="Between two questions.")] = 5.0,
-    seconds: Annotated[float, typer.Option(help="What a SIGTERM leaves this machine.")] = 25.0,
-    now: Annotated[bool, typer.Option("--now", help="The notice is here: do not wait.")] = False,
-    node_id: Annotated[str, typer.Option(help="Ray's id of the node; default: this machine's.")] = "",
+    poll: Annotated[float, typer.Option(metavar="SECONDS", help="Wait this long between two polls.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Seconds from a SIGTERM to the end of this machine.")] = 25.0,
+    now: Annotated[
+        bool, typer.Option("--now", help="Drain at once instead of waiting for a notice.")
+    ] = False,
+    node_id: Annotated[
+        str, typer.Option(help="Drain the node with this id of Ray; default: this machine's.")
+    ] = "",
 ) -> None:
-    """Wait for a notice, then have Ray empty this node."""
-    left = seconds if now else wait_for_notice(metadata_url, poll, seconds)
-    print(f"this node ends in {left:.0f} s; telling Ray", flush=True)
+    """Wait for the preemption notice of this node, then drain the node in Ray."""
+    left = seconds if now else wait_for_preemption(metadata_url, poll, seconds)
+    print(f"this node ends in {left:.0f} s; draining it in Ray", flush=True)
     try:
         drain(left, node_id)
     except ValueError as error:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import ENVIRONMENT, check_tracking, sqlite_path
 
@@ -29,11 +30,13 @@ SERVER_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def main(
-    runs: Annotated[Path, typer.Option(help="Folder that sweeps write to.")] = Path("runs"),
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-    tracking_uri: Annotated[str | None, typer.Option(help="Store to show instead of RUNS/mlflow.db.")] = None,
+    runs: Annotated[Path, typer.Option(help="Show the sweeps of this folder (their --out).")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Listen on this port of 127.0.0.1.")] = 5000,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Show this sqlite store; default: RUNS/mlflow.db.")
+    ] = None,
 ) -> None:
-    """Serve MLflow's pages on the finished and running sweeps."""
+    """Serve MLflow's pages of finished and running sweeps on this machine, until Ctrl-C."""
     uri = tracking_uri or f"sqlite:///{runs / 'mlflow.db'}"
     try:
         check_store(uri)
@@ -41,7 +44,7 @@ def main(
     except ValueError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    signal.signal(signal.SIGTERM, _interrupt)  # a polite kill ends the server too
+    signal.signal(signal.SIGTERM, _interrupt)  # SIGTERM ends the server too
     try:
         with server(uri, runs / "mlartifacts", port):
             print(f"MLflow shows {uri} on http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
@@ -54,26 +57,24 @@ def main(
 
 
 def check_store(uri: str) -> None:
-    """Raise ValueError if there is nothing to show."""
+    """Raise `Refused` if there is nothing to show."""
     check_tracking(uri)
     if not uri.startswith("sqlite:"):
-        raise ValueError(f"tracking_uri={redact(uri)} is a server already; open it in a browser.")
+        raise Refused("tracking_uri", redact(uri), "is a server already", "open it in a browser")
     if not sqlite_path(uri).exists():
-        raise ValueError(
-            f"{sqlite_path(uri)} does not exist; run `make demo` first, or name a folder with --runs."
-        )
+        way_out = "run `make demo` first, or name a folder with --runs"
+        raise Refused(str(sqlite_path(uri)), NO_VALUE, "does not exist", way_out)
 
 
 def check_port(port: int) -> None:
-    """Raise ValueError if the port is taken."""
+    """Raise `Refused` if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise ValueError(
-                f"--port={port} is taken on {HOST}; choose another, such as {port + 1}."
-            ) from None
+            way_out = f"choose another, such as {port + 1}"
+            raise Refused("--port", port, f"is taken on {HOST}", way_out) from None
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
 
 
 class ServerEndedError(RuntimeError):
-    """MLflow's server ended or never answered; its last words are printed."""
+    """MLflow's server ended or never answered; the end of its log is printed."""
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
@@ -118,10 +119,10 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server and its children to end, and after five seconds make them."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
+    """Terminate the server and its children; kill them after five seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(process.pid, wish)
+            os.killpg(process.pid, number)
         except ProcessLookupError:
             break
         try:
@@ -151,9 +152,9 @@ def latest_links(base: str) -> list[str]:
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+    with urllib.request.urlopen(request, timeout=30) as response:
+        content: dict[str, Any] = json.load(response)
+    return content
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

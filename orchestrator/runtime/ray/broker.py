@@ -1,8 +1,8 @@
-"""The queue between trial drivers, which ask for stages, and worker groups, which build them.
+"""Broker: the queue between trial drivers, which submit stages, and worker groups, which build them.
 
-One actor a sweep. It holds no results: a stage is done when it is published. It knows who builds what now,
-so that a stage is never built twice at once and the one in flight goes back to the queue when its group dies.
-Its own death loses nothing either: drivers ask again, groups that it does not know start afresh.
+One actor a sweep. It holds no results: a stage is done when it is published. It tracks which group builds
+which stage, so that no stage is built twice at once and the one in flight returns to the queue when its group
+dies. Its own death loses nothing: drivers submit again, groups unknown to the restarted broker start afresh.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class _Job:
     furthest: float = 0.0  # epoch or image that any attempt reached
 
     def may_run_again(self) -> bool:
-        """Return whether asking once more makes sense: it left the store, or was cancelled."""
+        """Return whether a new attempt makes sense: the stage left the store, or was cancelled."""
         return self.error is None or self.error["kind"] != "error"
 
 
@@ -47,7 +47,7 @@ class _Group:
 
 
 class Broker:
-    """An asynchronous Ray actor; every method may be called by many processes at once."""
+    """An asynchronous Ray actor; many processes may call every method at once."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
@@ -75,7 +75,7 @@ class Broker:
         return True
 
     async def follow(self, key: str, since: int, seconds: float) -> dict[str, Any] | None:
-        """Wait for news of a stage: progress after position `since`, or its end; None if it is unknown."""
+        """Wait up to `seconds` for a stage's progress after `since`, or its end; None if it is unknown."""
         job = self._jobs.get(key)
         if job is None:
             return None
@@ -95,27 +95,27 @@ class Broker:
         }
 
     async def leave(self, key: str, unwanted: bool) -> None:
-        """A driver stops waiting; a stage that nobody else wants is stopped when `unwanted`."""
+        """Stop waiting for a stage; `unwanted` cancels it unless other drivers wait for it."""
         if job := self._jobs.get(key):
             job.waiting -= 1
             job.is_unwanted = unwanted and job.waiting <= 0
 
     async def begin(self, group: str, pool: str) -> None:
-        """A group starts, or starts again after a death: what it was building goes back to the queue."""
+        """Note that a group starts, or starts again: its stage in flight returns to the queue."""
         state = self._groups.setdefault(group, _Group(pool))
         self._starts[group] = self._starts.get(group, 0) + 1
         await self._give_back(state)
         state.assigned, state.changed, state.nodes = [], asyncio.Event(), set()
 
     async def arrive(self, group: str, node: str) -> None:
-        """A worker of a group says where it runs, after `begin`."""
+        """Note the node of a worker of a group, after `begin`."""
         self._group(group).nodes.add(node)
 
     async def take(self, group: str, rank: int, position: int) -> dict[str, Any] | None:
         """Return the group's stage number `position`, waiting for work; None means stop.
 
-        Rank 0 decides, the other ranks are told the same. Raises `LookupError` for a group from before the
-        broker's own death: it has to begin again.
+        Rank 0 decides, the other ranks get the same. Raise `LookupError` for a group from before the broker's
+        own death: it has to begin again.
         """
         state = self._group(group)
         if rank == 0 and position == len(state.assigned):
@@ -130,7 +130,7 @@ class Broker:
         return None if job is None else job.stage
 
     async def must_leave(self, group: str, seconds: float) -> bool:
-        """Wait so long at most; True asks the group to save what it builds and to end."""
+        """Wait up to `seconds`; True makes the group save its stage and end."""
         state = self._groups.get(group)
         if state is None:
             return False
@@ -141,7 +141,7 @@ class Broker:
         return True
 
     async def report(self, key: str, progress: dict[str, float]) -> bool:
-        """Note the progress of a stage; False asks its builder to stop."""
+        """Note the progress of a stage; False makes its builder stop."""
         job = self._jobs.get(key)
         if job is None:
             return True
@@ -153,7 +153,7 @@ class Broker:
         return not job.is_unwanted
 
     async def finish(self, group: str, key: str, error: dict[str, str] | None, ran: bool) -> None:
-        """A stage is published, failed with an error that trying again would repeat, or was left midway."""
+        """Note that a stage is published, failed with an error that would repeat, or was left midway."""
         state, job = self._group(group), self._jobs.get(key)
         if job is None:
             return
@@ -167,25 +167,25 @@ class Broker:
         self._end(job, error)
 
     async def lose(self, group: str) -> None:
-        """A group is gone for good."""
+        """Forget a group that is gone for good; its stage in flight returns to the queue."""
         if state := self._groups.pop(group, None):
             await self._give_back(state)
 
     async def abandon(self, group: str) -> None:
-        """A group's node is gone: what it was building goes back now, the group may begin again later."""
+        """Return the stage of a group whose node is gone to the queue; the group may begin again later."""
         if state := self._groups.get(group):
             state.nodes = set()
             await self._give_back(state)
 
     async def give_up(self, pool: str, reason: str) -> None:
-        """Nobody will ever build for this pool: all that waits for it fails."""
+        """Fail every stage that waits for a pool which no group will serve."""
         for job in self._jobs.values():
             if job.pool == pool and not job.done.is_set():
                 self._end(job, {"kind": "lost", "message": reason})
         self._queues.pop(pool, None)
 
     async def dismiss(self, groups: Sequence[str]) -> None:
-        """Ask groups to save what they build, give it back and end."""
+        """Make groups save their stages, return them to the queue and end."""
         for name in groups:
             if state := self._groups.get(name):
                 state.leaving.set()
@@ -193,7 +193,7 @@ class Broker:
             self._queued.notify_all()
 
     async def halt(self) -> None:
-        """The sweep is interrupted: every group saves what it builds and ends, nobody waits any longer."""
+        """Interrupt the sweep: every group saves its stage and ends, no driver waits any longer."""
         self._halting = self._stopping = True
         await self.dismiss(list(self._groups))
         building = {state.in_flight.key for state in self._groups.values() if state.in_flight}
@@ -202,13 +202,13 @@ class Broker:
                 self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
 
     async def stop(self) -> None:
-        """Tell every group to end after what it builds now."""
+        """Make every group end after the stage it builds now."""
         self._stopping = True
         async with self._queued:
             self._queued.notify_all()
 
     async def state(self) -> dict[str, Any]:
-        """Return what is queued and who builds what."""
+        """Return the queued stages, and for each group what it builds and where."""
         return {
             "built": self._num_built,
             "queued": {pool: len(queue) for pool, queue in self._queues.items()},

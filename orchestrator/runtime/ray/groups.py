@@ -1,7 +1,7 @@
-"""Keeps as many worker groups as the waiting stages need and the cluster takes; one thread in the driver.
+"""Worker groups of a sweep: as many as the queued stages need and the cluster takes.
 
-Nodes that join are used, nodes that are about to go (a spot notice) are left: their groups save what they
-build and end, and others go on from there.
+Nodes that join are used. Nodes that are draining (a spot notice) are left: their groups save their stages and
+end, and other groups go on from there. One thread of the driver watches over this.
 """
 
 import logging
@@ -27,7 +27,7 @@ from orchestrator.runtime.ray.train import train
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-SAY_SECONDS = 60.0  # between two lines that say what is waited for
+SAY_SECONDS = 60.0  # between two lines about nodes that are waited for
 LOST_NODE_SECONDS = 600.0  # a node that died may come back, where none is promised
 MAX_FAILED_STARTS = 6  # groups that end in a row before they ever ask for work
 
@@ -65,7 +65,7 @@ class WorkerGroups:
         self._patience, self._say = patience_seconds or LOST_NODE_SECONDS, say
         self._may_grow = patience_seconds > 0
         self._running: dict[str, _Running] = {}
-        self._reserved: dict[Pool, list[Any]] = {}  # placement groups that ask an autoscaler for room
+        self._reserved: dict[Pool, list[Any]] = {}  # pending placement groups: requests to an autoscaler
         self._failures: list[str] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -99,16 +99,16 @@ class WorkerGroups:
                 logger.warning("event=groups_not_watched error=%s", type(error).__name__)
 
     def _tick(self, state: Mapping[str, Any]) -> None:
-        """Compare what is wanted with what runs, once."""
-        there, going, nodes = survey()
+        """Compare the queued stages with the running groups once; start and dismiss groups."""
+        alive, draining, nodes = survey()
         for name, group in state["groups"].items():
-            if not there.issuperset(group["nodes"]):  # its stage need not wait until it has a place again
+            if not alive.issuperset(group["nodes"]):  # its stage need not wait for its return
                 ray.get(self._broker.abandon.remote(name))
         with self._lock:
             leaving = [
                 name
                 for name, group in state["groups"].items()
-                if going & set(group["nodes"]) and self._phase(name) != "ending"
+                if draining & set(group["nodes"]) and self._phase(name) != "ending"
             ]
             for name, running in self._running.items():
                 self._classify(running, state["groups"].get(name))
@@ -121,7 +121,7 @@ class WorkerGroups:
             remove_orphans()
         decision = decide(queued, groups, nodes, self._resources.groups)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
-            logger.warning("event=groups_dismissed groups=%s leaving=%d", dismissed, len(leaving))
+            logger.warning("event=groups_dismissed groups=%r leaving=%d", " ".join(dismissed), len(leaving))
             ray.get(self._broker.dismiss.remote(dismissed))
             with self._lock:
                 for name in self._running.keys() & set(dismissed):
@@ -154,19 +154,19 @@ class WorkerGroups:
         try:
             checkpoint_seconds = self._resources.checkpoint_seconds
             train(name, pool, self._locations, checkpoint_seconds, self._broker, self._scratch)
-        except Exception as error:  # whatever Ray raises: the stage goes back, another group takes it
+        except Exception as error:  # any of Ray: the stage returns to the queue, another group takes it
             reason = " ".join(str(error).split())[:300]
-            logger.warning("event=group_failed group=%s reason=%s", name, reason)
+            logger.warning("event=group_failed group=%s reason=%r", name, reason)
             self._failures.append(reason)
         with self._lock:
             del self._running[name]
         try:
             ray.get(self._broker.lose.remote(name))
         except ray.exceptions.RayError as error:
-            logger.debug("event=broker_gone reason=%s", error)
+            logger.debug("event=broker_gone reason=%r", str(error))
 
     def _reserve(self, wanted: Mapping[Pool, int]) -> None:
-        """Ask an autoscaler for room by placement groups that wait; those that got it are given back."""
+        """Request room from an autoscaler by pending placement groups; remove those that got it."""
         for pool in self._pools.values():
             waiting = self._reserved.pop(pool, [])
             over = waiting[wanted.get(pool, 0) :] + [one for one in waiting if one.wait(0)]
@@ -179,7 +179,7 @@ class WorkerGroups:
                 self._reserved[pool] = kept
 
     def _check(self, queued: Mapping[Pool, int], groups: Sequence[Group], nodes: Sequence[Node]) -> None:
-        """Say what is waited for; after a long time, or where groups only fail, let the stages fail."""
+        """Print what is waited for; after `patience_seconds`, or where groups only fail, fail the stages."""
         now = time.monotonic()
         if len(self._failures) >= MAX_FAILED_STARTS:
             for pool in queued:
@@ -202,31 +202,31 @@ class WorkerGroups:
                 )
 
     def _give_up(self, pool: Pool, reason: str) -> None:
-        logger.error("event=given_up pool=%s reason=%s", pool.name, reason)
+        logger.error("event=pool_given_up pool=%r reason=%r", pool.name, reason)
         ray.get(self._broker.give_up.remote(pool.name, reason))
 
 
 def remove_orphans() -> None:
-    """Free what controllers of dead groups had reserved: Ray itself waits for the end of the whole job."""
+    """Free what controllers of dead groups had reserved: Ray itself does so at the end of the whole job."""
     accessor = ray._private.state.state._connect_and_get_accessor()
     job = ray.get_runtime_context().get_job_id()
     for data in accessor.get_placement_group_table():
         group = PlacementGroupTableData.FromString(data)
         is_removed = group.state == PlacementGroupTableData.PlacementGroupState.REMOVED
         is_ours = group.creator_job_id.hex() == job and group.creator_actor_dead
-        is_an_actors = group.creator_actor_id.strip(b"\xff")  # what the job's own process made has no actor
+        is_an_actors = group.creator_actor_id.strip(b"\xff")  # those of the job's own process have no actor
         if is_ours and is_an_actors and not is_removed:
             logger.warning("event=orphan_removed placement_group=%s", group.placement_group_id.hex())
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def survey() -> tuple[set[str], set[str], list[Node]]:
-    """Return the ids of the nodes that are there, of those told to end, and what the others have."""
-    going = set(ray._private.state.state.get_draining_nodes())  # as Ray Train's own watcher asks
-    there = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    return set(there), going, [has for node, has in there.items() if node not in going]
+    """Return the ids of the alive nodes and of the draining ones, and the resources of the others."""
+    draining = set(ray._private.state.state.get_draining_nodes())  # as Ray Train's own watcher does
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    return set(alive), draining, [has for node, has in alive.items() if node not in draining]
 
 
 def alive_nodes() -> list[Node]:
-    """Return the resources of each node that is there and stays."""
+    """Return the resources of each alive node that is not draining."""
     return survey()[2]

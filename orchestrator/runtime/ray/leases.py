@@ -1,4 +1,4 @@
-"""Leases of a whole Ray cluster: one detached actor for each store, so sweeps do not repeat each other."""
+"""Leases on a Ray cluster: one detached actor for each store, shared by all sweeps."""
 
 import hashlib
 from typing import Any
@@ -12,10 +12,10 @@ NAMESPACE = "inversion-orchestrator"
 
 
 class RayLeases:
-    """Implements `Leases` by asking the cluster's actor for this store."""
+    """Implements `Leases` through the cluster's actor for this store."""
 
     def __init__(self, store_uri: str) -> None:
-        # Not in the placement group of the trial that asks first: that one goes when the trial ends.
+        # Not in the placement group of the first trial: that one goes when the trial ends.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         name = f"leases-{hashlib.sha256(store_uri.encode()).hexdigest()[:16]}"
         self._actor: Any = (
@@ -26,7 +26,7 @@ class RayLeases:
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=0,
-                max_restarts=-1,  # with nothing held: correctness never depends on a lease
+                max_restarts=-1,  # with nothing held: results never depend on a lease
                 max_task_retries=-1,
                 scheduling_strategy=here,
             )

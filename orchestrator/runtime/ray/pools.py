@@ -1,4 +1,4 @@
-"""Which resources a stage needs, how many groups of workers fit, and which to start or end. No Ray here."""
+"""Pools of worker groups: a stage's resources, how many groups fit, which to start or end. No Ray."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from orchestrator.config.resources import Resources
 from orchestrator.stages.graph import Profile
 from orchestrator.sweep.profiles import profile_of
 
-STUCK_SECONDS = 30.0  # a group that waits so long for its resources may have them from groups that idle
-IDLE_SECONDS = 120.0  # a group without work for so long gives its resources back
+STUCK_SECONDS = 30.0  # a group that waits longer for its resources may take those of idle groups
+IDLE_SECONDS = 120.0  # a group without work for longer gives its resources back
 
 Node = Mapping[str, float]  # resource name -> amount
 
@@ -22,7 +22,7 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """What the broker and the logs call it."""
+        """Its name at the broker and in logs."""
         profile = self.profile
         return (
             f"{profile.workers}x(threads={profile.threads},gpus={self.gpus_per_worker:g}) {profile.precision}"
@@ -36,7 +36,7 @@ class Pool:
 
     @property
     def needs(self) -> str:
-        """Say in words what a group needs."""
+        """The resources of a group, in words."""
         per_worker = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())
         return f"{self.profile.workers} x ({per_worker})"
 
@@ -55,7 +55,7 @@ def slots(pool: Pool, nodes: Sequence[Node]) -> int:
 
 
 def shown(nodes: Sequence[Node]) -> str:
-    """Say in words what the nodes have."""
+    """Return the resources of the nodes in words."""
     each = [
         "(" + ", ".join(f"{node[name]:g} {name}" for name in ("CPU", "GPU") if node.get(name)) + ")"
         for node in nodes
@@ -89,7 +89,7 @@ def _add(node: dict[str, float], bundle: Mapping[str, float], sign: float) -> No
 
 @dataclass(frozen=True)
 class Group:
-    """A worker group as the scaler sees it."""
+    """A worker group as `decide` takes it."""
 
     name: str
     pool: Pool
@@ -99,7 +99,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now."""
+    """Which groups to start and to end now."""
 
     start: tuple[Pool, ...] = ()
     dismiss: tuple[str, ...] = ()  # groups that should end
@@ -109,10 +109,10 @@ class Decision:
 def decide(
     queued: Mapping[Pool, int], groups: Sequence[Group], nodes: Sequence[Node], cap: int | None
 ) -> Decision:
-    """Return which groups to start and to end; `queued`: stages that wait, in the order of their urgency.
+    """Return which groups to start and to end; `queued`: number of waiting stages, most urgent pool first.
 
-    A pool gets a group for each stage that waits, as long as all groups together fit the nodes and are no
-    more than `cap`. Groups that idle make room for those of other pools: no pool can starve another.
+    A pool gets a group for each waiting stage while all groups together fit the nodes and are no more than
+    `cap`. Idle groups make room for those of other pools: no pool can starve another.
     """
     alive = list(groups)
     free = [dict(node) for node in nodes]
@@ -143,7 +143,7 @@ def decide(
 def _spare(
     pool: Pool, queued: Mapping[Pool, int], groups: Sequence[Group], dismissed: Sequence[str]
 ) -> str | None:
-    """Return a group of another pool that has nothing to do."""
+    """Return the name of an idle group of another pool."""
     spare = (
         group.name
         for group in groups

@@ -1,6 +1,6 @@
-"""A machine that is about to be taken away tells Ray so: what runs there saves its state and moves.
+"""Preemption of a node: waits for the notice and drains the node in Ray, so that trainings save and move.
 
-Notices come as SIGTERM (Kubernetes, `docker stop`) or from the metadata service of EC2, two minutes ahead.
+The notice is SIGTERM (Kubernetes, `docker stop`) or comes from EC2's metadata service, two minutes ahead.
 """
 
 import json
@@ -15,41 +15,44 @@ from types import FrameType
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from orchestrator.config.base import NO_VALUE, Refused
+
 logger = logging.getLogger(__name__)
 
 TOKEN_PATH, ACTION_PATH = "/latest/api/token", "/latest/meta-data/spot/instance-action"
-ASK_SECONDS = 2.0  # for one answer of the metadata service
+REQUEST_SECONDS = 2.0  # for one response of the metadata service
 DRAIN_SECONDS = 20.0
 
 
-def wait_for_notice(metadata_url: str, poll_seconds: float, sigterm_seconds: float) -> float:
-    """Return, when a notice comes, how many seconds this machine still has.
+def wait_for_preemption(metadata_url: str, poll_seconds: float, sigterm_seconds: float) -> float:
+    """Wait for a notice; return the seconds until this machine is taken away.
 
-    An empty `metadata_url` asks nobody; SIGTERM and SIGINT count as a notice of `sigterm_seconds`.
+    The metadata service is polled unless `metadata_url` is empty. SIGTERM and SIGINT count as a notice of
+    `sigterm_seconds`.
     """
-    told = threading.Event()
+    is_signalled = threading.Event()
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        told.set()
+    def note_signal(number: int, frame: FrameType | None) -> None:
+        is_signalled.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    while not told.wait(poll_seconds):
+        signal.signal(number, note_signal)
+    while not is_signalled.wait(poll_seconds):
         if metadata_url and (seconds := spot_seconds(metadata_url)) is not None:
             return seconds
     return sigterm_seconds
 
 
 def spot_seconds(metadata_url: str) -> float | None:
-    """Return the seconds until EC2 takes this instance, None while it does not say so."""
+    """Return the seconds until EC2 takes this instance away, None without a notice or a readable response."""
     try:
         ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-        token = _ask(Request(metadata_url + TOKEN_PATH, method="PUT", headers=ttl))
+        token = _fetch(Request(metadata_url + TOKEN_PATH, method="PUT", headers=ttl))
         headers = {"X-aws-ec2-metadata-token": token}
-        answer = json.loads(_ask(Request(metadata_url + ACTION_PATH, headers=headers)))
-        end = datetime.fromisoformat(answer["time"].replace("Z", "+00:00"))
+        notice = json.loads(_fetch(Request(metadata_url + ACTION_PATH, headers=headers)))
+        end = datetime.fromisoformat(notice["time"].replace("Z", "+00:00"))
     except HTTPError as error:
-        if error.code != 404:  # 404 is how it says that all is well
+        if error.code != 404:  # 404: no notice
             logger.warning("event=metadata_refused status=%d", error.code)
         return None
     except (URLError, OSError, ValueError, KeyError) as error:
@@ -59,7 +62,10 @@ def spot_seconds(metadata_url: str) -> float | None:
 
 
 def drain(seconds: float, node_id: str = "") -> None:
-    """Tell Ray that this machine's node, or the one named, ends so soon; `ValueError` if it refuses."""
+    """Drain this machine's node, or the one named, in Ray: it ends in `seconds`.
+
+    Raise `Refused` if Ray does not take the notice.
+    """
     ray = str(Path(sys.executable).parent / "ray")
     words = [ray, "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "notice"]
     words += ["--deadline-remaining-seconds", str(round(seconds))]
@@ -70,9 +76,10 @@ def drain(seconds: float, node_id: str = "") -> None:
     except subprocess.TimeoutExpired:
         failed, reason = True, f"no answer within {DRAIN_SECONDS:g} s"
     if failed:
-        raise ValueError(f"ray did not take the notice: {reason}; check RAY_ADDRESS and RAY_AUTH_MODE.")
+        rule = f"did not take the notice: {reason}"
+        raise Refused("ray", NO_VALUE, rule, "check RAY_ADDRESS and RAY_AUTH_MODE")
 
 
-def _ask(request: Request) -> str:
-    with urlopen(request, timeout=ASK_SECONDS) as answer:
-        return str(answer.read().decode())
+def _fetch(request: Request) -> str:
+    with urlopen(request, timeout=REQUEST_SECONDS) as response:
+        return str(response.read().decode())

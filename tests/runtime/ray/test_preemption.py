@@ -1,4 +1,4 @@
-"""A machine that will be taken away: who says so, and what Ray is told."""
+"""Preemption: where a notice comes from, and that Ray drains the node."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_a_sigterm_counts_as_a_notice_and_a_deaf_ray_is_said() -> None:
     assert watcher.poll() is None
     watcher.send_signal(signal.SIGTERM)
     out, err = watcher.communicate(timeout=90)
-    assert out == "this node ends in 25 s; telling Ray\n"
+    assert out == "this node ends in 25 s; draining it in Ray\n"
     (line,) = err.splitlines()
     assert line.startswith("error: ray did not take the notice: ")
     assert line.endswith("; check RAY_ADDRESS and RAY_AUTH_MODE.")
@@ -136,7 +136,7 @@ def test_ray_empties_the_node_that_gets_a_notice(ray_cluster: servers.Cluster) -
         watcher = notice("--metadata-url", url, "--poll", "0.2", "--node-id", second, **ray_cluster.env)
         out, err = watcher.communicate(timeout=60)
     assert watcher.returncode == 0, err
-    assert "telling Ray" in out
+    assert "draining it in Ray" in out
     end = time.monotonic() + 60
     while second in servers.alive(ray_cluster):  # a node without work ends soon
         if second in asked(DRAINING, ray_cluster):

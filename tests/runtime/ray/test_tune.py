@@ -28,14 +28,14 @@ def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) ->
 def trial(scheduler: ASHAScheduler, name: str) -> Any:
     """Add a trial to the scheduler."""
     added: Any = SimpleNamespace(trial_id=name)
-    scheduler.on_trial_add(None, added)  # type: ignore[arg-type]
+    scheduler.on_trial_add(None, added)
     return added
 
 
 def decide(scheduler: ASHAScheduler, one: Any, epoch: int, loss: float) -> str:
     """Return the scheduler's decision on an epoch of a trial."""
     result = {"epoch": epoch, RUNG_METRIC: loss}
-    return scheduler.on_trial_result(None, one, result)  # type: ignore[arg-type]
+    return scheduler.on_trial_result(None, one, result)
 
 
 def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
@@ -43,8 +43,7 @@ def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
     planned = tasks({"attack.recipe.epochs": [25, 50]}, {"attack.recipe.epochs": 25})
     scheduler = asha(Asha(grace_epochs=10))
     for task in planned:
-        attack = task.point.spec.attack
-        epochs: int = attack.recipe.epochs  # type: ignore[union-attr]
+        epochs: int = task.point.spec.model_dump()["attack"]["recipe"]["epochs"]
         one = trial(scheduler, task.point.name)
         decisions = {decide(scheduler, one, epoch, 0.1) for epoch in range(1, epochs + 1)}
         assert decisions == {CONTINUE}, f"a trial of {epochs} epochs was stopped"
