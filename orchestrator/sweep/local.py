@@ -74,7 +74,7 @@ class LocalExecutor:
         if stage.key in self.failures:
             raise self.failures[stage.key]
         if self.must_leave.is_set():
-            raise StageFailed(stage.name, "the sweep was interrupted", "left")
+            raise StageFailed(stage.label, "the sweep was interrupted", "left")
         runner.use_profile(int(stage.profile["threads"]))
         try:
             runner.run(stage, self._world(stage.profile), self.store, self.location)

@@ -163,7 +163,7 @@ class TaskSearcher(Searcher):
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
             compared = compared_stage(task)
-            stage = compared.name if compared else None
+            stage = compared.label if compared else None
             outcome = Outcome("pruned", failed_stage=stage, error="stopped early")
         try:
             self._ledger.end(task, outcome)
@@ -250,7 +250,7 @@ class BrokerClient:
         finally:
             ray.get(self.broker.leave.remote(key, is_unwanted))
         if news["error"] is not None:
-            raise StageFailed(stage.name, news["error"]["message"], news["error"]["kind"])
+            raise StageFailed(stage.label, news["error"]["message"], news["error"]["kind"])
         return is_first and news["ran"]
 
     def _submit(self, stage: Stage) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from orchestrator.config.study import Asha
+from orchestrator.config.search import Asha
 from orchestrator.datasets import Location
 from orchestrator.runtime.ray.tune import RUNG_METRIC, Rungs, asha, compared_stage
 from orchestrator.stages.graph import plan
