@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from orchestrator.config.normalise import normalise
 from orchestrator.config.search import Asha
 from orchestrator.datasets import Location
 from orchestrator.runtime.ray.tune import RUNG_METRIC, Rungs, asha, compared_stage
@@ -22,7 +23,7 @@ def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) ->
     """Return the planned trials of a study over the tiny base."""
     preflight = Preflight(Location())
     points, _ = fixed_points(tiny.study(sweep, changes, **sections), preflight)
-    return [Task(point, plan(point.spec, preflight.digests, tiny.PROFILE)) for point in points.ask()]
+    return [Task(point, plan(normalise(point.spec), preflight.digests, tiny.PROFILE)) for point in points.ask()]
 
 
 def trial(scheduler: ASHAScheduler, name: str) -> Any:
