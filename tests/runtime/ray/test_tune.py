@@ -23,7 +23,9 @@ def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) ->
     """Return the planned trials of a study over the tiny base."""
     preflight = Preflight(Location())
     points, _ = fixed_points(tiny.study(sweep, changes, **sections), preflight)
-    return [Task(point, plan(normalise(point.spec), preflight.digests, tiny.PROFILE)) for point in points.ask()]
+    return [
+        Task(point, plan(normalise(point.spec), preflight.digests, tiny.PROFILE)) for point in points.ask()
+    ]
 
 
 def trial(scheduler: ASHAScheduler, name: str) -> Any:
