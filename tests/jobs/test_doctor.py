@@ -15,7 +15,7 @@ from orchestrator import __version__
 from orchestrator.runtime.doctor import cluster
 from orchestrator.runtime.doctor.findings import fail
 from tests import s3, servers
-from tests.runtime.doctor.test_doctor import SECRETS, listed, only_fault, quiet
+from tests.runtime.doctor.faults import SECRETS, listed, only_fault, quiet
 
 __all__ = ["quiet"]  # a fixture of these tests too
 
