@@ -1,11 +1,7 @@
 """Spans modules: golden stage keys, and the changes that do and do not alter them.
 
 A key that changes here throws away every stored artifact of that stage: do it on purpose, by raising the
-<<<<<<< HEAD
-stage's version in `stages.graph`, and say so in the commit.
-=======
 stage's version in the table `stages.graph.STAGES`, and say so in the commit.
->>>>>>> 7839862 (Give each stage one row in a table and one file with run)
 """
 
 from dataclasses import replace
