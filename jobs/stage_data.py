@@ -1,10 +1,10 @@
-"""Stage a data set once, for every sweep: `python -m jobs.stage_data SOURCE DEST`.
+"""Staging command for data sets, once for all sweeps: `python -m jobs.stage_data SOURCE DEST`.
 
 SOURCE: digits, photo-patches, mnist:DIR, fashion-mnist:DIR, emnist:DIR, cifar10:DIR (torchvision's layout, on
-disk; with --download torchvision fetches it first), facescrub:DIR, celeba:DIR (the owners' lists and the
-pictures), an image folder with one directory per identity, a .zip of one, or a .npz with images and labels.
-DEST: a directory or s3://bucket/prefix. Calling it again with the same input does nothing, or what an earlier
-call left undone.
+disk; with --download torchvision fetches it first), facescrub:DIR, celeba:DIR (the authors' lists and the
+images), an image folder with one directory per identity, a .zip of one, or a .npz with images and labels.
+DEST: a directory or s3://bucket/prefix. A second call with the same input writes nothing, or completes an
+interrupted staging.
 """
 
 import re
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, sha256, standard_splits
 from orchestrator.datasets.sources.base import Source
@@ -26,7 +27,7 @@ from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import check, open_blobs
 
 app = typer.Typer(add_completion=False)
-# What torchvision calls the sets that it can fetch.
+# Sets that torchvision can download -> their names there.
 DOWNLOADS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST", "cifar10": "CIFAR10"}
 CROP = re.compile(r"\d+,\d+,[1-9]\d*")
 SPLIT = re.compile(r"(?P<name>[a-z0-9._-]{1,64})=(?P<fractions>[0-9.]+(,[0-9.]+){2})(@(?P<seed>\d+))?")
@@ -37,37 +38,71 @@ def main(  # noqa: PLR0913 - one parameter per flag
     source: Annotated[
         str,
         typer.Argument(
-            help="What to stage: NAME:DIR (mnist, fashion-mnist, emnist, cifar10, facescrub, celeba), an "
-            "image folder, a .zip or a .npz."
+            help="Data to stage: digits, photo-patches, NAME:DIR (mnist, fashion-mnist, emnist, cifar10, "
+            "facescrub, celeba), an image folder, a .zip or a .npz."
         ),
     ],
-    dest: Annotated[str, typer.Argument(help="Where to: a directory or s3://bucket/prefix.")],
-    name: Annotated[str, typer.Option(help="Name of the set; default: after the source.")] = "",
-    crop: Annotated[str, typer.Option(help="LEFT,TOP,SIDE in pixels, or centre; before resizing.")] = "",
+    dest: Annotated[
+        str, typer.Argument(help="Data location of the sweeps: a directory or s3://bucket/prefix.")
+    ],
+    name: Annotated[str, typer.Option(help="Name the set; default: the source's name.")] = "",
+    crop: Annotated[
+        str,
+        typer.Option(
+            help="Crop to LEFT,TOP,SIDE in pixels, or centre, before resizing; default: the source's crop."
+        ),
+    ] = "",
     stretch: Annotated[
-        bool, typer.Option("--stretch", help="Admit images that are not square, uncropped.")
+        bool,
+        typer.Option(
+            "--stretch", help="Admit images that are not square, uncropped; default: for facescrub only."
+        ),
     ] = False,
-    size: Annotated[int, typer.Option(help="Side in pixels to resize to; 0 keeps the size.")] = 0,
-    channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; 0 keeps what there is.")] = 0,
+    size: Annotated[int, typer.Option(help="Resize to this side in pixels; 0 (default) keeps the size.")] = 0,
+    channels: Annotated[
+        int, typer.Option(help="Convert to 1 (grey) or 3 (RGB) channels; 0 (default) keeps them.")
+    ] = 0,
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=TRAIN,AUXILIARY,EVALUATION@SEED; may be repeated; default: default, half and eighty."
+            help="Draw a split NAME=TRAIN,AUXILIARY,EVALUATION@SEED; repeat for several; default: the splits "
+            "default, half and eighty."
         ),
     ] = None,
-    on_bad: Annotated[str, typer.Option(help="error or skip: files that are no acceptable image.")] = "error",
-    duplicates: Annotated[str, typer.Option(help="drop or keep images equal to an earlier one.")] = "drop",
-    min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images.")] = 1,
-    max_images: Annotated[int, typer.Option(help="Leave out classes with more images; 0: no limit.")] = 0,
-    per_class: Annotated[int, typer.Option(help="Keep so many images of each class, drawn; 0: all.")] = 0,
+    on_bad: Annotated[
+        str,
+        typer.Option(
+            help="Stop at (error, the default) or drop (skip) files that are not acceptable images."
+        ),
+    ] = "error",
+    duplicates: Annotated[
+        str, typer.Option(help="Drop (default) or keep images equal to an earlier one.")
+    ] = "drop",
+    min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images; default 1.")] = 1,
+    max_images: Annotated[
+        int, typer.Option(help="Leave out classes with more images; 0 (default) sets no limit.")
+    ] = 0,
+    per_class: Annotated[
+        int,
+        typer.Option(
+            help="Keep at most this many images of each class, drawn at random; 0 (default) keeps all."
+        ),
+    ] = 0,
     exclude: Annotated[
-        str, typer.Option(help="Text or csv file whose first column names classes to leave out.")
+        str,
+        typer.Option(
+            help="Leave out the classes named in the first column of this text or csv file; default: none."
+        ),
     ] = "",
     download: Annotated[
-        bool, typer.Option("--download", help="Let torchvision fetch mnist, emnist, ... into DIR first.")
+        bool,
+        typer.Option(
+            "--download",
+            help="Let torchvision download mnist, emnist, ... into DIR first; default: read DIR.",
+        ),
     ] = False,
 ) -> None:
-    """Write shards, labels, splits and a manifest, or say in one line why not (exit code 2)."""
+    """Write shards, labels, splits and a manifest; a refusal is one line and exit code 2."""
     try:
         options = _options(
             splits=_splits(split) if split else standard_splits(),
@@ -95,7 +130,7 @@ def _options(**values: object) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + ".".join(map(str, first["loc"])).replace("_", "-").replace("splits", "split")
-        raise ValueError(f"{flag}={first['input']}: {first['msg']}; see --help.") from None
+        raise Refused(flag, first["input"], f"is refused: {first['msg']}", "see --help") from None
 
 
 def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
@@ -103,10 +138,8 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
     for text in texts:
         match = SPLIT.fullmatch(text)
         if match is None:
-            raise ValueError(
-                f"--split={text} must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED; "
-                "write default=0.5,0.25,0.25@0."
-            )
+            rule = "must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED"
+            raise Refused("--split", text, rule, "write default=0.5,0.25,0.25@0")
         train, auxiliary, evaluation = (float(part) for part in match["fractions"].split(","))
         rules[match["name"]] = SplitRule(
             fractions=(train, auxiliary, evaluation), seed=int(match["seed"] or 0)
@@ -118,28 +151,27 @@ def _crop(text: str) -> tuple[int, ...] | str | None:
     if text in ("", "centre"):
         return text or None
     if CROP.fullmatch(text) is None:
-        raise ValueError(f"--crop={text} must read LEFT,TOP,SIDE or centre; write for instance 35,70,108.")
+        raise Refused("--crop", text, "must read LEFT,TOP,SIDE or centre", "write for instance 35,70,108")
     return tuple(int(number) for number in text.split(","))
 
 
 def _download(text: str) -> None:
-    """Let torchvision put the files where `open_source` looks for them."""
+    """Download a set with torchvision to the folder that `open_source` reads."""
     kind, _, folder = text.partition(":")
-    called = DOWNLOADS.get("emnist" if kind.startswith("emnist-") else kind)
-    if called is None or not folder:
-        known = ", ".join(f"{one}:DIR" for one in DOWNLOADS)
-        raise ValueError(f"--download fetches {known}, but SOURCE={text}; correct SOURCE or drop --download.")
-    from torchvision import datasets  # 4 s, which nothing else here needs
+    name = DOWNLOADS.get("emnist" if kind.startswith("emnist-") else kind)
+    if name is None or not folder:
+        rule = f"fetches {', '.join(f'{one}:DIR' for one in DOWNLOADS)}, but SOURCE={text}"
+        raise Refused("--download", NO_VALUE, rule, "correct SOURCE or drop --download")
+    from torchvision import datasets  # here, because the import takes 4 s
 
-    variant = {"split": "balanced"} if called == "EMNIST" else {}  # all of them are in one archive
+    variant = {"split": "balanced"} if name == "EMNIST" else {}  # one archive holds all
     try:
-        getattr(datasets, called)(folder, download=True, **variant)
-    except Exception as error:  # torchvision raises whatever its downloader does
+        getattr(datasets, name)(folder, download=True, **variant)
+    except Exception as error:  # torchvision's downloaders raise many types
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"SOURCE={text} could not be downloaded ({type(error).__name__}: {reason}); try again, or put "
-            "the files into that folder as torchvision does."
-        ) from None
+        rule = f"could not be downloaded ({type(error).__name__}: {reason})"
+        way_out = "try again, or put the files into that folder as torchvision does"
+        raise Refused("SOURCE", text, rule, way_out) from None
 
 
 def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> None:
@@ -152,27 +184,29 @@ def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> N
     options = settled(source, options)
     if listed is not None:
         source, record = without(source, listed)
-        options = options.model_copy(update={"exclude": record})
+        options = options.but(exclude=record)
     with _Bar() as bar:
         manifest, is_new = publish(converted(source, options), options, blobs, name, bar.images, bar.file)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
-    if is_new and bar.num_there:
-        typer.echo(f"files: {bar.num_sent} sent, {bar.num_there} were there from a staging that ended early")
+    if is_new and bar.num_present:
+        typer.echo(
+            f"files: {bar.num_sent} sent, {bar.num_present} were there from a staging that ended early"
+        )
 
 
 def _check_name(name: str, source: Source) -> None:
     if name in BUILTINS and source.kind != name:
-        raise ValueError(f"--name={name} belongs to the built-in set; choose another --name.")
+        raise Refused("--name", name, "belongs to the built-in set", "choose another --name")
 
 
 class _Bar:
-    """Shows on a terminal how many images are read and files sent; nothing in a log."""
+    """Progress bar of images read and files sent, on terminals only."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._bars = Progress(console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bars.add_task("staging")
-        self.num_sent = self.num_there = self._bytes = 0
+        self.num_sent = self.num_present = self._bytes = 0
 
     def __enter__(self) -> "_Bar":
         self._bars.start()
@@ -182,17 +216,17 @@ class _Bar:
         self._bars.stop()
 
     def images(self, indices: Iterable[int]) -> Iterable[int]:
-        """Follow the reading of the images."""
+        """Yield the indices, advancing the bar."""
         return self._bars.track(indices, task_id=self._task)
 
     def file(self, file: File, is_missing: bool) -> None:
-        """Follow the sending of the files."""
+        """Count a file that was sent, or was present."""
         self.num_sent += is_missing
-        self.num_there += not is_missing
+        self.num_present += not is_missing
         self._bytes += file.size if is_missing else 0
-        there = f", {self.num_there} were there" if self.num_there else ""
-        said = f"staging, {self.num_sent} files ({self._bytes / 2**20:.0f} MiB) sent{there}"
-        self._bars.update(self._task, description=said)
+        present = f", {self.num_present} were there" if self.num_present else ""
+        description = f"staging, {self.num_sent} files ({self._bytes / 2**20:.0f} MiB) sent{present}"
+        self._bars.update(self._task, description=description)
 
 
 def _print(manifest: Manifest, is_new: bool, where: str) -> None:

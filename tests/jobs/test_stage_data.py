@@ -329,7 +329,7 @@ def test_celeba_without_the_people_of_a_list(tmp_path: Path) -> None:
     assert "excluded: 1 of 2 listed names" in output
 
 
-def test_splits_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_standard_splits_are_drawn_without_the_option(tmp_path: Path) -> None:
     output = staged(people(tmp_path / "people"), tmp_path / "out")
     assert "split default: 4 train, 2 auxiliary, 2 evaluation" in output
     assert "split half: 4 train, 0 auxiliary, 4 evaluation" in output
@@ -363,8 +363,11 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         (("imagenet", out), "SOURCE=imagenet is unknown"),
         (("mnist:/no/such", out), "SOURCE=mnist:/no/such needs an existing folder"),
         ((folder, "ftp://host/x"), "unknown scheme"),
-        ((folder, out, "--channels", 2), "--channels=2: Input should be 1 or 3"),
-        ((folder, out, "--on-bad", "ignore"), "--on-bad=ignore: Input should be 'error' or 'skip'"),
+        ((folder, out, "--channels", 2), "--channels=2 is refused: Input should be 1 or 3"),
+        (
+            (folder, out, "--on-bad", "ignore"),
+            "--on-bad=ignore is refused: Input should be 'error' or 'skip'",
+        ),
         ((folder, out, "--split", "half"), "--split=half must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED"),
         ((folder, out, "--name", "n", "--split", "s=0.5,0.1,0.1"), "sum to 1"),
         ((folder, out, "--name", "digits"), "--name=digits belongs to the built-in set"),
@@ -379,7 +382,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
             "0.png is 8x8, so the crop LEFT,TOP,SIDE=4,0,5 leaves",
         ),
         ((folder, out, "--exclude", tmp_path / "none"), "none cannot be read as text"),
-        ((folder, out, "--max-images", -1), "--max-images=-1: Input should be greater than 0"),
+        ((folder, out, "--max-images", -1), "--max-images=-1 is refused: Input should be greater than 0"),
         (("facescrub:/no/such", out), "SOURCE=facescrub:/no/such needs an existing folder"),
         ((f"celeba:{folder}", out), "holds no identity_CelebA.txt (looked in ., Anno)"),
         ((folder, out, "--size", 4), "already holds another set"),

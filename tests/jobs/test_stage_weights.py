@@ -85,10 +85,10 @@ def test_from_and_to_a_bucket(file: Path, tmp_path: Path, s3_endpoint: str) -> N
     assert all(torch.equal(tensor, stored[name]) for name, tensor in state().items())
     assert weights.describe("net", location).source == "net.pt"
     absent = f"s3://{bucket}/public/absent.pt"
-    told = refused(absent, tmp_path / "data", "--name", "net")
-    assert told == f"SOURCE={absent} does not exist; check bucket and key."
-    told = refused(file, "s3://no-such-bucket/data", "--name", "net")
-    assert told == (
+    message = refused(absent, tmp_path / "data", "--name", "net")
+    assert message == f"SOURCE={absent} does not exist; check bucket and key."
+    message = refused(file, "s3://no-such-bucket/data", "--name", "net")
+    assert message == (
         "DEST=s3://no-such-bucket/data cannot be used: bucket no-such-bucket does not exist at "
         f"{s3_endpoint}; create it or name another with DEST."
     )
@@ -120,8 +120,8 @@ def test_bad_input_is_one_line_and_writes_nothing(file: Path, tmp_path: Path) ->
         ((tmp_path / "list.txt", out), f"{tmp_path}/list.txt is neither safetensors nor a state dict that"),
     ]
     for arguments, text in cases:
-        told = refused(*arguments, "--name", "net")
-        assert told.startswith(text), told
+        message = refused(*arguments, "--name", "net")
+        assert message.startswith(text), message
     assert refused(file, out, "--name", "No").startswith(
         "--name=No must be lower-case letters, digits, dots,"
     )
@@ -140,9 +140,9 @@ def test_weights_that_fit_pass_the_check(tmp_path: Path) -> None:
 def test_a_name_taken_by_other_weights(file: Path, tmp_path: Path) -> None:
     stage(file, tmp_path / "data", "--name", "net")
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
-    told = refused(tmp_path / "other.pt", tmp_path / "data", "--name", "net")
+    message = refused(tmp_path / "other.pt", tmp_path / "data", "--name", "net")
     where = DirectoryBlobs(tmp_path / "data").uri
-    assert told == f"--name=net is taken by other weights at {where}; choose another name."
+    assert message == f"--name=net is taken by other weights at {where}; choose another name."
 
 
 WAY_OUT = "correct the name, or download the file elsewhere and stage that."
@@ -167,9 +167,9 @@ def test_a_library_without_a_network_ends_in_one_line(
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    told = refused(source, tmp_path / "data", "--name", "net")
-    assert told.startswith(f"SOURCE={source} could not be had ({reason}")
-    assert told.endswith(WAY_OUT)
+    message = refused(source, tmp_path / "data", "--name", "net")
+    assert message.startswith(f"SOURCE={source} could not be downloaded ({reason}")
+    assert message.endswith(WAY_OUT)
     assert not (tmp_path / "data").exists()
 
 
@@ -203,10 +203,10 @@ def test_the_help_lists_everything() -> None:
         "dest",
         "--name",
         "--model",
-        "A file, s3://bucket/object, torchvision:vgg16_bn or timm:resnest101e.in1k.",
-        "Data location: a directory or s3://bucket/prefix.",
-        "Name of the weights in studies.",
-        "Check that they fit this classifier, e.g. vgg16.",
+        "Weights to stage: a file, s3://bucket/object, torchvision:NAME or timm:NAME.",
+        "Data location of the sweeps: a directory or s3://bucket/prefix.",
+        "Name the weights for studies.",
+        "Check that the weights fit this classifier, such as vgg16; default: no check.",
         "exit code 2",
     ):
         assert part in text, part
