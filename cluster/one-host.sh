@@ -21,13 +21,13 @@ WORKERS="${ONE_HOST_WORKERS:-3}" CPUS="${ONE_HOST_CPUS:-1}"
 RAY_PORT="${RAY_PORT:-6379}" DASHBOARD_PORT="${DASHBOARD_PORT:-8265}" AGENT_PORT="${AGENT_PORT:-52365}"
 MLFLOW_PORT="${MLFLOW_PORT:-5000}" S3_PORT="${S3_PORT:-9000}"
 STORE="${ONE_HOST_STORE:-s3://inversion/store}"
-FREE_PORTS=(--min-worker-port 0 --max-worker-port 0)  # several raylets on a host must not share Ray's fixed range
+FREE_PORTS=(--min-worker-port 0 --max-worker-port 0)  # raylets on one host must not share Ray's fixed range
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-stamp() { ps -o lstart= -p "$1" 2>/dev/null || true; }  # a process id may be used again: its start time is not
+stamp() { ps -o lstart= -p "$1" 2>/dev/null || true; }  # process ids are reused; start times are not
 
-names() {  # everything that was started, worker nodes before the head
+names() {  # all processes, worker nodes before the head
   local file
   for file in "$STATE"/worker-*.pid; do [[ ! -e $file ]] || basename "$file" .pid; done
   printf '%s\n' ray mlflow s3
@@ -37,13 +37,13 @@ is_running() {  # is_running NAME
   [[ -f $STATE/$1.pid ]] && { read -r pid; read -r started; } <"$STATE/$1.pid" && [[ $(stamp "$pid") == "$started" ]]
 }
 
-launch() {  # launch NAME COMMAND...: in a session of its own, so that `stop` finds all of it
+launch() {  # launch NAME COMMAND...: in its own session, so that `stop` finds all of it
   local name=$1; shift
   setsid "$@" >"$STATE/$name.log" 2>&1 </dev/null &
   printf '%s\n%s\n' "$!" "$(stamp $!)" >"$STATE/$name.pid"
 }
 
-give_up() {  # give_up NAME WORDS: end what was started and say why
+give_up() {  # give_up NAME WORDS: stop everything and fail with the reason
   tail -n 20 "$STATE/$1.log" >&2
   stop
   fail "$1 $2; its log is above and in $STATE/$1.log."
@@ -58,7 +58,7 @@ wait_for() {  # wait_for NAME URL: any HTTP answer counts, the job server's 401 
   give_up "$1" "did not answer on $2 within 120 s"
 }
 
-num_alive() {  # nodes that the head counts as alive; the token goes through a pipe: `ps` shows command lines
+num_alive() {  # nodes alive by the head's count; the token goes through a pipe, because `ps` shows command lines
   printf 'Authorization: Bearer %s' "$(<"$STATE/ray_token")" |
     curl --silent --max-time 5 --header @- "http://127.0.0.1:$DASHBOARD_PORT/nodes?view=summary" |
     grep -oE '"state": ?"ALIVE"' | wc -l
@@ -116,8 +116,8 @@ start_mlflow() {  # the database goes through the environment: its URI may hold 
 }
 
 start_head() {  # without CPUs: drivers and the job server only
-  # A short folder: Ray keeps sockets in it, and their paths may have 107 bytes. One for each node: in a shared one
-  # every node that joins a job unpacks the job's files again, under the feet of those that import them.
+  # A short path: Ray keeps sockets there, and their paths are limited to 107 bytes. One folder for each node: in a
+  # shared one, every node that joins a job unpacks the job's files again while others import them.
   mktemp -d /tmp/one-host-ray.XXXXXX >"$STATE/ray.tmp"
   launch ray "$BIN/ray" start --head --block --node-ip-address 127.0.0.1 --port "$RAY_PORT" --num-cpus 0 \
     --dashboard-host 127.0.0.1 --dashboard-port "$DASHBOARD_PORT" \
@@ -162,7 +162,7 @@ explain() {
   if is_running s3; then echo "The S3 server is a test server: what it holds is lost after cluster/one-host.sh stop."; fi
 }
 
-members() { ps -o pid= -s "$1" || true; }  # every process of the session that setsid made
+members() { ps -o pid= -s "$1" || true; }  # every process of the session created by setsid
 
 stop() {
   local name pid one ours=() end=$((SECONDS + 15))
@@ -179,7 +179,7 @@ stop() {
   rm -f "$STATE/ray_token" "$STATE/env.sh"
 }
 
-await_end() {  # await_end NAME PID END: what has not ended by itself then is killed
+await_end() {  # await_end NAME PID END: kill what still runs at END
   local left
   while [[ -n $(members "$2") && $SECONDS -lt $3 ]]; do sleep 0.25; done
   for left in $(members "$2"); do kill -KILL "$left" 2>/dev/null || true; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the secrets of cluster/compose.yaml in cluster/secrets/, readable for you alone; what exists stays.
+# Creates the secrets of cluster/compose.yaml in cluster/secrets/, readable by you only; existing ones are kept.
 set -euo pipefail
 umask 077
 mkdir -p "$(dirname "${BASH_SOURCE[0]}")/secrets"
