@@ -19,7 +19,7 @@ CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
 INVERTER_CHANNELS = {32: (512, 256, 128), 64: (1024, 512, 256, 128)}
 """Output channels of each block but the last, by image side; the first makes 4x4, others double the side."""
 
-HIDDEN_PER_CLASS = 5  # released code: the linear bottleneck has 5k units, whatever the width
+HIDDEN_PER_CLASS = 5  # released code: the linear bottleneck has 5k units, at any width
 
 
 class AmiClassifier(Classifier):

@@ -82,7 +82,7 @@ def test_a_staged_set_is_the_set_that_was_staged(blobs: DirectoryBlobs) -> None:
     assert dataset.description.source == f"{blobs.uri}/numbers"
 
 
-def test_one_process_loads_a_set_once_and_nobody_can_write_into_it(blobs: DirectoryBlobs) -> None:
+def test_one_process_loads_a_set_once_read_only(blobs: DirectoryBlobs) -> None:
     first = load("numbers", Location(blobs))
     assert load("numbers", Location(DirectoryBlobs(blobs.path))) is first
     with pytest.raises(ValueError, match="read-only"):
@@ -188,7 +188,7 @@ def test_a_manifest_cannot_name_files_elsewhere(blobs: DirectoryBlobs) -> None:
 
 
 class Counting(MemoryBlobs):
-    """Counts what is read."""
+    """Blobs that count the reads."""
 
     reads = 0
     pixels_read = 0

@@ -114,7 +114,7 @@ def test_gaps_of_other_classes_do_not_matter() -> None:
     check_parts(FACES, there({"train": int(class_order(5, 0)[4])}), DATA, 3, "same-heldout")
 
 
-def test_gaps_of_a_part_that_nobody_needs_do_not_matter() -> None:
+def test_gaps_in_a_part_without_use_do_not_matter() -> None:
     check_parts(FACES, there({"auxiliary": int(class_order(5, 0)[1])}), DATA, 2, "same-train")
 
 

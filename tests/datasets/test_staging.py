@@ -1,4 +1,4 @@
-"""What is kept, what is dropped and counted, and what is refused."""
+"""Staging: images kept, dropped and counted; files written; sets refused."""
 
 import dataclasses
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_staging_again_writes_nothing() -> None:
 
 
 class Dying(MemoryBlobs):
-    """Ends the staging when it has taken so many files; counts what it is sent."""
+    """Blobs that end the staging after a number of files and count the files sent."""
 
     def __init__(self, num_files: int) -> None:
         super().__init__("memory")
@@ -85,13 +85,13 @@ def test_a_staging_that_ended_early_sends_only_the_rest(
     with pytest.raises(ConnectionError, match="killed"):
         publish(small(), Options(), blobs, "set")
     blobs.left = 100
-    told: list[tuple[str, bool]] = []
-    publish(small(), Options(), blobs, "set", on_file=lambda file, is_new: told.append((file.name, is_new)))
+    sent: list[tuple[str, bool]] = []
+    publish(small(), Options(), blobs, "set", on_file=lambda file, is_new: sent.append((file.name, is_new)))
     assert sorted(blobs.sent) == whole.names(""), "something was sent twice"
     assert {name: blobs.get(name) for name in blobs.names("")} == {
         name: whole.get(name) for name in whole.names("")
     }
-    assert [is_new for _, is_new in told] == [False] * num_files + [True] * (9 - num_files)
+    assert [is_new for _, is_new in sent] == [False] * num_files + [True] * (9 - num_files)
 
 
 def test_a_file_of_another_size_is_sent_again() -> None:

@@ -139,18 +139,3 @@ def test_width_scales_channels_down_to_four_and_leaves_the_bottleneck() -> None:
     assert shapes["blocks.0.0.weight"] == (4, 1, 3, 3)  # 128 * 0.02 = 2.56, raised to 4
     assert shapes["blocks.1.0.weight"] == (5, 4, 3, 3)
     assert shapes["head.1.weight"] == (50, 10 * 4 * 4)
-
-
-@pytest.mark.parametrize("build", [build_classifier, build_inverter])
-def test_unknown_network_lists_the_known(build: object) -> None:
-    assert callable(build)
-    with pytest.raises(ValueError, match=r"\.model\.name=vgg is unknown; choose one of ami-digit, ami-face"):
-        build(config.Model(name="vgg"), classes=10, channels=1, image_size=32)
-
-
-def test_wrong_image_size_names_the_fitting_network() -> None:
-    expected = r"data.image_size=64 must be 32 for judge.model.name=ami-digit; .* made for 64 \(ami-face, "
-    with pytest.raises(ValueError, match=expected):
-        build_classifier(
-            config.Model(name="ami-digit"), classes=10, channels=1, image_size=64, field="judge.model"
-        )

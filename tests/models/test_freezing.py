@@ -1,4 +1,4 @@
-"""A budget freezes what it says, and frozen statistics stay frozen."""
+"""Budgets: the blocks they freeze, the parameters they leave, and frozen statistics."""
 
 import re
 from typing import Literal
@@ -64,7 +64,7 @@ def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means
 
 
 @pytest.mark.parametrize(
-    ("budget", "says"),
+    ("budget", "text"),
     [
         (
             1.2,
@@ -78,12 +78,12 @@ def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means
         ),
     ],
 )
-def test_a_budget_that_no_cut_meets_names_the_nearest(budget: float | str, says: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_a_budget_that_no_cut_meets_names_the_nearest(budget: float | str, text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
         resolve_budget(DIGIT, parse(budget), classes=10, channels=1, image_size=32)
 
 
-def test_layer_sets_train_what_they_say_and_the_last_layers() -> None:
+def test_layer_sets_train_their_own_and_the_last_layers() -> None:
     trained = {}
     for name in ("first", "middle", "last"):
         network = small()

@@ -1,4 +1,4 @@
-"""FaceNet: the public file's names and shapes, its parameters counted by hand, and what is refused."""
+"""FaceNet: the public file's names and shapes, parameters counted by hand, and weights refused."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Lists of classes to leave out: how they are read and what the manifest says of them."""
+"""Lists of classes to leave out: reading them, and their record in the manifest."""
 
 import hashlib
 from pathlib import Path

@@ -52,7 +52,7 @@ ROWS = {
 
 
 def write(folder: Path, *, prefix: str = "") -> Path:
-    """Write the lists and the pictures under names that say nothing; one was replaced by a web page."""
+    """Write the lists, and the images under arbitrary names; one is replaced by a web page."""
     (folder / "downloads" / "deep").mkdir(parents=True)
     for name, rows in ROWS.items():
         (folder / name).write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
