@@ -68,7 +68,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A set with its parsed manifest; equal if the contents are equal, wherever they are stored."""
+    """A set with its parsed manifest; as a cache key, its description."""
 
     description: Description
     manifest: Manifest = field(compare=False)
@@ -202,7 +202,7 @@ def _unknown(name: str, location: Location) -> Refused:
         way_out = "others need a data location with staged sets"
         return Refused("dataset", name, f"is unknown; {known}", way_out)
     sets = [path.split("/")[0] for path in location.blobs.names("") if path.count("/") == 1]
-    there = ", ".join(sorted({entry for entry in sets if NAME.fullmatch(entry)})) or "none"
-    rule = f"is unknown; {known}, staged at {location.blobs.uri} are {there}"
+    names = ", ".join(sorted({entry for entry in sets if NAME.fullmatch(entry)})) or "none"
+    rule = f"is unknown; {known}, staged at {location.blobs.uri} are {names}"
     way_out = "correct the name or stage the set with python -m jobs.stage_data"
     return Refused("dataset", name, rule, way_out)

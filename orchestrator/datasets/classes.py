@@ -105,15 +105,15 @@ def check_data(about: Description, data: Data, k: int) -> None:
         raise Refused("data.split", data.split, rule, f"it has {', '.join(about.splits)}")
 
 
-def check_parts(about: Description, there: Labels, data: Data, k: int, kind: str) -> None:
+def check_parts(about: Description, stored: Labels, data: Data, k: int, kind: str) -> None:
     """Raise `Refused` if a private class has no image in a part that the trial needs; read no images.
 
     `kind` is the auxiliary set's; train and evaluation are always needed.
     """
     private = private_classes(about, data, k)
     for part in dict.fromkeys(("train", "evaluation", SAME_PARTS.get(kind, "train"))):
-        in_part = there.splits[data.split] == PARTS.index(part)
-        sizes = np.bincount(there.labels[in_part], minlength=about.num_classes)
+        in_part = stored.splits[data.split] == PARTS.index(part)
+        sizes = np.bincount(stored.labels[in_part], minlength=about.num_classes)
         empty = [one for one in private if sizes[one] == 0]
         if len(empty) == k:
             raise no_images(about, data, (part,))

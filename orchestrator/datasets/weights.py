@@ -165,6 +165,6 @@ def _unknown(name: str, location: Location, field: str) -> Refused:
         rule = "is unknown: weights are staged at a data location"
         return Refused(field, name, rule, "name it with --data")
     paths = (path.split("/") for path in location.blobs.names(f"{FOLDER}/"))
-    there = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
-    rule = f"is unknown; staged at {location.blobs.uri} are {there}"
+    names = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
+    rule = f"is unknown; staged at {location.blobs.uri} are {names}"
     return Refused(field, name, rule, f"correct the name or stage the weights with python -m {TOOL}")

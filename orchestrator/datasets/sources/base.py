@@ -33,12 +33,12 @@ class Source:
     read: Callable[[int], np.ndarray]  # index -> (H, W, C) uint8; raises BadImage
     label_of: Callable[[int], str]  # index -> the image's name in messages
     fingerprint: str  # SHA-256 over names and bytes of the source's files
-    splits: Mapping[str, np.ndarray] = field(
-        default_factory=dict
-    )  # published splits: name -> (N,) positions in PARTS
-    left_out: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # reason -> names of files that are not images of the set
+    splits: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Published splits: name -> (N,) positions in PARTS."""
+
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reason -> names of listed or present files that are not images of the set."""
+
     crop: Crop | None = None  # default of --crop
     stretch: bool = False  # default of --stretch
 

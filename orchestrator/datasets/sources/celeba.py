@@ -27,8 +27,8 @@ def celeba(folder: Path) -> Source:
     its Img. Raise `Refused` if one is missing or the list is not the authors'.
     """
     people = _people(_find(folder, ("", "Anno"), (LIST,)))
-    there, read = _open(_find(folder, ("", "Img"), (PICTURES, f"{PICTURES}.zip")))
-    files = [file for file in people if file in there]
+    present, read = _open(_find(folder, ("", "Img"), (PICTURES, f"{PICTURES}.zip")))
+    files = [file for file in people if file in present]
     names = sorted({people[file] for file in files}, key=int)
     number = {name: label for label, name in enumerate(names)}
     listed = "\n".join(f"{file} {people[file]}" for file in files).encode()
@@ -40,7 +40,7 @@ def celeba(folder: Path) -> Source:
         read=lambda index: decode(read(files[index]), files[index]),
         label_of=lambda index: files[index],
         fingerprint=fingerprint_of(chain([(LIST, listed)], contents(files, read))),
-        left_out={"no such picture on disk": tuple(file for file in people if file not in there)},
+        left_out={"no such picture on disk": tuple(file for file in people if file not in present)},
         crop=CROP,
     )
 
