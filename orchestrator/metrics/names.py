@@ -191,12 +191,16 @@ class MetricName:
 
     @classmethod
     def parse(cls, text: str, field: str = "metric") -> Self:
-        """Return the name that a text spells; raise `Refused` of `field` if no stage leaves such a metric."""
+        """Return the name that a text spells; raise `Refused` of `field` if no stage leaves such a metric.
+
+        A stage that a trial uses several times has its instance after a dot: `surrogate.b0/best_epoch`.
+        """
         stage, _, rest = text.rpartition("/")
-        endings = {"": CLASS if stage == CLASS else ""} | {f"_{part}": part for part in PARTS}
+        family = stage.partition(".")[0]
+        endings = {"": CLASS if family == CLASS else ""} | {f"_{part}": part for part in PARTS}
         for ending, part in endings.items():
             metric = METRICS.get(rest.removesuffix(ending)) if rest.endswith(ending) else None
-            if metric and part in metric.parts(stage):
+            if metric and part in metric.parts(family):
                 return cls(stage, metric, part)
         raise Refused(field, text, "is not measured", f"choose from {', '.join(measured())}")
 

@@ -67,7 +67,7 @@ def check_report(study: Study) -> None:
         _check_shares(named.shares)
         _check_costs(study.report.costs)
     except Refused as error:
-        raise StudyError(str(error)) from error
+        raise StudyError(error) from error
 
 
 def _check_axes(axes: Mapping[str, str], swept: Sequence[str]) -> None:

@@ -62,6 +62,7 @@ def test_names_of_every_metric_read_back() -> None:
         ("class/mse_mean", "class", "mse_mean", "class"),
         ("attack/queries", "attack", "queries", ""),
         ("pretrain/validation_loss", "pretrain", "validation_loss", ""),
+        ("surrogate.b0/best_epoch", "surrogate.b0", "best_epoch", ""),
         ("fisher/early_share_lpips-vgg", "fisher", "early_share_lpips-vgg", ""),
     ],
 )
