@@ -1,0 +1,141 @@
+"""Contract of all attacks, one row each: runs, is deterministic, keeps to its access, beats doing nothing."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from orchestrator import config
+from orchestrator.attacks import invert
+from orchestrator.config.attacks import ATTACK_SPECS
+from orchestrator.threat import BlackBox, WhiteBox
+from tests import tiny
+
+LONGER = {"epochs": 20, "batch_size": 64, "learning_rate": 0.01}
+INVERTER = {"name": "inverter", "model": tiny.DIGIT, "recipe": LONGER}
+JOINT = {"name": "joint", "model": tiny.DIGIT}
+INFERENCE = {"evaluation.task": "class-inference"}
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How an attack is tried on the tiny trial."""
+
+    attack: dict[str, Any]
+    """Its settings."""
+
+    idle: dict[str, Any]
+    """Settings with which it does nothing."""
+
+    loss: str
+    """The metric that it lowers."""
+
+    queries: Callable[[Metrics], float | None]
+    """Metrics -> how many images it has sent through the target model."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    """What else the trial needs."""
+
+
+def steps_and_last(metrics: Metrics) -> float:
+    """Return a search's forward passes: one a step, and one of the last image, for 3 classes."""
+    return 3 * (metrics["optimization/steps"] + 1)
+
+
+ROWS = {
+    "inverter": Row(
+        INVERTER,
+        {"recipe": {**LONGER, "learning_rate": 1e-12}},
+        "inversion/mse_test",
+        queries=lambda metrics: 64.0,  # auxiliary.size
+    ),
+    "joint": Row(
+        JOINT,
+        {"weight": 1e-12},
+        "inversion/mse_test",
+        queries=lambda metrics: None,
+        changes={"target.recipe": {**tiny.RECIPE, "epochs": 5}},
+    ),
+    "mia": Row(
+        {"name": "mia", "steps": 100, "learning_rate": 10.0},
+        {"steps": 1},
+        "optimization/cost",
+        steps_and_last,
+        INFERENCE,
+    ),
+    "optimization": Row(
+        {"name": "optimization", "steps": 30}, {"steps": 1}, "optimization/cost", steps_and_last, INFERENCE
+    ),
+}
+
+
+def trial(name: str, settings: dict[str, Any] | None = None) -> config.TrialSpec:
+    """Return the tiny trial of a row, with settings of its attack changed."""
+    row = ROWS[name]
+    return tiny.spec({**row.changes, "attack": {**row.attack, **(settings or {})}})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store with the target and evaluation models."""
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny.run(tiny.spec(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def ran(request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return an attack's name, its metrics and the store that it ran in."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    shutil.copytree(prepared, store)
+    return request.param, tiny.run(trial(request.param), store), store
+
+
+def test_every_attack_has_a_row() -> None:
+    assert ROWS.keys() == ATTACK_SPECS.keys()
+
+
+def test_it_gives_the_same_again(ran: Any, prepared: Path, tmp_path: Path) -> None:
+    name, metrics, _ = ran
+    shutil.copytree(prepared, tmp_path / "again")
+    assert tiny.run(trial(name), tmp_path / "again") == metrics
+
+
+def test_it_counts_its_queries(ran: Any) -> None:
+    name, metrics, _ = ran
+    assert metrics.get("attack/queries") == ROWS[name].queries(metrics)
+    assert ("attack/queries" in metrics) == (ATTACK_SPECS[name].access != "training")
+
+
+def test_it_beats_doing_nothing(ran: Any) -> None:
+    name, metrics, store = ran
+    idle = tiny.run(trial(name, ROWS[name].idle), store)
+    assert metrics[ROWS[name].loss] < 0.95 * idle[ROWS[name].loss]
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if ATTACK_SPECS[name].leaves == "images"])
+def test_a_search_of_gradients_leaves_the_target_as_it_is(name: str) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    box = WhiteBox(network)
+    found = invert(trial(name).attack, box, torch.eye(3), m=1, shape=(1, 8, 8))
+    assert box.num_queries == int((found.steps + 1).sum())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert found.images.shape == (3, 1, 8, 8)
+    assert 0 <= found.images.min() <= found.images.max() <= 1
+
+
+def test_a_black_box_has_no_parameters() -> None:
+    box = BlackBox(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), config.Release())
+    assert not isinstance(box, nn.Module)
+    public = [value for key, value in vars(box).items() if not key.startswith("_")]
+    assert not any(isinstance(value, nn.Module | Tensor) for value in public)
+    assert not box.query(torch.rand(2, 1, 8, 8)).requires_grad
+    assert box.num_queries == 2
