@@ -1,4 +1,4 @@
-"""How many classes a victim knows, counted from its answers (AMI, section IV-B: training class inference)."""
+"""Class count: number of a target's classes, estimated from its answers (AMI, section IV-B)."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""Model inversion attack of Fredrikson, Jha and Ristenpart (2015), Algorithm 1, for many classes at once.
+"""MIA: model inversion of Fredrikson, Jha and Ristenpart (2015), Algorithm 1, for many classes at once.
 
 x <- Process(x - lambda * dc/dx), c(x) = 1 - F(x)_y; their alpha, beta, gamma, lambda are `steps`, `patience`,
 `score` and `learning_rate`. Where we differ: pixels are clamped to [0, 1]; gamma bounds the score, since a
-bound of 0.99 on the cost ends at once; patience begins when so many costs exist, as the algorithm names costs
-before the first. There is no auxiliary term.
+bound of 0.99 on the cost ends at once; patience begins when that many costs exist, as the algorithm names
+costs before the first. There is no auxiliary term.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from orchestrator.threat import WhiteBox
 
 
 def invert(
-    attack: config.MiaAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.MiaAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k).
 
     A row asks for its class, not for its scores, so m (their truncation) plays no part. `Found.steps` is the
     number of the step after which a row stopped.
     """
-    return in_batches(lambda part: _descend(attack, victim, part.argmax(dim=1), shape), scores, victim.device)
+    return in_batches(lambda part: _descend(attack, target, part.argmax(dim=1), shape), scores, target.device)
 
 
 @dataclass
@@ -36,7 +36,7 @@ class _Rows:
     numbers: Tensor  # (n,) places in the batch
     classes: Tensor  # (n,)
     images: Tensor  # (n, C, S, S) in [0, 1]
-    window: Tensor  # (n, patience), the latest cross-entropies, infinite until there are so many
+    window: Tensor  # (n, patience), the latest cross-entropies, infinite until there are that many
 
     def drop(self, stopped: Tensor) -> None:
         """Forget the rows that are marked, so that no further forward pass holds them."""
@@ -47,15 +47,15 @@ class _Rows:
 
 
 def _descend(
-    attack: config.MiaAttack, victim: WhiteBox, classes: Tensor, shape: tuple[int, int, int]
+    attack: config.MiaAttack, target: WhiteBox, classes: Tensor, shape: tuple[int, int, int]
 ) -> Found:
     """Descend from one start for each of the classes (N,) until every row has stopped."""
-    rows = _begin(attack, classes, shape, victim.device)
+    rows = _begin(attack, classes, shape, target.device)
     lowest = Lowest(rows.images)
     steps = torch.full_like(rows.classes, attack.steps)
     for step in range(attack.steps + 1):
         images = rows.images.requires_grad_()
-        entropies = functional.cross_entropy(victim.logits(images), rows.classes, reduction="none")
+        entropies = functional.cross_entropy(target.logits(images), rows.classes, reduction="none")
         lowest.offer(rows.numbers, images, entropies)
         stopped = _stopped(attack, entropies.detach(), rows.window)
         steps[rows.numbers[stopped]] = step

@@ -15,7 +15,7 @@ from orchestrator.threat import WhiteBox, largest
 
 
 def invert(
-    attack: config.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.OptimizationAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Find an image (C, S, S) for each row of released scores (N, k), of which the m largest are known.
 
@@ -23,24 +23,24 @@ def invert(
     image only, and blur and clipping are priors that no cost contains, so that the lowest cost would favour
     the image treated least; with any of them the last image is returned.
     """
-    return in_batches(lambda part: _descend(attack, victim, part, m, shape), scores, victim.device)
+    return in_batches(lambda part: _descend(attack, target, part, m, shape), scores, target.device)
 
 
 def _descend(
-    attack: config.OptimizationAttack, victim: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.OptimizationAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
 ) -> Found:
     """Descend from the same start for each row of scores (N, k)."""
-    scores = scores.to(victim.device, torch.float32)
+    scores = scores.to(target.device, torch.float32)
     known = largest(scores, m)
     # One noise image for all rows: drawn by position, it would depend on how workers share the rows.
-    start = first_image(attack.start, attack.noise, shape, attack.seed).to(victim.device)
+    start = first_image(attack.start, attack.noise, shape, attack.seed).to(target.device)
     images = start.expand(len(scores), *shape).clone().requires_grad_()
     optimizer = _optimizer(attack, images)
-    rows, lowest = torch.arange(len(scores), device=victim.device), Lowest(images)
+    rows, lowest = torch.arange(len(scores), device=target.device), Lowest(images)
     for step in range(attack.steps):
         shift = priors.draw_shift(attack.jitter, attack.seed, step)
         shifted = priors.jitter(images, shift)
-        costs = _distances(victim, shifted, scores, known) + _penalties(attack, images)
+        costs = _distances(target, shifted, scores, known) + _penalties(attack, images)
         # Of a sum: the gradient of an image holds nothing of the others.
         (images.grad,) = torch.autograd.grad(costs.sum(), images)
         if _cost_says_all(attack):
@@ -51,7 +51,7 @@ def _descend(
             if (step + 1) % attack.treat_every == 0:
                 images.copy_(_treated(attack, images, images.grad))
     with torch.no_grad():
-        costs = _distances(victim, images, scores, known) + _penalties(attack, images)
+        costs = _distances(target, images, scores, known) + _penalties(attack, images)
     lowest.offer(rows, images, costs)
     return Found(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
 
@@ -63,9 +63,9 @@ def _optimizer(attack: config.OptimizationAttack, images: Tensor) -> torch.optim
     return torch.optim.Adam([images], lr=attack.learning_rate)
 
 
-def _distances(victim: WhiteBox, images: Tensor, scores: Tensor, known: Tensor) -> Tensor:
+def _distances(target: WhiteBox, images: Tensor, scores: Tensor, known: Tensor) -> Tensor:
     """Return the squared distance of known scores, (N,)."""
-    return torch.where(known, victim.logits(images).softmax(dim=1) - scores, 0.0).square().sum(dim=1)
+    return torch.where(known, target.logits(images).softmax(dim=1) - scores, 0.0).square().sum(dim=1)
 
 
 def _penalties(attack: config.OptimizationAttack, images: Tensor) -> Tensor:

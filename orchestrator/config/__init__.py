@@ -1,4 +1,4 @@
-"""What a user writes: specs of a sweep point and of a study. Pydantic and YAML only; never torch.
+"""Specs: what a user writes of a sweep point and of a study. Pydantic and YAML only; never torch.
 
 A spec says what is computed, never where or on how many machines. Every stage key is a digest of whole
 sub-specs, so a field belongs in one exactly when it changes numbers. Names (data sets, models, attacks) are

@@ -12,7 +12,7 @@ BOTH_TASKS: frozenset[Task] = frozenset(get_args(Task))
 
 
 class Surrogate(Spec):
-    """The adversary's own classifier, trained on the victim's answers to auxiliary images."""
+    """The adversary's own classifier, trained on the target's answers to auxiliary images."""
 
     model: Model
     """A classifier of `models.CLASSIFIERS`."""

@@ -26,7 +26,7 @@ from orchestrator.config.release import Release
 
 
 class Losses(Spec):
-    """What the inverter minimises beside the squared error (AMI, section IV-B, left there as future work)."""
+    """Losses of the inverter beside the squared error (AMI, section IV-B, left there as future work)."""
 
     adversarial: Weight = 0.0
     """Weight of the adversarial loss (equation 7) against a discriminator trained with the inverter."""
@@ -86,7 +86,7 @@ class InverterAttack(AttackSpec):
     """Training on the auxiliary images."""
 
     selection: Literal["held-out", "last", "victim-train"] = "held-out"
-    """Which epoch is kept: the best on held-out auxiliary images, the last, or the best on the victim's
+    """Which epoch is kept: the best on held-out auxiliary images, the last, or the best on the target's
     training images, which AMI's released code takes and no adversary has."""
 
     seed: Seed = 0
@@ -207,7 +207,7 @@ class MiaAttack(AttackSpec):
     """Steps at most (their alpha)."""
 
     patience: PositiveInt = 100
-    """Stop when a cost is not below the largest of the last so many (their beta)."""
+    """Stop when a cost is not below the largest of this many before it (their beta)."""
 
     score: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99
     """Stop when F(x)_y reaches it (their gamma, read as a bound on the score)."""

@@ -1,4 +1,4 @@
-"""What every spec is made of: a frozen record, and the parts that several of them have."""
+"""Base of all specs: a frozen record, refusals, and the parts that several specs share."""
 
 import hashlib
 import json
@@ -105,7 +105,7 @@ class Recipe(Spec):
     of the area and changes colours a little (PPA's targets). Only classifiers have images to change."""
 
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of the stage's own images held out to choose the best epoch; never the victim's test images."""
+    """Share of the stage's own images held out to choose the best epoch; never the target's test images."""
 
 
 def canonical(value: object) -> str:

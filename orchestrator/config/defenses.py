@@ -1,5 +1,5 @@
-"""How the victim trains against model inversion: defenses that compose with each other and with the budget of
-frozen layers. Part of `spec`."""
+"""Defenses of the target's training against model inversion; they compose with each other and with the
+frozen-layer budget."""
 
 from typing import Annotated, Literal, Self
 
@@ -85,7 +85,7 @@ class DpSgd(Spec):
 
 
 class Defense(Spec):
-    """What the victim does beside minimising cross-entropy; several at once add up."""
+    """Defenses of the target's training beside minimising cross-entropy; several at once add up."""
 
     mid: Mid | None = None
     """None keeps the head of the classifier."""

@@ -54,7 +54,7 @@ class Evaluation(Spec):
     """What is rebuilt and how it is measured."""
 
     task: Literal["reconstruction", "class-inference"] = "reconstruction"
-    """reconstruction: the victims' images from their released scores (AMI, scenario 1); class-inference: one
+    """reconstruction: private images from their released scores (AMI, scenario 1); class-inference: one
     image for each class from its one-hot vector (scenario 2)."""
 
     images: PositiveInt = 2048
@@ -62,7 +62,7 @@ class Evaluation(Spec):
     has one for each class."""
 
     grid: Annotated[int, Field(ge=1, le=64)] = 16
-    """Images in the picture of victims above their reconstructions."""
+    """Private images in the picture of originals above their reconstructions."""
 
     networks: PublicNetworks = PublicNetworks()
     """Public networks that some metrics need."""

@@ -1,4 +1,4 @@
-"""Read a study file, its scale and the command line's overrides; say in one line what is wrong with them."""
+"""Reader of study files: scales, overrides of the command line, and one line for each fault."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -34,7 +34,7 @@ class PlannedSpec(TrialSpec):
         """The release that the attack's own stage depends on.
 
         A developer's training is given unrounded scores, because rounding passes no gradient; a search for
-        classes is given one-hot vectors, whatever is released.
+        classes is given one-hot vectors, for every release.
         """
         if self.attack.trains_target:
             return self.release.but(decimals=None)

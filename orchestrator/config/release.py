@@ -8,7 +8,7 @@ from orchestrator.config.base import Spec
 
 
 class Release(Spec):
-    """What the victim's service gives away about each prediction."""
+    """The part of each prediction that the target's service releases."""
 
     truncation: PositiveInt | None = None
     """Largest scores kept per prediction (m); None releases all k of them."""
@@ -17,7 +17,7 @@ class Release(Spec):
     """Kept scores are rounded to this many decimals; None releases float32."""
 
     renormalised: bool = False
-    """True divides the kept scores by their sum, before rounding; AMI's victim does not."""
+    """True divides the kept scores by their sum, before rounding; AMI's target does not."""
 
     labels_only: bool = False
-    """True releases the top label without its score (entry 1), whatever the truncation."""
+    """True releases the top label without its score (entry 1), at every truncation."""

@@ -37,20 +37,20 @@ class Asha(Spec):
     """Epochs that every inverter trains at least."""
 
     reduction_factor: int = Field(default=3, ge=2)
-    """One of so many inverters goes on after each rung."""
+    """Of this many inverters one goes on after each rung."""
 
 
 class Search(Spec):
     """How points are chosen."""
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
-    """grid runs every combination, random draws, optuna learns from what it saw."""
+    """grid runs every combination, random draws points, optuna learns from earlier points."""
 
     samples: PositiveInt = 20
     """Points of a random or Optuna search."""
 
     batch: PositiveInt = 4
-    """Optuna points asked at once; told in index order, so the search repeats whatever finishes first."""
+    """Optuna points requested at once; results are reported in index order, so that the search repeats."""
 
     seed: int = 0
     """Of random and Optuna draws."""

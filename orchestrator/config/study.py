@@ -1,4 +1,4 @@
-"""A study: one YAML file that sweeps axes over a base spec. Data, no logic; users copy one and edit it.
+"""Study: one YAML file that sweeps axes over a base spec. Data, no logic; users copy one and edit it.
 
 `load` reads it (OmegaConf merges, pydantic validates), `points` turns its grids into sweep points.
 """
@@ -20,7 +20,7 @@ from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
 from orchestrator.config.search import Range, Search
 
-# `seed` is shorthand: the victim's and the adversary's seeds move together.
+# `seed` is shorthand: the target's and the adversary's seeds move together.
 SHORTHANDS = {"seed": ("target.seed", "attack.seed")}
 SHORT_NAMES = {
     "release.truncation": "m",
@@ -124,12 +124,12 @@ class Study(Spec):
 
     def axes(self) -> dict[str, list[Scalar]]:
         """Return every swept axis with its values in order of appearance (a range gives its ends)."""
-        found: dict[str, list[Scalar]] = {}
+        axes: dict[str, list[Scalar]] = {}
         for axis, values in ((a, v) for grid in self.sweep for a, v in grid.items()):
             listed = [values.low, values.high] if isinstance(values, Range) else values
-            known = found.setdefault(short_name(axis), [])
+            known = axes.setdefault(short_name(axis), [])
             known.extend(word for word in (shown(value, axis) for value in listed) if word not in known)
-        return found
+        return axes
 
     def yaml(self) -> str:
         """Return the resolved study, as it is logged."""

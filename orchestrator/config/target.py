@@ -11,7 +11,7 @@ from orchestrator.config.defenses import Defense
 
 class Pretrain(Spec):
     """Public training of the same network before the private classes are seen (TL-DMI, section 9): trained
-    here, or weights that somebody else has trained."""
+    here, or public weights."""
 
     weights: str | None = None
     """Name of public weights staged with `python -m jobs.stage_weights`; None trains them here."""
@@ -42,7 +42,7 @@ class Pretrain(Spec):
 
 
 class Target(Spec):
-    """The victim: classifier F over k private classes."""
+    """Target model F: a classifier of k private classes."""
 
     classes: Annotated[int, Field(ge=2)]
     """k, the full prediction size."""
@@ -59,8 +59,8 @@ class Target(Spec):
     `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2)."""
 
     freeze: Literal["weights", "weights+statistics"] = "weights"
-    """Whether frozen batch norms go on absorbing private data (as released) or are fixed too. With
-    weights+statistics what frozen layers make of an image is computed once, unless images are augmented."""
+    """Whether the statistics of frozen batch norms go on following private data (as released) or are fixed
+    too. With weights+statistics frozen activations are computed once, unless images are augmented."""
 
     freezes_random: bool = False
     """True lets a budget freeze random first weights where there is no pretraining (VMI's ResNet-34)."""

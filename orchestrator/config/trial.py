@@ -1,4 +1,4 @@
-"""What one sweep point computes: a frozen `TrialSpec`, never where or on how many machines.
+"""Trial: the frozen spec of one sweep point, never where or on how many machines it runs.
 
 Every stage key is a digest of whole sub-specs of this file, so a field belongs here exactly when it changes
 numbers. Names (datasets, models, attacks) are plain strings: they are resolved when the plan is made.
@@ -31,10 +31,10 @@ class TrialSpec(Spec):
     """The private data set."""
 
     target: Target
-    """The victim."""
+    """The target model."""
 
     release: Release = Release()
-    """What the victim publishes."""
+    """What its service releases."""
 
     auxiliary: Auxiliary = Auxiliary()
     """What the adversary has."""

@@ -1,4 +1,4 @@
-"""What can be checked before anything starts: names, sizes, budgets, data sets and their checksums."""
+"""Validation before anything starts: names, sizes, budgets, data sets and their checksums."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -309,14 +309,14 @@ def _check_head(
 ) -> None:
     """Raise `Refused` if the weights' own head has other classes than the set that they are checked on."""
     wanted = {f"head.{key}": tensor.shape for key, tensor in network.head.state_dict().items()}
-    found = {key: tensor.shape for key, tensor in state.items() if key.startswith("head.")}
-    if wanted == found:
+    given = {key: tensor.shape for key, tensor in state.items() if key.startswith("head.")}
+    if wanted == given:
         return
-    last = found.get(next(reversed(wanted)))  # a head of several layers has the classes in its last one
+    last = given.get(next(reversed(wanted)))  # a head of several layers has the classes in its last one
     if last is not None and last[0] != checked_on.num_classes:
         head = f"tell {last[0]} classes"
     else:
-        head = "have another head" if found else "have no head"
+        head = "have another head" if given else "have no head"
     raise Refused(
         "target.pretrain.weights",
         name,

@@ -1,10 +1,9 @@
 """Transfer of one object: a single stream, ranged requests beside it where it is slow; large writes in parts.
 
 Threads end with the call that started them. boto3's transfer manager does not decide by speed: its single
-stream is about as fast as ours from a near server and gets no help from a far one, its ranges are several
-times slower from the benchmark's server (`benchmarks.reading`, figures in docs/operations.md). It repeats
-neither refused requests nor slow answers, does not notice a server that ignores ranges, and cannot create an
-object only once.
+stream is as fast as ours from a near server and gets no help from a far one, its ranges are several times
+slower from a near one (`benchmarks.reading` has the figures). It neither gives up a slow answer nor notices a
+server that ignores ranges, and cannot create an object only once.
 """
 
 import logging
