@@ -23,7 +23,10 @@ def truncate(scores: Tensor, m: int) -> Tensor:
 
 
 def largest(scores: Tensor, m: int) -> Tensor:
-    """Mark the m largest entries of each row: (N, k) -> bool (N, k), ties to the lower class index."""
+    """Mark the m largest entries of each row: (N, k) -> bool (N, k), ties to the lower class index.
+
+    Raise `ValueError` if m is not in 1..k.
+    """
     if not 1 <= m <= scores.shape[1]:
         raise ValueError(f"truncation m={m} must lie in 1..k={scores.shape[1]}.")
     if m == scores.shape[1]:

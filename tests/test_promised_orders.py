@@ -1,4 +1,4 @@
-"""What the science promises shows in the demo study's settings, over three seeds (AMI, sections 5.2-5.4)."""
+"""Spans modules: the promised orders in the demo study's settings, three seeds (AMI, sections 5.2-5.4)."""
 
 from pathlib import Path
 

@@ -17,6 +17,7 @@ def is_among(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor | None:
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float | None:
-    """Return the share of rows of `is_among`, in [0, 1], or None as there."""
+    """Return the share of rows of logits (N, classes) whose label (N,) is among the k largest, in [0, 1];
+    None as `is_among`."""
     is_right = is_among(logits, labels, k)
     return None if is_right is None else float(is_right.mean())

@@ -29,7 +29,8 @@ class Pairs:
 
 
 def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the positions of 0..num_pairs-1 to train on and those to hold out, int64, at least one held out.
+    """Return the positions of 0..num_pairs-1 to train on and those to hold out, (n,) int64, at least one of
+    these.
 
     The split depends on the arguments alone; `fit` uses this one.
     """

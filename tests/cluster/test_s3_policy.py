@@ -1,4 +1,4 @@
-"""The bucket policy: what the code asks of S3 is allowed to the role that asks it, and little more."""
+"""Spans modules: the bucket policy allows each role the S3 calls of the code, and little more."""
 
 import fnmatch
 import json

@@ -1,4 +1,4 @@
-"""Defenses together: their specs, what they do to a network, and a loss that is the sum of its parts."""
+"""Spans modules: composed defenses: their specs, their changes to a network, and a loss that is a sum."""
 
 from typing import Any
 

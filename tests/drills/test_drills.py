@@ -1,4 +1,4 @@
-"""What every change must survive, on a whole cluster of processes; `tests.drills.drills` has all drills."""
+"""Spans modules: failures on a cluster of processes that every change must survive; see `tests.drills`."""
 
 from collections.abc import Iterator
 from pathlib import Path

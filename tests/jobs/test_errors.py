@@ -1,4 +1,4 @@
-"""Bad input: one clear line for each fault, exit code 2, nothing started or written in MLflow."""
+"""Spans modules: bad input: one line for each fault, exit code 2, nothing started or written in MLflow."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Every study of a paper runs at its smoke scale, on bundled data, and leaves the report that it promises."""
+"""Spans modules: every study of a paper runs at its smoke scale, on bundled data, and writes its report."""
 
 from pathlib import Path
 

@@ -47,7 +47,7 @@ class Source:
         return replace(self, name=name)
 
     def converted(self, convert: Callable[[np.ndarray, str], np.ndarray]) -> "Source":
-        """Return the same source with `convert(image, name)` applied to every image read."""
+        """Return the same source with `convert(image, name)` applied to every image (H, W, C) uint8 read."""
         return replace(self, read=lambda index: convert(self.read(index), self.label_of(index)))
 
 
