@@ -1,7 +1,7 @@
-"""Optuna's search: synchronous batches whose results are told in index order.
+"""Optuna's search: synchronous batches whose results reach the sampler in index order.
 
-The order in which trials finish has no influence: the same study asks for the same points. A stored point is
-told at once, so a search resumes by starting again.
+The order in which trials finish has no influence: the same study yields the same points. Results of stored
+points are given at once, so a search resumes by starting again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -226,9 +226,10 @@ class _Stored:
     def record(self, task: Task, outcome: Outcome) -> TrialRecord:
         """Return what is known of an ended trial; raise `Corrupt` if a stored file is damaged."""
         assert outcome.status != "left"
-        found = {name: self._find(stage.key) for name, stage in task.stages.items()}
-        artifacts = [artifact for artifact in found.values() if artifact is not None]
-        metrics = {name: value for artifact in artifacts for name, value in artifact.metrics.items()}
+        found = [(stage, self._find(stage.key)) for stage in task.stages.values()]
+        stored = [(stage, artifact) for stage, artifact in found if artifact is not None]
+        artifacts = [artifact for _, artifact in stored]
+        metrics = {stage.metric(name): value for stage, one in stored for name, value in one.metrics.items()}
         is_whole = outcome.status == "finished"
         return TrialRecord(
             key=task.point.key,
@@ -240,7 +241,11 @@ class _Stored:
             stage_keys={name: stage.key for name, stage in task.stages.items()},
             metrics=dict(sorted(metrics.items())),
             costs=_sum_costs(artifacts),
-            curves=[curve for artifact in artifacts for curve in self._read_curves(artifact)],
+            curves=[
+                replace(curve, name=stage.metric(curve.name))
+                for stage, artifact in stored
+                for curve in self._read_curves(artifact)
+            ],
             images=self._read_images(artifacts) if is_whole else {},
             datasets=self._datasets(task),
             failed_stage=outcome.failed_stage,

@@ -1,8 +1,8 @@
 """Fault drills on a whole cluster: `python -m tests.drills.drills [NAME ...]` prints a table with figures.
 
 Every drill runs the same small study, does one harm to it, and ends with the same table as an undisturbed run
-in one process, every trial told to MLflow once, nothing left running and at most one checkpoint interval of
-work done twice for each kill.
+in one process, every trial tracked in MLflow once, nothing left running and at most one checkpoint interval
+of work done twice for each kill.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orchestrator.store.artifacts import Artifacts
 from tests import servers, sweeps
-from tests.drills.rig import Rig, rig, table, told
+from tests.drills.rig import Rig, rig, table, tracked
 from tests.sweeps import ROOT, TRIALS, events, run_locally
 
 CHECKPOINT_SECONDS = 0.5
@@ -63,7 +63,7 @@ class Drill:
         return self.jobs[-1]
 
     def reach(self, artifacts: int) -> None:
-        """Wait until so many stages are published."""
+        """Wait until `artifacts` stages are published."""
         job = self.jobs[-1]
 
         def is_there() -> bool:
@@ -102,8 +102,10 @@ class Drill:
     def check(self) -> None:
         """Hold the sweep against everything that must be so after any harm."""
         assert table(self.store, self.name) == self.reference, "another table"
-        self.rig.until(lambda: told(self.rig, self.name)["sweeps"] == ["FINISHED"], "MLflow is told", 60)
-        mlflow = told(self.rig, self.name)
+        self.rig.until(
+            lambda: tracked(self.rig, self.name)["sweeps"] == ["FINISHED"], "MLflow is up to date", 60
+        )
+        mlflow = tracked(self.rig, self.name)
         trials = TRIALS * self.seeds
         assert (mlflow["trials"], mlflow["distinct"]) == ({"FINISHED": trials}, trials), mlflow
         assert mlflow["most_points_a_step"] == 1, mlflow
@@ -125,7 +127,7 @@ def kill_one(role: str) -> Callable[[Drill], None]:
         drill.training()
         drill.kill(role)
         if role == "raylet":
-            drill.rig.mend_nodes()
+            drill.rig.restart_nodes()
         drill.end()
 
     return act
@@ -163,7 +165,7 @@ def stop_job(drill: Drill) -> None:
     subprocess.run(words, env=drill.rig.client, capture_output=True, check=True, timeout=60)
     drill.end("STOPPED")
     print(f"    stopped within {time.monotonic() - began:.1f} s")
-    assert told(drill.rig, drill.name)["sweeps"] == ["KILLED"]
+    assert tracked(drill.rig, drill.name)["sweeps"] == ["KILLED"]
     assert events(drill.store, "interrupted"), "the journal does not say that the sweep was interrupted"
     assert "interrupted; the same command goes on from here" in drill.rig.logs(drill.jobs[-1])
     drill.submit(*options)
@@ -185,7 +187,7 @@ def end_node(drill: Drill) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         node.wait(30 - (time.monotonic() - began))
     servers.end(node)
-    drill.rig.mend_nodes()
+    drill.rig.restart_nodes()
     drill.end()
 
 
@@ -288,7 +290,7 @@ def nan_loss(drill: Drill) -> None:
     assert printed.count("failed in stage target: the training loss is") == TRIALS, printed[-3000:]
     assert "in epoch 1 of 12, batch" in printed
     assert f"trials: {TRIALS} finished, {TRIALS} failed, 0 pruned" in printed
-    (mlflow,) = [told(drill.rig, study.stem)["trials"]]
+    (mlflow,) = [tracked(drill.rig, study.stem)["trials"]]
     assert mlflow == {"FINISHED": TRIALS, "FAILED": TRIALS}
 
 

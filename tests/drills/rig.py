@@ -143,9 +143,9 @@ class Rig:
     def kill(self, role: str, number: int = 0) -> int:
         """Kill -9 one process in that role; return its id. Of a raylet the whole node goes."""
         self.until(lambda: len(self.processes(role)) > number, f"a {role} runs")
-        victim = self.processes(role)[number]
-        victim.send_signal(signal.SIGKILL)
-        return victim.pid
+        process = self.processes(role)[number]
+        process.send_signal(signal.SIGKILL)
+        return process.pid
 
     def node_of(self, process: psutil.Process) -> subprocess.Popen[bytes]:
         """Return the node that a process belongs to."""
@@ -156,7 +156,7 @@ class Rig:
         for node in self.nodes:
             servers.end(node)
 
-    def mend_nodes(self) -> None:
+    def restart_nodes(self) -> None:
         """Start as many nodes as are missing, one after the other: a busy machine may need several tries.
 
         The head may count a killed node as alive for a while, so processes are what is looked at.
@@ -220,13 +220,13 @@ def rig(folder: Path, num_nodes: int = NUM_NODES) -> Iterator[Rig]:
         stack.callback(lambda: running.end_nodes())
         running.start_mlflow()
         stack.enter_context(running._mlflow)
-        running.mend_nodes()
+        running.restart_nodes()
         servers.wait_for_nodes(cluster, num_nodes + 1)
         yield running
 
 
-def told(rig: Rig, study: str) -> dict[str, Any]:
-    """Return what MLflow's database holds of a study: statuses, trials told twice, points told twice."""
+def tracked(rig: Rig, study: str) -> dict[str, Any]:
+    """Return what MLflow's database holds of a study: statuses, trials and points tracked twice."""
     select = (
         "SELECT r.run_uuid, r.status, k.value, t.value FROM runs r JOIN experiments e "
         "ON r.experiment_id = e.experiment_id "

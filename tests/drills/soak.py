@@ -22,7 +22,7 @@ from tests.drills.rig import ENDED, ROLES, Rig, rig
 from tests.sweeps import run_locally
 
 SEEDS = 8  # 64 trials: enough work for some twenty kills
-VICTIMS = (*ROLES, "raylet", "mlflow")
+KILLED = (*ROLES, "raylet", "mlflow")
 
 
 def main(seed: int, kills: int, folder: Path) -> None:
@@ -45,12 +45,12 @@ def main(seed: int, kills: int, folder: Path) -> None:
                 if status in ENDED:
                     drill.submit()
                 if time.monotonic() >= due and sum(killed.values()) < kills:
-                    victim = draw.choice(VICTIMS)
-                    if kill(running, victim, draw):
-                        killed[victim] += 1
-                        drill.killed.append(victim)
+                    process = draw.choice(KILLED)
+                    if kill(running, process, draw):
+                        killed[process] += 1
+                        drill.killed.append(process)
                         print(
-                            f"{time.monotonic() - began:6.0f} s  kill {sum(killed.values())}: {victim}",
+                            f"{time.monotonic() - began:6.0f} s  kill {sum(killed.values())}: {process}",
                             flush=True,
                         )
                     due = time.monotonic() + draw.uniform(20, 60)
@@ -71,19 +71,19 @@ def main(seed: int, kills: int, folder: Path) -> None:
     )
 
 
-def kill(running: Rig, victim: str, draw: random.Random) -> bool:
+def kill(running: Rig, process: str, draw: random.Random) -> bool:
     """Kill one process of that kind; False if there is none now. Bring nodes and MLflow back."""
-    if victim == "mlflow":
+    if process == "mlflow":
         running.kill_mlflow()
         running.start_mlflow()
         return True
-    found = running.processes(victim)
+    found = running.processes(process)
     if not found:
         return False
     with suppress(ProcessLookupError):
         draw.choice(found).kill()
-    if victim == "raylet":
-        running.mend_nodes()
+    if process == "raylet":
+        running.restart_nodes()
     return True
 
 

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.store.blobs import Blobs
 from tests import s3, servers
 from tests.drills.drills import DRILLS, Drill, stop_job, write_study
-from tests.drills.rig import Rig, rig, table, told
+from tests.drills.rig import Rig, rig, table, tracked
 from tests.sweeps import run_locally
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.timeout(900)]
@@ -44,7 +44,7 @@ def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(
     job = running.submit(study, uri, *options)
     assert running.wait(job, 1800) == "SUCCEEDED", running.logs(job)
     assert table(store, name) == run_locally(study, tmp_path / "local", *options)
-    mlflow = told(running, name)
+    mlflow = tracked(running, name)
     assert mlflow == {
         "sweeps": ["FINISHED"],
         "trials": {"FINISHED": trials},
@@ -86,7 +86,7 @@ def test_a_sweep_whose_processes_die_ends_with_the_same_table(
     for role in ("train worker", "trial driver", "raylet"):
         drill.training()
         drill.kill(role)
-    running.mend_nodes()
+    running.restart_nodes()
     drill.reach(6)
     drill.kill("sweep driver")
     drill.end("FAILED")

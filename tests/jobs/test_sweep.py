@@ -16,7 +16,6 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from jobs.interruption import close_seconds
 from jobs.sweep import app
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -252,11 +251,3 @@ def test_a_server_keeps_the_pictures_itself(tmp_path: Path, mlflow_server: str) 
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`inversion.kind` = 'sweep'")
     assert "report/results.csv" in [file.path for file in client.list_artifacts(parent.info.run_id, "report")]
     assert not (tmp_path / "out" / "mlartifacts").exists()
-
-
-@pytest.mark.parametrize(("allowed", "seconds"), [("", 1.8), ("30", 28.8), ("1", 1.0), ("soon", 1.8)])
-def test_a_job_ends_before_it_is_killed(
-    allowed: str, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", allowed)
-    assert close_seconds() == pytest.approx(seconds)

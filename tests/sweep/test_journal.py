@@ -1,33 +1,71 @@
-"""The journal of a sweep: events of two starts, read back by the third."""
+"""The journal of a sweep: its events as lines, and what the next start reads back."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
-from tests.runtime.samples import sample_report, sample_trials
-
-FIRST, SECOND, THIRD = sample_trials(3, with_images=False)
+from orchestrator.sweep.records import Status, SweepReport, TrialRecord
 
 
-def test_what_a_start_writes_the_next_one_reads(tmp_path: Path) -> None:
-    blobs = DirectoryBlobs(str(tmp_path))
-    with Journal(blobs, "sweep") as journal:
-        assert read_started_ms(journal) is None
-        journal.append("start")
-        listener = JournalListener(journal)
-        listener.ended(replace(FIRST, status="pruned"), ["a" * 64])
-        listener.ended(replace(SECOND, status="failed", failed_stage="target", error="no memory"))
-        listener.ended(THIRD)
-        assert listener.finished(sample_report([THIRD]), {"target": {"run": 1, "reused": 2}}) == []
-    with Journal(blobs, "sweep") as journal:
-        events = {(event["event"], event.get("trial")): event for event in journal.events()}
-        assert read_pruned(journal) == {FIRST.key}
-        assert read_started_ms(journal) == events["start", None]["time_ms"]
-    assert events["ended", FIRST.key]["built"] == ["a" * 64]
-    assert events["ended", SECOND.key]["stage"] == "target"
-    assert events["ended", SECOND.key]["error"] == "no memory"
-    finish = events["finish", None]
-    assert (finish["finished"], finish["failed"], finish["pruned"]) == (1, 1, 1)
-    assert finish["stages"] == {"target": {"run": 1, "reused": 2}}
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(DirectoryBlobs(tmp_path), "5eed" * 16) as opened:
+        yield opened
+
+
+def record(key: str, status: Status, **fields: Any) -> TrialRecord:
+    return TrialRecord(key, 0, f"0000-{key}", {}, {}, status, **fields)
+
+
+def task(key: str, *stages: str) -> Any:
+    point = SimpleNamespace(key=key)
+    return SimpleNamespace(point=point, stages={one: SimpleNamespace(key=one) for one in stages})
+
+
+def test_every_event_becomes_a_line(journal: Journal) -> None:
+    listener = JournalListener(journal)
+    listener.planned([task("a", "s", "t"), task("b", "s")], num_missing=2)
+    listener.started(task("a"))
+    listener.ended(record("a", "finished"), ["s", "t"])
+    listener.ended(record("b", "failed", failed_stage="t", error="no memory"))
+    assert listener.finished(SweepReport({}, {}, "", 1, 0), {"target": {"run": 1, "reused": 0}}) == []
+    events = [{name: value for name, value in one.items() if name != "time_ms"} for one in journal.events()]
+    assert events == [
+        {"event": "planned", "trials": ["a", "b"], "stages": 2},
+        {"event": "started", "trial": "a"},
+        {
+            "event": "ended",
+            "trial": "a",
+            "status": "finished",
+            "built": ["s", "t"],
+            "stage": None,
+            "error": None,
+        },
+        {
+            "event": "ended",
+            "trial": "b",
+            "status": "failed",
+            "built": [],
+            "stage": "t",
+            "error": "no memory",
+        },
+        {"event": "finish", "finished": 1, "failed": 1, "stages": {"target": {"run": 1, "reused": 0}}},
+    ]
+
+
+def test_the_next_start_reads_pruned_trials_and_the_first_start(journal: Journal) -> None:
+    assert read_pruned(journal) == set()
+    assert read_started_ms(journal) is None
+    journal.append("start", points=2)
+    JournalListener(journal).ended(record("slow", "pruned"))
+    JournalListener(journal).ended(record("good", "finished"))
+    journal.append("start", points=2)
+    assert read_pruned(journal) == {"slow"}
+    first = next(event for event in journal.events() if event["event"] == "start")
+    assert read_started_ms(journal) == first["time_ms"]

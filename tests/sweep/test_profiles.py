@@ -1,26 +1,20 @@
-"""Numeric profiles: from a study's resources; a stage that names its own has its own."""
+"""Numeric profiles come from `resources` alone."""
 
 from orchestrator.config.study import Resources
 from orchestrator.stages.graph import Profile
 from orchestrator.sweep.profiles import profile_of, profiles_of
 
 
-def test_a_share_of_an_accelerator_is_a_device_kind_and_nothing_more() -> None:
-    quarter, whole = (profile_of(Resources(gpus_per_worker=share)) for share in (0.25, 1.0))
-    assert quarter == whole == Profile(device="cuda")
-    assert profile_of(Resources()) == Profile()
-
-
-def test_stages_with_resources_of_their_own_have_their_own_profile() -> None:
-    resources = Resources.model_validate(
-        {
-            "threads": 4,
-            "gpus_per_worker": 1,
-            "stages": {"judge": {"gpus_per_worker": 0}, "target": {"workers": 2}},
-        }
-    )
+def test_a_stage_with_resources_of_its_own_has_a_profile_of_its_own() -> None:
+    stages = {"evaluation": {"gpus_per_worker": 0.25}, "judge": {"precision": "bfloat16"}}
+    resources = Resources.model_validate({"workers": 2, "threads": 3, "stages": stages})
+    assert profile_of(resources) == Profile(workers=2, threads=3)
+    assert profile_of(resources, "target") == profile_of(resources)
     assert profiles_of(resources) == {
-        "judge": Profile(device="cpu", threads=4),
-        "target": Profile(device="cuda", threads=4, workers=2),
+        "evaluation": Profile(device="cuda", workers=2, threads=3),
+        "judge": Profile(precision="bfloat16", workers=2, threads=3),
     }
-    assert profile_of(resources, "inversion") == profile_of(resources) == Profile(device="cuda", threads=4)
+
+
+def test_groups_and_checkpoints_enter_no_profile() -> None:
+    assert profile_of(Resources(groups=3, checkpoint_seconds=5.0)) == profile_of(Resources())

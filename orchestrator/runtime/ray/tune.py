@@ -36,7 +36,7 @@ OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
 # Tune would put these into the environment of trials, which Ray writes to its logs: nodes have their own.
 SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
-DRIVER_DEATHS = 20  # of one trial, whatever kills them: the next one goes on
+DRIVER_DEATHS = 20  # of one trial, from any cause: the next driver goes on
 
 
 @dataclass(frozen=True)
