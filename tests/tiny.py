@@ -83,5 +83,5 @@ def run(trial: TrialSpec, folder: Path) -> dict[str, float]:
             runner.run(stage, World(), store, Location())
         artifact = store.find(stage.key)
         assert artifact is not None
-        metrics |= artifact.metrics
+        metrics |= {stage.metric(name): value for name, value in artifact.metrics.items()}
     return metrics

@@ -210,6 +210,10 @@ def mia_search(attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int,
     return Search(step, torch.stack(starts), classes)
 
 
+SEARCHES: Mapping[str, Callable[..., Search]] = {"mia": mia_search}
+"""Attack with the profile `updates` -> its descent, from settings, classes (N,) and image shape (C, S, S)."""
+
+
 def _decoded(decode: Decode, distance: Distance, made: Tensor, originals: Tensor) -> Tensor:
     """Return the distances (N,) of what is decoded from the originals."""
     return distance(decode(made), originals)

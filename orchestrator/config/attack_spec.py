@@ -57,6 +57,9 @@ class AttackSpec(Spec):
     name: str
     """How studies call the attack."""
 
+    seed: Seed = 0
+    """Of everything that the attack draws."""
+
     @property
     def inverter(self) -> Model | None:
         """The network that rebuilds images from scores; None if the attack leaves images."""

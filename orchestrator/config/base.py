@@ -3,7 +3,7 @@
 import hashlib
 import json
 from enum import Enum, auto
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -60,6 +60,15 @@ class Spec(BaseModel):
         """Return a copy with fields replaced, validated like any other; raise `ValidationError`."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**kept, **changes})
+
+
+def added_field(default: Any) -> Any:
+    """Declare a field of a spec that is left out of JSON, and so of every key, while it has its default.
+
+    A field that is added to a spec with this keeps the keys of trials that do not use it: their stored stages
+    stay in use.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Model(Spec):

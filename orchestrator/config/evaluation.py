@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from orchestrator.config.base import Model, Recipe, Seed, Spec
+from orchestrator.config.base import Model, Recipe, Seed, Spec, added_field
 
 
 class Judge(Spec):
@@ -63,6 +63,12 @@ class Evaluation(Spec):
 
     grid: Annotated[int, Field(ge=1, le=64)] = 16
     """Private images in the picture of originals above their reconstructions."""
+
+    classes: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = added_field(None)
+    """Of class inference: which of the target's classes 0..k-1 get images; None: all of them."""
+
+    candidates: PositiveInt = added_field(1)
+    """Of class inference: images for each class, each searched with a seed drawn from `attack.seed`."""
 
     networks: PublicNetworks = PublicNetworks()
     """Public networks that some metrics need."""

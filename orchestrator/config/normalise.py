@@ -44,10 +44,10 @@ class PlannedSpec(TrialSpec):
 
     @property
     def drawn_images(self) -> Evaluation:
-        """The settings that draw the images to attack: class inference has none."""
-        if self.evaluation.task == "class-inference":
-            return Evaluation(task="class-inference")
-        shown = Evaluation()
+        """The settings that draw what is attacked: class inference has classes and no images."""
+        shown, asked = Evaluation(), self.evaluation
+        if asked.task == "class-inference":
+            return Evaluation(task=asked.task, classes=asked.classes, candidates=asked.candidates)
         return self.evaluation.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
 
     @property

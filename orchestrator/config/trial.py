@@ -142,3 +142,33 @@ class TrialSpec(Spec):
                 f"set evaluation.task={min(attack.tasks)} or use {others}",
             )
         return self
+
+    @model_validator(mode="after")
+    def _classes_can_be_inferred(self) -> Self:
+        evaluation, k, name = self.evaluation, self.target.classes, self.attack.name
+        asked = {"classes": evaluation.classes, "candidates": evaluation.candidates}
+        if evaluation.task != "class-inference":
+            for field, value in asked.items():
+                if value != Evaluation.model_fields[field].default:
+                    raise Refused(
+                        f"evaluation.{field}",
+                        value,
+                        "is of class inference",
+                        "leave it out or set evaluation.task=class-inference",
+                    )
+        for label in evaluation.classes or ():
+            if label >= k or (evaluation.classes or ()).count(label) > 1:
+                raise Refused(
+                    "evaluation.classes",
+                    label,
+                    f"must lie in 0..target.classes-1={k - 1} and be named once",
+                    "correct it or use null for all classes",
+                )
+        if evaluation.candidates > 1 and self.attack.leaves == "inverter":
+            raise Refused(
+                "evaluation.candidates",
+                evaluation.candidates,
+                f"would be the same image each time, as attack.name={name} reconstructs without chance",
+                "use 1",
+            )
+        return self

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from orchestrator.config import Attack, Data, Evaluation, InverterAttack, JointAttack, Judge, Release, Target
+from orchestrator.config import Attack, Data, Evaluation, Judge, Release, Target
 from orchestrator.datasets import selection
-from orchestrator.stages.images import private_images
+from orchestrator.stages.images import inferred_classes, one_hot, private_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy
 from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
 from orchestrator.stages.networks import AtTruncation, stored_classifier, stored_inverter
@@ -38,8 +38,9 @@ def run(
         return Attacked(images, labels, scores, predict(judging, images, device), original)
 
     if evaluation.task == "class-inference":
-        images = _attack_images(inputs, data, target, attack, "class", torch.eye(target.classes), 1)
-        measured = [measure_classes(training, attacked(images, torch.arange(target.classes)), similarity)]
+        labels, _ = inferred_classes(target, evaluation)
+        images = _attack_images(inputs, data, target, attack, "class", one_hot(labels, target), 1)
+        measured = [measure_classes(training, attacked(images, labels), similarity)]
     else:
         measured, m = [], released_length(target.classes, release)
         for part, (originals, labels) in private_images(inputs, data, target, evaluation).items():
@@ -55,7 +56,7 @@ def _attack_images(
     inputs: Inputs, data: Data, target: Target, attack: Attack, part: str, scores: Tensor, m: int
 ) -> Tensor:
     """Return the attack's image (N, C, S, S) in [0, 1] for each released row of scores (N, k)."""
-    if not isinstance(attack, InverterAttack | JointAttack):
+    if attack.leaves == "images":
         return as_unit(read_npy(inputs, "attack", f"reconstructions_{part}.npy"))
     device = inputs.world.device
     inverter = stored_inverter(inputs, data, target, attack)

@@ -9,16 +9,16 @@ from torch import nn
 
 from orchestrator.analyses.fisher import (
     DISTANCES,
+    SEARCHES,
     Distance,
     Profile,
     classification_profile,
     inverter_profiles,
     layer_thirds,
-    mia_search,
     search_profiles,
 )
 from orchestrator.analyses.profiles import CLASSIFICATION, Measured, profile_csv, profile_png
-from orchestrator.config import Attack, Data, Fisher, InverterAttack, JointAttack, MiaAttack, Release, Target
+from orchestrator.config import Attack, Data, Fisher, Release, Target
 from orchestrator.metrics.perceptual import lpips
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.images import fitted_images
@@ -37,12 +37,11 @@ def run(
     network = stored_target(inputs, data, target)
     distances = _distances(fisher, public_networks(inputs))
     profiles = {CLASSIFICATION: classification_profile(network, images, labels)}
-    if isinstance(attack, MiaAttack):
-        search = mia_search(attack, labels, (data.channels, data.image_size, data.image_size))
+    if attack.profile == "updates":
+        search = SEARCHES[attack.name](attack, labels, (data.channels, data.image_size, data.image_size))
         made = search_profiles(network, search, images, iterations=fisher.iterations, distances=distances)
         profiles |= {Measured("inversion", name, iteration): one for (name, iteration), one in made.items()}
     else:
-        assert isinstance(attack, InverterAttack | JointAttack)
         inverter = stored_inverter(inputs, data, target, attack)
         by_name = inverter_profiles(network, inverter, release, images, distances=distances)
         profiles |= {Measured("inversion", name): one for name, one in by_name.items()}

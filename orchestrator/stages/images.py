@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from orchestrator.config import Auxiliary, Data, Evaluation, Target
 from orchestrator.datasets import Dataset, selection
@@ -47,3 +48,17 @@ def fitted_images(inputs: Inputs, data: Data, target: Target) -> tuple[Tensor, T
         return images.images, images.labels
     fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
     return images.images[fitted], images.labels[fitted]
+
+
+def inferred_classes(target: Target, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
+    """Return the classes (N,) in 0..k-1 that class inference makes an image of, and each one's number among
+    the candidates of its class (N,), ascending; int64."""
+    chosen = range(target.classes) if evaluation.classes is None else evaluation.classes
+    labels = torch.tensor(list(chosen)).repeat(evaluation.candidates)
+    numbers = torch.arange(evaluation.candidates).repeat_interleave(len(chosen))
+    return labels, numbers
+
+
+def one_hot(labels: Tensor, target: Target) -> Tensor:
+    """Return the scores that stand for classes (N,), float32 (N, k)."""
+    return functional.one_hot(labels, target.classes).float()

@@ -101,15 +101,15 @@ def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSi
     """Compare the image of each class with F's training images of it, and record whether the target and the
     evaluation model accept it (AMI, scenario 2).
 
-    Raise `ValueError` if a class has no private image.
+    A class may have several images, or none. Raise `ValueError` if a class has no private image.
     """
     reconstructions, labels = attacked.reconstructions, attacked.labels
-    nearest, means, typical = _distances(private, reconstructions)
+    nearest, means, typical = _distances(private, reconstructions, labels)
     values: dict[str, Tensor] = {
         "mse_mean": means,
         "mse_nearest": nearest,
         "target_top1": (attacked.scores.argmax(1) == labels).float(),
-        "target_confidence": attacked.scores.diagonal(),
+        "target_confidence": attacked.scores.gather(1, labels[:, None])[:, 0],
     }
     values |= attacked.judged("judge")
     values |= similarity.of_images(reconstructions, labels)
@@ -117,11 +117,12 @@ def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSi
     return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
 
 
-def _distances(private: ImageSet, reconstructions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each class the squared distance to its nearest training image and to its mean image, (k,)
-    each, and the private image that is closest to the mean, (k, C, S, S) uint8."""
+def _distances(private: ImageSet, reconstructions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each image of a class, labels (N,), the squared distance to the class's nearest training
+    image and to its mean image, (N,) each, and the private image that is closest to the mean, (N, C, S, S)
+    uint8."""
     nearest, means, typical = [], [], []
-    for label, reconstruction in enumerate(reconstructions):
+    for label, reconstruction in zip(labels, reconstructions, strict=True):
         stored = private.images[private.labels == label]
         images = as_unit(stored)
         mean = images.mean(dim=0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
-from orchestrator.config import Data, InverterAttack, JointAttack, Model, Target
+from orchestrator.config import AttackSpec, Data, Model, Target
 from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
@@ -52,15 +52,13 @@ def stored_classifier(
     return network.to(inputs.world.device).eval()
 
 
-def new_inverter(attack: InverterAttack | JointAttack, data: Data, target: Target) -> Any:
-    """Build an inverter whose first weights depend on the attack's seed alone."""
+def new_inverter(attack: AttackSpec, data: Data, target: Target) -> Any:
+    """Build the inverter of an attack that leaves one; first weights depend on the attack's seed alone."""
     shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
     return seeded(lambda: build_attack(attack, **shapes), attack.seed)
 
 
-def stored_inverter(
-    inputs: Inputs, data: Data, target: Target, attack: InverterAttack | JointAttack
-) -> Inverter:
+def stored_inverter(inputs: Inputs, data: Data, target: Target, attack: AttackSpec) -> Inverter:
     """Return the inverter that the attack's stage left, on the CPU."""
     inverter: Inverter = new_inverter(attack, data, target)
     inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))

@@ -1,38 +1,43 @@
 """Search: an image for each prediction or class by the target's gradient (AMI, section II-B; stage
 `optimization`)."""
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from orchestrator.attacks import SEARCHED
+from orchestrator.attacks import invert
+from orchestrator.attacks.pixel_search import Found, joined
 from orchestrator.attacks.sharded_search import search_all
-from orchestrator.config import Data, Evaluation, MiaAttack, OptimizationAttack, Release, Target
+from orchestrator.config import Attack, AttackSpec, Data, Evaluation, Release, Target
+from orchestrator.stages.images import inferred_classes, one_hot
 from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import WhiteBox, released, released_length
+from orchestrator.training.seeds import derive_seed
 
 
 def run(
-    inputs: Inputs,
-    data: Data,
-    target: Target,
-    attack: MiaAttack | OptimizationAttack,
-    release: Release,
-    evaluation: Evaluation,
+    inputs: Inputs, data: Data, target: Target, attack: Attack, release: Release, evaluation: Evaluation
 ) -> Outputs:
-    """Search an image for each released prediction of private images, or for each class."""
+    """Search an image for each released prediction of private images, or the candidates of each class."""
     box = WhiteBox(stored_target(inputs, data, target))
     shape = (data.channels, data.image_size, data.image_size)
     if evaluation.task == "class-inference":
-        parts, m = {"class": torch.eye(target.classes)}, 1
+        labels, numbers = inferred_classes(target, evaluation)
+        parts, m = {"class": one_hot(labels, target)}, 1
     else:
         full = {part: read_npy(inputs, "victims", f"scores_{part}.npy") for part in ("train", "test")}
         parts = {part: released(scores, release) for part, scores in full.items()}
         m = released_length(target.classes, release)
-    search = partial(SEARCHED[attack.name], attack, box, m=m, shape=shape)
+        numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
+
+    def search(attack: AttackSpec, scores: Tensor) -> Found:
+        return invert(attack, box, scores, m=m, shape=shape)
+
     scores = torch.cat(list(parts.values()))
-    result = search_all(search, scores, inputs.world)
+    rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
+    result = search_all(_by_candidate(attack, search), rows, inputs.world)
     sizes = [len(part) for part in parts.values()]
     images = result.images.mul(255).round().to(torch.uint8).split(sizes)
     files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, images, strict=True)}
@@ -42,3 +47,23 @@ def run(
         "attack/queries": float((result.steps + 1).sum()),  # and one of the last image
     }
     return Outputs(files, metrics, len(scores))
+
+
+def _by_candidate(
+    attack: AttackSpec, search: Callable[[AttackSpec, Tensor], Found]
+) -> Callable[[Tensor], Found]:
+    """Return a search of rows (n, k + 1): scores, then the candidate's number, ascending over rows. Each
+    candidate has a seed of its own, the first one the attack's."""
+
+    def search_rows(rows: Tensor) -> Found:
+        numbers, sizes = rows[:, -1].unique_consecutive(return_counts=True)
+        groups = rows[:, :-1].split(sizes.tolist())
+        seeded = [_for_candidate(attack, int(number)) for number in numbers]
+        return joined([search(one, group) for one, group in zip(seeded, groups, strict=True)])
+
+    return search_rows
+
+
+def _for_candidate(attack: AttackSpec, number: int) -> AttackSpec:
+    """Return the attack with the seed of a candidate, counted from 0."""
+    return attack.but(seed=derive_seed("candidate", attack.seed, number) % 2**31) if number else attack

@@ -13,7 +13,6 @@ from orchestrator.config import Data, Target
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import Frozen
-from orchestrator.stages.images import fitted_images
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.stages.target_model import private_sets, trained_target, untrained, with_accuracy
 from orchestrator.training.loop import Fitted, fit
@@ -33,7 +32,7 @@ def run(inputs: Inputs, data: Data, target: Target) -> Outputs:
     fitted = train(inputs, data, target, network, frozen)
     outputs = trained_target("target", network, fitted, frozen)
     if target.defense.dp:
-        outputs.metrics["target/epsilon"] = _epsilon(inputs, data, target)
+        outputs.metrics["target/epsilon"] = _epsilon(target, fitted)
     return with_accuracy(outputs, inputs, data, target, network)
 
 
@@ -87,10 +86,10 @@ def _activations(network: Classifier, frozen: Frozen, images: Tensor, world: Wor
     return torch.cat(outputs)
 
 
-def _epsilon(inputs: Inputs, data: Data, target: Target) -> float:
+def _epsilon(target: Target, fitted: Fitted) -> float:
     """Return the privacy loss of F's training by DP-SGD, at its delta."""
     dp, recipe = target.defense.dp, target.recipe
     assert dp is not None
-    images, _ = fitted_images(inputs, data, target)
-    rate = min(1.0, recipe.batch_size / len(images))
-    return defenses.private.epsilon(dp, rate, recipe.epochs * math.ceil(len(images) / recipe.batch_size))
+    num_images = fitted.images_seen // recipe.epochs
+    rate = min(1.0, recipe.batch_size / num_images)
+    return defenses.private.epsilon(dp, rate, recipe.epochs * math.ceil(num_images / recipe.batch_size))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import Scalar, digest
@@ -97,21 +97,21 @@ def _settings(value: Any) -> Any:
 
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
     """Return the value of every swept axis; one that this grid does not sweep has the base's value."""
-    plain = spec.model_dump(mode="json")
     axes: dict[str, Scalar] = {}
     for axis in (axis for grid in study.sweep for axis in grid):
-        value = values[axis] if axis in values else _lookup(plain, SHORTHANDS.get(axis, (axis,))[0])
+        value = values[axis] if axis in values else _lookup(spec, SHORTHANDS.get(axis, (axis,))[0])
         axes[short_name(axis)] = shown(value, axis)
     return axes
 
 
-def _lookup(plain: Any, path: str) -> Any:
-    """Return a setting, or ABSENT where this point's attack has no such field."""
+def _lookup(spec: TrialSpec, path: str) -> Any:
+    """Return a setting as in JSON, or ABSENT where this point's attack has no such field."""
+    value: Any = spec
     for part in path.split("."):
-        if isinstance(plain, Mapping) and part not in plain:
+        if isinstance(value, BaseModel) and part not in type(value).model_fields:
             return ABSENT
-        plain = plain[part] if isinstance(plain, Mapping) else None
-    return plain
+        value = getattr(value, part) if isinstance(value, BaseModel) else None
+    return TypeAdapter(Any).dump_python(value, mode="json")
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

@@ -1,0 +1,96 @@
+"""Class inference of chosen classes, with several candidates for each."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.config import Evaluation
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from tests import tiny
+
+MIA = {"name": "mia", "steps": 3, "noise": 0.2}
+INFERENCE: dict[str, Any] = {"attack": MIA, "evaluation.task": "class-inference"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store that the tests of this file share."""
+    return tmp_path_factory.mktemp("classes")
+
+
+def left(folder: Path, changes: dict[str, Any], stage: str, name: str) -> np.ndarray:
+    """Return an array that a stage of a trial leaves."""
+    spec = tiny.spec({**INFERENCE, **changes})
+    tiny.run(spec, folder)
+    store = Artifacts(DirectoryBlobs(folder))
+    artifact = store.find(tiny.stages(spec)[stage].key)
+    assert artifact is not None
+    return np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False)
+
+
+def test_chosen_classes_and_candidates_have_their_images(folder: Path) -> None:
+    name = "reconstructions_class.npy"
+    every = left(folder, {}, "optimization", name)
+    chosen = {"evaluation.classes": [2, 0], "evaluation.candidates": 3}
+    images = left(folder, chosen, "optimization", name)
+    assert (len(every), len(images)) == (3, 6)
+    assert np.array_equal(images[:2], every[[2, 0]])  # the first candidates are those of the attack's seed
+    for label in (0, 1):
+        assert len({image.tobytes() for image in images[label::2]}) == 3
+    table = left(folder, chosen, "evaluation", "per_image_class.npy")
+    assert table["label"].tolist() == [2, 0] * 3
+    alone = left(folder, {}, "evaluation", "per_image_class.npy")
+    for field in ("target_confidence", "mse_mean", "mse_nearest", "target_top1"):
+        assert table[field][:2] == pytest.approx(alone[field][[2, 0]], abs=1e-6), field
+
+
+def test_an_inverter_infers_the_chosen_classes(folder: Path) -> None:
+    changes = {"attack": {"model": tiny.DIGIT, "recipe": tiny.RECIPE}}
+    every = left(folder, changes, "evaluation", "per_image_class.npy")
+    one = left(folder, {**changes, "evaluation.classes": [1]}, "evaluation", "per_image_class.npy")
+    assert one["label"].tolist() == [1]
+    assert one["target_confidence"] == pytest.approx(every["target_confidence"][[1]], abs=1e-6)
+
+
+def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_them() -> None:
+    plain = tiny.stages(tiny.spec(INFERENCE))
+    named = tiny.stages(tiny.spec({**INFERENCE, "evaluation.classes": None, "evaluation.candidates": 1}))
+    assert {name: stage.key for name, stage in plain.items()} == {
+        name: stage.key for name, stage in named.items()
+    }
+    assert "candidates" not in Evaluation().model_dump(mode="json")
+    for changes in ({"evaluation.classes": [0]}, {"evaluation.candidates": 2}):
+        other = tiny.stages(tiny.spec({**INFERENCE, **changes}))
+        differ = {name for name in plain if plain[name].key != other[name].key}
+        assert differ == {"optimization", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"evaluation.classes": [3]},
+            r"evaluation\.classes=3 must lie in 0\.\.target\.classes-1=2 and be named once; correct it or "
+            r"use null for all classes\.",
+        ),
+        ({"evaluation.classes": [1, 1]}, r"evaluation\.classes=1 must lie in .* and be named once"),
+        ({"evaluation.classes": []}, "at least 1 item"),
+        (
+            {"attack": tiny.BASE["attack"], "evaluation.candidates": 2},
+            r"evaluation\.candidates=2 would be the same image each time, as attack\.name=inverter",
+        ),
+        (
+            {"attack": tiny.BASE["attack"], "evaluation.task": "reconstruction", "evaluation.candidates": 2},
+            r"evaluation\.candidates=2 is of class inference; leave it out or set evaluation\.task=class-inf",
+        ),
+    ],
+    ids=str,
+)
+def test_classes_that_cannot_be_inferred_are_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        tiny.spec({**INFERENCE, **changes})
