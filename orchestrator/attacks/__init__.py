@@ -1,17 +1,13 @@
-"""Attacks by name. An attack sees what its threat model gives it; it never sees a judge or a metric."""
+"""Attacks by name: each is given what its threat model allows, never an evaluation model or a metric."""
 
-from collections.abc import Callable
 from importlib import import_module
 
 from torch import Tensor
 
 from orchestrator import config
-from orchestrator.attacks import inverter, mia, optimization
+from orchestrator.attacks import inverter
 from orchestrator.attacks.pixel_search import Found
 from orchestrator.threat import WhiteBox
-
-SEARCHED: dict[str, Callable[..., Found]] = {"mia": mia.invert, "optimization": optimization.invert}
-"""Spec, white box, scores (N, k), their m and the image shape -> an image for each row."""
 
 
 def invert(
@@ -23,8 +19,8 @@ def invert(
     none: an attack that leaves images has one.
     """
     module = import_module(f"{__name__}.{attack.name}")
-    found: Found = module.invert(attack, target, scores, m, shape)
-    return found
+    result: Found = module.invert(attack, target, scores, m, shape)
+    return result
 
 
 def build_attack(

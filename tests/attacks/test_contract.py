@@ -1,10 +1,12 @@
 """Contract of all attacks, one row each: runs, is deterministic, keeps to its access, beats doing nothing."""
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.attacks import invert
+from orchestrator.attacks.pixel_search import Found
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.threat import BlackBox, WhiteBox
 from tests import tiny
@@ -139,3 +142,40 @@ def test_a_black_box_has_no_parameters() -> None:
     assert not any(isinstance(value, nn.Module | Tensor) for value in public)
     assert not box.query(torch.rand(2, 1, 8, 8)).requires_grad
     assert box.num_queries == 2
+
+
+# What a new attack touches: its settings in the list of attacks, and a module of its name
+
+
+class ToyAttack(config.AttackSpec):
+    """Paints every class in one grey level."""
+
+    access = "gradients"
+    tasks = frozenset({"class-inference"})
+    leaves = "images"
+
+    name: Literal["toy"]
+    level: float = 0.25
+    seed: int = 0
+
+
+def paint(attack: ToyAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]) -> Found:
+    images = torch.full((len(scores), *shape), attack.level)
+    with torch.no_grad():
+        costs = 1 - target.logits(images).softmax(dim=1)[scores.bool()]
+    return Found(images, torch.zeros(len(scores), dtype=torch.int64), costs)
+
+
+def test_an_attack_in_the_list_is_planned_and_run(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("orchestrator.attacks.toy")
+    module.invert = paint  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(ATTACK_SPECS, "toy", ToyAttack)
+    shutil.copytree(prepared, tmp_path / "store")
+    spec = tiny.spec({**INFERENCE, "attack": {"name": "toy"}})
+    assert [*tiny.stages(spec)] == ["pretrain", "target", "judge", "optimization", "evaluation"]
+    metrics = tiny.run(spec, tmp_path / "store")
+    assert metrics["optimization/steps"] == 0
+    assert 0 < metrics["optimization/cost"] < 1
