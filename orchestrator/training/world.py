@@ -1,6 +1,6 @@
 """World: one process among the workers that run a stage together, and the reasons why it stops early."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,19 @@ class World:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Average gradients over the workers; a single worker trains the model itself."""
         return DistributedDataParallel(model) if self.size > 1 else model
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace float32 tensors of any shapes by their means over the workers, in place."""
+        if self.size == 1 or not tensors:
+            return
+        joined = torch.cat([tensor.flatten() for tensor in tensors]).mul_(1.0 / self.size)
+        torch.distributed.all_reduce(joined)
+        for tensor, mean in zip(tensors, joined.split([one.numel() for one in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the forward passes of a training step, in the precision of the world."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return every rank's rows (n, ...), CPU, joined in the order of the ranks, on every rank."""

@@ -40,7 +40,7 @@ ROLES = {
     "sweep driver": "-m jobs.sweep",
 }
 REPEATS = "SELECT COUNT(*) AS number FROM metrics GROUP BY run_uuid, key, step"
-EPOCH = re.compile(r"(\S+ \S+) \S+ \S+ event=epoch epoch=(\d+) of=")
+EPOCH = re.compile(r"(\S+ \S+) \S+ \S+ event=epoch_ended epoch=(\d+) of=")
 TAKEN = re.compile(r"event=stage_taken stage=(\w+) key=(\w+) group=\S+ rank=(\d+)")
 
 

@@ -22,7 +22,7 @@ from orchestrator.stages import target as target_stage
 from orchestrator.stages.graph import StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training import loop as training
+from orchestrator.training import optimizers
 from orchestrator.training.loop import predict
 from orchestrator.training.world import World
 from tests import tiny
@@ -191,8 +191,8 @@ def test_the_optimizer_holds_what_is_trained_and_nothing_else(
         held.append([tuple(parameter.shape) for parameter in parameters])
         return new_optimizer(parameters, recipe)
 
-    new_optimizer = training.new_optimizer
-    monkeypatch.setattr(training, "new_optimizer", noted)
+    new_optimizer = optimizers.new_optimizer
+    monkeypatch.setattr(optimizers, "new_optimizer", noted)
     spec = trial({"target.budget": budget, **FIXED})
     artifact = Store(tmp_path).left(spec)
     model = network(spec)

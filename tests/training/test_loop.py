@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from orchestrator.config import Defense, Mid, Model, Recipe
+from orchestrator.config.base import Refused
 from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.training import loop as training
-from orchestrator.training.loop import Fitted, fit, learning_rate, new_optimizer, predict
+from orchestrator.training.loop import Fitted, fit, predict
 from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
 from orchestrator.training.pairs import Pairs, hold_out
 from orchestrator.training.seeds import derive_seed, seeded
@@ -456,61 +458,19 @@ def test_two_workers_train_one_network_and_resume_it(tmp_path: Path) -> None:
         assert torch.equal(one[name], one[name.replace("whole.", "midway.")]), name
 
 
+def test_a_batch_too_small_for_the_workers_is_refused() -> None:
+    recipe = RECIPE.but(batch_size=3)
+    message = "recipe.batch_size=3 must be at least 4, two images for each of 2 workers; set it to 4 or more."
+    with pytest.raises(Refused, match=re.escape(message)):
+        fit(network(), pairs(), classification(), recipe, 0, World(rank=1, size=2))
+
+
 def test_too_few_images_for_the_workers_are_refused_on_every_rank() -> None:
     with pytest.raises(
         ValueError,
         match="5 images are left to train on 3 workers after holding out 1 of 6; at least 6 are needed",
     ):
         fit(network(), pairs(6), classification(), RECIPE, 0, World(rank=2, size=3))
-
-
-OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "sgd": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.5, weight_decay=0.2),
-    "adam": lambda weights: torch.optim.Adam(weights, lr=0.1, betas=(0.9, 0.999), weight_decay=0.2),
-    "amsgrad": lambda weights: torch.optim.Adam(
-        weights, lr=0.1, betas=(0.5, 0.999), weight_decay=0.2, amsgrad=True
-    ),
-}
-
-
-def stepped(optimizer: torch.optim.Optimizer, weights: nn.Parameter) -> Tensor:
-    """Take three steps down different slopes."""
-    for slope in (1.0, -2.0, 0.5):
-        weights.grad = slope * torch.tensor([1.0, -0.5, 0.0])
-        optimizer.step()
-    return weights.detach()
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_optimizer_is_torchs_with_every_setting_of_the_recipe(name: Any) -> None:
-    def weights() -> nn.Parameter:
-        return nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
-
-    def ours(**changes: float) -> Tensor:
-        one = weights()
-        values = {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.2, **changes}
-        return stepped(new_optimizer([one], Recipe.model_validate({"optimizer": name, **values})), one)
-
-    one = weights()
-    torch.testing.assert_close(ours(), stepped(OPTIMIZERS[name]([one]), one), rtol=0, atol=1e-6)
-    assert not torch.allclose(ours(), ours(weight_decay=0.0))
-    assert not torch.allclose(ours(), ours(learning_rate=0.05))
-    assert torch.equal(ours(), ours(momentum=0.9)) is (name != "sgd")
-
-
-def test_one_step_of_sgd_by_hand() -> None:
-    weights = nn.Parameter(torch.tensor([2.0]))
-    recipe = Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.5)
-    optimizer = new_optimizer([weights], recipe)
-    weights.grad = torch.tensor([3.0])
-    optimizer.step()
-    assert weights.item() == pytest.approx(2 - 0.1 * (3 + 0.5 * 2))
-
-
-def test_the_step_size_is_a_tenth_after_each_milestone() -> None:
-    recipe = Recipe(epochs=6, learning_rate=0.1, milestones=(2, 4))
-    rates = [learning_rate(recipe, epoch) for epoch in range(1, 7)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_milestones_reach_the_steps_and_survive_an_interruption() -> None:

@@ -1,0 +1,105 @@
+"""Optimisers: how a recipe's are built, their learning rates by epoch, their state as named tensors."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orchestrator.config import Recipe
+from orchestrator.training.world import World
+
+AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
+
+
+def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:
+    """Return the recipe's optimiser over the given parameters."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
+    is_ami = recipe.optimizer == "amsgrad"
+    betas = AMI_BETAS if is_ami else (0.9, 0.999)
+    return torch.optim.Adam(parameters, lr=rate, betas=betas, weight_decay=decay, amsgrad=is_ami, fused=True)
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Return the learning rate of an epoch (from 1): a tenth after each milestone."""
+    return recipe.learning_rate * 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
+
+
+class Descent:
+    """One optimiser with its schedule, over those of the parameters that require gradients.
+
+    A step with one network has one of these, a step with a generator and a critic has two, each with a recipe
+    of its own. `adapt` (optimiser, batch size) -> optimiser is applied to the optimiser once.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        recipe: Recipe,
+        adapt: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer,
+    ) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.recipe = recipe
+        self.optimizer = adapt(new_optimizer(self.parameters, recipe), recipe.batch_size)
+
+    def begin(self, epoch: int) -> None:
+        """Set the learning rate of an epoch, from 1."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, epoch)
+
+    def clear(self) -> None:
+        """Drop the gradients of the last step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def descend(self, loss: Tensor, world: World) -> None:
+        """Take one step down a scalar loss; other parameters that it depends on receive no gradient."""
+        self.clear()
+        loss.backward(inputs=self.parameters)
+        self.step(world)
+
+    def step(self, world: World) -> None:
+        """Take one step down the gradients that a backward pass left, averaged over the workers."""
+        world.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's state, named `<position of the parameter>.<field>`."""
+        states = self.optimizer.state_dict()["state"]
+        return {f"{number}.{name}": t for number, state in states.items() for name, t in state.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore `state`; raise `ValueError`, with nothing changed, if it is another optimiser's."""
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, _, field = name.partition(".")
+            if not number.isdigit() or int(number) >= len(self.parameters):
+                raise ValueError(f"no parameter of this optimiser is called {number}")
+            parameter = self.parameters[int(number)]
+            states.setdefault(int(number), {})[field] = _laid_out_like(parameter, tensor)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+
+
+def joint_state(descents: Mapping[str, Descent]) -> dict[str, Tensor]:
+    """Return the state of several optimisers, named `<optimiser>.<position>.<field>`."""
+    return {f"{key}.{name}": t for key, descent in descents.items() for name, t in descent.state().items()}
+
+
+def load_joint_state(descents: Mapping[str, Descent], tensors: Mapping[str, Tensor]) -> None:
+    """Restore `joint_state`; raise `ValueError`, with nothing changed, if it is of other optimisers."""
+    parts: dict[str, dict[str, Tensor]] = {key: {} for key in descents}
+    for name, tensor in tensors.items():
+        key, _, rest = name.partition(".")
+        if key not in parts:
+            raise ValueError(f"no optimiser is called {key}")
+        parts[key][rest] = tensor
+    for key, part in parts.items():
+        descents[key].load(part)
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Copy into the parameter's memory order: the fused optimiser walks both by raw position."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
