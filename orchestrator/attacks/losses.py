@@ -1,12 +1,15 @@
-"""What AMI leaves as future work: other losses for the inverter G (Yang et al. 2019, sections II-B, IV-B).
+"""Inverter losses: the other losses that AMI leaves as future work (Yang et al. 2019, sections II-B, IV-B).
 
-Adversarial loss (equation 7): the discriminator ascends on it and G descends, in one optimiser step; a
-reversed gradient between the two makes that one loss. Feature loss (Dosovitskiy and Brox 2016): the squared
-distance between features of a comparator, here the adversary's own surrogate of the victim. Total variation:
+Adversarial loss (equation 7): a discriminator ascends on it and the inverter G descends, both from the same
+forward pass, each with an optimiser of its own. Feature loss (Dosovitskiy and Brox 2016): the squared
+distance between features of a comparator, here the adversary's own surrogate of the target. Total variation:
 equation 5 with beta 2. The best epoch is the one of the lowest held-out loss without the adversarial part,
 which has no minimum.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +20,8 @@ from orchestrator import config
 from orchestrator.attacks.image_priors import total_variation
 from orchestrator.models.classifier import Classifier
 from orchestrator.training.objectives import Objective, squared_error_sum
+from orchestrator.training.optimizers import Descent, joint_state, load_joint_state
+from orchestrator.training.world import World
 
 
 class Rival(nn.Module):
@@ -27,64 +32,117 @@ class Rival(nn.Module):
         self.network, self.discriminator = network, discriminator
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Reconstruct as the network does."""
+        """Reconstruct images (N, C, S, S) in [0, 1], as the network does."""
         return self.network(inputs)
 
 
 def objective(losses: config.Losses, surrogate: Classifier | None) -> Objective:
-    """Return the squared error plus what `losses` asks for; a `Rival` is trained where it is adversarial."""
+    """Return the squared error plus what `losses` asks for, of images (N, C, S, S) in [0, 1].
 
-    def smooth(guesses: Tensor, images: Tensor) -> Tensor:
-        total = functional.mse_loss(guesses, images)
+    With an adversarial weight the model must be a `Rival`. `surrogate` is needed for the feature loss.
+    """
+
+    def smooth(reconstructions: Tensor, images: Tensor) -> Tensor:
+        total = functional.mse_loss(reconstructions, images)
         if losses.features and surrogate is not None:
-            total = total + losses.features * feature_distance(surrogate, guesses, images)
+            total = total + losses.features * feature_distance(surrogate, reconstructions, images)
         if losses.total_variation:
-            total = (
-                total + losses.total_variation * total_variation(guesses, 2.0).mean() / guesses[0, 0].numel()
-            )
+            variation = total_variation(reconstructions, 2.0).mean()
+            total = total + losses.total_variation * variation / reconstructions[0, 0].numel()
         return total
 
     def loss(model: Any, inputs: Tensor, images: Tensor) -> Tensor:
-        guesses = model(inputs).float()
-        total = smooth(guesses, images)
-        if losses.adversarial:
-            total = total + adversarial(model.discriminator, guesses, images, losses.adversarial)
-        return total
+        return smooth(model(inputs).float(), images)
 
     def sums(model: Any, inputs: Tensor, images: Tensor) -> dict[str, float]:
-        guesses = model(inputs).float()
-        total = smooth(guesses, images).item() * len(images)
-        return {"loss": squared_error_sum(guesses, images), "total": total}
+        reconstructions = model(inputs).float()
+        total = smooth(reconstructions, images).item() * len(images)
+        return {"loss": squared_error_sum(reconstructions, images), "total": total}
 
-    return Objective(loss, sums, lambda means: (means["total"],))
+    plain = Objective(loss, sums, lambda means: (means["total"],))
+    if not losses.adversarial:
+        return plain
+    return replace(plain, step=partial(AdversarialStep, smooth=smooth, weight=losses.adversarial))
 
 
-def adversarial(discriminator: nn.Module, guesses: Tensor, images: Tensor, weight: float) -> Tensor:
-    """Return -(mean log D(x) + mean log(1 - D(G(z)))), equation 7: descending on it trains D, while G feels
-    `weight` times the opposite gradient."""
+class AdversarialStep:
+    """Both networks' steps on a batch: the inverter's down its smooth loss and up the discriminator's loss
+    times `weight`, the discriminator's down its loss.
+
+    Both optimisers follow the same recipe, and neither sees the other's new weights before the next batch.
+    """
+
+    def __init__(
+        self,
+        model: Rival,
+        objective: Objective,
+        recipe: config.Recipe,
+        world: World,
+        *,
+        smooth: Callable[[Tensor, Tensor], Tensor],
+        weight: float,
+    ) -> None:
+        self.losses, self.world, self.weight = world.wrap(_Losses(model, smooth)), world, weight
+        networks = {"inverter": model.network, "discriminator": model.discriminator}
+        self.descents = {name: Descent(part.parameters(), recipe) for name, part in networks.items()}
+
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Set both learning rates."""
+        for descent in self.descents.values():
+            descent.begin(epoch)
+
+    def train(self, inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """Step with both networks; return the sum of the smooth and the discriminator's loss."""
+        with self.world.autocast():
+            smooth, rivalry, reconstructions, shown = self.losses(inputs, outputs)
+        for descent in self.descents.values():
+            descent.clear()
+        # The wrapped module averages both gradients over the workers, in the buckets of one backward pass.
+        rivalry.backward()
+        torch.autograd.backward((smooth, reconstructions), (None, -self.weight * shown.grad))
+        for descent in self.descents.values():
+            descent.optimizer.step()
+        return {"loss": (smooth + rivalry).detach()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state of both optimisers."""
+        return joint_state(self.descents)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore the state of both optimisers; raise `ValueError` if it is of others."""
+        load_joint_state(self.descents, tensors)
+
+
+class _Losses(nn.Module):
+    """Both losses of a batch as one module, so that the workers' gradients are averaged."""
+
+    def __init__(self, model: Rival, smooth: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.smooth = model, smooth
+
+    def forward(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return both losses, and the reconstructions (N, C, S, S) that each of them is of."""
+        reconstructions = self.model(inputs).float()
+        shown = reconstructions.detach().requires_grad_()
+        smooth = self.smooth(reconstructions, images)
+        rivalry = adversarial(self.model.discriminator, shown, images)
+        return smooth, rivalry, reconstructions, shown
+
+
+def adversarial(discriminator: nn.Module, reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Return -(mean log D(x) + mean log(1 - D(G(z)))), equation 7, for the discriminator to descend on.
+
+    Reconstructions and images (N, C, S, S) in [0, 1] -> a float32 scalar.
+    """
     real = discriminator(images).float()
-    fake = discriminator(_Reversed.apply(guesses, weight)).float()
+    fake = discriminator(reconstructions).float()
     ones, zeros = torch.ones_like(real), torch.zeros_like(fake)
     on_real = functional.binary_cross_entropy_with_logits(real, ones)
     return on_real + functional.binary_cross_entropy_with_logits(fake, zeros)
 
 
-def feature_distance(surrogate: Classifier, guesses: Tensor, images: Tensor) -> Tensor:
-    """Return the mean squared distance between the surrogate's features of both, a scalar."""
+def feature_distance(surrogate: Classifier, reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Return the mean squared distance between the surrogate's features of both, a float32 scalar."""
     with torch.no_grad():
         wanted = surrogate.features(images).float()
-    return functional.mse_loss(surrogate.features(guesses).float(), wanted)
-
-
-class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is turned round and weighted."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: float) -> Tensor:
-        ctx.weight = weight
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return -ctx.weight * gradient, None
+    return functional.mse_loss(surrogate.features(reconstructions).float(), wanted)

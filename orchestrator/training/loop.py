@@ -79,8 +79,8 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
 
     The best epoch is chosen on a held-out share of the pairs; with `chosen_on` on that, and all pairs are
     trained on. Also return the state after each epoch of `snapshots`. Raise `ValueError` if a worker would
-    get fewer than two images of a batch, `Cancelled` if a report cancels, `Preempted` (with the state saved) if
-    the process has to end, `Diverged` if a loss is not finite.
+    get fewer than two images of a batch, `Cancelled` if a report cancels, `Preempted` (with the state saved)
+    if the process has to end, `Diverged` if a loss is not finite.
     """
     training, validation, held_out = pairs, chosen_on, torch.empty(0, dtype=torch.int64)
     if validation is None:

@@ -1,6 +1,9 @@
 """The inverter's other losses by hand: values, gradients and signs, and that their training repeats."""
 
+import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks.losses import Rival, adversarial, feature_distance, objective
+from orchestrator.attacks.losses import AdversarialStep, Rival, adversarial, feature_distance, objective
 from orchestrator.models import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
@@ -16,7 +19,7 @@ from orchestrator.training.loop import Fitted, fit
 from orchestrator.training.objectives import reconstruction
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
-from orchestrator.training.world import Cancelled, World
+from orchestrator.training.world import Cancelled, Preempted, World
 from tests.training.test_loop import Memory, same, stopping_after
 
 SURROGATE = config.Surrogate(model=config.Model(name="ami-digit"))
@@ -63,20 +66,44 @@ def grey(level: float, number: int = 2) -> Tensor:
     return torch.full((number, 1, 2, 2), level)
 
 
+class Picture(nn.Module):
+    """A network whose reconstructions are its only parameter."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.images = nn.Parameter(images)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.images
+
+
+def stepped(discriminator: nn.Module, reconstructions: Tensor, images: Tensor, weight: float) -> Rival:
+    """Take one adversarial step without a smooth loss; its gradients are left on both networks."""
+    model = Rival(Picture(reconstructions), discriminator)
+    recipe = config.Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.0)
+    plain = objective(config.Losses(), None)
+    step = AdversarialStep(model, plain, recipe, World(), smooth=lambda r, i: 0.0 * r.sum(), weight=weight)
+    step.begin(1, 1)
+    step.train(images, images)
+    return model
+
+
+def gradient(parameter: Tensor | nn.Module) -> Tensor:
+    """Return the gradient that a step left."""
+    assert isinstance(parameter, Tensor)
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def gradients(weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the adversarial loss's gradients by the discriminator's slope and bias and by the guesses."""
-    discriminator, guesses = Brightness(), grey(FAKE).requires_grad_()
-    adversarial(discriminator, guesses, grey(REAL), weight).backward()
-    found = discriminator.slope.grad, discriminator.bias.grad, guesses.grad
-    assert found[0] is not None
-    assert found[1] is not None
-    assert found[2] is not None
-    return found[0], found[1], found[2]
+    """Return the gradients by the discriminator's slope and bias and by the reconstructions."""
+    discriminator = Brightness()
+    model = stepped(discriminator, grey(FAKE), grey(REAL), weight)
+    return gradient(discriminator.slope), gradient(discriminator.bias), gradient(model.network.images)
 
 
-@pytest.mark.parametrize("weight", [0.5, 1.0])
-def test_the_adversarial_loss_by_hand(weight: float) -> None:
-    value = adversarial(Brightness(), grey(FAKE), grey(REAL), weight).item()
+def test_the_adversarial_loss_by_hand() -> None:
+    value = adversarial(Brightness(), grey(FAKE), grey(REAL)).item()
     assert value == pytest.approx(softplus(-LOGIT_REAL) + softplus(LOGIT_FAKE))
     minus_equation_7 = -math.log(sigmoid(LOGIT_REAL)) - math.log(1 - sigmoid(LOGIT_FAKE))
     assert value == pytest.approx(minus_equation_7)
@@ -84,7 +111,7 @@ def test_the_adversarial_loss_by_hand(weight: float) -> None:
 
 def test_the_adversarial_loss_is_a_mean_over_images() -> None:
     images = torch.cat([grey(0.0, 1), grey(1.0, 1)])
-    value = adversarial(Brightness(), images, images, 1.0).item()
+    value = adversarial(Brightness(), images, images).item()
     low, high = BIAS, SLOPE + BIAS
     assert value == pytest.approx((softplus(-low) + softplus(-high) + softplus(low) + softplus(high)) / 2)
 
@@ -92,31 +119,29 @@ def test_the_adversarial_loss_is_a_mean_over_images() -> None:
 def test_sure_logits_stay_finite() -> None:
     discriminator = Brightness()
     nn.init.constant_(discriminator.slope, 1e4)
-    guesses = grey(1.0).requires_grad_()
-    value = adversarial(discriminator, guesses, grey(-1.0), 1.0)
-    value.backward()
+    value = adversarial(discriminator, grey(1.0), grey(-1.0))
     assert value.item() == pytest.approx(2e4, rel=1e-4)
-    assert guesses.grad is not None
-    assert guesses.grad.isfinite().all()
+    model = stepped(discriminator, grey(1.0), grey(-1.0), 1.0)
+    assert gradient(model.network.images).isfinite().all()
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
 def test_gradients_by_hand(weight: float) -> None:
-    """The discriminator's are plain; the guesses' are plain ones times -weight: 2 images of 4 pixels."""
-    by_slope, by_bias, by_guesses = gradients(weight)
+    """The discriminator's are plain; the images' are plain ones times -weight: 2 images of 4 pixels."""
+    by_slope, by_bias, by_images = gradients(weight)
     real, fake = -sigmoid(-LOGIT_REAL), sigmoid(LOGIT_FAKE)
     assert by_slope.item() == pytest.approx(real * REAL + fake * FAKE)
     assert by_bias.item() == pytest.approx(real + fake)
-    torch.testing.assert_close(by_guesses, torch.full((2, 1, 2, 2), -weight * fake * SLOPE / 8))
+    torch.testing.assert_close(by_images, torch.full((2, 1, 2, 2), -weight * fake * SLOPE / 8))
 
 
-def test_guesses_receive_minus_the_weight_times_the_plain_gradient() -> None:
+def test_reconstructions_receive_minus_the_weight_times_the_plain_gradient() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(channels=1, image_size=8, width=0.1)
     guesses, images = torch.rand(3, 1, 8, 8, requires_grad=True), torch.rand(3, 1, 8, 8)
     (plain,) = torch.autograd.grad(nn.functional.softplus(discriminator(guesses)).mean(), guesses)
-    (found,) = torch.autograd.grad(adversarial(discriminator, guesses, images, 0.25), guesses)
-    torch.testing.assert_close(found, -0.25 * plain)
+    model = stepped(discriminator, guesses.detach(), images, 0.25)
+    torch.testing.assert_close(gradient(model.network.images), -0.25 * plain)
     assert plain.abs().max() > 0
 
 
@@ -127,15 +152,12 @@ def test_the_weight_scales_the_generators_part_only() -> None:
     torch.testing.assert_close(2 * half[2], whole[2])
 
 
-def test_one_descent_makes_the_discriminator_better_and_the_guesses_harder() -> None:
-    discriminator, guesses = Brightness(), grey(FAKE).requires_grad_()
-    before = adversarial(discriminator, guesses, grey(REAL), 1.0)
-    before.backward()
-    assert guesses.grad is not None
-    believed = discriminator(guesses - 0.1 * guesses.grad)
-    assert (believed > discriminator(guesses)).all()
-    torch.optim.SGD(discriminator.parameters(), lr=0.1).step()
-    assert adversarial(discriminator, guesses, grey(REAL), 1.0) < before
+def test_one_step_makes_the_discriminator_better_and_the_reconstructions_harder() -> None:
+    discriminator = Brightness()
+    before = adversarial(discriminator, grey(FAKE), grey(REAL))
+    model = stepped(discriminator, grey(FAKE), grey(REAL), 1.0)
+    assert (Brightness()(model.network.images) > Brightness()(grey(FAKE))).all()
+    assert adversarial(discriminator, grey(FAKE), grey(REAL)) < before
 
 
 def test_the_feature_distance_by_hand() -> None:
@@ -205,8 +227,11 @@ def test_the_adversarial_part_is_trained_on_and_not_chosen_by() -> None:
     rival = Rival(nn.Identity(), Brightness())
     images = torch.ones_like(STRIPES)
     one = objective(config.Losses(adversarial=0.3), None)
-    added = one.loss(rival, STRIPES, images) - nn.functional.mse_loss(STRIPES, images)
-    torch.testing.assert_close(added, adversarial(rival.discriminator, STRIPES, images, 0.3))
+    picture = Rival(Picture(STRIPES.clone()), rival.discriminator)
+    expected = adversarial(rival.discriminator, STRIPES, images)
+    step = one.step(picture, one, RECIPE, World())
+    total = step.train(STRIPES, images)["loss"]
+    torch.testing.assert_close(total - nn.functional.mse_loss(STRIPES, images), expected)
     assert one.sums(rival, STRIPES, images)["total"] == pytest.approx(2 * 0.5625)
     assert one.selection_key({"loss": 1.0, "total": 2.0}) < one.selection_key({"loss": 0.5, "total": 3.0})
 
@@ -285,3 +310,72 @@ def test_interrupted_training_ends_with_the_same_bytes(
     weights, fitted = trained(World(checkpoint=memory))
     assert same(weights, whole[0])
     assert fitted == whole[1]
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, whose gradient is reversed and weighted (Ganin and Lempitsky 2015)."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return -ctx.weight * gradient, None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["amsgrad", "sgd"])
+def test_two_optimisers_give_the_bits_of_one_with_a_reversed_gradient(optimizer: str, precision: str) -> None:
+    """Stored inverters of earlier versions were trained by the latter."""
+    torch.set_num_threads(1)
+    recipe, world = RECIPE.but(optimizer=optimizer, weight_decay=1e-3), World(precision=precision)
+    surrogate = MeanFeatures().requires_grad_(False)
+    two = objective(LOSSES, surrogate)
+    smooth = objective(LOSSES.but(adversarial=0.0), surrogate)
+
+    def loss(model: Any, inputs: Tensor, images: Tensor) -> Tensor:
+        reconstructions = model(inputs).float()
+        total = smooth.loss(lambda _: reconstructions, inputs, images)
+        turned = Reversed.apply(reconstructions, LOSSES.adversarial)
+        return total + adversarial(model.discriminator, turned, images)
+
+    states, fits = [], []
+    for one in (two, replace(smooth, loss=loss)):
+        model = rival()
+        fits.append(fit(model, pairs(), one, recipe, 7, world))
+        states.append(model.state_dict())
+    assert same(*states)
+    assert fits[0] == fits[1]
+
+
+def leaving_after(batches: int) -> Callable[[], bool]:
+    """Preempt once that many batches have begun."""
+    polls = itertools.count()
+    return lambda: next(polls) >= batches
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4])  # of three in each epoch
+def test_training_preempted_midway_ends_with_the_same_bytes(
+    batches: int, whole: tuple[dict[str, Tensor], Fitted]
+) -> None:
+    memory = Memory()
+    with pytest.raises(Preempted):
+        trained(World(checkpoint=memory, is_preempted=leaving_after(batches)))
+    weights, fitted = trained(World(checkpoint=memory))
+    assert same(weights, whole[0])
+    assert fitted == whole[1]
+
+
+def test_a_checkpoint_of_one_optimiser_starts_the_training_over(
+    whole: tuple[dict[str, Tensor], Fitted], caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory()
+    world = World(checkpoint=memory, is_preempted=leaving_after(4))
+    with pytest.raises(Preempted):
+        fit(rival(), pairs(), objective(LOSSES.but(adversarial=0.0), None), RECIPE, 7, world)
+    weights, _ = trained(World(checkpoint=memory))
+    assert "event=checkpoint_unusable" in caplog.text
+    assert same(weights, whole[0])
