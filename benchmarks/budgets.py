@@ -2,7 +2,7 @@
 
 `python -m benchmarks.budgets` trains VGG16 on the bundled digits at 64x64 by the project's own stage code,
 all settings in turns, and prints median seconds and the ratio to the undefended training (TL-DMI, Table 13).
-With `weights+statistics` what the frozen layers make of the images is computed once; that time is included.
+With `weights+statistics` the outputs of the frozen layers are computed once; that time is included.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BIDO = {kind: {"bido": {"kind": kind}} for kind in ("hsic", "coco")}
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: what is trained and how it is called."""
+    """One row of the table: a target's settings and their label."""
 
     label: str
     budget: str = "full"

@@ -62,7 +62,7 @@ class Clock:
 
 
 class FloatImages(Dataset):
-    """Float images handed out one PIL image at a time."""
+    """Float images as single PIL images."""
 
     def __init__(self, images: Tensor, order: list[int]) -> None:
         self.images: np.ndarray = as_unit(images)[:, 0].numpy()

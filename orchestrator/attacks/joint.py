@@ -1,4 +1,4 @@
-"""AMI's joint training: a malicious developer trains F and G together (Yang et al. 2019, section IV-C).
+"""Joint training: a malicious developer trains F and G together (AMI, Yang et al. 2019, section IV-C).
 
 Minimises cross-entropy + lambda * reconstruction error (equations 3 and 11) over both networks with one
 optimiser. The paper gives neither lambda nor the reduction of the square; both are settings. Positions of the
@@ -17,7 +17,7 @@ from orchestrator.training.objectives import Objective, classification_sums, squ
 
 
 class Pair(nn.Module):
-    """F and G as they are trained together: images (N, C, S, S) -> logits (N, k) and reconstructions."""
+    """F and G as one network: images (N, C, S, S) in [0, 1] -> logits (N, k) and reconstructions."""
 
     def __init__(self, classifier: nn.Module, inverter: Inverter, m: int, is_renormalised: bool) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Pair(nn.Module):
         return logits, self.inverter.network(encoded).float()
 
     def encode(self, logits: Tensor) -> Tensor:
-        """Encode what would be released of the logits; rounding is left out, it passes no gradient."""
+        """Encode the release of logits (N, k) as z, (N, k), without rounding, which has no gradient."""
         logs = logits.log_softmax(dim=1)
         kept = largest(logs, self.m) & (logs.exp() > 0)  # a score that vanishes is dropped, as on release
         if self.is_renormalised:
@@ -41,16 +41,20 @@ class Pair(nn.Module):
 
 
 def objective(attack: config.JointAttack, num_pixels: int) -> Objective:
-    """Return the joint loss of a `Pair`; best is the lowest held-out total."""
+    """Return the joint loss of a `Pair` on images (N, C, S, S) and labels (N,); best is the lowest total.
+
+    `num_pixels` is C * S * S, by which `reduction: sum` multiplies the mean squared error.
+    """
     weight = attack.weight * (num_pixels if attack.reduction == "sum" else 1)
 
     def loss(model: Pair, images: Tensor, labels: Tensor) -> Tensor:
-        logits, guesses = model(images)
-        return functional.cross_entropy(logits, labels) + weight * functional.mse_loss(guesses, images)
+        logits, reconstructions = model(images)
+        error = functional.mse_loss(reconstructions, images)
+        return functional.cross_entropy(logits, labels) + weight * error
 
     def sums(model: Pair, images: Tensor, labels: Tensor) -> dict[str, float]:
-        logits, guesses = model(images)
-        return classification_sums(logits, labels) | {"mse": squared_error_sum(guesses, images)}
+        logits, reconstructions = model(images)
+        return classification_sums(logits, labels) | {"mse": squared_error_sum(reconstructions, images)}
 
     def selection_key(means: Mapping[str, float]) -> tuple[float, ...]:
         return (means["loss"] + weight * means["mse"],)

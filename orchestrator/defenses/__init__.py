@@ -1,6 +1,6 @@
-"""Defenses of the victim, composed: what they change in the network and in its objective, `spec.Defense`.
+"""Defenses of the target model, composed: changes of its network and of its objective (`config.Defense`).
 
-`defended` is called wherever the network is built, for training and for loading alike, after `freeze`.
+`defended` is called where the network is built, for training and for loading alike, after `freeze`.
 """
 
 from dataclasses import replace
@@ -19,8 +19,10 @@ from orchestrator.training.objectives import Objective, classification
 
 
 def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:
-    """Give the network the parts that its defense needs, in place; new weights come from torch's global
-    generator."""
+    """Add the parts that a defense needs to the network, in place, and return it.
+
+    New weights come from torch's global generator. Raise `Refused` if `dp` cannot protect a layer.
+    """
     if defense.mid:
         network.head = MidHead(network.num_features, classes, defense.mid.noise_at_inference)
     if defense.dp:
@@ -29,7 +31,10 @@ def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:
 
 
 def objective(defense: Defense, classes: int) -> Objective:
-    """Return the loss of a `defended` network; validation and the best epoch are those of any classifier."""
+    """Return the objective of a `defended` network: images (N, C, S, S) in [0, 1], labels (N,) of `classes`.
+
+    Validation and the best epoch are those of any classifier.
+    """
     plain = classification()
     if defense.mid or defense.bido or defense.smoothing:
         plain = _regularised(plain, defense, classes)
@@ -40,12 +45,12 @@ def objective(defense: Defense, classes: int) -> Objective:
 
 
 def needs_pixels(defense: Defense) -> bool:
-    """Whether the loss compares every block with the images: then no block's output can be computed once."""
+    """Return whether the loss compares every block with the images, so that none can be computed once."""
     return defense.bido is not None
 
 
 def _regularised(plain: Objective, defense: Defense, classes: int) -> Objective:
-    """Replace the loss of an objective by one with what the defenses add."""
+    """Replace the loss of an objective by one with the defenses' terms."""
     alpha = defense.smoothing.alpha if defense.smoothing else 0.0
 
     def begins(epoch: int, epochs: int) -> None:

@@ -1,4 +1,4 @@
-"""BiDO: bilateral dependency optimisation (Peng et al., KDD 2022), `spec.Bido`.
+"""BiDO: bilateral dependency optimisation (Peng et al., KDD 2022), `config.Bido`.
 
 Adds sum over the tapped blocks j of lambda_x d(X, Z_j) - lambda_y d(Z_j, Y) to the loss, where X are
 flattened pixels, Z_j flattened representations and Y one-hot labels of one batch. As in the released code the
@@ -19,20 +19,22 @@ FLAT = 1e-20
 
 
 def penalty(bido: Bido, images: Tensor, hidden: Sequence[Tensor], labels: Tensor, num_classes: int) -> Tensor:
-    """Return what BiDO adds to the loss of a batch, a float32 scalar; `hidden` is (m, ...) for each block."""
+    """Return BiDO's term of the loss of a batch, a float32 scalar.
+
+    images (m, C, S, S), hidden representations (m, ...) of each block, labels (m,) of 0..num_classes-1.
+    """
     with torch.autocast(images.device.type, enabled=False):
         on_labels = linear_kernel(functional.one_hot(labels, num_classes))
         on_rows = [gaussian_kernel(rows, bido.sigma) for rows in (images, *hidden)]
-        operators = _operators(
-            bido, torch.stack([on_labels, *on_rows])
-        )  # (2 + J, m, m): Y, X, then every Z_j
+        # (2 + J, m, m): Y, X, then every Z_j
+        operators = _operators(bido, torch.stack([on_labels, *on_rows]))
         y, x, z = operators[0], operators[1], operators[2:]
         terms = bido.weight_x * _agreement(bido, x, z) - bido.weight_y * _agreement(bido, z, y)
     return terms.sum()
 
 
 def dependence(bido: Bido, first: Tensor, second: Tensor) -> Tensor:
-    """Return d of two kernel matrices (m, m) of the same batch."""
+    """Return d, a scalar, of two kernel matrices (m, m) of the same batch."""
     return _agreement(bido, _operators(bido, first), _operators(bido, second))
 
 
@@ -52,16 +54,15 @@ def linear_kernel(rows: Tensor) -> Tensor:
 
 
 def _operators(bido: Bido, kernels: Tensor) -> Tensor:
-    """Return what d multiplies, from kernels (..., m, m): R = K~ (K~ + epsilon m I)^-1 with K~ = K H for
+    """Return the factors of d, from kernels (..., m, m): R = K~ (K~ + epsilon m I)^-1 with K~ = K H for
     hsic, K~ = H K H for coco. H subtracts the mean."""
     centred = kernels - kernels.mean(dim=-1, keepdim=True)
     if bido.kind == "coco":
         return centred - centred.mean(dim=-2, keepdim=True)
     size = kernels.shape[-1]
     ridge = bido.epsilon * size * torch.eye(size, device=kernels.device)
-    return torch.linalg.solve(
-        centred + ridge, centred
-    )  # R from the left: a matrix commutes with its resolvent
+    # R from the left: a matrix commutes with its resolvent.
+    return torch.linalg.solve(centred + ridge, centred)
 
 
 def _agreement(bido: Bido, first: Tensor, second: Tensor) -> Tensor:

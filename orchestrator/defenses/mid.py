@@ -1,4 +1,4 @@
-"""MID: a noisy information bottleneck in place of the head (Wang et al., AAAI 2021), `spec.Mid`.
+"""MID: a noisy information bottleneck in place of the head (Wang et al., AAAI 2021), `config.Mid`.
 
 Features f -> linear -> (mu, s), half of their length each; t = mu + softplus(s - 5) * noise;
 logits = linear(t). The divergence of t from a standard normal, times lambda, joins the loss. The 5 and
@@ -25,7 +25,7 @@ class MidHead(nn.Module):
         """KL of the last batch, a float32 scalar with its gradient; None before the first."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Sample the code and classify it; always with noise in training."""
+        """Sample the code of features (N, ...) and classify it, (N, k); training always adds noise."""
         mean, raw = self.bottleneck(features.flatten(1)).float().chunk(2, dim=1)
         deviation = functional.softplus(raw - SHIFT)
         self.divergence = divergence(mean, deviation)
@@ -35,6 +35,9 @@ class MidHead(nn.Module):
 
 
 def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return KL(N(mean, deviation^2) || N(0, 1)): summed over dimensions (N, d), averaged over the batch."""
+    """Return KL(N(mean, deviation^2) || N(0, 1)), summed over dimensions, averaged over the batch, a scalar.
+
+    mean and deviation (N, d), deviation > 0.
+    """
     terms = -0.5 * (1 + 2 * deviation.log() - mean.square() - deviation.square())
     return terms.sum(dim=1).mean()

@@ -1,9 +1,9 @@
-"""DP-SGD (Abadi et al., CCS 2016) on Opacus, `spec.DpSgd`.
+"""DP-SGD: private training of the target model (Abadi et al., CCS 2016) on Opacus, `config.DpSgd`.
 
-`prepared` changes the network once, before it is trained and wherever it is loaded. While it is trained,
-`with_image_gradients` leaves a gradient for each image on its parameters; `private_optimizer` clips, sums and
-blurs them. The network stays the same object, names included. Noise is torch's, from its global generator:
-repeatable, and no protection against who knows the seed.
+`prepared` changes the network once, before training and before loading. During training
+`with_image_gradients` leaves a gradient for each image on its parameters; `private_optimizer` clips and sums
+them and adds noise. The network stays the same object, names included. Noise is torch's, from its global
+generator: repeatable, and no protection against an adversary with the seed.
 
 Opacus is imported where it is used: importing it takes over the root logger.
 """
@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from orchestrator.config import DpSgd
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.models.classifier import Classifier
 
 NUM_GROUPS = 32  # at most, as Opacus replaces batch norms (Wu and He, Group Normalization, 2018)
@@ -26,30 +27,30 @@ NUM_GROUPS = 32  # at most, as Opacus replaces batch norms (Wu and He, Group Nor
 def prepared(network: Classifier) -> Classifier:
     """Replace batch norms, which mix the images of a batch, by group norms with the same weights, in place.
 
-    Those of blocks that stay in evaluation mode are left; other frozen ones have no private form.
+    Those of blocks that stay in evaluation mode are kept. Raise `Refused` for other frozen ones, which have
+    no private form, and for trained layers with buffers.
     """
     fixed = tuple(f"blocks.{name}." for name in _names_of(network.blocks, network.fixed))
     for path, norm in list(network.named_modules()):
         if not isinstance(norm, _BatchNorm) or f"{path}.".startswith(fixed):
             continue
         if norm.affine and not norm.weight.requires_grad:
-            raise ValueError(
-                f"target.freeze=weights lets the frozen batch norm {path} absorb private images, which "
-                "target.defense.dp cannot protect; set target.freeze to weights+statistics."
-            )
+            rule = f"lets the frozen batch norm {path} absorb private images"
+            reason = f"{rule}, which target.defense.dp cannot protect"
+            raise Refused("target.freeze", "weights", reason, "set target.freeze to weights+statistics")
         network.set_submodule(path, _group_norm(norm))
     _require_image_gradients(network)
     return network
 
 
 def with_image_gradients(model: nn.Module) -> nn.Module:
-    """Let each backward pass in training mode, from a mean over the batch, leave `grad_sample` (N, ...) on
-    every trainable parameter; in place."""
+    """Hook the model, in place, and return it: backward passes in training mode, from a mean over the batch,
+    leave `grad_sample` (N, ...) on every trainable parameter."""
     from opacus.grad_sample import GradSampleHooks
     from opacus.grad_sample.functorch import prepare_layer
 
     class Hooks(GradSampleHooks):
-        """Listens to the outputs of layers: a backward hook on a layer forbids changing its output in place,
+        """Hooks on the outputs of layers: a backward hook on a layer forbids changing its output in place,
         which residual networks do."""
 
         def add_hooks(self, **options: Any) -> None:
@@ -74,7 +75,7 @@ def with_image_gradients(model: nn.Module) -> nn.Module:
 
 
 def private_optimizer(dp: DpSgd, optimizer: Optimizer, batch_size: int) -> Optimizer:
-    """Wrap an optimiser of parameters with image gradients: each step is private, its state is as before.
+    """Wrap an optimiser of parameters with image gradients: its steps are private, its state is unchanged.
 
     `batch_size`, over all workers, divides the sum of gradients even where a batch is smaller. Of several
     workers the first adds the noise, and their gradients are averaged here.
@@ -92,10 +93,11 @@ def private_optimizer(dp: DpSgd, optimizer: Optimizer, batch_size: int) -> Optim
 
 
 def epsilon(dp: DpSgd, sample_rate: float, steps: int) -> float:
-    """Return epsilon at `dp.delta` after so many steps on that share of the images (Renyi accountant).
+    """Return epsilon at `dp.delta` after `steps` batches of a share 0..1 of the images (Renyi accountant).
 
-    The accountant assumes that each batch is drawn anew, every image by its own coin (Poisson sampling). The
-    epochs of this project shuffle instead, as is common; their own epsilon may be larger.
+    The accountant assumes independent batches that hold each image by its own coin (Poisson sampling). The
+    epochs of this project shuffle instead, as is common; their own epsilon may be larger. Infinite without
+    noise.
     """
     from opacus.accountants import RDPAccountant
 
@@ -104,9 +106,8 @@ def epsilon(dp: DpSgd, sample_rate: float, steps: int) -> float:
     accountant = RDPAccountant()
     accountant.history = [(dp.noise_multiplier, sample_rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that the first or last order tried is the best: epsilon holds anyway
+        # Ignored: the best order is the first or last one tried. Epsilon holds anyway.
+        warnings.simplefilter("ignore")
         return accountant.get_epsilon(dp.delta)
 
 
@@ -116,14 +117,13 @@ def _names_of(blocks: nn.Sequential, places: range) -> list[str]:
 
 
 def _require_image_gradients(network: nn.Module) -> None:
-    """Refuse layers that Opacus cannot differentiate image by image: those with weights and buffers."""
+    """Raise `Refused` for trained layers with buffers, which Opacus cannot differentiate image by image."""
     for path, layer in network.named_modules():
         is_trained = any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
         if is_trained and any(True for _ in layer.buffers()):
-            raise ValueError(
-                f"target.defense.dp has no gradient of single images for layer {path} "
-                f"({type(layer).__name__}), which keeps buffers; freeze it or choose another target.model."
-            )
+            what = f"layer {path} ({type(layer).__name__}), which keeps buffers"
+            rule = f"has no gradient of single images for {what}"
+            raise Refused("target.defense.dp", NO_VALUE, rule, "freeze it or choose another target.model")
 
 
 def _group_norm(batch_norm: _BatchNorm) -> nn.GroupNorm:

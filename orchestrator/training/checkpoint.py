@@ -1,4 +1,4 @@
-"""The state of unfinished work as one safetensors file with its own digest; never a pickle."""
+"""Checkpoint format: the state of unfinished work as one safetensors file with its own digest, no pickle."""
 
 import hashlib
 import json
@@ -15,23 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoint(Protocol):
-    """Where an unfinished fit leaves its state."""
+    """Storage of the state of one unfinished piece of work."""
 
     def load(self) -> bytes | None:
-        """Return what was saved last, or None."""
+        """Return the bytes saved last, or None."""
 
     def save(self, data: bytes) -> None:
-        """Replace what was saved, atomically."""
+        """Replace the bytes saved last, atomically."""
 
 
 def pack(tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> bytes:
-    """Return tensors and counters as one safetensors file with its own digest."""
+    """Return tensors of any shapes and JSON counters as one safetensors file with its own digest."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save_tensors(stored, {"counters": json.dumps(counters), "sha256": _digest(stored)})
 
 
 def unpack(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return what was packed last; a damaged checkpoint is reported and counts as none."""
+    """Return the tensors (CPU) and counters packed last, or None if nothing, or a damaged file, is saved."""
     data = checkpoint.load() if checkpoint else None
     if data is None:
         return None
@@ -42,7 +42,7 @@ def unpack(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, 
             raise ValueError("checksum differs")
         return tensors, json.loads(header["__metadata__"]["counters"])
     except (SafetensorError, ValueError, KeyError) as error:
-        logger.warning("event=checkpoint_damaged reason=%s action=start_over", error)
+        logger.warning('event=checkpoint_damaged reason="%s" action=start_over', error)
         return None
 
 

@@ -21,7 +21,7 @@ class Step(Protocol):
     """
 
     def begin(self, epoch: int, epochs: int) -> None:
-        """Set the learning rates, and whatever else follows the epochs, for an epoch from 1."""
+        """Set the learning rates and other schedules of an epoch, from 1."""
 
     def train(self, inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
         """Train on this worker's share of a batch, under the precision of the world, and leave the same
@@ -94,7 +94,10 @@ class Objective:
 
 
 def classification() -> Objective:
-    """Cross-entropy on logits; best is the highest held-out accuracy, then the lowest loss."""
+    """Return the cross-entropy of logits (N, k) and labels (N,).
+
+    The best epoch has the highest held-out accuracy, then the lowest loss.
+    """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(model(images).float(), labels)
@@ -106,7 +109,7 @@ def classification() -> Objective:
 
 
 def classification_sums(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return summed cross-entropy and the number of right answers."""
+    """Return the summed cross-entropy and the number of right answers, of logits (N, k) and labels (N,)."""
     return {
         "loss": functional.cross_entropy(logits, labels, reduction="sum").item(),
         "accuracy": (logits.argmax(1) == labels).sum().item(),
@@ -114,7 +117,7 @@ def classification_sums(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def distillation() -> Objective:
-    """Cross-entropy against scores instead of labels: a copy of whoever gave them."""
+    """Return the cross-entropy of logits (N, k) against scores (N, k), to copy the model they are of."""
 
     def loss(model: nn.Module, images: Tensor, scores: Tensor) -> Tensor:
         return functional.cross_entropy(model(images).float(), scores)
@@ -130,7 +133,7 @@ def distillation() -> Objective:
 
 
 def reconstruction() -> Objective:
-    """Per-pixel mean squared error of images in [0, 1] (AMI, equation 10)."""
+    """Return the per-pixel mean squared error of images (N, C, S, S) in [0, 1] (AMI, equation 10)."""
 
     def loss(model: nn.Module, inputs: Tensor, images: Tensor) -> Tensor:
         return functional.mse_loss(model(inputs).float(), images)
@@ -141,11 +144,11 @@ def reconstruction() -> Objective:
     return Objective(loss, sums, lambda means: (means["loss"],))
 
 
-def squared_error_sum(guesses: Tensor, images: Tensor) -> float:
-    """Return the sum over images of the per-pixel mean squared error."""
-    return (guesses - images).square().flatten(1).mean(1).sum().item()
+def squared_error_sum(reconstructions: Tensor, images: Tensor) -> float:
+    """Return the sum over images (N, C, S, S) of the per-pixel mean squared error."""
+    return (reconstructions - images).square().flatten(1).mean(1).sum().item()
 
 
 def as_unit(batch: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1]; leave everything else as it is."""
+    """Return uint8 images of any shape as float32 in [0, 1], and any other tensor as it is."""
     return batch.to(torch.float32).div_(255.0) if batch.dtype == torch.uint8 else batch

@@ -1,4 +1,4 @@
-"""Objectives and steps: a generator and a critic, each with an optimiser, through all that the loop offers."""
+"""Objectives and steps: a generator and a critic, each with an optimiser, through all of the loop."""
 
 import contextlib
 import itertools
