@@ -162,7 +162,7 @@ def refused(model: type[Any], **values: Any) -> str:
 
 def test_dp_with_bido_is_refused() -> None:
     expected = (
-        "target.defense.bido.kind=coco compares the images of a batch with each other: no image has a "
+        "bido.kind=coco compares the images of a batch with each other: no image has a "
         "gradient of its own, for target.defense.dp to clip; set one of them to null."
     )
     assert expected in refused(Defense, dp=DpSgd(), bido=Bido(kind="coco"))
@@ -170,7 +170,7 @@ def test_dp_with_bido_is_refused() -> None:
 
 def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
     expected = (
-        "target.defense.smoothing.start=0.5 must not exceed full=0.25, where alpha has its value; "
+        "start=0.5 must not exceed full=0.25, where alpha has its value; "
         "lower start or raise full (both 0: constant)."
     )
     assert expected in refused(Smoothing, start=0.5, full=0.25)
