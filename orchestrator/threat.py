@@ -1,5 +1,4 @@
-"""What the adversary sees: scores as the victim releases them (AMI, sections 4.2 and 4.3), and a victim to
-query or to hold.
+"""Threat model: scores as the target's service releases them (AMI, sections 4.2 and 4.3); black, white box.
 
 Scores are float32 whatever precision the training used: in half precision a softmax over hundreds of classes
 leaves ties and exact zeros, and truncation would then depend on them.
@@ -37,7 +36,7 @@ def largest(scores: Tensor, m: int) -> Tensor:
 
 
 def released(scores: Tensor, release: config.Release) -> Tensor:
-    """Turn full scores (N, k) into what the victim publishes, float32 (N, k): truncated, renormalised,
+    """Turn full scores (N, k) into what the service publishes, float32 (N, k): truncated, renormalised,
     rounded, in this order, or the label alone."""
     k = scores.shape[1]
     if release.labels_only:
@@ -60,7 +59,7 @@ def released_length(classes: int, release: config.Release) -> int:
 
 @final
 class BlackBox:
-    """A victim that answers queries with released scores and shows nothing else."""
+    """A target model that answers queries with released scores and shows nothing else."""
 
     def __init__(self, network: nn.Module, release: config.Release, batch_size: int = 512) -> None:
         self._network = network
@@ -86,7 +85,7 @@ class BlackBox:
 
 @final
 class WhiteBox:
-    """A victim whose weights the adversary holds: logits that can be differentiated by the images.
+    """A target model whose weights the adversary holds: logits that can be differentiated by the images.
 
     The network is the box's from then on: its parameters stop requiring gradients for good, so that an
     attack neither computes nor leaves any. Hand over a network that was loaded for this.

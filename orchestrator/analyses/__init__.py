@@ -1,1 +1,1 @@
-"""What is measured about a victim beside its attacks: which layers a task depends on."""
+"""Analyses of a target model beside its attacks: which layers a task depends on."""

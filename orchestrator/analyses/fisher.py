@@ -1,4 +1,4 @@
-"""Fisher information of a victim's layers, for classifying and for being inverted (TL-DMI: Ho et al., CVPR
+"""Fisher information of a target's layers, for classifying and for being inverted (TL-DMI: Ho et al., CVPR
 2024; supplement B.3, figures 4 and 5).
 
 FI of a layer for a task of loss L is the mean over the layer's parameters of E[(dL/dtheta)^2], E over images.
@@ -29,7 +29,7 @@ from orchestrator.threat import released_length
 from orchestrator.training.objectives import as_unit
 
 Logits = Callable[[Tensor], Tensor]
-"""Images (N, C, S, S) in [0, 1] -> the victim's logits (N, k)."""
+"""Images (N, C, S, S) in [0, 1] -> the target's logits (N, k)."""
 
 Step = Callable[[Logits, Tensor, Tensor], Tensor]
 """(logits, w_(t-1) (N, ...), classes (N,)) -> w_t (N, ...), each row for itself. Its gradients come from
@@ -124,9 +124,9 @@ def classification_profile(
 
     A chunk of 1 takes them one by one, for networks with layers that `torch.func` does not know.
     """
-    victim = _Victim(network)
+    target = _Target(network)
     entropies = partial(functional.cross_entropy, reduction="none")
-    return victim.profiles(victim.logits, (images,), {"": entropies}, labels, chunk)[""]
+    return target.profiles(target.logits, (images,), {"": entropies}, labels, chunk)[""]
 
 
 def inverter_profiles(
@@ -147,15 +147,15 @@ def inverter_profiles(
             "release.labels_only=True leaves nothing to differentiate: a label is constant near theta; "
             "profile a release of scores."
         )
-    victim = _Victim(network)
-    frozen = copy.deepcopy(inverter).to(victim.device).eval().requires_grad_(False)
+    target = _Target(network)
+    frozen = copy.deepcopy(inverter).to(target.device).eval().requires_grad_(False)
 
     def reconstruct(logits: Tensor) -> Tensor:
-        pair = Pair(victim.network, frozen, released_length(logits.shape[1], release), release.renormalised)
+        pair = Pair(target.network, frozen, released_length(logits.shape[1], release), release.renormalised)
         return frozen.network(pair.encode(logits))
 
     losses = {name: partial(_decoded, reconstruct, one) for name, one in distances.items()}
-    return victim.profiles(victim.logits, (images,), losses, images, chunk)
+    return target.profiles(target.logits, (images,), losses, images, chunk)
 
 
 def search_profiles(
@@ -174,19 +174,19 @@ def search_profiles(
     """
     if not iterations or min(iterations) < 1:
         raise ValueError(f"iterations={list(iterations)} must name one or more, counted from 1.")
-    victim = _Victim(network)
+    target = _Target(network)
 
     def update(theta: Mapping[str, Tensor], latents: Tensor, classes: Tensor) -> Tensor:
-        return search.step(partial(victim.logits, theta), latents, classes)
+        return search.step(partial(target.logits, theta), latents, classes)
 
     losses = {name: partial(_decoded, search.decode, one) for name, one in distances.items()}
     latents, found = search.start, {}
     for iteration in range(1, max(iterations) + 1):
         rows = (latents, search.classes)
         if iteration in iterations:
-            found[iteration] = victim.profiles(update, rows, losses, originals, chunk)
+            found[iteration] = target.profiles(update, rows, losses, originals, chunk)
         if iteration < max(iterations):
-            latents = victim.made(update, rows)
+            latents = target.made(update, rows)
     return {(name, iteration): found[iteration][name] for name in distances for iteration in iterations}
 
 
@@ -219,7 +219,7 @@ def _decoded(decode: Decode, distance: Distance, made: Tensor, originals: Tensor
     return distance(decode(made), originals)
 
 
-class _Victim:
+class _Target:
     """A private copy of a network in evaluation mode, as a function of its layers' parameters theta."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -18,7 +18,7 @@ COLORS = {"classification": "tab:gray", "inversion": "tab:red"}
 
 
 class Measured(NamedTuple):
-    """What a profile is of."""
+    """Task, distance and iteration of a profile."""
 
     task: Literal["classification", "inversion"]
     distance: str = ""  # none for classification
@@ -70,7 +70,7 @@ def _shared_names(profiles: Mapping[Measured, Profile]) -> tuple[str, ...]:
         raise ValueError("no profile of an inversion is given; each panel shows one.")
     names = {profile.names for profile in profiles.values()}
     if len(names) > 1:
-        raise ValueError(f"profiles name {len(names)} different lists of layers; draw one victim at a time.")
+        raise ValueError(f"profiles name {len(names)} different lists of layers; draw one target at a time.")
     return names.pop()
 
 

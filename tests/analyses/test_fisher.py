@@ -25,14 +25,14 @@ EPSILON = 1e-6  # of finite differences in float64
 
 
 def small() -> nn.Sequential:
-    """Return a float64 victim of one convolution and one linear layer: (N, 1, 3, 3) -> logits (N, 3)."""
+    """Return a float64 target of one convolution and one linear layer: (N, 1, 3, 3) -> logits (N, 3)."""
     network = seeded(lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)), 0)
     assert isinstance(network, nn.Sequential)
     return network.double()
 
 
 def real() -> AmiClassifier:
-    """Return a victim with batch norms, dropout, max pooling and ReLU, of which half is frozen."""
+    """Return a target with batch norms, dropout, max pooling and ReLU, of which half is frozen."""
     network = seeded(lambda: AmiClassifier(classes=4, channels=1, image_size=32, width=0.05), 0)
     assert isinstance(network, AmiClassifier)
     for name, buffer in network.named_buffers():
@@ -209,12 +209,12 @@ def test_a_search_equals_a_plain_loop(chunk: int) -> None:
 @pytest.mark.parametrize("start", [0.0, 0.5])
 def test_the_search_of_mia_takes_its_steps(cost: str, start: float) -> None:
     classes, settings = torch.tensor([2, 0]), attack(cost=cost, steps=3, start=start, learning_rate=0.5)
-    victim = WhiteBox(small().float())
+    target = WhiteBox(small().float())
     search = fisher.mia_search(settings, classes, SHAPE)
     images = search.start
     for _ in range(3):
-        images = search.step(victim.logits, images, classes)
-    found = mia.invert(settings, victim, torch.eye(3)[classes], 1, SHAPE)
+        images = search.step(target.logits, images, classes)
+    found = mia.invert(settings, target, torch.eye(3)[classes], 1, SHAPE)
     torch.testing.assert_close(found.images, images.detach())
     assert not torch.equal(images, search.start)
 
@@ -239,28 +239,28 @@ def inverter(policy: ZeroPolicy, network: nn.Module, offset: float) -> Inverter:
 @pytest.mark.parametrize("offset", [0.5, 50.0])
 def test_an_inverter_is_differentiated_through_the_scores(renormalised: bool, offset: float) -> None:
     """Against finite differences: two of three scores, of which offset 0.5 leaves one to the shift."""
-    victim, images = small(), drawn(4, *SHAPE, dtype=torch.float64)
+    target, images = small(), drawn(4, *SHAPE, dtype=torch.float64)
     pixels = nn.Sequential(nn.Linear(3, 9), nn.Sigmoid(), nn.Unflatten(1, SHAPE))
     made = inverter("zero-after-log", pixels, offset).double()
     release = config.Release(truncation=2, renormalised=renormalised)
-    found = fisher.inverter_profiles(victim, made, release, images, distances=fisher.DISTANCES, chunk=3)
+    found = fisher.inverter_profiles(target, made, release, images, distances=fisher.DISTANCES, chunk=3)
 
     def make() -> Tensor:
-        scores = victim(images).softmax(1)
+        scores = target(images).softmax(1)
         kept = scores > scores.amin(1, keepdim=True)
         scores = torch.where(kept, scores, 0.0)
         scores = scores / scores.sum(1, keepdim=True) if renormalised else scores
         values = torch.where(kept, scores.log() + offset, torch.inf)
         return pixels(torch.where(kept, values + (-values.amin(1, keepdim=True)).clamp(min=0.0), 0.0))
 
-    for name, expected in by_differences(victim, make, images).items():
+    for name, expected in by_differences(target, make, images).items():
         assert found[name].values == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
 @pytest.mark.parametrize("release", [config.Release(), config.Release(truncation=2, renormalised=True)])
 def test_the_inverter_is_given_what_is_released(policy: ZeroPolicy, release: config.Release) -> None:
-    victim, images, seen = real().eval(), drawn(5, 1, 32, 32), []
+    target, images, seen = real().eval(), drawn(5, 1, 32, 32), []
     network = seeded(lambda: AmiInverter(classes=4, channels=1, image_size=32, width=0.05), 1)
     made = inverter(policy, network, 50.0).eval()
 
@@ -269,17 +269,17 @@ def test_the_inverter_is_given_what_is_released(policy: ZeroPolicy, release: con
         return fisher.l1(found, originals)
 
     (profile,) = fisher.inverter_profiles(
-        victim, made, release, images, distances={"own": distance}, chunk=5
+        target, made, release, images, distances={"own": distance}, chunk=5
     ).values()
     with torch.no_grad():
-        expected = made(released(victim(images).softmax(1), release), release.truncation or 4)
+        expected = made(released(target(images).softmax(1), release), release.truncation or 4)
     torch.testing.assert_close(seen[0], expected)
     assert all(value > 0 for value in profile.values)
 
 
 def test_nothing_changes_and_modes_do_not_matter() -> None:
     """Frozen layers count, dropout is off, batch norms keep their statistics, whatever state F is in."""
-    victim = real().train()
+    target = real().train()
     generator = inverter(
         "zero-after-log", nn.Sequential(nn.Linear(4, 1024), nn.Unflatten(1, (1, 32, 32))), 50.0
     )
@@ -302,9 +302,9 @@ def test_nothing_changes_and_modes_do_not_matter() -> None:
         modes = [module.training for module in network.modules()]
         return [{k: v.tolist() for k, v in network.state_dict().items()}, flags, modes]
 
-    before = [state(victim), state(generator), torch.get_rng_state().tolist()]
-    found = profiles(victim)
-    assert [state(victim), state(generator), torch.get_rng_state().tolist()] == before
+    before = [state(target), state(generator), torch.get_rng_state().tolist()]
+    found = profiles(target)
+    assert [state(target), state(generator), torch.get_rng_state().tolist()] == before
     assert found == profiles(real().eval().requires_grad_(True))
 
 

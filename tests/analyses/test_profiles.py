@@ -71,5 +71,5 @@ def test_many_layers_are_numbered() -> None:
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="no profile of an inversion is given"):
         profile_png({CLASSIFICATION: BOTH[CLASSIFICATION]})
-    with pytest.raises(ValueError, match="draw one victim at a time"):
+    with pytest.raises(ValueError, match="draw one target at a time"):
         profile_png({**BOTH, Measured("inversion", "l1"): Profile(("fc",), (1.0,))})

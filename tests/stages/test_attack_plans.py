@@ -47,7 +47,7 @@ FEATURES = {
 
 
 @pytest.mark.parametrize(
-    ("attack", "task", "victim", "own", "last"),
+    ("attack", "task", "target", "own", "last"),
     [
         ("inverter", "reconstruction", "target", INVERSION, "inversion"),
         ("inverter", "class-inference", "target", INVERSION, "inversion"),
@@ -73,13 +73,13 @@ FEATURES = {
     ],
 )
 def test_stages_in_order_and_what_they_need(
-    attack: str, task: str, victim: str, own: dict[str, dict[str, str]], last: str
+    attack: str, task: str, target: str, own: dict[str, dict[str, str]], last: str
 ) -> None:
     stages = planned(attack, {"evaluation.task": task})
-    expected: dict[str, dict[str, str]] = {"pretrain": {}, victim: {"pretrain": "pretrain"}, "judge": {}}
-    judged = {"target": victim, "judge": "judge", "attack": last}
+    expected: dict[str, dict[str, str]] = {"pretrain": {}, target: {"pretrain": "pretrain"}, "judge": {}}
+    judged = {"target": target, "judge": "judge", "attack": last}
     if task == "reconstruction":
-        expected["victims"] = {"target": victim}
+        expected["victims"] = {"target": target}
         judged["victims"] = "victims"
     expected |= {**own, "evaluation": judged}
     names = {stage.key: name for name, stage in stages.items()}
@@ -216,7 +216,7 @@ AFTER_JOINT = {"joint", "victims", "evaluation"}
     ],
     ids=str,
 )
-def test_a_joint_victim_depends_on_the_attack_and_on_the_release(
+def test_a_joint_target_depends_on_the_attack_and_on_the_release(
     changes: dict[str, Any], stages: set[str]
 ) -> None:
     assert changed("joint", changes) == stages
@@ -229,7 +229,7 @@ def test_black_box_and_joint_share_pretraining_and_judge_only() -> None:
     assert shared == {"pretrain", "judge"}
 
 
-def test_attacks_on_one_victim_share_it() -> None:
+def test_attacks_on_one_target_share_it() -> None:
     every = [planned(attack, INFERENCE) for attack in ATTACKS if attack != "joint"]
     for name in ("pretrain", "target", "judge"):
         assert len({stages[name].key for stages in every}) == 1

@@ -46,7 +46,7 @@ class Kept:
         return np.load(io.BytesIO(data), allow_pickle=False)
 
     def target(self, trial: TrialSpec = TRIAL) -> Any:
-        """Return the trained victim."""
+        """Return the trained target."""
         network = build_classifier(
             trial.target.model, classes=trial.target.classes, channels=1, image_size=32
         )

@@ -1,4 +1,4 @@
-"""The victim F: frozen layers keep every bit, reused activations change nothing, epochs are kept."""
+"""The target F: frozen layers keep every bit, reused activations change nothing, epochs are kept."""
 
 import logging
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ FIXED = {"target.freeze": "weights+statistics"}
 
 
 def trial(changes: Mapping[str, Any]) -> TrialSpec:
-    """Return a tiny trial whose victim trains for two epochs, with dotted paths changed."""
+    """Return a tiny trial whose target trains for two epochs, with dotted paths changed."""
     return tiny.spec({"target.recipe": RECIPE, **changes})
 
 
@@ -51,7 +51,7 @@ class Store:
         self.artifacts = Artifacts(DirectoryBlobs(folder))
 
     def left(self, spec: TrialSpec, stage: str = "target", world: World | None = None) -> Artifact:
-        """Return what a stage of the victim leaves, after building those before it."""
+        """Return what a stage of the target leaves, after building those before it."""
         runner.use_profile(1)
         stages = tiny.stages(spec)
         for name in ("pretrain", "target", "snapshot"):
@@ -64,7 +64,7 @@ class Store:
         return found
 
     def state(self, spec: TrialSpec, stage: str = "target", file: str = "model.safetensors") -> State:
-        """Return weights that a stage of the victim leaves."""
+        """Return weights that a stage of the target leaves."""
         return load_tensors(self.artifacts.read(self.left(spec, stage), file))
 
 
@@ -75,7 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def network(spec: TrialSpec) -> Classifier:
-    """Return the victim's network with first weights."""
+    """Return the target's network with first weights."""
     data, target = spec.data, spec.target
     return build_classifier(target.model, classes=3, channels=data.channels, image_size=data.image_size)
 
@@ -215,7 +215,7 @@ def same(one: State, other: State) -> bool:
 
 
 @pytest.mark.parametrize("changes", [{}, {**FIXED}], ids=["all layers", "reused"])
-def test_a_snapshot_is_the_victim_after_its_epoch(changes: dict[str, Any], store: Store) -> None:
+def test_a_snapshot_is_the_target_after_its_epoch(changes: dict[str, Any], store: Store) -> None:
     spec = trial({**LATER, **changes})
     assert sorted(name for name in store.left(spec).files if name.startswith("snapshot")) == [
         "snapshot-00001.safetensors",
