@@ -1,20 +1,27 @@
 """Tune's side of a sweep: which stage a scheduler compares, and when it ends a trial."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from orchestrator.config.normalise import normalise
 from orchestrator.config.search import Asha
 from orchestrator.datasets import Location
-from orchestrator.runtime.ray.tune import RUNG_METRIC, Rungs, asha, compared_stage
-from orchestrator.stages.graph import plan
+from orchestrator.runtime.ray import tune as module
+from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, asha, compared_stage
+from orchestrator.stages.graph import Stage, plan
+from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.leases import LocalLeases
 from orchestrator.sweep.search import fixed_points
 from orchestrator.sweep.trial import Task
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
+from tests.sweep.books import Sweep
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -90,3 +97,43 @@ def test_the_end_repeats_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None
     rungs.report({"epoch": 2, RUNG_METRIC: 0.4, "train_loss": 0.3})
     assert reported == [{"epoch": 2, RUNG_METRIC: 0.4}]
     assert rungs.last == reported[-1]
+
+
+def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw as Tune does, run the trainable here with stages published at once, and complete the trial."""
+    sweep = Sweep(tiny.study({"seed": [0, 1]}), tmp_path)
+    searcher = TaskSearcher(sweep.ledger, lambda: 1)
+    assert searcher.prefetch()
+    drawn = searcher.suggest("one")
+    assert drawn["name"] == "0000-s0"
+    assert searcher.suggest("two") is None  # one at a time
+
+    reported: list[dict[str, Any]] = []
+    passed_on: list[str] = []
+
+    def build(client: BrokerClient, stage: Stage, report: Callable[[Mapping[str, float]], None]) -> bool:
+        assert client.pools[stage.name] == "pool"
+        assert client.priorities[stage.key] >= 1
+        count = len(reported)
+        report({"epoch": 1, RUNG_METRIC: 0.5})
+        passed_on.extend([stage.name] * (len(reported) - count))
+        sweep.store.publish(Artifact(stage.key, stage.name, stage.version, {}), {})
+        return True
+
+    monkeypatch.setattr(module, "RayLeases", lambda uri: LocalLeases())
+    monkeypatch.setattr(module.tune, "report", reported.append)
+    monkeypatch.setattr(BrokerClient, "build", build)
+    pools = {stage.name: "pool" for stage in tiny.stages(tiny.spec()).values()}
+    shared = {"store": str(tmp_path), "owner": "me", "broker": None, "pools": pools}
+    module._drive(drawn, shared)
+    assert passed_on == ["inversion"]
+    assert (reported[-1]["epoch"], reported[-1]["done"]) == (1, True)
+
+    searcher.on_trial_complete("one", reported[-1])
+    (record,) = sweep.ledger.records
+    assert (record.status, len(sweep.ledger.built)) == ("finished", 7)
+    assert searcher.suggest("two")["name"] == "0001-s1"
+    searcher.on_trial_complete("two", {"epoch": 1})  # stopped by the scheduler
+    assert [(one.status, one.failed_stage) for one in sweep.ledger.records][1] == ("pruned", "inversion")
+    assert searcher.suggest("three") == Searcher.FINISHED
+    sweep.journal.close()
