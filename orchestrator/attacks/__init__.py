@@ -6,20 +6,20 @@ from torch import Tensor
 
 from orchestrator import config
 from orchestrator.attacks import inverter
-from orchestrator.attacks.pixel_search import Found
+from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.threat import WhiteBox
 
 
 def invert(
     attack: config.AttackSpec, target: WhiteBox, scores: Tensor, *, m: int, shape: tuple[int, int, int]
-) -> Found:
+) -> SearchResult:
     """Search an image (C, S, S) for each row of released scores (N, k) of truncation m.
 
     The function is `invert` of the module that has the attack's name. Raise `ModuleNotFoundError` if there is
     none: an attack that leaves images has one.
     """
     module = import_module(f"{__name__}.{attack.name}")
-    result: Found = module.invert(attack, target, scores, m, shape)
+    result: SearchResult = module.invert(attack, target, scores, m, shape)
     return result
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassCount:
-    """What an adversary can say about k."""
+    """Estimates of k from the top labels of answers."""
 
     seen: int
     """Distinct top labels: a lower bound of k, and AMI's estimate of it."""

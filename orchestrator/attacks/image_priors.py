@@ -1,6 +1,6 @@
-"""Hand-made image priors (AMI, section II-B): penalties on images and treatments of images between steps.
+"""Image priors, hand-made (AMI, section II-B): penalties on images, and treatments between steps.
 
-Images are float32 (N, C, S, S) in [0, 1] unless said; a penalty is one value for each image, a sum over its
+Images are float32 (N, C, S, S) in [0, 1] unless stated; a penalty is one value for each image, a sum over its
 pixels; a treatment returns images. Borders: a difference that would leave the image counts 0, filters repeat
 the outermost pixel, a shift wraps around.
 """
@@ -49,12 +49,12 @@ def draw_shift(limit: int, seed: int, step: int) -> tuple[int, int]:
 
 
 def jitter(images: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Shift images down and right; what leaves comes back on the other side."""
+    """Shift images (N, C, S, S) down and right, wrapping around."""
     return images.roll(shift, dims=(2, 3)) if any(shift) else images
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur with a Gaussian of that width in pixels, cut at three widths."""
+    """Blur images (N, C, S, S) with a Gaussian of deviation `sigma` in pixels, cut at three of them."""
     radius = math.ceil(3 * sigma)
     distance = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     weights = torch.exp(-distance.square() / (2 * sigma**2))
@@ -67,13 +67,13 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def denoise(images: Tensor) -> Tensor:
-    """Replace each pixel by the median of the 3x3 pixels around it."""
+    """Replace each pixel of images (N, C, S, S) by the median of the 3x3 pixels around it."""
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     return padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).median(dim=4).values
 
 
 def sharpen(images: Tensor, sigma: float = 1.0, amount: float = 1.0) -> Tensor:
-    """Add what a Gaussian blur takes away (unsharp masking), clamped to [0, 1]."""
+    """Add the difference from a Gaussian blur to images (N, C, S, S) (unsharp masking), clamped to [0, 1]."""
     return (images + amount * (images - blur(images, sigma))).clamp(0.0, 1.0)
 
 

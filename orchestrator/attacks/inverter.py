@@ -1,4 +1,4 @@
-"""AMI's inversion attack: an encoder of released scores before an inverter G (Yang et al. 2019, section IV).
+"""Inverter attack of AMI: an encoder of released scores before an inverter G (Yang et al. 2019, section IV).
 
 z = log(scores) + c, then a shift per sample that makes the smallest kept value at least 0, as in the released
 code; a reconstruction is one forward pass. G minimises the per-pixel mean squared error on the adversary's

@@ -14,24 +14,24 @@ from torch.nn import functional
 
 from orchestrator import config
 from orchestrator.attacks.image_priors import denoise, sharpen
-from orchestrator.attacks.pixel_search import Found, Lowest, first_image, in_batches
+from orchestrator.attacks.pixel_search import BestImages, SearchResult, first_image, in_batches
 from orchestrator.threat import WhiteBox
 
 
 def invert(
     attack: config.MiaAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
-) -> Found:
+) -> SearchResult:
     """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k).
 
-    A row asks for its class, not for its scores, so m (their truncation) plays no part. `Found.steps` is the
-    number of the step after which a row stopped.
+    Only the class of a row is used, so m (the truncation of its scores) has no effect. `SearchResult.steps`
+    is the number of the step after which a row stopped.
     """
     return in_batches(lambda part: _descend(attack, target, part.argmax(dim=1), shape), scores, target.device)
 
 
 @dataclass
 class _Rows:
-    """The n rows that go on."""
+    """The n rows that have not stopped."""
 
     numbers: Tensor  # (n,) places in the batch
     classes: Tensor  # (n,)
@@ -39,7 +39,7 @@ class _Rows:
     window: Tensor  # (n, patience), the latest cross-entropies, infinite until there are that many
 
     def drop(self, stopped: Tensor) -> None:
-        """Forget the rows that are marked, so that no further forward pass holds them."""
+        """Remove the rows that are marked (n,), so that no further forward pass computes them."""
         if stopped.any():
             on = ~stopped
             self.numbers, self.classes = self.numbers[on], self.classes[on]
@@ -48,10 +48,10 @@ class _Rows:
 
 def _descend(
     attack: config.MiaAttack, target: WhiteBox, classes: Tensor, shape: tuple[int, int, int]
-) -> Found:
+) -> SearchResult:
     """Descend from one start for each of the classes (N,) until every row has stopped."""
     rows = _begin(attack, classes, shape, target.device)
-    lowest = Lowest(rows.images)
+    lowest = BestImages(rows.images)
     steps = torch.full_like(rows.classes, attack.steps)
     for step in range(attack.steps + 1):
         images = rows.images.requires_grad_()
@@ -65,13 +65,13 @@ def _descend(
         rows.images = _next(attack, images.detach(), gradients, step + 1)
         rows.window[:, step % attack.patience] = entropies.detach()
         rows.drop(stopped)
-    return Found(lowest.images.cpu(), steps.cpu(), cost(attack, lowest.costs).cpu())
+    return SearchResult(lowest.images.cpu(), steps.cpu(), cost(attack, lowest.costs).cpu())
 
 
 def _begin(
     attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int, int], device: torch.device
 ) -> _Rows:
-    # Noise by (seed, class): the same wherever the class stands and whoever else is searched.
+    # Noise by (seed, class): independent of the row's position and of the other rows.
     images = [
         first_image(attack.start, attack.noise, shape, attack.seed, label) for label in classes.tolist()
     ]

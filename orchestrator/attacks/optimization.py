@@ -10,16 +10,16 @@ from torch import Tensor
 
 from orchestrator import config
 from orchestrator.attacks import image_priors as priors
-from orchestrator.attacks.pixel_search import Found, Lowest, first_image, in_batches
+from orchestrator.attacks.pixel_search import BestImages, SearchResult, first_image, in_batches
 from orchestrator.threat import WhiteBox, largest
 
 
 def invert(
     attack: config.OptimizationAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
-) -> Found:
+) -> SearchResult:
     """Find an image (C, S, S) for each row of released scores (N, k), of which the m largest are known.
 
-    Returns the image of lowest cost that a row has seen. With jitter, a step knows the cost of a shifted
+    Return the image of lowest cost of each row. With jitter, a step knows the cost of a shifted
     image only, and blur and clipping are priors that no cost contains, so that the lowest cost would favour
     the image treated least; with any of them the last image is returned.
     """
@@ -28,7 +28,7 @@ def invert(
 
 def _descend(
     attack: config.OptimizationAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
-) -> Found:
+) -> SearchResult:
     """Descend from the same start for each row of scores (N, k)."""
     scores = scores.to(target.device, torch.float32)
     known = largest(scores, m)
@@ -36,14 +36,14 @@ def _descend(
     start = first_image(attack.start, attack.noise, shape, attack.seed).to(target.device)
     images = start.expand(len(scores), *shape).clone().requires_grad_()
     optimizer = _optimizer(attack, images)
-    rows, lowest = torch.arange(len(scores), device=target.device), Lowest(images)
+    rows, lowest = torch.arange(len(scores), device=target.device), BestImages(images)
     for step in range(attack.steps):
         shift = priors.draw_shift(attack.jitter, attack.seed, step)
         shifted = priors.jitter(images, shift)
         costs = _distances(target, shifted, scores, known) + _penalties(attack, images)
         # Of a sum: the gradient of an image holds nothing of the others.
         (images.grad,) = torch.autograd.grad(costs.sum(), images)
-        if _cost_says_all(attack):
+        if _cost_is_complete(attack):
             lowest.offer(rows, images, costs)
         optimizer.step()
         with torch.no_grad():
@@ -53,11 +53,11 @@ def _descend(
     with torch.no_grad():
         costs = _distances(target, images, scores, known) + _penalties(attack, images)
     lowest.offer(rows, images, costs)
-    return Found(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
+    return SearchResult(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
 
 
 def _optimizer(attack: config.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:
-    """Both work pixel by pixel, so images optimised together do not meet."""
+    """Return the optimiser of images (N, C, S, S); either works pixel by pixel, so rows stay independent."""
     if attack.optimizer == "sgd":
         return torch.optim.SGD([images], lr=attack.learning_rate, momentum=0.9)
     return torch.optim.Adam([images], lr=attack.learning_rate)
@@ -78,7 +78,7 @@ def _penalties(attack: config.OptimizationAttack, images: Tensor) -> Tensor:
     return total
 
 
-def _cost_says_all(attack: config.OptimizationAttack) -> bool:
+def _cost_is_complete(attack: config.OptimizationAttack) -> bool:
     return not (attack.jitter or attack.blur or attack.clip_norm or attack.clip_contribution)
 
 

@@ -1,7 +1,7 @@
-"""What attacks that descend in pixel space share: their first images, the best image of each row, the result.
+"""Pixel search: first images, the best image of each row and the result, for attacks that descend in pixels.
 
-A row of released scores gives the same image, up to rounding, whichever rows are searched beside it: nothing
-random depends on a row's position, and no row's cost enters another's gradient.
+A row of released scores gives the same image, up to rounding, in any batch: no random draw depends on a row's
+position, and no row's cost enters another's gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ CPU_BATCH, ACCELERATOR_BATCH = 64, 256
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """One image for each row of scores, on the CPU."""
 
     images: Tensor  # (N, C, S, S) float32 in [0, 1]
@@ -26,8 +26,8 @@ class Found:
     costs: Tensor  # (N,) float32, of the images returned
 
 
-class Lowest:
-    """The image of lowest cost that each of N rows has seen so far; a later one must be better."""
+class BestImages:
+    """The image of lowest cost of each of N rows so far; of equal costs the earlier one stays."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.detach().clone()
@@ -40,15 +40,17 @@ class Lowest:
         self.images[rows] = torch.where(better[:, None, None, None], images.detach(), self.images[rows])
 
 
-def in_batches(search: Callable[[Tensor], Found], scores: Tensor, device: torch.device) -> Found:
-    """Search as many rows of scores (N, k) at a time as suit the device, and join what is found."""
+def in_batches(
+    search: Callable[[Tensor], SearchResult], scores: Tensor, device: torch.device
+) -> SearchResult:
+    """Search rows of scores (N, k) in batches that suit the device; return their results as one, in order."""
     batch = CPU_BATCH if device.type == "cpu" else ACCELERATOR_BATCH
     return joined([search(part) for part in scores.split(batch)])
 
 
-def joined(parts: Sequence[Found]) -> Found:
-    """Return what was found in several searches as one, in order."""
-    return Found(
+def joined(parts: Sequence[SearchResult]) -> SearchResult:
+    """Return the results of several searches as one, in order."""
+    return SearchResult(
         *(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True))
     )
 

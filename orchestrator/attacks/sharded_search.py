@@ -1,30 +1,30 @@
-"""A search over many predictions, shared by the workers and resumed after a kill."""
+"""Sharded search: a search over many predictions, shared by the workers, with checkpoints."""
 
 import time
 from collections.abc import Callable
 
 from torch import Tensor
 
-from orchestrator.attacks.pixel_search import Found, joined
+from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.training.checkpoint import pack, unpack
 from orchestrator.training.world import CANCEL, CONTINUE, PREEMPT, Cancelled, Preempted, World
 
-CHUNK = 256  # rows between two chances of a checkpoint
+CHUNK = 256  # rows between two possible checkpoints
 
 
-def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) -> Found:
+def search_all(search: Callable[[Tensor], SearchResult], scores: Tensor, world: World) -> SearchResult:
     """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk.
 
     Return all of them in order, on every rank. Raise `Cancelled` if a report cancels, `Preempted` if the
     process has to end.
     """
     saved = unpack(world.checkpoint)
-    found = [] if saved is None else [Found(**saved[0])]
+    found = [] if saved is None else [SearchResult(**saved[0])]
     last_save = time.monotonic()
     while (done := sum(len(part.images) for part in found)) < len(scores):
         chunk = scores[done : done + CHUNK]
         rows = chunk.tensor_split(world.size)[world.rank]
-        # A rank without a row takes one all the same, so that it has something to join; it is cut off below.
+        # A rank without a row searches one all the same, since every rank must take part in the gathering.
         part = search(rows if len(rows) else chunk[:1])
         found.append(_gathered(part, len(rows), world))
         verdict = CONTINUE
@@ -43,5 +43,5 @@ def search_all(search: Callable[[Tensor], Found], scores: Tensor, world: World) 
     return joined(found)
 
 
-def _gathered(part: Found, num_rows: int, world: World) -> Found:
-    return Found(*(world.gather(tensor[:num_rows]) for tensor in vars(part).values()))
+def _gathered(part: SearchResult, num_rows: int, world: World) -> SearchResult:
+    return SearchResult(*(world.gather(tensor[:num_rows]) for tensor in vars(part).values()))

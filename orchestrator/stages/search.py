@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.attacks import invert
-from orchestrator.attacks.pixel_search import Found, joined
+from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Data, Evaluation, Release, Target
 from orchestrator.stages.images import inferred_classes, one_hot
@@ -32,7 +32,7 @@ def run(
         m = released_length(target.classes, release)
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
-    def search(attack: AttackSpec, scores: Tensor) -> Found:
+    def search(attack: AttackSpec, scores: Tensor) -> SearchResult:
         return invert(attack, box, scores, m=m, shape=shape)
 
     scores = torch.cat(list(parts.values()))
@@ -50,12 +50,12 @@ def run(
 
 
 def _by_candidate(
-    attack: AttackSpec, search: Callable[[AttackSpec, Tensor], Found]
-) -> Callable[[Tensor], Found]:
+    attack: AttackSpec, search: Callable[[AttackSpec, Tensor], SearchResult]
+) -> Callable[[Tensor], SearchResult]:
     """Return a search of rows (n, k + 1): scores, then the candidate's number, ascending over rows. Each
     candidate has a seed of its own, the first one the attack's."""
 
-    def search_rows(rows: Tensor) -> Found:
+    def search_rows(rows: Tensor) -> SearchResult:
         numbers, sizes = rows[:, -1].unique_consecutive(return_counts=True)
         groups = rows[:, :-1].split(sizes.tolist())
         seeded = [_for_candidate(attack, int(number)) for number in numbers]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.attacks import invert
-from orchestrator.attacks.pixel_search import Found
+from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.threat import BlackBox, WhiteBox
 from tests import tiny
@@ -159,11 +159,13 @@ class ToyAttack(config.AttackSpec):
     seed: int = 0
 
 
-def paint(attack: ToyAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]) -> Found:
+def paint(
+    attack: ToyAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+) -> SearchResult:
     images = torch.full((len(scores), *shape), attack.level)
     with torch.no_grad():
         costs = 1 - target.logits(images).softmax(dim=1)[scores.bool()]
-    return Found(images, torch.zeros(len(scores), dtype=torch.int64), costs)
+    return SearchResult(images, torch.zeros(len(scores), dtype=torch.int64), costs)
 
 
 def test_an_attack_in_the_list_is_planned_and_run(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from orchestrator import config
 from orchestrator.attacks import image_priors as priors
 from orchestrator.attacks import optimization
-from orchestrator.attacks.pixel_search import CPU_BATCH, Found, Lowest, first_image, in_batches
+from orchestrator.attacks.pixel_search import CPU_BATCH, BestImages, SearchResult, first_image, in_batches
 from orchestrator.models import build_classifier
 from orchestrator.threat import WhiteBox, truncate
 from orchestrator.training.seeds import seeded
@@ -212,7 +212,7 @@ def test_treatments_come_every_few_steps() -> None:
 
 
 def test_the_lowest_image_of_each_row_is_kept() -> None:
-    lowest = Lowest(torch.zeros(3, 1, 1, 1))
+    lowest = BestImages(torch.zeros(3, 1, 1, 1))
     ones = torch.ones(3, 1, 1, 1)
     lowest.offer(torch.arange(3), ones, torch.tensor([1.0, 2.0, 3.0]))
     lowest.offer(torch.tensor([2, 0]), 2 * ones[:2], torch.tensor([2.5, 1.0]))  # an equal cost is no better
@@ -223,9 +223,9 @@ def test_the_lowest_image_of_each_row_is_kept() -> None:
 def test_batches_are_joined_in_order() -> None:
     sizes = []
 
-    def search(part: Tensor) -> Found:
+    def search(part: Tensor) -> SearchResult:
         sizes.append(len(part))
-        return Found(part.view(-1, 1, 1, 1), part[:, 0].long(), part[:, 0])
+        return SearchResult(part.view(-1, 1, 1, 1), part[:, 0].long(), part[:, 0])
 
     rows = torch.arange(float(CPU_BATCH + 3))[:, None]
     found = in_batches(search, rows, torch.device("cpu"))

@@ -3,13 +3,13 @@
 import torch
 
 from orchestrator.attacks import pixel_search
-from orchestrator.attacks.pixel_search import Found, Lowest, first_image, in_batches
+from orchestrator.attacks.pixel_search import BestImages, SearchResult, first_image, in_batches
 
 CPU = torch.device("cpu")
 
 
 def test_a_later_image_must_be_better_to_be_kept() -> None:
-    lowest = Lowest(torch.zeros(2, 1, 1, 1))
+    lowest = BestImages(torch.zeros(2, 1, 1, 1))
     rows = torch.tensor([0, 1])
     for level, costs in ((0.1, [2.0, 1.0]), (0.2, [1.0, 3.0]), (0.3, [1.0, 0.5])):
         lowest.offer(rows, torch.full((2, 1, 1, 1), level), torch.tensor(costs))
@@ -18,7 +18,7 @@ def test_a_later_image_must_be_better_to_be_kept() -> None:
 
 
 def test_rows_that_are_not_offered_keep_their_image() -> None:
-    lowest = Lowest(torch.zeros(3, 1, 1, 1))
+    lowest = BestImages(torch.zeros(3, 1, 1, 1))
     lowest.offer(torch.tensor([2]), torch.ones(1, 1, 1, 1), torch.tensor([0.5]))
     assert lowest.images.flatten().tolist() == [0.0, 0.0, 1.0]
     assert lowest.costs.tolist() == [torch.inf, torch.inf, 0.5]
@@ -27,9 +27,9 @@ def test_rows_that_are_not_offered_keep_their_image() -> None:
 def test_batches_are_joined_in_order() -> None:
     sizes = []
 
-    def search(scores: torch.Tensor) -> Found:
+    def search(scores: torch.Tensor) -> SearchResult:
         sizes.append(len(scores))
-        return Found(scores[:, :, None, None], scores[:, 0].long(), scores[:, 0])
+        return SearchResult(scores[:, :, None, None], scores[:, 0].long(), scores[:, 0])
 
     scores = torch.arange(2.0 * pixel_search.CPU_BATCH + 1)[:, None]
     result = in_batches(search, scores, CPU)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.attacks import sharded_search as sharing
-from orchestrator.attacks.pixel_search import Found
+from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.training.world import Cancelled, World
 from tests.training.test_loop import Memory
@@ -27,13 +27,13 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[Tensor] = []
 
-    def __call__(self, scores: Tensor) -> Found:
+    def __call__(self, scores: Tensor) -> SearchResult:
         self.asked.append(scores)
         images = scores.mean(dim=1)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
-        return Found(images, (scores[:, 0] * 100).long(), scores.sum(dim=1))
+        return SearchResult(images, (scores[:, 0] * 100).long(), scores.sum(dim=1))
 
 
-def check(found: Found, scores: Tensor) -> None:
+def check(found: SearchResult, scores: Tensor) -> None:
     """Compare with what one search of all rows finds."""
     expected = Counting()(scores)
     assert torch.equal(found.images, expected.images)
@@ -145,6 +145,6 @@ def test_two_ranks_share_the_rows_and_both_have_all(tmp_path: Path) -> None:
     shares = ([0, 2], [1, 2])  # a rank without a row searches one, which does not count
     for rank, share in enumerate(shares):
         found, asked, stopped = torch.load(io.BytesIO((tmp_path / f"rank{rank}.pt").read_bytes()))
-        check(Found(**found), rows(3))
+        check(SearchResult(**found), rows(3))
         assert torch.equal(torch.cat(asked), rows(3)[share])
         assert stopped == "stopped after 2 of 3 images"
