@@ -245,6 +245,16 @@ def test_links_lead_somewhere(page: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_folders_in_backticks_exist(page: Path) -> None:
+    text = page.read_text(encoding="ascii")
+    whole = re.findall(r"`((?:orchestrator|jobs|tests|cluster|benchmarks|docs)/[a-z0-9_./-]+)`", text)
+    assert [path for path in whole if not (ROOT / path).exists()] == []
+    glossary = text.partition("## Glossary")[2]  # its files are those of orchestrator/
+    inside = re.findall(r"`([a-z_0-9/]+\.py)`", glossary)
+    assert [path for path in inside if not (ROOT / "orchestrator" / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_parse(page: Path) -> None:
     for command in commands(page):
         parse(command)
