@@ -1,4 +1,4 @@
-"""How deep a reader has to follow: our files between the command and the loss that a training minimises."""
+"""Spans modules: the depth of the call stack: our files between the command and the loss of a training."""
 
 import traceback
 from collections.abc import Callable

@@ -140,7 +140,8 @@ def inverter_profiles(
 ) -> dict[str, Profile]:
     """Profile reconstructions of private images (N, C, S, S) from their released scores, for each distance.
 
-    Which scores are released is constant, and rounding, which passes no gradient, is left out.
+    Which scores are released is constant, and rounding, which passes no gradient, is left out. Raise
+    `ValueError` if labels alone are released: nothing can be differentiated.
     """
     if release.labels_only:
         raise ValueError(
@@ -171,6 +172,7 @@ def search_profiles(
 
     Originals (N, C, S, S), uint8 or in [0, 1], are one private image of the class of each row. The search
     goes on to the last iteration named; where it would stop early or what it would choose plays no part.
+    Raise `ValueError` without iterations or with one below 1.
     """
     if not iterations or min(iterations) < 1:
         raise ValueError(f"iterations={list(iterations)} must name one or more, counted from 1.")

@@ -163,7 +163,7 @@ class Preflight:
             raise StudyError(" ".join(str(error).split())) from error
 
     def resolve_all(self, points: Iterable[Point]) -> list[Point]:
-        """Resolve every point; all distinct faults are reported at once."""
+        """Resolve every point; raise `StudyError` with all distinct faults at once."""
         resolved = []
         faults: dict[str, str | Refused] = {}
         for point in points:

@@ -1,4 +1,4 @@
-"""Contract of all attacks, one row each: runs, is deterministic, keeps to its access, beats doing nothing."""
+"""Spans modules: all attacks, one row each: run, are deterministic, keep their access, beat doing nothing."""
 
 import shutil
 import sys

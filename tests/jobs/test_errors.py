@@ -17,7 +17,7 @@ from jobs.sweep import app
 from orchestrator.models import CLASSIFIERS
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
-from tests.stages.test_public_weights import network, staged
+from tests.stages.test_pretrain import network, staged
 from tests.sweep.test_validation import copy_of_digits, flip
 
 

@@ -1,4 +1,4 @@
-"""Networks by name (`models/__init__.py`): unknown names, unfit sizes, and layers put before a network."""
+"""Spans modules: networks by name: unknown names, unfit sizes, and layers put before a network."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which stages each attack has, what they need, what their keys depend on, and what cannot be attacked."""
+"""Spans modules: the stages of each attack, their needs and keys, and combinations that are refused."""
 
 from typing import Any
 

@@ -25,7 +25,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.objectives import as_unit
 from orchestrator.training.world import World
 from tests import tiny
-from tests.stages.test_public_weights import planned
+from tests.stages.test_pretrain import planned
 
 MEASURES = {
     "inception": ("fid", "precision", "recall", "density", "coverage"),

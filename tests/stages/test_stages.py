@@ -1,4 +1,4 @@
-"""The stages: who sees which images and scores, and what each one leaves."""
+"""Spans modules: all stages: which images and scores each one sees, and the files that it publishes."""
 
 import io
 import json

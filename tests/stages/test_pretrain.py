@@ -1,4 +1,4 @@
-"""Public weights in the target: put there bit for bit, checked on images, refused where they fail."""
+"""Pretraining: public weights loaded bit for bit, checked on images, refused where they do not fit."""
 
 from pathlib import Path
 from typing import Any
