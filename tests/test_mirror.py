@@ -1,0 +1,74 @@
+"""Spans modules: tests mirror the library, file by file; exceptions are listed with their reasons."""
+
+import ast
+import re
+
+from tests.test_floors import ROOT, SOURCES, name_of
+
+# Module without a test file of its name -> the test file that covers it. The reasons:
+# settings without code of their own, tested as parts of a trial or a study that is refused as a whole;
+TRIAL, STUDY = "tests/config/test_trial.py", "tests/config/test_study.py"
+# processes of a Ray cluster, which do nothing without each other;
+RAY = "tests/runtime/ray/test_connect.py"
+# one contract for several implementations;
+STORES, TRACKERS = "tests/store/test_blobs.py", "tests/runtime/mlflow/test_tracker.py"
+# functions of a few lines, run on inputs that only the stages before them make.
+FLOW = "tests/stages/test_stages.py"
+COVERED = {
+    "config.attack_spec": "tests/config/test_attacks.py",
+    "config.data": TRIAL,
+    "config.defenses": "tests/defenses/test_objective.py",
+    "config.evaluation": TRIAL,
+    "config.release": TRIAL,
+    "config.resources": "tests/sweep/test_profiles.py",
+    "config.search": "tests/sweep/test_search.py",
+    "config.target": TRIAL,
+    "runtime.doctor.checks": "tests/runtime/doctor/test_findings.py",
+    "runtime.mlflow.check": TRACKERS,
+    "runtime.ray.groups": RAY,
+    "runtime.ray.leases": RAY,
+    "runtime.ray.train": RAY,
+    "runtime.s3.blobs": STORES,
+    "stages.fisher": FLOW,
+    "stages.images": FLOW,
+    "stages.inversion": FLOW,
+    "stages.io": FLOW,
+    "stages.joint": FLOW,
+    "stages.judge": FLOW,
+    "stages.networks": FLOW,
+    "stages.predictions": FLOW,
+    "stages.private_scores": FLOW,
+    "stages.runner": FLOW,
+    "stages.search": FLOW,
+    "stages.snapshot": FLOW,
+    "stages.surrogate": FLOW,
+    "stages.target": FLOW,
+    "training.progress": "tests/training/test_loop.py",
+    "store.directory": STORES,
+    "sweep.records": TRACKERS,
+}
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    missing, needless = [], []
+    for path in (path for path in SOURCES if path.is_relative_to(ROOT / "orchestrator")):
+        module = name_of(path).partition(".")[2]
+        own = ROOT / "tests" / path.relative_to(ROOT / "orchestrator").with_name(f"test_{path.name}")
+        covers = ROOT / COVERED.get(module, "absent")
+        if path.name == "__init__.py" or own.exists():
+            needless += [module] * (module in COVERED)
+        elif not covers.exists():
+            missing.append(module)
+    assert missing == []
+    assert needless == []
+    assert COVERED.keys() <= {name_of(path).partition(".")[2] for path in SOURCES}
+
+
+def test_a_test_file_of_no_module_says_that_it_spans_several() -> None:
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        stem = path.stem.removeprefix("test_")
+        of = path.relative_to(ROOT / "tests").with_name(stem)
+        places = [ROOT / "orchestrator" / of, ROOT / of]
+        if not any(place.is_dir() or place.with_suffix(".py").exists() for place in places):
+            header = ast.get_docstring(ast.parse(path.read_text(encoding="ascii"))) or ""
+            assert re.search(r"\b[Ss]pans\b", header), path
