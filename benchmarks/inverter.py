@@ -30,8 +30,8 @@ from orchestrator.datasets.images import prepare
 from orchestrator.models import build_classifier
 from orchestrator.threat import BlackBox
 from orchestrator.training.loop import fit
-from orchestrator.training.objectives import as_unit, classification, reconstruction
-from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.objectives import classification, reconstruction
+from orchestrator.training.pairs import Pairs, as_unit, hold_out
 from orchestrator.training.seeds import derive_seed, seeded
 from orchestrator.training.world import World
 

@@ -21,7 +21,7 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.validation import Preflight
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 from orchestrator.training.world import World
 
 NET = {"name": "ami-digit", "width": 0.125}

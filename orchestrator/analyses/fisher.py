@@ -26,7 +26,7 @@ from orchestrator.attacks.pixel_search import CPU_BATCH, first_image
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.classifier import Classifier
 from orchestrator.threat import released_length
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 
 Logits = Callable[[Tensor], Tensor]
 """Images (N, C, S, S) in [0, 1] -> the target's logits (N, k)."""

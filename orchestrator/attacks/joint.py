@@ -13,7 +13,8 @@ from torch.nn import functional
 from orchestrator import config
 from orchestrator.attacks.inverter import Inverter, encode_logs
 from orchestrator.threat import largest
-from orchestrator.training.objectives import Objective, classification_sums, squared_error_sum
+from orchestrator.training.loop import Objective
+from orchestrator.training.objectives import classification_sums, squared_error_sum
 
 
 class Pair(nn.Module):

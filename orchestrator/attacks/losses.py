@@ -19,7 +19,8 @@ from torch.nn import functional
 from orchestrator import config
 from orchestrator.attacks.image_priors import total_variation
 from orchestrator.models.classifier import Classifier
-from orchestrator.training.objectives import Objective, squared_error_sum
+from orchestrator.training.loop import Objective
+from orchestrator.training.objectives import squared_error_sum
 from orchestrator.training.optimizers import Descent, joint_state, load_joint_state
 from orchestrator.training.world import World
 

@@ -15,7 +15,8 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
 from orchestrator.models.classifier import Classifier
-from orchestrator.training.objectives import Objective, classification
+from orchestrator.training.loop import Objective
+from orchestrator.training.objectives import classification
 
 
 def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:

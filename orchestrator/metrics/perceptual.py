@@ -17,7 +17,7 @@ from torchvision.models import inception_v3
 from orchestrator.metrics.features import by_class
 from orchestrator.models.inception_resnet import load_public
 from orchestrator.models.inputs import IMAGENET_MEAN, IMAGENET_STD
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 
 LPIPS_MIN_SIDE = 64  # side of the patches that the heads were fitted on
 LPIPS_BATCH = 16  # VGG16's responses to one image of 224x224 take 25 MB

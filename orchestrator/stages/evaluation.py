@@ -13,7 +13,7 @@ from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import released, released_length
 from orchestrator.training.loop import predict
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 
 
 def run(

@@ -13,8 +13,8 @@ from orchestrator.stages.io import Inputs, Outputs, read_npy, tensors, trained
 from orchestrator.stages.networks import AtTruncation, answers, new_inverter, stored_classifier
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, released, released_length
-from orchestrator.training.loop import fit
-from orchestrator.training.objectives import Objective, reconstruction
+from orchestrator.training.loop import Objective, fit
+from orchestrator.training.objectives import reconstruction
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
 

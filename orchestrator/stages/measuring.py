@@ -17,7 +17,7 @@ from orchestrator.metrics.pictures import encode_png, pair_grid
 from orchestrator.metrics.reconstruction import PIXEL_METRICS
 from orchestrator.stages.io import npy
 from orchestrator.stages.similarity import FeatureSimilarity
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from orchestrator.models import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
 from orchestrator.threat import BlackBox
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 from orchestrator.training.seeds import seeded
 
 QUERY_BATCH = 4096  # images made float at a time

@@ -16,8 +16,7 @@ from orchestrator.models.freezing import Frozen
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.stages.target_model import private_sets, trained_target, untrained, with_accuracy
 from orchestrator.training.loop import Fitted, fit
-from orchestrator.training.objectives import as_unit
-from orchestrator.training.pairs import Pairs
+from orchestrator.training.pairs import Pairs, as_unit
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)

@@ -8,20 +8,22 @@ that resumes from a checkpoint ends with the same bytes as an uninterrupted one 
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from orchestrator.config import Recipe
 from orchestrator.config.base import Refused
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.checkpoint import unpack
-from orchestrator.training.objectives import Objective, as_unit
-from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.optimizers import Descent, Step
+from orchestrator.training.pairs import Pairs, as_unit, hold_out
 from orchestrator.training.progress import Midway, Progress, Tally, packed, restored
 from orchestrator.training.seeds import derive_seed
 from orchestrator.training.world import (
@@ -40,6 +42,77 @@ logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512
 POLL_BATCHES = 16  # several workers must stop at the same batch: they poll rank 0 this often
+
+
+class OneOptimizer:
+    """The step of an ordinary objective: its loss, one optimiser over the whole model."""
+
+    def __init__(self, model: nn.Module, objective: "Objective", recipe: Recipe, world: World) -> None:
+        self.objective, self.world = objective, world
+        self.loss = world.wrap(_Loss(objective.wrap(model), objective))
+        self.descent = Descent(model.parameters(), recipe, objective.steps_by)
+
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Set the learning rate and the objective's own schedule."""
+        self.objective.begins(epoch, epochs)
+        self.descent.begin(epoch)
+
+    def train(self, inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """Take one step down the loss; the wrapped module averages gradients while they are computed."""
+        with self.world.autocast():
+            loss = self.loss(inputs, outputs)
+        self.descent.clear()
+        loss.backward()
+        self.descent.optimizer.step()
+        return {"loss": loss.detach()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's state."""
+        return self.descent.state()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore the optimiser's state."""
+        self.descent.load(tensors)
+
+
+class _Loss(nn.Module):
+    """Model and loss as one module, so that every parameter's gradient is averaged over the workers."""
+
+    def __init__(self, model: nn.Module, objective: "Objective") -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        return self.objective.loss(self.model, inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises, sums on held-out pairs and prefers among epochs; defenses change its parts.
+
+    `loss` runs under the precision of the world: it converts its networks' outputs to float32 itself.
+    """
+
+    loss: Callable[[Any, Tensor, Tensor], Tensor]  # (model, inputs, outputs) -> mean over the batch, a scalar
+    sums: Callable[[Any, Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch, by name
+    selection_key: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
+    keeps_last: bool = False  # whether the last epoch is kept, however good it is
+    begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with
+    steps_by: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer
+    step: Callable[[Any, "Objective", Recipe, World], Step] = OneOptimizer
+
+
+def criterion(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """Return the loss of an objective whose model's outputs, as float32, are compared with the wanted ones.
+
+    `loss` maps both, of one shape or as torch's own losses take them, to their mean over the batch, a scalar.
+    """
+
+    def compared(model: nn.Module, inputs: Tensor, outputs: Tensor) -> Tensor:
+        return loss(model(inputs).float(), outputs)
+
+    return compared
 
 
 @dataclass(frozen=True)

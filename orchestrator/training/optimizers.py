@@ -1,6 +1,7 @@
-"""Optimisers: how a recipe's are built, their learning rates by epoch, their state as named tensors."""
+"""Optimisers and steps: the recipe's optimiser, its learning rate by epoch, its state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,26 @@ def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimiz
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """Return the learning rate of an epoch (from 1): a tenth after each milestone."""
     return recipe.learning_rate * 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
+
+
+class Step(Protocol):
+    """What `fit` drives: optimiser steps on one batch after the other, and their state.
+
+    Checkpoints, data order, curves, divergence and preemption are the loop's, for every step alike.
+    """
+
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Set the learning rates and other schedules of an epoch, from 1."""
+
+    def train(self, inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """Train on this worker's share of a batch, under the precision of the world, and leave the same
+        weights on every worker. Return mean losses by name, detached scalars on the device; `loss` is one."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return by name what a checkpoint must hold besides the model's own state."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore `state`; raise `ValueError`, with nothing changed, if it is of another kind of step."""
 
 
 class Descent:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orchestrator.training.objectives import as_unit
 from orchestrator.training.seeds import derive_seed
 
 
@@ -38,3 +37,8 @@ def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor
     order = torch.randperm(num_pairs, generator=generator)
     num_held_out = max(1, round(num_pairs * fraction))
     return order[num_held_out:], order[:num_held_out]
+
+
+def as_unit(batch: Tensor) -> Tensor:
+    """Return uint8 images of any shape as float32 in [0, 1], and any other tensor as it is."""
+    return batch.to(torch.float32).div_(255.0) if batch.dtype == torch.uint8 else batch

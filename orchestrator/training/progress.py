@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from orchestrator.training.checkpoint import pack
-from orchestrator.training.objectives import Step
+from orchestrator.training.optimizers import Step
 
 WAY_OUT = "lower recipe.learning_rate, or look for images or weights that are out of range"
 

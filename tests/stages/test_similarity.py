@@ -22,7 +22,7 @@ from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
 from orchestrator.stages import runner
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.training.objectives import as_unit
+from orchestrator.training.pairs import as_unit
 from orchestrator.training.world import World
 from tests import tiny
 from tests.stages.test_pretrain import planned

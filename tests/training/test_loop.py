@@ -21,9 +21,9 @@ from orchestrator.defenses import defended, objective
 from orchestrator.models import build_classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.training import loop as training
-from orchestrator.training.loop import Fitted, fit, predict
-from orchestrator.training.objectives import Objective, as_unit, classification, distillation, reconstruction
-from orchestrator.training.pairs import Pairs, hold_out
+from orchestrator.training.loop import Fitted, Objective, fit, predict
+from orchestrator.training.objectives import classification, distillation, reconstruction
+from orchestrator.training.pairs import Pairs, as_unit, hold_out
 from orchestrator.training.seeds import derive_seed, seeded
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 

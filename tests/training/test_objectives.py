@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from orchestrator.config import Recipe
 from orchestrator.training import loop
 from orchestrator.training.checkpoint import unpack
-from orchestrator.training.loop import Fitted, fit
-from orchestrator.training.objectives import Objective, Step
-from orchestrator.training.optimizers import Descent, joint_state, load_joint_state
+from orchestrator.training.loop import Fitted, Objective, fit
+from orchestrator.training.optimizers import Descent, Step, joint_state, load_joint_state
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
