@@ -15,9 +15,9 @@ Intensity = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Absent(Enum):
-    NO_VALUE = (
-        auto()
-    )  # an enum member, so that a refusal pickled to another process still has this very value
+    """An enum, so that a refusal that was pickled to another process still has the same object."""
+
+    NO_VALUE = auto()
 
 
 NO_VALUE = _Absent.NO_VALUE
