@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.runtime.doctor.checks import Places, checks
+from orchestrator.runtime.doctor.checks import Cluster, checks
 from orchestrator.runtime.doctor.findings import Finding, warn
+from orchestrator.runtime.locations import Locations
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,16 +54,15 @@ def doctor(
     out: Annotated[Path, typer.Option(help="Look here for the default store and MLflow.")] = RUNS,
 ) -> None:
     """Check everything that a sweep needs; print every fault with its fix."""
-    places = Places(
+    locations = Locations(
         store=store if store and "://" in store else str(Path(store or out / "store").absolute()),
         data=data or None,
         tracking=tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
-        ray=ray_address or None,
-        job_server=job_server or None,
     )
+    cluster = Cluster(ray_address or None, job_server or None)
     console = Console(highlight=False, soft_wrap=True)
     findings = []
-    for finding in chain(lost(store, ray_address), checks(places)):
+    for finding in chain(lost(store, ray_address), checks(locations, cluster)):
         show(console, finding)
         findings.append(finding)
     failed = sum(finding.status == "FAIL" for finding in findings)

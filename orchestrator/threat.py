@@ -1,6 +1,6 @@
 """Threat model: scores as the target's service releases them (AMI, sections 4.2 and 4.3); black, white box.
 
-Scores are float32 whatever precision the training used: in half precision a softmax over hundreds of classes
+Scores are float32 even where training was in half precision, in which a softmax over hundreds of classes
 leaves ties and exact zeros, and truncation would then depend on them.
 """
 

@@ -90,7 +90,7 @@ def l1(images: Tensor, originals: Tensor) -> Tensor:
 
 
 DISTANCES: Mapping[str, Distance] = {"l2": squared_l2, "l1": l1}
-"""Distances that need no network; LPIPS is given by whoever has its weights."""
+"""Distances that need no network; the caller gives LPIPS, with its weights."""
 
 
 def parameterised(network: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -227,7 +227,7 @@ class _Target:
     def __init__(self, network: nn.Module) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         for module in self.network.modules():
-            if isinstance(module, MidHead):  # its mean: noise would be drawn anew at every pass
+            if isinstance(module, MidHead):  # its mean: each pass would draw other noise
                 module.noise_at_inference = False
         self.layers = parameterised(self.network)
         named = dict(self.network.named_parameters())
@@ -248,8 +248,8 @@ class _Target:
     ) -> dict[str, Profile]:
         """Profile each loss of what is made of rows (N, ...) and of what is wanted (N, ...).
 
-        By the chain rule: dloss/dmade of a batch comes first, so that a loss may hold whatever autograd
-        knows, then dmade/dtheta row by row.
+        By the chain rule: dloss/dmade of a batch comes first, so that a loss may use all that
+        autograd supports, then dmade/dtheta row by row.
         """
         squares = torch.zeros(len(losses), len(self.layers), dtype=torch.float64)
         each = self._by_autograd if chunk == 1 else self._by_vmap

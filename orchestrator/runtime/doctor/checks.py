@@ -7,45 +7,44 @@ from functools import partial
 from orchestrator.runtime.doctor import cluster, machine, tracking
 from orchestrator.runtime.doctor.findings import Finding, run, warn
 from orchestrator.runtime.doctor.places import place
+from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.open_store import NODE_CACHE
 
 
 @dataclass(frozen=True)
-class Places:
-    """Addresses to check; None where the user gave none."""
+class Cluster:
+    """Addresses of a Ray cluster; None where the user gave none."""
 
-    store: str
-    data: str | None
-    tracking: str
-    ray: str | None  # address of the GCS, or `auto`
-    job_server: str | None
+    ray: str | None = None  # of the GCS, or `auto`
+    job_server: str | None = None
 
 
-def checks(places: Places) -> Iterator[Finding]:
-    """Yield the findings of all checks; none of them stops another."""
+def checks(locations: Locations, ray_cluster: Cluster) -> Iterator[Finding]:
+    """Yield the findings of all checks; none of them stops another. `locations` names MLflow's URI."""
+    store, data, mlflow = locations.store, locations.data, locations.tracking
+    assert mlflow is not None
     yield from run("python", machine.installed, machine.INSTALL)
     yield from run("torch", machine.accelerators, machine.INSTALL)
     reach = "make the store reachable from here (network, mounts, AWS_ENDPOINT_URL)"
-    yield from run("store", lambda: place("--store", places.store, writes=True), reach)
-    if places.data is not None:
-        data = places.data
+    yield from run("store", lambda: place("--store", store, writes=True), reach)
+    if data is not None:
         yield from run("data", lambda: place("--data", data, writes=False), reach)
     yield from run("cache", machine.cache_room, "see what is mounted there")
-    yield from run("mlflow", lambda: tracking.tracking(places.tracking), tracking.START)
-    yield from _ray(places)
+    yield from run("mlflow", lambda: tracking.tracking(mlflow), tracking.START)
+    yield from _ray(ray_cluster, store)
 
 
-def _ray(places: Places) -> Iterator[Finding]:
-    if places.job_server is None and places.ray is None:
+def _ray(given: Cluster, store: str) -> Iterator[Finding]:
+    if given.job_server is None and given.ray is None:
         name = "export RAY_API_SERVER_ADDRESS=http://HEAD:8265, or give --ray-address, if there is a cluster"
         yield warn("ray", "no cluster named; sweeps start Ray on this machine", name)
-    if (server := places.job_server) is not None:
+    if (server := given.job_server) is not None:
         yield from run("ray jobs", lambda: cluster.job_server(server), cluster.REACH)
-        if places.ray is None:
+        if given.ray is None:
             yield Finding(
                 "ok", "ray nodes", "seen from inside: ray job submit --working-dir . -- python -m jobs.doctor"
             )
-    if (address := places.ray) is not None:
+    if (address := given.ray) is not None:
         seconds = cluster.JOINED_SECONDS + 5.0
-        join = partial(cluster.joined, address, places.store, str(NODE_CACHE))
+        join = partial(cluster.joined, address, store, str(NODE_CACHE))
         yield from run("ray cluster", join, cluster.JOIN, seconds=seconds)
