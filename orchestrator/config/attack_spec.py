@@ -71,6 +71,11 @@ class AttackSpec(Spec):
         return {}
 
     @property
+    def draws(self) -> bool:
+        """Whether another seed gives another image of the same class."""
+        return self.leaves == "images"
+
+    @property
     def surrogate(self) -> Surrogate | None:
         """The classifier trained on the target's answers; None if no loss needs one."""
         return None

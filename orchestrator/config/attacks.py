@@ -230,6 +230,11 @@ class MiaAttack(AttackSpec):
     seed: Seed = 0
     """Draws the noise."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether the first image has noise."""
+        return self.noise > 0.0
+
     def check_profile(self) -> None:
         """Raise `Refused` if images are processed between updates."""
         if self.process != "none":
@@ -299,6 +304,11 @@ class OptimizationAttack(AttackSpec):
 
     seed: Seed = 0
     """Draws noise and jitter."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether the first image has noise, or steps see shifted images."""
+        return self.noise > 0.0 or self.jitter > 0
 
 
 ATTACK_SPECS: dict[str, type[AttackSpec]] = {

@@ -164,11 +164,11 @@ class TrialSpec(Spec):
                     f"must lie in 0..target.classes-1={k - 1} and be named once",
                     "correct it or use null for all classes",
                 )
-        if evaluation.candidates > 1 and self.attack.leaves == "inverter":
+        if evaluation.candidates > 1 and not self.attack.draws:
             raise Refused(
                 "evaluation.candidates",
                 evaluation.candidates,
-                f"would be the same image each time, as attack.name={name} reconstructs without chance",
-                "use 1",
+                f"would be the same image each time, as attack.name={name} draws nothing",
+                "use 1" if self.attack.leaves == "inverter" else "use 1 or set attack.noise above 0",
             )
         return self

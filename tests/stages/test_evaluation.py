@@ -85,6 +85,10 @@ def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_the
             r"evaluation\.candidates=2 would be the same image each time, as attack\.name=inverter",
         ),
         (
+            {"attack": {**MIA, "noise": 0.0}, "evaluation.candidates": 2},
+            r"same image each time, as attack\.name=mia draws nothing; use 1 or set attack\.noise above 0\.",
+        ),
+        (
             {"attack": tiny.BASE["attack"], "evaluation.task": "reconstruction", "evaluation.candidates": 2},
             r"evaluation\.candidates=2 is of class inference; leave it out or set evaluation\.task=class-inf",
         ),
