@@ -32,6 +32,6 @@ def test_every_way_of_reading_has_its_row(
     monkeypatch.setattr(sys, "argv", ["reading", "--mib", "1", "--shard-mib", "0.25", "--repeats", "1"])
     reading.main()
     heading, *rows = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["way", "seconds", "MB/s", "ratio", "all", "seconds"]
-    assert [row[:32].strip() for row in rows] == list(reading.WAYS)
-    assert rows[0].split()[-2] == "1.00"
+    assert heading.split() == ["way", "seconds", "MB/s", "ratio", "CPU", "s", "all", "seconds"]
+    assert [row[:36].strip() for row in rows] == list(reading.WAYS)
+    assert rows[0].split()[-3] == "1.00"  # the ratio; then CPU seconds and the only time
