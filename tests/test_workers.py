@@ -1,6 +1,5 @@
 """Spans modules: every kind of attack and every defended target, trained or searched by two workers."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.world import World
 from tests import tiny
+from tests.ranks import run_two
 from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 
 ATTACKS = ("with losses", "learnable offset", "joint", "optimization")
@@ -50,10 +50,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store of two workers."""
     folder = tmp_path_factory.mktemp("workers")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(as_rank, args=(2, port, str(folder)), nprocs=2)
+    run_two(as_rank, folder)
     return folder
 
 

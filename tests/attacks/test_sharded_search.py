@@ -1,7 +1,6 @@
 """A search over many rows: in order, in chunks, resumed and shared by two ranks."""
 
 import io
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from orchestrator.attacks import sharded_search as sharing
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.training.world import Cancelled, World
+from tests.ranks import run_two
 from tests.training.test_loop import Memory
 
 
@@ -138,10 +138,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
 def test_two_ranks_share_the_rows_and_both_have_all(tmp_path: Path) -> None:
     """The last of two chunks has one row, so the second rank has none of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(as_rank, args=(2, port, str(tmp_path)), nprocs=2)
+    run_two(as_rank, tmp_path)
     shares = ([0, 2], [1, 2])  # a rank without a row searches one, which does not count
     for rank, share in enumerate(shares):
         found, asked, stopped = torch.load(io.BytesIO((tmp_path / f"rank{rank}.pt").read_bytes()))

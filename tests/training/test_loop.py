@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import logging
 import re
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from orchestrator.training.objectives import classification, distillation, recon
 from orchestrator.training.pairs import Pairs, as_unit, hold_out
 from orchestrator.training.seeds import derive_seed, seeded
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
+from tests.ranks import run_two
 
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, validation_fraction=0.2)
 
@@ -442,10 +442,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
 
 def test_two_workers_train_one_network_and_resume_it(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(as_rank, args=(2, port, str(tmp_path)), nprocs=2)
+    run_two(as_rank, tmp_path)
     one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     losses = one.pop("losses").tolist()
     assert other.pop("losses").tolist() == []  # rank 0 speaks for the group

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orchestrator.training.optimizers import Descent, Step, joint_state, load_jo
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
+from tests.ranks import run_two
 from tests.training.test_loop import Memory, Shared, same, stopping_after
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.02, validation_fraction=0.2)
@@ -267,10 +267,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
 
 
 def test_two_workers_train_both_networks_and_resume_them(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(as_rank, args=(2, port, str(tmp_path)), nprocs=2)
+    run_two(as_rank, tmp_path)
     one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     losses = one.pop("losses").tolist()
     assert other.pop("losses").tolist() == []  # rank 0 speaks for the group
