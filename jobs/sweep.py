@@ -7,7 +7,6 @@ Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as
 
 import logging
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +44,7 @@ from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Stage
 from orchestrator.stages.graph import plan as plan_stages
-from orchestrator.store.journal import Journal
+from orchestrator.store.journal import Journal, now_ms
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
 from orchestrator.sweep.ledger import Ledger, Listener, Points, Tracker
@@ -237,7 +236,7 @@ class Sweep:
             num_dropped=len(self.dropped),
             objective=objective,
             maximize=is_maximized,
-            started_ms=time.time_ns() // 1_000_000 if started_ms is None else started_ms,
+            started_ms=now_ms() if started_ms is None else started_ms,
         )
 
     def _axes(self) -> dict[str, list[Scalar]]:

@@ -18,6 +18,7 @@ from orchestrator.stages.graph import STAGES, Stage, StageFailed
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
+from orchestrator.store.journal import now_ms
 from orchestrator.training.seeds import derive_seed
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
@@ -119,7 +120,7 @@ def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float]) -> Artifac
         cost=cost,
         profile={**stage.profile, "torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()},
         code_version=__version__,
-        created_ms=time.time_ns() // 1_000_000,
+        created_ms=now_ms(),
     )
 
 

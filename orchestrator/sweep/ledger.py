@@ -6,7 +6,6 @@ the store, and notifies listeners: the journal, the tracker, the progress displa
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.journal import now_ms
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.points import Point, flatten
 from orchestrator.sweep.records import Curve, DatasetInput, StageCounts, SweepRecord, SweepReport, TrialRecord
@@ -250,8 +250,8 @@ class _Stored:
             datasets=self._datasets(task),
             failed_stage=outcome.failed_stage,
             error=outcome.error,
-            started_ms=min((_started_ms(artifact) for artifact in artifacts), default=_now_ms()),
-            ended_ms=max((artifact.created_ms for artifact in artifacts), default=_now_ms()),
+            started_ms=min((_started_ms(artifact) for artifact in artifacts), default=now_ms()),
+            ended_ms=max((artifact.created_ms for artifact in artifacts), default=now_ms()),
         )
 
     def _find(self, key: str) -> Artifact | None:
@@ -291,7 +291,3 @@ def _sum_costs(artifacts: Sequence[Artifact]) -> dict[str, float]:
 
 def _started_ms(artifact: Artifact) -> int:
     return artifact.created_ms - round(1000 * artifact.cost.get("wall_seconds", 0.0))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
