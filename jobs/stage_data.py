@@ -19,12 +19,13 @@ from rich.progress import Progress
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, sha256, standard_splits
+from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, standard_splits
 from orchestrator.datasets.sources.base import Source
 from orchestrator.datasets.sources.exclusion import read_names, without
 from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import check, open_blobs
+from orchestrator.store.blobs import sha256
 
 app = typer.Typer(add_completion=False)
 # Sets that torchvision can download -> their names there.

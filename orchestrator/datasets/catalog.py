@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS, staged
 from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
-from orchestrator.datasets.manifest import NAME, File, Manifest, parse, sha256
-from orchestrator.store.blobs import Blobs
+from orchestrator.datasets.manifest import NAME, File, Manifest, parse
+from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.parallel import parallel_map
 
 READERS = 4  # files of a set read at once: one is hashed while another is downloaded

@@ -3,7 +3,6 @@
 It is written last, so its existence means that the set is whole; its own SHA-256 is the digest of the set.
 """
 
-import hashlib
 import json
 import re
 from typing import Annotated, Literal
@@ -134,11 +133,6 @@ class Manifest(Spec):
     images: tuple[File, ...]
     labels: File
     splits: dict[str, Split]
-
-
-def sha256(data: bytes) -> str:
-    """Return the SHA-256 hex digest."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def dump(manifest: Manifest) -> bytes:

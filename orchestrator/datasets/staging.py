@@ -12,20 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.datasets.manifest import (
-    NAME,
-    File,
-    Manifest,
-    Options,
-    Split,
-    SplitRule,
-    dump,
-    parse,
-    sha256,
-)
+from orchestrator.datasets.manifest import NAME, File, Manifest, Options, Split, SplitRule, dump, parse
 from orchestrator.datasets.sources.base import BadImage, Source, check_labels
 from orchestrator.datasets.splits import PARTS, make_split
-from orchestrator.store.blobs import Blobs
+from orchestrator.store.blobs import Blobs, sha256
 
 SHARD_BYTES = 64 * 2**20
 PER_CLASS_SEED = 0

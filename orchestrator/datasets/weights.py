@@ -19,8 +19,8 @@ from orchestrator.config import Spec
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
-from orchestrator.datasets.manifest import NAME, File, sha256
-from orchestrator.store.blobs import Blobs
+from orchestrator.datasets.manifest import NAME, File
+from orchestrator.store.blobs import Blobs, sha256
 
 FOLDER = "weights"
 TOOL = "jobs.stage_weights"

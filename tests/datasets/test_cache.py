@@ -17,10 +17,11 @@ import pytest
 from orchestrator.datasets import Location, cache, catalog, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs, digits
 from orchestrator.datasets.cache import Cache, Wanted, read_verified
-from orchestrator.datasets.manifest import File, Options, sha256
+from orchestrator.datasets.manifest import File, Options
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.runtime.s3 import transfer
+from orchestrator.store.blobs import sha256
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.config.base import Refused
 from orchestrator.datasets.builtin import staged
-from orchestrator.datasets.manifest import NAME, dump, parse, sha256, standard_splits
+from orchestrator.datasets.manifest import NAME, dump, parse, standard_splits
+from orchestrator.store.blobs import sha256
 
 WHERE = "digits/manifest.json"
 

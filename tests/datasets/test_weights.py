@@ -13,9 +13,8 @@ from torch import Tensor
 
 from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
-from orchestrator.datasets.manifest import sha256
 from orchestrator.models import build_classifier
-from orchestrator.store.blobs import Blobs
+from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.directory import DirectoryBlobs
 from tests.sweep.test_validation import flip
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.config.base import Refused
-from orchestrator.datasets.manifest import Exclusion, sha256
+from orchestrator.datasets.manifest import Exclusion
 from orchestrator.datasets.sources.base import Source
+from orchestrator.store.blobs import sha256
 
 HEADERS = ("name", "identity")  # last word of a header line, such as `lfw_name`
 
