@@ -18,7 +18,8 @@ StudyName = Annotated[
     str, typer.Argument(help="Study file, or the name of one in jobs/studies.", metavar="STUDY.yaml")
 ]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. target.seed=3.")
+    list[str],
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. target.recipe.epochs=3."),
 ]
 Scale = Annotated[str | None, typer.Option(help="Apply one of the study's scales, e.g. smoke.")]
 Out = Annotated[Path, typer.Option(help="Write reports, and the default store, to this folder.")]

@@ -33,7 +33,7 @@ FLOORS = {
 }
 """Room of `orchestrator/` -> its floor; `jobs/` is the eighth. A module imports from its room or below."""
 PACKAGES = {
-    0: {"pydantic", "yaml", "omegaconf"},
+    0: {"pydantic", "yaml"},
     2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
     3: {"torchmetrics", "opacus", "scipy", "matplotlib"},
     6: {"pandas"},

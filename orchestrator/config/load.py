@@ -1,12 +1,12 @@
 """Reader of study files: scales, overrides of the command line, and one line for each fault."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from orchestrator.config.attacks import ATTACK_SPECS, attack_name
@@ -14,6 +14,7 @@ from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.search import Range
 from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.config.trial import TrialSpec
+from orchestrator.config.yaml_text import read_yaml
 
 MERGED = ("base", "resources", "scales")
 
@@ -29,24 +30,38 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
             raise StudyError(f"--scale {scale} is not in {path.name}; it knows {_listing(scales)}.")
         for name, value in scales[scale].items():
             _assign(raw, name, value)
-    for override in overrides:
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise StudyError(f"--set {override} must read path=value, for example target.seed=3.")
-        root = name.split(".", 1)[0]
-        paths = [name] if root in Study.model_fields else [f"base.{p}" for p in SHORTHANDS.get(name, (name,))]
-        for field in paths:
-            _assign(raw, field, _value(override, text))
+    values = [_override(one) for one in overrides]
+    for _, fields, value in values:
+        for field in fields:
+            _assign(raw, field, copy.deepcopy(value))
+    for name, fields, value in values:
+        for field in fields:
+            _refuse_swept(raw, name, field, value)
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         raise StudyError(*faults(error, path.name)) from None
 
 
+def _override(override: str) -> tuple[str, list[str], Any]:
+    """Return the name that a `name=value` has, the paths in the file that it means, and its value."""
+    name, separator, text = override.partition("=")
+    if not separator:
+        raise StudyError(f"--set {override} must read path=value, for example target.recipe.epochs=3.")
+    root = name.split(".", 1)[0]
+    is_path = root in Study.model_fields
+    paths = [name] if is_path else [f"base.{path}" for path in SHORTHANDS.get(name, (name,))]
+    return name, paths, _value(override, text)
+
+
 def _value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return read_yaml(text)
+    except Refused as refused:
+        name = override.partition("=")[0]
+        field = name if refused.field == "value" else f"{name}.{refused.field}"
+        raise StudyError(Refused(f"--set {field}", refused.value, refused.rule, refused.way_out)) from None
+    except (yaml.YAMLError, ValueError):
         raise StudyError(
             f"--set {override} must give a YAML value, for example 3, [1, 2] or {{low: 1, high: 9}}."
         ) from None
@@ -122,23 +137,30 @@ def _load(path: Path) -> dict[str, Any]:
     if not there.is_file():
         raise StudyError(f"extends={parent} in {path.name} must name a file beside it, without .yaml.")
     inherited = _load(there)
-    merged = OmegaConf.merge(
-        {name: inherited.get(name) or {} for name in MERGED}, {name: own.get(name) or {} for name in MERGED}
-    )
-    plain = OmegaConf.to_container(merged)
-    assert isinstance(plain, dict)
-    return inherited | own | {name: plain[name] for name in MERGED if plain[name]}
+    merged = {name: _merged(inherited.get(name) or {}, own.get(name) or {}) for name in MERGED}
+    return inherited | own | {name: part for name, part in merged.items() if part}
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """Return two values as one: mappings key by key, of anything else the other."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return other
+    return one | {name: _merged(one.get(name), part) for name, part in other.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        loaded = read_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise StudyError(f"study={path} does not exist; the shipped ones are in jobs/studies.") from None
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+    except Refused as refused:
+        raise StudyError(refused.under(path.name)) from None
+    except (yaml.YAMLError, OSError, ValueError) as error:
         raise StudyError(
             f"study={path} is not a readable YAML study: {' '.join(str(error).split())}"
         ) from None
+    if loaded is None:
+        loaded = {}
     if not isinstance(loaded, dict):
         raise StudyError(f"study={path} must be a mapping with study, base and sweep.")
     return {str(name): value for name, value in loaded.items()}
@@ -160,6 +182,61 @@ def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
     if not isinstance(raw.get(head), dict):
         raw[head] = {}
     assign(raw[head], rest, value)
+
+
+def _refuse_swept(raw: Mapping[str, Any], name: str, path: str, value: Any) -> None:
+    """Raise `StudyError` if an axis of the sweep gives a field of `base` other values than an override."""
+    head, _, assigned = path.partition(".")
+    if head != "base" or not isinstance(raw.get("base"), Mapping):
+        return
+    for (axis, field, values), leaf in itertools.product(_swept(raw), _leaves(assigned, value)):
+        if _overlap(leaf, field) and _is_overruled(raw["base"], leaf, field, values):
+            rule = f"does nothing where sweep.{axis} gives the field its values"
+            raise StudyError(Refused(f"--set {name}", value, rule, f"--set sweep.{axis} instead"))
+
+
+def _swept(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield each axis of each grid with each field that it sets, and its values."""
+    sweep = raw.get("sweep")
+    for grid in sweep if isinstance(sweep, list) else [sweep]:
+        for axis, values in grid.items() if isinstance(grid, Mapping) else ():
+            for field in SHORTHANDS.get(axis, (axis,)):
+                yield axis, field, values
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    """Return the paths of the settings in a value."""
+    if not isinstance(value, Mapping) or not value:
+        return [path]
+    return [
+        leaf for name, part in value.items() for leaf in _leaves(f"{path}.{name}".removeprefix("."), part)
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _is_overruled(base: Mapping[str, Any], leaf: str, field: str, values: Any) -> bool:
+    """Return whether some value of an axis changes a setting of the base, or all of them drop it."""
+    if not leaf.startswith(f"{field}.") or not isinstance(values, list):
+        return True
+    kept = []
+    for value in values:
+        raw = copy.deepcopy(dict(base))
+        assign(raw, field, copy.deepcopy(value))
+        kept.append(_setting(raw, leaf))
+    mine = _setting(base, leaf)
+    return any(one not in (mine, NO_VALUE) for one in kept) or all(one == NO_VALUE for one in kept)
+
+
+def _setting(raw: Any, path: str) -> Any:
+    """Return a setting of nested mappings, or NO_VALUE."""
+    for part in path.split("."):
+        if not isinstance(raw, Mapping) or part not in raw:
+            return NO_VALUE
+        raw = raw[part]
+    return raw
 
 
 def assign(raw: dict[str, Any], path: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """Study: one YAML file that sweeps axes over a base spec. Data, no logic; users copy one and edit it.
 
-`load` reads it (OmegaConf merges, pydantic validates), `points` turns its grids into sweep points.
+`load` reads it (one reader of YAML, pydantic validates), `points` turns its grids into sweep points.
 """
 
 from collections.abc import Mapping

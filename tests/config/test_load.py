@@ -1,5 +1,6 @@
 """Reading studies: overrides, scales, the environment, and one line for each fault."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,52 @@ def test_an_axis_is_overridden_in_every_grid_that_has_it(tmp_path: Path) -> None
     assert study.sweep == [{"seed": [7], "release.truncation": [1, 2]}, {"release.truncation": [3]}]
 
 
+SWEPT = {
+    "seed": [0, 1],
+    "attack.offset": [3.5],
+    "release": [{"label": "few", "truncation": 1}, {"decimals": 2}],
+    "attack": [{"name": "inverter", "recipe": {"epochs": 1}}, {"name": "mia"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "shown", "axis"),
+    [
+        ("seed=3", "seed=3", "seed"),
+        ("target.seed=0", "target.seed=0", "seed"),
+        ("base.attack.seed=3", "base.attack.seed=3", "seed"),
+        ("attack.offset=nonsense", "attack.offset=nonsense", "attack.offset"),
+        ("attack={offset: 2, align: false}", "attack={'offset': 2, 'align': False}", "attack.offset"),
+        ("release.truncation=2", "release.truncation=2", "release"),
+        ("attack.recipe.epochs=9", "attack.recipe.epochs=9", "attack"),
+        ("attack.name=mia", "attack.name=mia", "attack"),
+        ("attack=null", "attack=None", "attack"),
+    ],
+)
+def test_an_override_of_a_swept_field_is_refused_and_names_the_axis(
+    tmp_path: Path, override: str, shown: str, axis: str
+) -> None:
+    rule = f"does nothing where sweep.{axis} gives the field its values; --set sweep.{axis} instead."
+    for sweep in (SWEPT, [{"evaluation.images": [8]}, SWEPT]):
+        with pytest.raises(StudyError, match=f"^{re.escape(f'--set {shown} {rule}')}$"):
+            read_study(written(tmp_path, sweep=sweep), overrides=[override])
+
+
+def test_an_override_beside_the_swept_fields_is_taken(tmp_path: Path) -> None:
+    kept = [
+        "attack.zero_policy=floor",
+        "release.labels_only=true",
+        "target.recipe.epochs=7",
+        "judge.seed=5",
+    ]
+    study = read_study(written(tmp_path, sweep=SWEPT), overrides=kept)
+    assert study.base["attack"]["zero_policy"] == "floor"
+    moved = read_study(written(tmp_path, sweep=SWEPT), overrides=["sweep=[{judge.seed: [1]}]", "seed=3"])
+    assert (moved.base["target"]["seed"], moved.base["attack"]["seed"]) == (3, 3)
+    with pytest.raises(StudyError, match=r"^--set seed=3 does nothing where sweep\.seed"):
+        read_study(written(tmp_path), overrides=["seed=3", "sweep.seed=[1]"])
+
+
 def test_a_scale_comes_before_the_overrides(tmp_path: Path) -> None:
     path = written(tmp_path, scales={"small": {"sweep.seed": [9], "base.attack.offset": 2.0}})
     assert read_study(path).sweep == [{"seed": [0]}]
@@ -50,15 +97,23 @@ def test_a_scale_comes_before_the_overrides(tmp_path: Path) -> None:
     assert (both.sweep, both.base["attack"]["offset"]) == ([{"seed": [9]}], 1.0)
 
 
-def test_environment_variables_are_read_and_a_missing_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("text", ["${oc.env:WHO_SWEEPS}", "by ${oc.${e}:WHO_SWEEPS}", "${study}"])
+def test_a_study_file_cannot_carry_the_environment_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    path = written(tmp_path, about="${oc.env:WHO_SWEEPS}")
-    monkeypatch.setenv("WHO_SWEEPS", "a red team")
-    assert read_study(path).about == "a red team"
-    monkeypatch.delenv("WHO_SWEEPS")
-    with pytest.raises(StudyError, match=r"not a readable YAML study: .*'WHO_SWEEPS' not found"):
-        read_study(path)
+    monkeypatch.setenv("WHO_SWEEPS", "a secret")
+    rule = (
+        "is not replaced: a study is data and reads no environment; write the value, or give it with --set."
+    )
+    for sections, field in (
+        ({"about": text}, "about"),
+        ({"base": {"data": {"dataset": text}}}, "base.data.dataset"),
+        ({"sweep": {"target": [{"label": text}]}}, "sweep.target.0.label"),
+    ):
+        with pytest.raises(StudyError, match=f"^{re.escape(f'tiny.yaml.{field}={text} {rule}')}$"):
+            read_study(written(tmp_path, **sections))
+    with pytest.raises(StudyError, match=f"^{re.escape(f'--set about={text} {rule}')}$"):
+        read_study(written(tmp_path), overrides=[f"about={text}"])
 
 
 def test_the_logged_study_reads_back_the_same(tmp_path: Path) -> None:
@@ -174,7 +229,7 @@ RANDOM = {"algorithm": "random"}
             "minimize}.",
         ),
         ({}, ["resources.workers=0"], "resources.workers=0 is refused: Input should be greater than 0."),
-        ({}, ["target.seed"], "--set target.seed must read path=value, for example target.seed=3."),
+        ({}, ["target.seed"], "--set target.seed must read path=value, for example target.recipe.epochs=3."),
         (
             {},
             ["target.seed=[1,"],

@@ -195,7 +195,7 @@ Sections = dict[str, Any]
             SEED,
             {},
             ["--set", "target.seed"],
-            ["--set target.seed must read path=value, for example target.seed=3."],
+            ["--set target.seed must read path=value, for example target.recipe.epochs=3."],
         ),
         (
             SEED,
