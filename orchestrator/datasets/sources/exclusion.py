@@ -16,6 +16,7 @@ import numpy as np
 from orchestrator.config.base import Refused
 from orchestrator.datasets.manifest import Exclusion
 from orchestrator.datasets.sources.base import Source
+from orchestrator.datasets.sources.files import MAX_LIST_BYTES
 from orchestrator.store.blobs import sha256
 
 HEADERS = ("name", "identity")  # last word of a header line, such as `lfw_name`
@@ -41,7 +42,8 @@ def read_names(path: Path) -> NameList:
     Raise `Refused` if the file is not UTF-8 text or lists no name.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as handle:  # not only regular files: shells pass <(...) as a pipe
+            data = handle.read(MAX_LIST_BYTES)
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         rule = f"cannot be read as text ({error})"

@@ -16,6 +16,7 @@ import numpy as np
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
 from orchestrator.datasets.sources.decoding import decode
+from orchestrator.datasets.sources.files import read_lines
 from orchestrator.datasets.sources.folders import checked, read_capped
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")
@@ -74,11 +75,7 @@ def facescrub(folder: Path) -> Source:
 
 
 def _rows(path: Path) -> Iterator[Face]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        rule, way_out = f"cannot be read ({error.strerror})", f"put the lists {' and '.join(LISTS)} there"
-        raise Refused(str(path), NO_VALUE, rule, way_out) from None
+    lines = read_lines(path, f"put the lists {' and '.join(LISTS)} there")
     for number, line in enumerate(lines, start=1):
         if not line.strip() or (number == 1 and line.startswith("name\t")):
             continue

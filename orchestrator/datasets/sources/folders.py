@@ -15,6 +15,7 @@ import numpy as np
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
 from orchestrator.datasets.sources.decoding import MAX_BYTES, decode
+from orchestrator.datasets.sources.files import read_regular
 
 MAX_MEMBERS = 2_000_000
 HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -29,9 +30,8 @@ def image_folder(path: Path) -> Source:
 
 
 def read_capped(path: Path) -> bytes:
-    """Return a file's first `MAX_BYTES` + 1 bytes: enough to see that it is too large."""
-    with path.open("rb") as handle:
-        return handle.read(MAX_BYTES + 1)
+    """Return a regular file's first `MAX_BYTES` + 1 bytes; raise `OSError` for a fifo, device or socket."""
+    return read_regular(path, MAX_BYTES)
 
 
 def image_zip(path: Path) -> Source:

@@ -13,6 +13,7 @@ import pickle
 import string
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +21,12 @@ import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.sources.base import Source, array_source, fingerprint_of
+from orchestrator.datasets.sources.files import read_regular, regular_size
 from orchestrator.datasets.splits import PARTS
 
 MAX_IDX_BYTES = 4 * 2**30  # the largest file, EMNIST byclass, has 0.55 GB
+MAX_CIFAR_BYTES = 256 * 2**20  # a batch has 31 MB
+DEFLATE_RATIO = 1032  # bytes that one byte of gzip can become
 CLOTHES = (
     "t-shirt-top",
     "trouser",
@@ -85,21 +89,30 @@ def _idx_source(
     kind: str, folder: Path, layout: str, stems: tuple[str, str], class_names: tuple[str, ...]
 ) -> Source:
     home = _home(folder, ("", "raw", f"{layout}/raw"), f"{stems[0]}-images-idx3-ubyte")
-    arrays = {
-        stem: _idx(home, stem)
-        for part in stems
-        for stem in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-    }
-    images = np.concatenate([arrays[f"{part}-images-idx3-ubyte"] for part in stems])[..., None]
-    labels = np.concatenate([arrays[f"{part}-labels-idx1-ubyte"] for part in stems]).astype(np.int64)
-    if len(images) != len(labels):
-        raise _damaged(home, f"has {len(images)} images but {len(labels)} labels")
+    pairs = [(f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in stems]
+    arrays = {stem: _idx(home, stem) for pair in pairs for stem in pair}
+    for images_of, labels_of in pairs:
+        _check_pair(arrays, images_of, labels_of, home)
+    sides = {arrays[stem].shape[1:] for stem, _ in pairs}
+    if len(sides) > 1:
+        raise _damaged(home, f"has images of different sizes ({' and '.join(map(str, sorted(sides)))})")
+    images = np.concatenate([arrays[stem] for stem, _ in pairs])[..., None]
+    labels = np.concatenate([arrays[stem] for _, stem in pairs]).astype(np.int64)
     if kind.startswith("emnist"):
         images = images.transpose(0, 2, 1, 3)
         labels -= labels.min()  # `letters` counts from 1
-    original = _original([len(arrays[f"{part}-labels-idx1-ubyte"]) for part in stems])
+    original = _original([len(arrays[stem]) for _, stem in pairs])
     fingerprint = fingerprint_of((stem, array.tobytes()) for stem, array in arrays.items())
     return array_source(kind, images, labels, class_names, fingerprint, {"original": original})
+
+
+def _check_pair(arrays: Mapping[str, np.ndarray], images_of: str, labels_of: str, home: Path) -> None:
+    """Raise `Refused` unless the two files of a part hold one label for each image."""
+    num_images, num_labels = len(arrays[images_of]), len(arrays[labels_of])
+    if num_images != num_labels:
+        rule = f"has {num_images} images in {images_of} but {num_labels} labels in {labels_of}"
+        way_out = "give each file its own name, or download them again"
+        raise Refused(str(home), NO_VALUE, rule, way_out)
 
 
 def _original(sizes: list[int]) -> np.ndarray:
@@ -115,25 +128,27 @@ def _home(folder: Path, below: tuple[str, ...], file: str) -> Path:
 
 
 def _idx(home: Path, stem: str) -> np.ndarray:
-    """Return one idx file of unsigned bytes, gzip or not; refuse one longer than its header announces."""
-    plain = home / stem
+    """Return one idx file of unsigned bytes, gzip or not, as long as its header announces."""
+    path = home / stem if (home / stem).is_file() else home / f"{stem}.gz"
     try:
-        if plain.is_file():
-            with plain.open("rb") as file:
-                return _idx_array(file, plain)
-        with gzip.open(home / f"{stem}.gz") as packed:
-            return _idx_array(packed, home / f"{stem}.gz")
+        largest = regular_size(path) * (DEFLATE_RATIO if path.suffix == ".gz" else 1)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            array = _idx_array(file, path, largest)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise _damaged(home / stem, f"cannot be read ({error})") from None
+        raise _damaged(path, f"cannot be read ({error})") from None
+    if array.ndim != (3 if "idx3" in stem else 1):
+        raise _damaged(path, f"has {array.ndim} dimension(s), unlike its name")
+    return array
 
 
-def _idx_array(file: BinaryIO | gzip.GzipFile, path: Path) -> np.ndarray:
+def _idx_array(file: BinaryIO | gzip.GzipFile, path: Path, largest: int) -> np.ndarray:
+    """Return the array, allocating nothing for a header that announces more than `largest` bytes."""
     zeros, kind, rank = struct.unpack(">HBB", file.read(4))
     if zeros != 0 or kind != 8 or rank not in (1, 3):
         raise _damaged(path, "is not an idx file of unsigned bytes")
     shape = struct.unpack(f">{rank}I", file.read(4 * rank))
     expected = math.prod(shape)
-    data = file.read(min(expected, MAX_IDX_BYTES) + 1)
+    data = file.read(expected + 1) if expected <= min(largest, MAX_IDX_BYTES) else b""
     if len(data) != expected:
         raise _damaged(path, f"does not have the {expected} bytes of its header")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
@@ -141,7 +156,7 @@ def _idx_array(file: BinaryIO | gzip.GzipFile, path: Path) -> np.ndarray:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_CIFAR_BYTES)
     except OSError as error:
         raise _damaged(path, f"cannot be read ({error.strerror})") from None
 

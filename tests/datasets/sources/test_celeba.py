@@ -1,6 +1,7 @@
 """CelebA as its owners ship it: a list of identities, and aligned pictures in a folder or a zip."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,30 @@ def encoded(pixels: np.ndarray, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def write(folder: Path, *, anno: str = "", img: str = "", packed: bool = False, kind: str = "PNG") -> Path:
+def write(
+    folder: Path,
+    *,
+    anno: str = "",
+    img: str = "",
+    packed: bool = False,
+    kind: str = "PNG",
+    within: str = "img_align_celeba",
+    suffix: str = "jpg",
+) -> Path:
     """Write the list and four of six pictures, named .jpg as the owners name them."""
     for below in (anno, img):
         (folder / below).mkdir(parents=True, exist_ok=True)
     lines = [f"{number:06d}.jpg {who}\n" for number, who in enumerate(PEOPLE, start=1)]
     (folder / anno / "identity_CelebA.txt").write_text("".join(lines), encoding="ascii")
-    pictures = {f"{number:06d}.jpg": encoded(PIXELS[number - 1], kind) for number in range(1, 5)}
+    pictures = {f"{number:06d}.{suffix}": encoded(PIXELS[number - 1], kind) for number in range(1, 5)}
     if packed:
-        with zipfile.ZipFile(folder / img / "img_align_celeba.zip", "w") as archive:
+        with zipfile.ZipFile(folder / img / f"{within.partition('/')[0]}.zip", "w") as archive:
             for name, data in pictures.items():
-                archive.writestr(f"img_align_celeba/{name}", data)
+                archive.writestr(f"{within}/{name}", data)
         return folder
-    (folder / img / "img_align_celeba").mkdir()
+    (folder / img / within).mkdir(parents=True)
     for name, data in pictures.items():
-        (folder / img / "img_align_celeba" / name).write_bytes(data)
+        (folder / img / within / name).write_bytes(data)
     return folder
 
 
@@ -56,6 +66,13 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "flat": {},
     "owners": {"anno": "Anno", "img": "Img"},
     "zip": {"packed": True},
+    "torchvision": {"anno": "celeba", "img": "celeba"},
+    "Kaggle, doubled": {"within": "img_align_celeba/img_align_celeba"},
+    "Kaggle, zip": {"within": "img_align_celeba/img_align_celeba", "packed": True},
+    "PNG copies": {"within": "img_align_celeba_png", "suffix": "png"},
+    "PNG copies, owners": {"within": "img_align_celeba_png", "suffix": "png", "anno": "Anno", "img": "Img"},
+    "PNG copies, zip": {"within": "img_align_celeba_png", "suffix": "png", "packed": True},
+    "PNG copies under the other name": {"suffix": "png"},
 }
 
 
@@ -113,6 +130,33 @@ def test_a_list_that_is_not_the_owners_is_refused(tmp_path: Path, line: str, tex
         open_source(f"celeba:{folder}")
 
 
+def test_a_byte_order_mark_belongs_to_no_name(tmp_path: Path) -> None:
+    listed = write(tmp_path) / "identity_CelebA.txt"
+    before = open_source(f"celeba:{tmp_path}")
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())
+    source = open_source(f"celeba:{tmp_path}")
+    assert (source.label_of(0), len(source.labels)) == ("000001.jpg", 4)
+    assert source.fingerprint == before.fingerprint
+
+
+def test_a_picture_is_listed_twice_with_one_identity_only(tmp_path: Path) -> None:
+    listed = write(tmp_path) / "identity_CelebA.txt"
+    before = open_source(f"celeba:{tmp_path}").fingerprint
+    text = listed.read_text(encoding="ascii")
+    listed.write_text(f"{text}000001.jpg 2880\n", encoding="ascii")
+    assert open_source(f"celeba:{tmp_path}").fingerprint == before
+    listed.write_text(f"{text}000001.jpg 11\n", encoding="ascii")
+    message = "line 7 gives 000001.jpg the identity 11, an earlier line 2880; take the owners' list as it is"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        open_source(f"celeba:{tmp_path}")
+
+
+def test_of_two_copies_the_listed_name_counts(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "img_align_celeba" / "000001.png").write_bytes(encoded(PIXELS[4], "PNG"))
+    assert np.array_equal(open_source(f"celeba:{folder}").read(0), PIXELS[0])
+
+
 def test_a_zip_with_a_path_that_leaves_it_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, packed=True)
     with zipfile.ZipFile(folder / "img_align_celeba.zip", "a") as archive:
@@ -130,10 +174,13 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_files_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"holds no identity_CelebA\.txt \(looked in \., Anno\); give the fold"
+        ValueError, match=r"holds no identity_CelebA\.txt \(looked in \., Anno, celeba\); give"
     ):
         open_source(f"celeba:{tmp_path}")
     (tmp_path / "identity_CelebA.txt").write_text("000001.jpg 1\n", encoding="ascii")
-    text = r"holds no img_align_celeba or img_align_celeba\.zip \(looked in \., Img\)"
+    text = (
+        r"holds no img_align_celeba or img_align_celeba_png or img_align_celeba\.zip or "
+        r"img_align_celeba_png\.zip \(looked in \., Img, celeba\)"
+    )
     with pytest.raises(ValueError, match=text):
         open_source(f"celeba:{tmp_path}")

@@ -161,3 +161,11 @@ def test_missing_lists_and_missing_pictures(tmp_path: Path) -> None:
     (folder / "facescrub_actresses.txt").unlink()
     with pytest.raises(ValueError, match=r"actresses\.txt cannot be read .*; put the lists facescrub_actors"):
         open_source(f"facescrub:{folder}")
+
+
+def test_lists_with_a_byte_order_mark_are_read_whole(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    before = open_source(f"facescrub:{folder}").fingerprint
+    for name in ROWS:
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert open_source(f"facescrub:{folder}").fingerprint == before

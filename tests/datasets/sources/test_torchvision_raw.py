@@ -1,8 +1,10 @@
 """MNIST, Fashion-MNIST, EMNIST and CIFAR-10: pixels and labels, gzip or not; damaged or hostile files."""
 
 import gzip
+import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,67 @@ def test_emnist_classes_count_as_published(tmp_path: Path) -> None:
         assert len(open_source(f"emnist-{variant}:{tmp_path / variant}").class_names) == count
 
 
+EXCHANGED = {
+    "mnist": ("train", "t10k"),
+    "fashion-mnist": ("train", "t10k"),
+    "emnist": ("emnist-balanced-train", "emnist-balanced-test"),
+    "emnist-letters": ("emnist-letters-train", "emnist-letters-test"),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["labels-idx1", "images-idx3"])
+def test_files_of_the_two_parts_that_are_exchanged_are_refused(
+    tmp_path: Path, name: str, packed: bool, kind: str
+) -> None:
+    train, test = EXCHANGED[name]
+    write_idx(tmp_path, (train, test), packed=packed)
+    suffix = ".gz" if packed else ""
+    first, second = (tmp_path / f"{part}-{kind}-ubyte{suffix}" for part in (train, test))
+    aside = tmp_path / "aside"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+    images, labels = (8, 4) if kind == "labels-idx1" else (4, 8)
+    text = f"{images} images in {train}-images-idx3-ubyte but {labels} labels in {train}-labels-idx1-ubyte"
+    with pytest.raises(ValueError, match=f"{text}; give each file its own name"):
+        open_source(f"{name}:{tmp_path}")
+
+
+def test_labels_in_place_of_images_and_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path, ("train", "t10k"), packed=False)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(PIXELS[8:, :20]))
+    with pytest.raises(ValueError, match=r"images of different sizes \(\(20, 28\) and \(28, 28\)\)"):
+        open_source(f"mnist:{tmp_path}")
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(LABELS[8:]))
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte has 1 dimension\(s\), unlike its name"):
+        open_source(f"mnist:{tmp_path}")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_announces_too_much_allocates_nothing(tmp_path: Path, packed: bool) -> None:
+    write_idx(tmp_path, ("train", "t10k"), packed=packed)
+    file = tmp_path / f"t10k-images-idx3-ubyte{'.gz' if packed else ''}"
+    data = idx(PIXELS[8:]).replace(struct.pack(">I", 4), struct.pack(">I", 4_000_000), 1)
+    file.write_bytes(gzip.compress(data) if packed else data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="does not have the 3136000000 bytes of its header"):
+        open_source(f"mnist:{tmp_path}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
+
+
+@pytest.mark.parametrize("stem", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte.gz"])
+def test_a_fifo_in_place_of_a_file_is_refused(tmp_path: Path, stem: str) -> None:
+    write_idx(tmp_path, ("train", "t10k"), packed=False)
+    (tmp_path / stem.removesuffix(".gz")).unlink()
+    os.mkfifo(tmp_path / stem)
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_source(f"mnist:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
@@ -88,7 +151,7 @@ def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path, ("train", "t10k"), packed=True)
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte cannot be read .*; download it again"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz cannot be read .*; download it again"):
         open_source(f"mnist:{tmp_path}")
 
 
