@@ -384,7 +384,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ((folder, out, "--exclude", tmp_path / "none"), "none cannot be read as text"),
         ((folder, out, "--max-images", -1), "--max-images=-1 is refused: Input should be greater than 0"),
         (("facescrub:/no/such", out), "SOURCE=facescrub:/no/such needs an existing folder"),
-        ((f"celeba:{folder}", out), "holds no identity_CelebA.txt (looked in ., Anno)"),
+        ((f"celeba:{folder}", out), "holds no identity_CelebA.txt (looked in ., Anno, celeba)"),
         ((folder, out, "--size", 4), "already holds another set"),
         (
             (folder, out, "--name", "n", "--min-images", 5),
