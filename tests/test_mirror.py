@@ -39,7 +39,6 @@ COVERED = {
     "stages.predictions": FLOW,
     "stages.private_scores": FLOW,
     "stages.runner": FLOW,
-    "stages.search": FLOW,
     "stages.snapshot": FLOW,
     "stages.surrogate": FLOW,
     "stages.target": FLOW,

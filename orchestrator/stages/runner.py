@@ -19,7 +19,7 @@ from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.journal import now_ms
-from orchestrator.training.seeds import derive_seed
+from orchestrator.training.seeds import derive_seed, drawing_from
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,15 @@ ENDS: Mapping[type[Exception], str] = {
 
 @dataclass(frozen=True)
 class BlobCheckpoint:
-    """A training's state under one name beside the artifacts."""
+    """The state of an unfinished stage, beside the artifacts."""
 
     blobs: Blobs
-    name: str
+    key: str  # of the stage
+
+    @property
+    def name(self) -> str:
+        """Where it is stored."""
+        return f"checkpoints/{self.key}.safetensors"
 
     def load(self) -> bytes | None:
         """Return what was saved last, or None."""
@@ -62,7 +67,7 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
     Raise `StageFailed` with the error's text: kind `corrupt` if an input is missing or damaged, `cancelled`
     or `left` if the training was stopped, else `error`.
     """
-    checkpoint = BlobCheckpoint(store.blobs, f"checkpoints/{stage.key}.safetensors")
+    checkpoint = BlobCheckpoint(store.blobs, stage.key)
     inputs = Inputs(
         world=replace(world, checkpoint=checkpoint),
         datasets=_loader(stage, location),
@@ -89,8 +94,8 @@ def _computed(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
     """Return a stage's outputs and their cost in wall and CPU seconds and images."""
     function, specs = load_stage(stage)
     wall, cpu = time.perf_counter(), time.process_time()
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed("stage", stage.key))  # F may draw noise for each prediction
+    # F may draw noise for each prediction.
+    with drawing_from(derive_seed("stage", stage.key), inputs.world.device):
         outputs = function(inputs, **specs)
     cost = {
         "wall_seconds": round(time.perf_counter() - wall, 3),

@@ -1,8 +1,13 @@
-"""Checkpoint format: the state of unfinished work as one safetensors file with its own digest, no pickle."""
+"""Checkpoint format: the state of unfinished work as one safetensors file, no pickle, bound to its stage.
+
+Its SHA-256 covers every byte of the file but the digest's own, header and counters included, and the header
+names the key of the stage that it belongs to.
+"""
 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,9 +18,16 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+_UNSEALED = "0" * 64
+_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # its first match lies in the header, which comes first
+
 
 class Checkpoint(Protocol):
     """Storage of the state of one unfinished piece of work."""
+
+    @property
+    def key(self) -> str:
+        """Key of the stage whose state it is."""
 
     def load(self) -> bytes | None:
         """Return the bytes saved last, or None."""
@@ -24,31 +36,49 @@ class Checkpoint(Protocol):
         """Replace the bytes saved last, atomically."""
 
 
-def pack(tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> bytes:
-    """Return tensors of any shapes and JSON counters as one safetensors file with its own digest."""
+def save_state(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+    """Replace the state saved last by tensors of any shapes and JSON counters."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(stored, {"counters": json.dumps(counters), "sha256": _digest(stored)})
+    metadata = {"counters": json.dumps(counters), "key": checkpoint.key, "sha256": _UNSEALED}
+    data = bytearray(save_tensors(stored, metadata))
+    seal = _SEAL.search(data)
+    assert seal is not None
+    data[slice(*seal.span(1))] = _digest(data, seal).encode()
+    checkpoint.save(bytes(data))
 
 
-def unpack(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the tensors (CPU) and counters packed last, or None if nothing, or a damaged file, is saved."""
+def load_state(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the tensors (CPU) and counters saved last, or None if there are none.
+
+    A damaged file and one of another stage count as none, with a warning.
+    """
     data = checkpoint.load() if checkpoint else None
-    if data is None:
+    if checkpoint is None or data is None:
         return None
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        tensors = load_tensors(data)
-        if _digest(tensors) != header["__metadata__"]["sha256"]:
-            raise ValueError("checksum differs")
-        return tensors, json.loads(header["__metadata__"]["counters"])
-    except (SafetensorError, ValueError, KeyError) as error:
-        logger.warning('event=checkpoint_damaged reason="%s" action=start_over', error)
+        metadata = _verified(data)
+        if metadata["key"] != checkpoint.key:
+            raise ValueError(f"it belongs to stage {metadata['key']}")
+        return load_tensors(data), json.loads(metadata["counters"])
+    except (SafetensorError, ValueError) as error:
+        logger.warning('event=checkpoint_dropped key=%s reason="%s" action=start_over', checkpoint.key, error)
         return None
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _verified(data: bytes) -> dict[str, str]:
+    """Return the metadata of a file whose bytes are those saved; raise `ValueError` for any other."""
+    seal = _SEAL.search(data)
+    if seal is None or _digest(data, seal) != seal[1].decode():
+        raise ValueError("its bytes differ from its digest")
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def _digest(data: bytes | bytearray, seal: re.Match[bytes]) -> str:
+    """Return the digest of a file without the one that it carries."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
+    with memoryview(data) as view:
+        digest.update(view[: seal.start(1)])
+        digest.update(view[seal.end(1) :])
     return digest.hexdigest()

@@ -21,11 +21,11 @@ from torch.optim import Optimizer
 from orchestrator.config import Recipe
 from orchestrator.config.base import Refused
 from orchestrator.training.augmentation import augmentation
-from orchestrator.training.checkpoint import unpack
+from orchestrator.training.checkpoint import load_state
 from orchestrator.training.optimizers import Descent, Step
 from orchestrator.training.pairs import Pairs, as_unit, hold_out
-from orchestrator.training.progress import Midway, Progress, Tally, packed, restored
-from orchestrator.training.seeds import derive_seed
+from orchestrator.training.progress import Midway, Progress, Tally, restored, save
+from orchestrator.training.seeds import derive_seed, drawing_from
 from orchestrator.training.world import (
     CANCEL,
     CONTINUE,
@@ -238,10 +238,7 @@ class _Run:
         midway, self.progress.midway = self.progress.midway, None
         if midway is None:
             return Tally()
-        mine = {kind: states[self.world.rank].clone() for kind, states in midway.generators.items()}
-        torch.set_rng_state(mine["cpu"])  # a clone: torch reads from the start of the storage
-        if "cuda" in mine:
-            torch.cuda.set_rng_state(mine["cuda"], self.world.device)
+        self.world.set_generators(midway.generators)
         return Tally(midway.totals, midway.num_batches)
 
     def _pause(self, epoch: int) -> None:
@@ -256,9 +253,7 @@ class _Run:
         verdict = world.agree(verdict)
         if verdict == CONTINUE:
             return
-        generators = {"cpu": world.gather(torch.get_rng_state()[None])}
-        if world.device.type == "cuda":
-            generators["cuda"] = world.gather(torch.cuda.get_rng_state(world.device)[None])
+        generators = world.generators()
         if world.rank == 0 and self.tally.is_finite():
             self._save(Midway(self.tally.num_batches, self.tally.totals, generators))
         if world.agree(verdict) == PREEMPT:  # asked again, so that no rank is gone before the state is saved
@@ -269,9 +264,7 @@ class _Run:
     @contextmanager
     def _seeded(self, *key: object) -> Iterator[None]:
         """Draw in this context from generators that depend on the fit's seed and the key."""
-        device = self.world.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(*key[:1], self.seed, *key[1:]))
+        with drawing_from(derive_seed(*key[:1], self.seed, *key[1:]), self.world.device):
             yield
 
     def _batches(self, epoch: int, num_pairs: int) -> Iterator[Tensor]:
@@ -318,11 +311,11 @@ class _Run:
     def _save(self, midway: Midway | None = None) -> None:
         self.last_save = time.monotonic()
         if self.world.checkpoint is not None:
-            self.world.checkpoint.save(packed(self.progress, midway, self.model, self.step))
+            save(self.world.checkpoint, self.progress, midway, self.model, self.step)
 
     def restore(self) -> None:
         """Resume from the world's checkpoint if there is a sound one of this kind of step."""
-        saved = unpack(self.world.checkpoint)
+        saved = load_state(self.world.checkpoint)
         if saved is None:
             return
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from orchestrator.training.checkpoint import pack
+from orchestrator.training.checkpoint import Checkpoint, save_state
 from orchestrator.training.optimizers import Step
 
 WAY_OUT = "lower recipe.learning_rate, or look for images or weights that are out of range"
@@ -77,8 +77,10 @@ class Progress:
     midway: Midway | None = None  # within the epoch that follows
 
 
-def packed(progress: Progress, midway: Midway | None, model: nn.Module, step: Step) -> bytes:
-    """Return the checkpoint of a fit, between two epochs or midway in one."""
+def save(
+    checkpoint: Checkpoint, progress: Progress, midway: Midway | None, model: nn.Module, step: Step
+) -> None:
+    """Save a fit, between two epochs or midway in one."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items()}
     for epoch, state in progress.snapshots.items():
@@ -94,7 +96,7 @@ def packed(progress: Progress, midway: Midway | None, model: nn.Module, step: St
         "curves": progress.curves,
         "num_batches": midway.num_batches if midway else 0,
     }
-    return pack(tensors, counters)
+    save_state(checkpoint, tensors, counters)
 
 
 def restored(

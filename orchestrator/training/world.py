@@ -64,6 +64,20 @@ class World:
         torch.distributed.all_gather_object(parts, rows)
         return torch.cat(parts)
 
+    def generators(self) -> dict[str, Tensor]:
+        """Return the states of every rank's random generators, cpu or cuda -> (workers, bytes) uint8."""
+        states = {"cpu": self.gather(torch.get_rng_state()[None])}
+        if self.device.type == "cuda":
+            states["cuda"] = self.gather(torch.cuda.get_rng_state(self.device)[None])
+        return states
+
+    def set_generators(self, states: Mapping[str, Tensor]) -> None:
+        """Set this rank's random generators to the states that `generators` returned."""
+        mine = {kind: ranks[self.rank].clone() for kind, ranks in states.items()}
+        torch.set_rng_state(mine["cpu"])  # a clone: torch reads from the start of the storage
+        if "cuda" in mine:
+            torch.cuda.set_rng_state(mine["cuda"], self.device)
+
     def agree(self, value: int) -> int:
         """Return rank 0's value, 0 to 255, on every rank."""
         if self.size == 1:

@@ -1,5 +1,6 @@
 """A search over many rows: in order, in chunks, resumed and shared by two ranks."""
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from torch import Tensor
 from orchestrator.attacks import sharded_search as sharing
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.sharded_search import search_all
+from orchestrator.training.seeds import drawing_from
 from orchestrator.training.world import Cancelled, World
 from tests.ranks import run_two
-from tests.training.test_loop import Memory
+from tests.training.test_loop import Memory, Shared
 
 
 def rows(number: int) -> Tensor:
@@ -31,6 +33,14 @@ class Counting:
         self.asked.append(scores)
         images = scores.mean(dim=1)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
         return SearchResult(images, (scores[:, 0] * 100).long(), scores.sum(dim=1))
+
+
+class Drawing:
+    """Finds for each row an image of noise, as from a target model that draws noise for each prediction."""
+
+    def __call__(self, scores: Tensor) -> SearchResult:
+        images = torch.randn(len(scores), 1, 2, 2)
+        return SearchResult(images, torch.ones(len(scores), dtype=torch.int64), scores.sum(dim=1))
 
 
 def check(found: SearchResult, scores: Tensor) -> None:
@@ -96,6 +106,20 @@ def test_interrupted_again_and_again_it_finds_the_same() -> None:
 
 
 @pytest.mark.usefixtures("chunks_of_two")
+@pytest.mark.parametrize("done", [2, 4])
+def test_a_resumed_search_draws_what_would_have_followed(done: int) -> None:
+    with drawing_from(1):
+        whole = search_all(Drawing(), rows(6), World())
+    memory = Memory()
+    world = World(checkpoint=memory, checkpoint_seconds=0.0, report=stopping_at(done))
+    with drawing_from(1), pytest.raises(Cancelled):
+        search_all(Drawing(), rows(6), world)
+    with drawing_from(2):  # which must not matter
+        resumed = search_all(Drawing(), rows(6), World(checkpoint=memory))
+    assert torch.equal(resumed.images, whole.images)
+
+
+@pytest.mark.usefixtures("chunks_of_two")
 def test_a_search_that_was_finished_is_not_repeated() -> None:
     memory, search = Memory(), Counting()
     search_all(Counting(), rows(4), World(checkpoint=memory, checkpoint_seconds=0.0))
@@ -132,16 +156,29 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
         search_all(Counting(), rows(3), World(rank=rank, size=size, report=stopping_at(2)))
     except Cancelled as error:
         stopped = str(error)
-    torch.save((vars(found), search.asked, stopped), f"{folder}/rank{rank}.pt")
+    torch.manual_seed(rank)  # ranks need not draw alike
+    whole = search_all(Drawing(), rows(6), World(rank=rank, size=size))
+    shared = Shared(Path(folder) / "checkpoint")
+    torch.manual_seed(rank)
+    world = World(rank, size, checkpoint=shared, checkpoint_seconds=0.0, report=stopping_at(4))
+    with contextlib.suppress(Cancelled):
+        search_all(Drawing(), rows(6), world)
+    torch.manual_seed(9)
+    resumed = search_all(Drawing(), rows(6), World(rank, size, checkpoint=shared))
+    drawn = (whole.images, resumed.images)
+    torch.save((vars(found), search.asked, stopped, drawn), f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_share_the_rows_and_both_have_all(tmp_path: Path) -> None:
+def test_two_ranks_share_the_rows_have_all_and_resume(tmp_path: Path) -> None:
     """The last of two chunks has one row, so the second rank has none of it."""
     run_two(as_rank, tmp_path)
     shares = ([0, 2], [1, 2])  # a rank without a row searches one, which does not count
     for rank, share in enumerate(shares):
-        found, asked, stopped = torch.load(io.BytesIO((tmp_path / f"rank{rank}.pt").read_bytes()))
+        found, asked, stopped, (whole, resumed) = torch.load(
+            io.BytesIO((tmp_path / f"rank{rank}.pt").read_bytes())
+        )
         check(SearchResult(**found), rows(3))
         assert torch.equal(torch.cat(asked), rows(3)[share])
         assert stopped == "stopped after 2 of 3 images"
+        assert torch.equal(resumed, whole)

@@ -265,3 +265,24 @@ def test_interrupted_it_keeps_its_snapshots_and_ends_with_the_same_bytes(
     assert resumed.files == whole.files  # names, sizes and digests, snapshots included
     assert resumed.metrics == whole.metrics
     assert not other.artifacts.blobs.names("checkpoints/")
+
+
+def test_a_neighbours_checkpoint_is_dropped(store: Store, tmp_path: Path) -> None:
+    """Two targets that differ in the seed alone have checkpoints of the same names and shapes."""
+    ours, theirs = trial(LATER), trial({**LATER, "target.seed": 1})
+    other = Store(tmp_path)
+    stopping = World(report=lambda metrics: metrics["epoch"] < 2, checkpoint_seconds=0.0)
+    for spec in (ours, theirs):
+        other.left(spec, "pretrain")
+        with pytest.raises(StageFailed, match="stopped after epoch 2 of 4"):
+            other.left(spec, world=stopping)
+    mine, neighbours = (
+        f"checkpoints/{tiny.stages(spec)['target'].key}.safetensors" for spec in (ours, theirs)
+    )
+    state = other.artifacts.blobs.get(neighbours)
+    assert state is not None
+    other.artifacts.blobs.put(mine, state)
+    seen: list[float] = []
+    resumed = other.left(ours, world=World(report=noting(seen)))
+    assert seen == [1, 2, 3, 4]
+    assert resumed.files == store.left(ours).files

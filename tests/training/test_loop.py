@@ -33,6 +33,8 @@ RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, weight_decay=1e-4, 
 class Memory:
     """A checkpoint that counts."""
 
+    key = "k" * 64
+
     def __init__(self) -> None:
         self.data: bytes | None = None
         self.saves = 0
@@ -209,7 +211,7 @@ def test_a_damaged_checkpoint_is_reported_and_ignored(damage: str, caplog: pytes
     with caplog.at_level(logging.WARNING):
         weights, _ = trained(World(checkpoint=memory, report=noting(epochs)))
     assert epochs == [1, 2, 3, 4]
-    assert "event=checkpoint_damaged" in caplog.text
+    assert "event=checkpoint_dropped" in caplog.text
     assert "action=start_over" in caplog.text
     assert same(weights, trained(World())[0])
 
@@ -395,6 +397,7 @@ class Shared:
     """A checkpoint that the ranks of one group share."""
 
     path: Path
+    key: str = "k" * 64
 
     def load(self) -> bytes | None:
         """Return what was saved last."""

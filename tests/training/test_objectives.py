@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orchestrator.config import Recipe
 from orchestrator.training import loop
-from orchestrator.training.checkpoint import unpack
+from orchestrator.training.checkpoint import load_state
 from orchestrator.training.loop import Fitted, Objective, fit
 from orchestrator.training.optimizers import Descent, Step, joint_state, load_joint_state
 from orchestrator.training.pairs import Pairs
@@ -225,7 +225,7 @@ def test_a_checkpoint_names_each_optimiser_and_each_loss() -> None:
     memory = Memory()
     with pytest.raises(Preempted):
         trained(World(checkpoint=memory, is_preempted=preempting_after(2)))
-    saved = unpack(memory)
+    saved = load_state(memory)
     assert saved is not None
     names = set(saved[0])
     assert {"midway.total", "midway.total.critic", "generator.cpu"} <= names
