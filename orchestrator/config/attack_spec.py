@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
-from orchestrator.config.base import Model, Recipe, Seed, Spec
+from pydantic import model_validator
+
+from orchestrator.config.base import Model, Recipe, Refused, Seed, Spec
 from orchestrator.config.release import Release
 
 Task = Literal["reconstruction", "class-inference"]
@@ -89,6 +91,13 @@ class AttackSpec(Spec):
     def selects_on_target(self) -> bool:
         """Whether an epoch is chosen by the target's answers to its own training images."""
         return False
+
+    @model_validator(mode="after")
+    def _inverters_read_scores(self) -> Self:
+        if self.inverter and self.inverter.scaling != "unit":
+            rule = "is of a classifier's images, and an inverter reads scores"
+            raise Refused("model.scaling", self.inverter.scaling, rule, "leave it out")
+        return self
 
     def canonical(self) -> Self:
         """Return the attack without settings that change nothing."""

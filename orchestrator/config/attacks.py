@@ -13,7 +13,6 @@ from pydantic import (
     Discriminator,
     Field,
     PlainValidator,
-    PositiveInt,
     SerializeAsAny,
     Tag,
     TypeAdapter,
@@ -21,8 +20,21 @@ from pydantic import (
 )
 
 from orchestrator.config.attack_spec import BOTH_TASKS, AttackSpec, Surrogate
-from orchestrator.config.base import Intensity, Model, Recipe, Refused, Seed, Share, Spec, Weight
+from orchestrator.config.base import (
+    Count,
+    Intensity,
+    Model,
+    Positive,
+    Recipe,
+    Refused,
+    Seed,
+    Share,
+    Spec,
+    Weight,
+)
 from orchestrator.config.release import Release
+
+SearchStep = Annotated[float, Field(gt=0.0, le=1000.0)]
 
 
 class Losses(Spec):
@@ -160,7 +172,7 @@ class JointAttack(AttackSpec):
     model: Model
     """An inverter of `models.INVERTERS`."""
 
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Positive = 1.0
     """lambda of the reconstruction loss beside the cross-entropy; the paper gives none."""
 
     reduction: Literal["mean", "sum"] = "mean"
@@ -175,7 +187,7 @@ class JointAttack(AttackSpec):
     zero_policy: Literal["zero-after-log", "log-clamp", "floor"] = "zero-after-log"
     """What a dropped score becomes, as for the inverter."""
 
-    log_floor: Annotated[float, Field(lt=0.0)] = -50.0
+    log_floor: Annotated[float, Field(lt=0.0, ge=-1e9)] = -50.0
     """Logarithms of scores are clamped here: the gradient of log p explodes where p vanishes."""
 
     seed: Seed = 0
@@ -203,16 +215,16 @@ class MiaAttack(AttackSpec):
     """probability is theirs; its gradient vanishes where F is sure of another class, that of cross-entropy
     does not."""
 
-    steps: PositiveInt = 5000
+    steps: Count = 5000
     """Steps at most (their alpha)."""
 
-    patience: PositiveInt = 100
+    patience: Count = 100
     """Stop when a cost is not below the largest of this many before it (their beta)."""
 
     score: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99
     """Stop when F(x)_y reaches it (their gamma, read as a bound on the score)."""
 
-    learning_rate: Annotated[float, Field(gt=0.0)] = 0.1
+    learning_rate: SearchStep = 0.1
     """Step size (their lambda)."""
 
     start: Intensity = 0.0
@@ -224,7 +236,7 @@ class MiaAttack(AttackSpec):
     process: Literal["none", "denoise-sharpen"] = "none"
     """What is done to the image between steps: nothing, or a median filter followed by unsharp masking."""
 
-    process_every: PositiveInt = 100
+    process_every: Count = 100
     """Steps between two such treatments."""
 
     seed: Seed = 0
@@ -260,13 +272,13 @@ class OptimizationAttack(AttackSpec):
     name: Literal["optimization"]
     """How studies call this attack."""
 
-    steps: PositiveInt = 500
+    steps: Count = 500
     """Steps for every image."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
     """sgd has momentum 0.9."""
 
-    learning_rate: Annotated[float, Field(gt=0.0)] = 0.05
+    learning_rate: SearchStep = 0.05
     """Step size."""
 
     start: Intensity = 0.5
@@ -275,7 +287,7 @@ class OptimizationAttack(AttackSpec):
     noise: Weight = 0.1
     """Standard deviation of the noise added to it."""
 
-    alpha: Annotated[float, Field(ge=1.0)] = 6.0
+    alpha: Annotated[float, Field(ge=1.0, le=100.0)] = 6.0
     """Exponent of the alpha-norm of the mean-free image: 2 (Simonyan et al.) or 6 (Mahendran, Vedaldi)."""
 
     alpha_weight: Weight = 0.0
@@ -290,7 +302,7 @@ class OptimizationAttack(AttackSpec):
     jitter: Annotated[int, Field(ge=0, le=16)] = 0
     """Largest random shift in pixels before each forward pass; 0 shifts nothing."""
 
-    blur: Weight = 0.0
+    blur: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     """Width in pixels of a Gaussian blur every `treat_every` steps; 0 does not blur (Yosinski et al.)."""
 
     clip_norm: Share = 0.0
@@ -299,7 +311,7 @@ class OptimizationAttack(AttackSpec):
     clip_contribution: Share = 0.0
     """Share of pixels that contribute least, abs(x * dcost/dx), set to 0 every `treat_every` steps."""
 
-    treat_every: PositiveInt = 4
+    treat_every: Count = 4
     """Steps between two blurs or clippings."""
 
     seed: Seed = 0

@@ -1,17 +1,23 @@
 """Base of all specs: a frozen record, refusals, and the parts that several specs share."""
 
+import functools
 import hashlib
 import json
 from enum import Enum, auto
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Scalar = str | int | float | bool
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Weight = Annotated[float, Field(ge=0.0)]
+Weight = Annotated[float, Field(ge=0.0, le=1e9)]
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Intensity = Annotated[float, Field(ge=0.0, le=1.0)]
+
+MAX_SHOWN = 200
+"""Characters of a value that a refusal shows."""
 
 
 class _Absent(Enum):
@@ -39,11 +45,11 @@ class Refused(ValueError):
     @property
     def problem(self) -> str:
         """The text without the way out."""
-        shown = "" if self.value is NO_VALUE else f"={self.value}"
-        return f"{self.field}{shown} {self.rule}"
+        shown = "" if self.value is NO_VALUE else f"={shortened(str(self.value))}"
+        return one_line(f"{shortened(self.field)}{shown} {self.rule}")
 
     def __str__(self) -> str:
-        way_out = f"; {self.way_out}" if self.way_out else ""
+        way_out = f"; {one_line(self.way_out)}" if self.way_out else ""
         return f"{self.problem}{way_out}."
 
     def under(self, section: str) -> Self:
@@ -51,15 +57,47 @@ class Refused(ValueError):
         return type(self)(f"{section}.{self.field}", self.value, self.rule, self.way_out)
 
 
+def one_line(text: str) -> str:
+    """Return a text on one line: control characters and what cannot be encoded as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most `MAX_SHOWN` characters, without its middle if it is longer."""
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[: half - 3]}...{text[-half:]}"
+
+
 class Spec(BaseModel):
     """A frozen record that refuses unknown fields; its canonical JSON enters stage keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        members = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(one, bool) for one in members) and not _takes_bool(cls, str(info.field_name)):
+            raise ValueError("true and false are no numbers or names here")
+        return value
+
     def but(self, **changes: object) -> Self:
         """Return a copy with fields replaced, validated like any other; raise `ValidationError`."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**kept, **changes})
+
+
+@functools.cache
+def _takes_bool(spec: type[BaseModel], field: str) -> bool:
+    """Return whether a field may be true or false, by itself or below it."""
+    return _mentions_bool(spec.model_fields[field].annotation)
+
+
+def _mentions_bool(annotation: Any) -> bool:
+    is_open = annotation in (bool, Any) or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )
+    return is_open or any(map(_mentions_bool, get_args(annotation)))
 
 
 def added_field(default: Any) -> Any:
@@ -88,25 +126,25 @@ class Model(Spec):
 class Recipe(Spec):
     """How a network is trained. Defaults: AMI's released code (Adam with AMSGrad, betas 0.5 and 0.999)."""
 
-    epochs: PositiveInt = 100
+    epochs: Annotated[int, Field(gt=0, le=100_000)] = 100
     """Passes over the training images; the epoch that is best on held-out images is kept."""
 
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[int, Field(gt=0, le=65_536)] = 128
     """Images in one optimiser step, over all workers together."""
 
     optimizer: Literal["amsgrad", "adam", "sgd"] = "amsgrad"
     """amsgrad: Adam as AMI releases it; adam: betas 0.9 and 0.999; sgd: with momentum (TL-DMI, Table 8)."""
 
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-4
     """Step size of the first epoch."""
 
-    milestones: tuple[PositiveInt, ...] = ()
-    """Epochs after which the step size is divided by 10."""
+    milestones: tuple[Count, ...] = ()
+    """Epochs after which the step size is divided by 10, ascending."""
 
     momentum: Share = 0.9
     """Of sgd."""
 
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """L2 penalty of the trainable parameters."""
 
     augmentation: Literal["none", "flip", "crop-jitter-flip"] = "none"
@@ -115,6 +153,13 @@ class Recipe(Spec):
 
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the stage's own images held out to choose the best epoch; never the target's test images."""
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_ascend(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("each must be greater than the one before it")
+        return value
 
 
 def canonical(value: object) -> str:

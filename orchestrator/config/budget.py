@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler, PlainSerialize
 
 NAME_OR_PERCENTAGE = r"^[A-Za-z_][A-Za-z0-9_.-]*$|^(100|[1-9][0-9]?)(\.[0-9]+)?%$"
 Written = (
-    Annotated[str, Field(pattern=NAME_OR_PERCENTAGE)] | Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    Annotated[str, Field(pattern=NAME_OR_PERCENTAGE)]
+    | Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
 )
 """What a study file may have: a name, a percentage, or millions of parameters."""
 

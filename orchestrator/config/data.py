@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from orchestrator.config.base import Seed, Spec
+from orchestrator.config.base import Count, Seed, Spec
 
 
 class Data(Spec):
@@ -26,7 +26,7 @@ class Data(Spec):
     split: str = "default"
     """Split file of the data set: every image is in `train`, `auxiliary` or `evaluation`."""
 
-    class_pool: PositiveInt | None = None
+    class_pool: Count | None = None
     """Classes that may be private; pretraining and the generic auxiliary set use the others. None: all."""
 
     class_seed: Seed = 0
@@ -51,7 +51,7 @@ class Auxiliary(Spec):
     """Classes of a generic set that are also in the private pool, by name: refuse the study, leave their
     images out, or use them all the same."""
 
-    size: PositiveInt | None = None
+    size: Count | None = None
     """Images in the set; smaller sets are nested in larger ones. None takes all there are."""
 
     seed: Seed = 0

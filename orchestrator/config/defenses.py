@@ -5,9 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Intensity, Refused, Share, Spec, Weight
-
-Positive = Annotated[float, Field(gt=0.0)]
+from orchestrator.config.base import Intensity, Positive, Refused, Share, Spec, Weight
 
 
 class Mid(Spec):

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from orchestrator.config.base import Model, Recipe, Seed, Spec, added_field
+from orchestrator.config.base import Count, Model, Recipe, Seed, Spec, added_field
+
+Label = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Judge(Spec):
@@ -40,13 +42,15 @@ class PublicNetworks(Spec):
 class Fisher(Spec):
     """Fisher information of each layer for classification and for inversion (TL-DMI, Figures 4 and 5)."""
 
-    images: PositiveInt = 128
+    images: Count = 128
     """Private training images that the expectation runs over, at most."""
 
-    distances: tuple[Literal["l2", "l1", "lpips-vgg", "lpips-alex"], ...] = ("l2",)
+    distances: Annotated[tuple[Literal["l2", "l1", "lpips-vgg", "lpips-alex"], ...], Field(min_length=1)] = (
+        "l2",
+    )
     """Between reconstructions and private images."""
 
-    iterations: tuple[PositiveInt, ...] = (1, 10, 100)
+    iterations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 10, 100)
     """Of a descending attack (mia): after which updates; an inverter has one profile."""
 
 
@@ -57,17 +61,17 @@ class Evaluation(Spec):
     """reconstruction: private images from their released scores (AMI, scenario 1); class-inference: one
     image for each class from its one-hot vector (scenario 2)."""
 
-    images: PositiveInt = 2048
+    images: Count = 2048
     """At most this many training and this many test images of the target are reconstructed; class inference
     has one for each class."""
 
     grid: Annotated[int, Field(ge=1, le=64)] = 16
     """Private images in the picture of originals above their reconstructions."""
 
-    classes: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = added_field(None)
+    classes: Annotated[tuple[Label, ...], Field(min_length=1)] | None = added_field(None)
     """Of class inference: which of the target's classes 0..k-1 get images; None: all of them."""
 
-    candidates: PositiveInt = added_field(1)
+    candidates: Annotated[int, Field(gt=0, le=10_000)] = added_field(1)
     """Of class inference: images for each class, each searched with a seed drawn from `attack.seed`."""
 
     networks: PublicNetworks = PublicNetworks()

@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from orchestrator.config.base import Spec
+from orchestrator.config.base import Count, Spec
 
 
 class Release(Spec):
     """The part of each prediction that the target's service releases."""
 
-    truncation: PositiveInt | None = None
+    truncation: Count | None = None
     """Largest scores kept per prediction (m); None releases all k of them."""
 
     decimals: Annotated[int, Field(ge=1, le=7)] | None = None

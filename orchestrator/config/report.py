@@ -10,7 +10,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec
 
@@ -212,7 +212,7 @@ class Report(Spec):
     where: Values = Field({})
     """Values of the other axes in that picture; an axis left out takes its first value."""
 
-    columns: PositiveInt = 10
+    columns: int = Field(default=10, gt=0, le=200)
     """Images in each row of a block."""
 
     printed: tuple[Printed, ...] = ()

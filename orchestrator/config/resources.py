@@ -1,22 +1,39 @@
 """Resources: how wide a study runs and on what, for all stages and for single ones. Never swept."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field
 
 from orchestrator.config.base import Spec
+
+
+def _is_granted(gpus: float) -> float:
+    """Return a number of accelerators that Ray can grant; raise `ValueError` for another."""
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("above 1 it must be a whole number")
+    if 0 < gpus < LEAST_SHARE:
+        raise ValueError(f"the smallest share of an accelerator is {LEAST_SHARE}")
+    return gpus
+
+
+LEAST_SHARE = 0.0001
+"""Ray's smallest share of an accelerator."""
+
+Workers = Annotated[int, Field(gt=0, le=4096)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
+Accelerators = Annotated[float, Field(ge=0.0, le=64.0), AfterValidator(_is_granted)]
 
 
 class StageResources(Spec):
     """What one kind of stage needs instead of what the others need."""
 
-    workers: PositiveInt | None = None
+    workers: Workers | None = None
     """Data-parallel workers."""
 
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """Intra-operation threads of each worker."""
 
-    gpus_per_worker: float | None = Field(default=None, ge=0.0)
+    gpus_per_worker: Accelerators | None = None
     """Accelerators of each worker; with 0.25 four stages share one."""
 
     precision: Literal["float32", "bfloat16"] | None = None
@@ -26,22 +43,22 @@ class StageResources(Spec):
 class Resources(Spec):
     """Where and how wide; never swept. Workers, threads and precision form the numeric profile."""
 
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Data-parallel workers that train one network together."""
 
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """Intra-operation threads of each worker."""
 
-    gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    gpus_per_worker: Accelerators = 0.0
     """Accelerators of each worker, fractions included; 0 trains on the CPU."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of training steps; scores are always released in float32."""
 
-    groups: PositiveInt | None = None
+    groups: Workers | None = None
     """Worker groups at most; None takes as many as fit the nodes."""
 
-    checkpoint_seconds: float = Field(default=60.0, gt=0.0)
+    checkpoint_seconds: float = Field(default=60.0, gt=0.0, le=1e6)
     """An unfinished training leaves a checkpoint this often, in the middle of a long epoch as well."""
 
     stages: dict[str, StageResources] = Field({})

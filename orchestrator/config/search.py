@@ -2,18 +2,24 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.config.base import Refused, Spec
+from orchestrator.config.base import Count, Refused, Seed, Spec
+
+MAX_POINTS = 20_000
+"""Points of one study; larger ones are several studies over one store."""
+
+LARGEST = 9e15
+"""Up to here every whole number is a float."""
 
 
 class Range(Spec):
     """A continuous or integer axis for random and Optuna searches."""
 
-    low: float
+    low: float = Field(ge=-LARGEST, le=LARGEST)
     """Smallest value."""
 
-    high: float
+    high: float = Field(ge=-LARGEST, le=LARGEST)
     """Largest value."""
 
     log: bool = False
@@ -29,14 +35,22 @@ class Range(Spec):
             raise Refused("low", self.low, rule, "correct one of them")
         return self
 
+    @model_validator(mode="after")
+    def _ends_are_drawn(self) -> Self:
+        for field, value in (("low", self.low), ("high", self.high)):
+            if self.integer and value != int(value):
+                rule = "must be a whole number where integer is true"
+                raise Refused(field, value, rule, "round it or set integer to false")
+        return self
+
 
 class Asha(Spec):
     """Stop inverters early whose held-out loss lags (asynchronous successive halving)."""
 
-    grace_epochs: PositiveInt = 10
+    grace_epochs: Count = 10
     """Epochs that every inverter trains at least."""
 
-    reduction_factor: int = Field(default=3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2, le=1000)
     """Of this many inverters one goes on after each rung."""
 
 
@@ -46,13 +60,13 @@ class Search(Spec):
     algorithm: Literal["grid", "random", "optuna"] = "grid"
     """grid runs every combination, random draws points, optuna learns from earlier points."""
 
-    samples: PositiveInt = 20
+    samples: int = Field(default=20, gt=0, le=MAX_POINTS)
     """Points of a random or Optuna search."""
 
-    batch: PositiveInt = 4
+    batch: int = Field(default=4, gt=0, le=1000)
     """Optuna points requested at once; results are reported in index order, so that the search repeats."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of random and Optuna draws."""
 
     objectives: dict[str, Literal["minimize", "maximize"]] = Field({"inversion/mse_test": "minimize"})
@@ -60,6 +74,17 @@ class Search(Spec):
 
     scheduler: Asha | None = None
     """ASHA compares trials in the order they run: its choices are not reproducible. None stops nothing."""
+
+    @model_validator(mode="after")
+    def _draws_what_it_says(self) -> Self:
+        """A grid draws nothing, and only Optuna asks for batches."""
+        unused = {"grid": ("samples", "batch"), "random": ("batch",)}.get(self.algorithm, ())
+        for field in unused:
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                rule = f"changes nothing where search.algorithm={self.algorithm}"
+                raise Refused(field, value, rule, "leave it out or set search.algorithm to optuna")
+        return self
 
     @model_validator(mode="after")
     def _has_an_objective(self) -> Self:

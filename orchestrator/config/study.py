@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.axes import check_grids
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, digest
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
@@ -109,6 +110,7 @@ class Study(Spec):
                 f"takes one sweep mapping, not {len(self.sweep)}",
                 "join them or set it to grid",
             )
+        check_grids(self.sweep, SHORTHANDS)
         return self
 
     @property

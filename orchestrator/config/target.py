@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.config.base import Model, Recipe, Refused, Seed, Share, Spec
+from orchestrator.config.base import Count, Model, Recipe, Refused, Seed, Share, Spec
 from orchestrator.config.budget import FULL, Budget
 from orchestrator.config.defenses import Defense
 
@@ -44,7 +44,7 @@ class Pretrain(Spec):
 class Target(Spec):
     """Target model F: a classifier of k private classes."""
 
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=2, le=10_000_000)]
     """k, the full prediction size."""
 
     model: Model
@@ -75,10 +75,10 @@ class Target(Spec):
     """Which epoch is kept: the best on held-out training images, the last, or the best on the test images,
     which AMI's released code takes."""
 
-    snapshots: tuple[PositiveInt, ...] = ()
+    snapshots: tuple[Count, ...] = ()
     """Epochs whose weights are kept as well, to be attacked by `snapshot`."""
 
-    snapshot: PositiveInt | None = None
+    snapshot: Count | None = None
     """One of `snapshots`: F as it was after that epoch (TL-DMI, Figure 1). None: as `selection` says."""
 
     seed: Seed = 0

@@ -1,12 +1,14 @@
 """Refusals are one line; specs are copied with validation; canonical JSON does not depend on order."""
 
+import math
 import pickle
+from collections.abc import Iterator
 
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import Release
-from orchestrator.config.base import NO_VALUE, Refused, canonical, digest
+from orchestrator.config import Release, study
+from orchestrator.config.base import NO_VALUE, Refused, Spec, canonical, digest
 
 
 def test_a_refusal_is_one_line_with_field_value_rule_and_way_out() -> None:
@@ -36,3 +38,49 @@ def test_digests_depend_on_content_not_on_order() -> None:
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1}) != digest({"a": 2, "b": 2})
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical(float("nan"))
+
+
+def specs(root: type[Spec] = Spec) -> Iterator[type[Spec]]:
+    """Yield every spec of the package, studies and reports included."""
+    for one in root.__subclasses__():
+        yield one
+        yield from specs(one)
+
+
+FIELDS = [
+    (spec, name)
+    for spec in dict.fromkeys((study.Study, *specs()))
+    if spec.__module__.startswith("orchestrator.config")
+    for name in spec.model_fields
+]
+
+
+def takes(spec: type[Spec], name: str, value: object) -> bool:
+    """Return whether a field by itself has nothing against a value."""
+    try:
+        spec.model_validate({name: value})
+    except ValidationError as error:
+        return all(fault["loc"][:1] != (name,) for fault in error.errors())
+    return True
+
+
+@pytest.mark.parametrize(("spec", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
+def test_no_field_takes_a_number_that_nothing_can_compute_with(spec: type[Spec], name: str) -> None:
+    """Only a printed number is any finite one: nothing is computed with it."""
+    numbers = [10**30, -(10**30), 1e300, -1e300, 5e8] if name != "value" else []
+    lists = [[number] for number in numbers]
+    assert (
+        [one for one in [math.nan, math.inf, *numbers, *lists] if takes(spec, name, one)]
+        in (
+            [],
+            [5e8],  # a weight, a seed or a width
+            *([[one]] for one in lists[4:]),
+        )
+    )
+
+
+@pytest.mark.parametrize(("spec", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
+def test_only_switches_take_true(spec: type[Spec], name: str) -> None:
+    is_switch = spec.model_fields[name].annotation is bool
+    assert takes(spec, name, True) == is_switch
+    assert not takes(spec, name, [True])

@@ -30,6 +30,19 @@ def refused(changes: dict[str, Any]) -> str:
     [
         ({"release.truncation": 0}, "release.truncation: Input should be greater than 0"),
         (
+            {"target.seed": True},
+            "target.seed: Value error, true and false are no numbers or names here",
+        ),
+        (
+            {"target.recipe": {"milestones": [5, 5]}},
+            "target.recipe.milestones: Value error, each must be greater than the one before it",
+        ),
+        (
+            {"attack.model.scaling": "imagenet"},
+            "attack: Value error, model.scaling=imagenet is of a classifier's images, and an inverter reads "
+            "scores; leave it out.",
+        ),
+        (
             {"release.truncation": 4},
             ": Value error, release.truncation=4 must lie in 1..target.classes=3; use null to release every "
             "score.",

@@ -1,5 +1,8 @@
 """Numeric profiles come from `resources` alone."""
 
+import pytest
+from pydantic import ValidationError
+
 from orchestrator.config.study import Resources
 from orchestrator.stages.graph import Profile
 from orchestrator.sweep.profiles import profile_of, profiles_of
@@ -14,6 +17,16 @@ def test_a_stage_with_resources_of_its_own_has_a_profile_of_its_own() -> None:
         "evaluation": Profile(device="cuda", workers=2, threads=3),
         "judge": Profile(precision="bfloat16", workers=2, threads=3),
     }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "text"),
+    [(1.5, "above 1 it must be a whole number"), (1e-6, "the smallest share of an accelerator is 0.0001")],
+)
+def test_a_number_of_accelerators_that_ray_cannot_grant(gpus: float, text: str) -> None:
+    for stages in ({}, {"evaluation": {"gpus_per_worker": gpus}}):
+        with pytest.raises(ValidationError, match=text):
+            Resources.model_validate({"gpus_per_worker": 0 if stages else gpus, "stages": stages})
 
 
 def test_groups_and_checkpoints_enter_no_profile() -> None:

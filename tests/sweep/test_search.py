@@ -1,8 +1,10 @@
 """Fixed searches: the same study gives the same points, all at once."""
 
+import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.config import InverterAttack
 from orchestrator.config.study import Study, StudyError
@@ -56,6 +58,35 @@ def test_random_points_stay_in_their_ranges() -> None:
     attacks = [point.spec.attack for point in points]
     assert all(isinstance(one, InverterAttack) and 1 <= one.offset <= 2 for one in attacks)
     assert {point.spec.release.truncation for point in points} == {1, None}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "axes", "search", "text"),
+    [
+        (
+            "random",
+            {"release.truncation": {"low": 0.5, "high": 2, "integer": True}},
+            {},
+            "low=0.5 must be a whole number where integer is true; round it or set integer to false.",
+        ),
+        (
+            "optuna",
+            {"release.truncation": {"low": 1, "high": 2.9, "integer": True}},
+            {},
+            "high=2.9 must be a whole number where integer is true; round it or set integer to false.",
+        ),
+        ("grid", {"seed": [0]}, {"samples": 3}, "samples=3 changes nothing where search.algorithm=grid;"),
+        ("random", AXES, {"batch": 3}, "batch=3 changes nothing where search.algorithm=random;"),
+        ("random", AXES, {"seed": -1}, "Input should be greater than or equal to 0"),
+        ("random", AXES, {"samples": 20_001}, "Input should be less than or equal to 20000"),
+    ],
+    ids=str,
+)
+def test_searches_that_cannot_draw_what_they_say(
+    algorithm: str, axes: Any, search: dict[str, int], text: str
+) -> None:
+    with pytest.raises(ValidationError, match=re.escape(text)):
+        searched(algorithm, axes, **search)
 
 
 def test_a_small_space_gives_each_point_once() -> None:

@@ -1,0 +1,67 @@
+"""Checks of a sweep's axes: two that set one field, and grids of more points than a study may have."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.search import MAX_POINTS
+
+Shorthands = Mapping[str, Sequence[str]]
+"""Axis -> the fields that it sets together."""
+
+
+def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> None:
+    """Raise `Refused` of `sweep` if an axis has no name or undoes another, or for too many points."""
+    for grid in grids:
+        for axis in grid:
+            if not all(axis.split(".")):
+                raise Refused(
+                    "sweep", axis or "''", "is no name of a field", "write it like release.truncation"
+                )
+        _check_fields(grid, shorthands)
+    points = sum(math.prod(len(v) for v in grid.values() if isinstance(v, list)) for grid in grids)
+    if points > MAX_POINTS:
+        raise Refused(
+            "sweep",
+            NO_VALUE,
+            f"has {points} points, more than {MAX_POINTS}",
+            "draw some of them with search.algorithm=random, or split it into studies, which share the store",
+        )
+
+
+def _check_fields(grid: Mapping[str, Any], shorthands: Shorthands) -> None:
+    """Raise `Refused` if an axis sets a field that an earlier axis of the same grid sets."""
+    earlier: dict[tuple[str, bool], str] = {}  # field, whether others may be set below it -> axis
+    for axis, values in grid.items():
+        replaced = [setting for path in shorthands.get(axis, (axis,)) for setting in _settings(path, values)]
+        for field in dict.fromkeys(field for field, _ in replaced):
+            for (other, is_open), by in earlier.items():
+                is_undone = _is_within(other, field) or (_is_within(field, other) and not is_open)
+                if is_undone:
+                    rule = f"sets {max(field, other, key=len)}, which sweep.{by} sets too"
+                    raise Refused(f"sweep.{axis}", NO_VALUE, rule, "sweep one of them")
+        earlier |= {leaf: axis for field, value in replaced for leaf in _leaves(field, value)}
+
+
+def _is_within(field: str, other: str) -> bool:
+    return f"{field}.".startswith(f"{other}.")
+
+
+def _settings(path: str, values: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that values of an axis replace, with what they set there: parts of a mapping are
+    merged into what is there, unless it names another attack or model."""
+    for value in values if isinstance(values, list) else [None]:
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from ((f"{path}.{name}", part) for name, part in value.items() if name != "label")
+        else:
+            yield path, value
+
+
+def _leaves(field: str, value: Any) -> Iterator[tuple[str, bool]]:
+    """Yield the fields that a value sets, and whether others below them are left open."""
+    if not isinstance(value, Mapping) or not value:
+        yield field, isinstance(value, Mapping)
+    else:
+        parts = ((name, part) for name, part in value.items() if name != "label")
+        yield from (leaf for name, part in parts for leaf in _leaves(f"{field}.{name}", part))
