@@ -47,9 +47,10 @@ def specs(root: type[Spec] = Spec) -> Iterator[type[Spec]]:
         yield from specs(one)
 
 
+SPECS: list[type[Spec]] = [study.Study, *specs()]
 FIELDS = [
     (spec, name)
-    for spec in dict.fromkeys((study.Study, *specs()))
+    for spec in dict.fromkeys(SPECS)
     if spec.__module__.startswith("orchestrator.config")
     for name in spec.model_fields
 ]
