@@ -27,7 +27,7 @@ from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.images import prepare
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.threat import BlackBox
 from orchestrator.training.loop import fit
 from orchestrator.training.objectives import classification, reconstruction

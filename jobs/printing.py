@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.config.study import Study
-from orchestrator.models.freezing import counted
+from orchestrator.models.budgets import counted
 from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.store.artifacts import Artifact, Artifacts

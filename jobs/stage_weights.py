@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from orchestrator import config
 from orchestrator.config.base import Refused
 from orchestrator.datasets import weights
-from orchestrator.models import CLASSIFIERS, build_classifier
+from orchestrator.models import CLASSIFIERS
+from orchestrator.models.build import build_classifier
 from orchestrator.models.public import renamed
 from orchestrator.runtime.open_store import check, open_blobs
 

@@ -53,8 +53,9 @@ from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport
 from orchestrator.sweep.search import FixedPoints
+from orchestrator.sweep.study_checks import check_study
 from orchestrator.sweep.trial import Task
-from orchestrator.sweep.validation import Preflight, check_study
+from orchestrator.sweep.validation import Preflight
 
 STUDIES = Path(__file__).parent / "studies"
 

@@ -25,9 +25,10 @@ from orchestrator.datasets import Location
 from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics.names import METRICS
 from orchestrator.models import CLASSIFIERS
-from orchestrator.models.freezing import counted
+from orchestrator.models.budgets import counted
 from orchestrator.sweep.points import expand
-from orchestrator.sweep.validation import Preflight, check_report
+from orchestrator.sweep.study_checks import check_report
+from orchestrator.sweep.validation import Preflight
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

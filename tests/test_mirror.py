@@ -23,6 +23,7 @@ COVERED = {
     "config.resources": "tests/sweep/test_profiles.py",
     "config.search": "tests/sweep/test_search.py",
     "config.target": TRIAL,
+    "datasets.weights_manifest": "tests/datasets/test_weights.py",
     "runtime.doctor.checks": "tests/runtime/doctor/test_findings.py",
     "runtime.mlflow.check": TRACKERS,
     "runtime.ray.groups": RAY,
@@ -44,6 +45,7 @@ COVERED = {
     "stages.target": FLOW,
     "training.progress": "tests/training/test_loop.py",
     "store.directory": STORES,
+    "sweep.network_checks": "tests/sweep/test_validation.py",
     "sweep.records": TRACKERS,
 }
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.models import build_inverter
+from orchestrator.models.build import build_inverter
 from orchestrator.threat import largest
 
 ZeroPolicy = Literal["zero-after-log", "log-clamp", "floor"]

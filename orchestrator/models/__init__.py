@@ -1,124 +1,90 @@
-"""Networks by name: classifiers (target, evaluation model, surrogates) and inverters."""
+"""Networks by name: classifiers (target, evaluation model, surrogates) and inverters. No torch: plans use it.
 
-from collections import OrderedDict
+`build` constructs them, `budgets` counts what a budget leaves to train.
+"""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-from torch import nn
-
-from orchestrator import config
-from orchestrator.config.base import Refused
-from orchestrator.models.ami import AmiClassifier, AmiInverter
-from orchestrator.models.classifier import Classifier
-from orchestrator.models.inputs import Resized, Scaled
-from orchestrator.models.ir import FaceNet, FaceNet64, Ir152
-from orchestrator.models.library import (
-    InceptionV3,
-    MaxVitT,
-    ResNeSt101,
-    ResNet18,
-    ResNet34,
-    ResNet50,
-    ResNet101,
-)
-from orchestrator.models.vgg import Vgg16
-
-Network = TypeVar("Network", bound=nn.Module)
+from orchestrator.config.base import Model, Refused
+from orchestrator.models import outlines
+from orchestrator.models.outlines import Outline
 
 
 @dataclass(frozen=True)
-class Architecture(Generic[Network]):
-    """A network's constructor and the image sizes it admits."""
+class Architecture:
+    """What is known of a network without building it."""
 
-    build: Callable[..., Network]
-    """Takes classes, channels, image_size and width by keyword; raises `Refused` for other sizes."""
+    path: str
+    """Module of this package and the class in it; the constructor takes classes, channels, image_size and
+    width by keyword and raises `Refused` for other sizes."""
 
     image_size: int
     """Side in pixels that the network is made for."""
 
+    outline: Callable[..., Outline] | None = None
+    """Takes what the constructor takes and raises what it raises; None for an inverter, which is not cut."""
+
     is_flexible: bool = False
-    """Whether it admits other sides; the constructor checks which."""
+    """Whether it admits other sides; constructor and outline check which."""
 
 
-CLASSIFIERS: dict[str, Architecture[Classifier]] = {
-    "ami-digit": Architecture(AmiClassifier, 32),
-    "ami-face": Architecture(AmiClassifier, 64),
-    "vgg16": Architecture(Vgg16, 64, is_flexible=True),
-    "ir152": Architecture(Ir152, 64, is_flexible=True),
-    "facenet64": Architecture(FaceNet64, 64, is_flexible=True),
-    "facenet": Architecture(FaceNet, 112, is_flexible=True),
-    "resnet18": Architecture(ResNet18, 224, is_flexible=True),
-    "resnet34": Architecture(ResNet34, 224, is_flexible=True),
-    "resnet50": Architecture(ResNet50, 224, is_flexible=True),
-    "resnet101": Architecture(ResNet101, 224, is_flexible=True),
-    "resnest101": Architecture(ResNeSt101, 224, is_flexible=True),
-    "maxvit_t": Architecture(MaxVitT, 224),
-    "inception_v3": Architecture(InceptionV3, 299, is_flexible=True),
+CLASSIFIERS: dict[str, Architecture] = {
+    "ami-digit": Architecture("ami.AmiClassifier", 32, outlines.ami),
+    "ami-face": Architecture("ami.AmiClassifier", 64, outlines.ami),
+    "vgg16": Architecture("vgg.Vgg16", 64, outlines.vgg16, is_flexible=True),
+    "ir152": Architecture("ir.Ir152", 64, outlines.ir152, is_flexible=True),
+    "facenet64": Architecture("ir.FaceNet64", 64, outlines.facenet64, is_flexible=True),
+    "facenet": Architecture("ir.FaceNet", 112, outlines.facenet, is_flexible=True),
+    "resnet18": Architecture("library.ResNet18", 224, outlines.resnet18, is_flexible=True),
+    "resnet34": Architecture("library.ResNet34", 224, outlines.resnet34, is_flexible=True),
+    "resnet50": Architecture("library.ResNet50", 224, outlines.resnet50, is_flexible=True),
+    "resnet101": Architecture("library.ResNet101", 224, outlines.resnet101, is_flexible=True),
+    "resnest101": Architecture("library.ResNeSt101", 224, outlines.resnest101, is_flexible=True),
+    "maxvit_t": Architecture("library.MaxVitT", 224, outlines.maxvit_t),
+    "inception_v3": Architecture("library.InceptionV3", 299, outlines.inception_v3, is_flexible=True),
 }
 """Images (N, C, S, S) in [0, 1] -> logits (N, k)."""
 
-INVERTERS: dict[str, Architecture[nn.Module]] = {
-    "ami-digit": Architecture(AmiInverter, 32),
-    "ami-face": Architecture(AmiInverter, 64),
+INVERTERS: dict[str, Architecture] = {
+    "ami-digit": Architecture("ami.AmiInverter", 32),
+    "ami-face": Architecture("ami.AmiInverter", 64),
 }
 """Encoded scores z (N, k) -> images (N, C, S, S) in [0, 1]."""
 
 
-def build_classifier(
-    model: config.Model,
+def outline(
+    model: Model,
     *,
     classes: int,
     channels: int,
     image_size: int,
     field: str = "target.model",
     resizes: bool = False,
-) -> Classifier:
-    """Return a classifier, images (N, C, S, S) in [0, 1] -> logits (N, k).
+) -> Outline:
+    """Return the outline of what `build.build_classifier` returns for these arguments; raise as it does."""
+    architecture, side = sized(model, image_size, field, resizes=resizes)
+    assert architecture.outline is not None
+    shapes = {"classes": classes, "channels": channels, "image_size": side}
+    num_before = (model.scaling != "unit") + (side != image_size)
+    return architecture.outline(**shapes, width=model.width).behind(num_before)
 
-    Its weights are initialised from torch's global generator.
-    With `resizes` (an evaluation model) it first resizes images to the side that the network is made for.
-    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
-    size or width.
+
+def sized(model: Model, image_size: int, field: str, *, resizes: bool) -> tuple[Architecture, int]:
+    """Return a classifier's architecture and the image side to build it for.
+
+    With `resizes` (an evaluation model) that is the side that the network is made for. Raise `Refused` if
+    `field`, the dotted path of `model` in messages, names no network or one of another size.
     """
-    architecture = _find(CLASSIFIERS, model.name, None if resizes else image_size, field)
-    side = image_size if architecture.is_flexible and not resizes else architecture.image_size
-    network = architecture.build(classes=classes, channels=channels, image_size=side, width=model.width)
-    if model.scaling != "unit":
-        prepend(network, "scaling", Scaled(model.scaling))
-    if side != image_size:
-        prepend(network, "resizing", Resized(side))
-    return network
+    architecture = find(CLASSIFIERS, model.name, None if resizes else image_size, field)
+    return architecture, image_size if architecture.is_flexible and not resizes else architecture.image_size
 
 
-def build_inverter(
-    model: config.Model, *, classes: int, channels: int, image_size: int, field: str = "attack.model"
-) -> nn.Module:
-    """Return an inverter, encoded scores z (N, k) -> images (N, C, S, S) in [0, 1].
+def find(known: Mapping[str, Architecture], name: str, image_size: int | None, field: str) -> Architecture:
+    """Return a network of CLASSIFIERS or INVERTERS; raise `Refused` if the name or the image side is wrong.
 
-    Its weights are initialised from torch's global generator.
-    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
-    size.
+    `image_size` None admits every side; `field` is the dotted path of the model in messages.
     """
-    architecture = _find(INVERTERS, model.name, image_size, field)
-    return architecture.build(classes=classes, channels=channels, image_size=image_size, width=model.width)
-
-
-def prepend(network: Classifier, name: str, block: nn.Module) -> None:
-    """Insert a block without parameters before all others, in place; shift cut points, groups and taps."""
-    network.blocks = nn.Sequential(OrderedDict([(name, block), *network.blocks.named_children()]))
-    network.cut_points = {cut: place + 1 for cut, place in network.cut_points.items()}
-    network.hidden_taps = tuple(place + 1 for place in network.hidden_taps)
-    first, middle = network.layer_groups
-    network.layer_groups = (first + 1, middle + 1)
-    network.released = {
-        name: range(blocks.start + 1, blocks.stop + 1) for name, blocks in network.released.items()
-    }
-
-
-def _find(
-    known: Mapping[str, Architecture[Network]], name: str, image_size: int | None, field: str
-) -> Architecture[Network]:
     if name not in known:
         raise Refused(f"{field}.name", name, "is unknown", f"choose one of {', '.join(known)}")
     architecture = known[name]

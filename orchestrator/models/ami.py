@@ -10,16 +10,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from orchestrator.models.classifier import Classifier, scaled
+from orchestrator.models.classifier import Classifier
+from orchestrator.models.outlines import AMI_CHANNELS, AMI_HIDDEN_PER_CLASS, scaled
 from orchestrator.models.transposed import Doubling, Seed, ToPixels
-
-CLASSIFIER_CHANNELS = {32: (128, 256, 512), 64: (128, 256, 512, 1024)}
-"""Output channels of each block by image side; every block halves the side until 4x4 remains."""
 
 INVERTER_CHANNELS = {32: (512, 256, 128), 64: (1024, 512, 256, 128)}
 """Output channels of each block but the last, by image side; the first makes 4x4, others double the side."""
-
-HIDDEN_PER_CLASS = 5  # released code: the linear bottleneck has 5k units, at any width
 
 
 class AmiClassifier(Classifier):
@@ -31,8 +27,8 @@ class AmiClassifier(Classifier):
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        counts = (channels, *_scaled(CLASSIFIER_CHANNELS[image_size], width))
-        hidden = HIDDEN_PER_CLASS * classes
+        counts = (channels, *_scaled(AMI_CHANNELS[image_size], width))
+        hidden = AMI_HIDDEN_PER_CLASS * classes
         self.blocks = nn.Sequential(*(_down(before, after) for before, after in pairwise(counts)))
         last = len(self.blocks)
         self.cut_points = {f"block{place}": place for place in range(1, last + 1)}

@@ -10,8 +10,6 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from orchestrator.config.base import Refused
-
 
 class Classifier(nn.Module):
     """Images (N, C, S, S) in [0, 1] -> logits (N, k)."""
@@ -87,15 +85,3 @@ class Classifier(nn.Module):
             yield
         finally:
             self.starts_at = 0
-
-
-def scaled(channels: int, width: float) -> int:
-    """Return a hidden channel count multiplied by a width, rounded, at least 4."""
-    return max(4, round(channels * width))
-
-
-def require_multiple(image_size: int, of: int, name: str) -> None:
-    """Raise `Refused` unless an image side is a multiple of `of`, the product of network `name`'s strides."""
-    if image_size < of or image_size % of:
-        way_out = f"resize the images, for example to {-(-image_size // of) * of}"
-        raise Refused("data.image_size", image_size, f"must be a multiple of {of} for {name}", way_out)

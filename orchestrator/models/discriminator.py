@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from orchestrator.config.base import Refused
+from orchestrator.models.outlines import count_halvings
 
 CHANNELS = (64, 128, 256, 512)
 """Output channels of each halving of the side; the last layers are used by larger images only."""
@@ -18,10 +18,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, *, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        halvings = (image_size // 4).bit_length() - 1
-        if halvings < 1 or 4 * 2**halvings != image_size or halvings > len(CHANNELS):
-            rule = "must be 8, 16, 32 or 64 for attack.losses.adversarial"
-            raise Refused("data.image_size", image_size, rule, "change the size or set the weight to 0")
+        halvings = count_halvings(image_size)
         counts = (channels, *(max(4, round(count * width)) for count in CHANNELS[:halvings]))
         blocks = (
             nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2))

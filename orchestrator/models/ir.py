@@ -15,10 +15,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator.models.classifier import Classifier, require_multiple, scaled
-
-CHANNELS = (64, 128, 256, 512)
-"""Output channels of the stages; the input layer has those of the first, the embedding those of the last."""
+from orchestrator.models.classifier import Classifier
+from orchestrator.models.outlines import IR50_UNITS, IR152_UNITS, IR_CHANNELS, require_multiple, scaled
 
 BACKBONE_SIZE = 112
 """Image side of public backbones, the only one that fits their embedding layer."""
@@ -39,7 +37,7 @@ class Ir(Classifier):
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
         require_multiple(image_size, 16, type(self).__name__.lower())
-        counts = [scaled(count, width) for count in CHANNELS]
+        counts = [scaled(count, width) for count in IR_CHANNELS]
         parts: OrderedDict[str, nn.Module] = OrderedDict(input=_input(channels, counts[0]))
         parts |= {f"unit{place}": unit for place, unit in enumerate(_units(self.stages, counts))}
         self.cut_points = {name: end for end, name in enumerate(parts, start=1)}
@@ -60,21 +58,21 @@ class Ir(Classifier):
 class Ir152(Ir):
     """IR-152, made for 64x64."""
 
-    stages = (3, 8, 36, 3)
+    stages = IR152_UNITS
     last_frozen = 46
 
 
 class FaceNet64(Ir):
     """IR-50 as made for 64x64."""
 
-    stages = (3, 4, 14, 3)
+    stages = IR50_UNITS
     last_frozen = 5
 
 
 class FaceNet(Ir):
     """IR-50 as made for 112x112: the evaluation model of attacks on 64x64 classifiers."""
 
-    stages = (3, 4, 14, 3)
+    stages = IR50_UNITS
 
 
 class Unit(nn.Module):

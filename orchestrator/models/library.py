@@ -16,6 +16,7 @@ from torchvision.models import get_model
 
 from orchestrator.config.base import Refused
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.outlines import require_library
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -28,8 +29,7 @@ class ResNet(Classifier):
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        _require_width_1(width, self.library_name)
-        _require_side(image_size, 32, self.library_name)
+        require_library(self.library_name, width, image_size, 32)
         network = get_model(self.library_name, weights=None, num_classes=classes)
         _take_inputs(network.conv1, channels)
         self.blocks, self.head, self.renamed = _taken_apart(network, RESNET_STAGES)
@@ -73,8 +73,7 @@ class ResNeSt101(Classifier):
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        _require_width_1(width, "resnest101")
-        _require_side(image_size, 32, "resnest101")
+        require_library("resnest101", width, image_size, 32)
         network = timm.create_model("resnest101e", num_classes=classes, in_chans=channels)
         self.blocks, self.head, self.renamed = _taken_apart(network, RESNET_STAGES)
         self.num_features = self.head.in_features
@@ -95,7 +94,7 @@ class MaxVitT(Classifier):
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        _require_width_1(width, "maxvit_t")
+        require_library("maxvit_t", width, image_size)
         if image_size != 224:
             rule = "must be 224 for maxvit_t, whose attention windows are made for it"
             raise Refused("data.image_size", image_size, rule, "resize the images to 224")
@@ -119,8 +118,7 @@ class InceptionV3(Classifier):
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()
-        _require_width_1(width, "inception_v3")
-        _require_side(image_size, 75, "inception_v3")
+        require_library("inception_v3", width, image_size, 75)
         network = get_model(
             "inception_v3", weights=None, num_classes=classes, aux_logits=False, init_weights=True
         )
@@ -168,15 +166,3 @@ def _take_inputs(first: nn.Conv2d, channels: int) -> None:
     """Reduce a network's first convolution to 1 channel or keep all 3, of the same initial weights."""
     first.weight = nn.Parameter(first.weight.detach()[:, :channels].clone())
     first.in_channels = channels
-
-
-def _require_width_1(width: float, name: str) -> None:
-    if width != 1:
-        rule = f"must be 1 for {name}, whose layers a library fixes"
-        raise Refused("model.width", f"{width:g}", rule, "choose vgg16 or ir152 for smaller networks")
-
-
-def _require_side(image_size: int, least: int, name: str) -> None:
-    if image_size < least:
-        rule = f"must be at least {least} for {name}"
-        raise Refused("data.image_size", image_size, rule, f"resize the images to {least} or more")

@@ -11,12 +11,13 @@ from itertools import pairwise
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from orchestrator.models.classifier import Classifier, require_multiple, scaled
+from orchestrator.models.classifier import Classifier
+from orchestrator.models.outlines import VGG16_STAGES, require_multiple, scaled
 
 CONVOLUTIONS = tuple(
     f"conv{stage}_{place + 1}"
-    for stage, count in enumerate((2, 2, 3, 3, 3), start=1)
-    for place in range(count)
+    for stage, counts in enumerate(VGG16_STAGES, start=1)
+    for place in range(len(counts))
 )
 """Names of the 13 convolutions as in the paper, in order."""
 

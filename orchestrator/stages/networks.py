@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.config import AttackSpec, Data, Model, Target
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
 from orchestrator.threat import BlackBox

@@ -11,8 +11,8 @@ from torch import Tensor
 from orchestrator import defenses
 from orchestrator.config import Data, Target
 from orchestrator.datasets.selection import ImageSet
+from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import Frozen
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.stages.target_model import private_sets, trained_target, untrained, with_accuracy
 from orchestrator.training.loop import Fitted, fit

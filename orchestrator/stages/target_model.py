@@ -12,8 +12,9 @@ from orchestrator.config import Data, Target
 from orchestrator.datasets import selection
 from orchestrator.defenses import defended
 from orchestrator.metrics.classification import is_among
+from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import Frozen, freeze
+from orchestrator.models.freezing import freeze
 from orchestrator.stages.io import Inputs, Outputs, npy, tensors, trained
 from orchestrator.stages.networks import new_classifier
 from orchestrator.training.loop import Fitted, predict

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.attacks.losses import AdversarialStep, Rival, adversarial, feature_distance, objective
-from orchestrator.models import build_inverter
+from orchestrator.models.build import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.training.loop import Fitted, fit

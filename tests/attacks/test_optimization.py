@@ -11,7 +11,7 @@ from orchestrator import config
 from orchestrator.attacks import image_priors as priors
 from orchestrator.attacks import optimization
 from orchestrator.attacks.pixel_search import CPU_BATCH, BestImages, SearchResult, first_image, in_batches
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.threat import WhiteBox, truncate
 from orchestrator.training.seeds import seeded
 

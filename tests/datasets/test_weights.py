@@ -13,7 +13,7 @@ from torch import Tensor
 
 from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.directory import DirectoryBlobs
 from tests.sweep.test_validation import flip

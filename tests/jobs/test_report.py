@@ -19,7 +19,7 @@ from jobs.sweep import Sweep, start_console
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.json_tracker import read_trials
-from orchestrator.sweep.validation import check_report
+from orchestrator.sweep.study_checks import check_report
 from tests import tiny
 
 AXES = {"release.truncation": [1, 2], "seed": [0, 1]}

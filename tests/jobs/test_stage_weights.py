@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from jobs.stage_weights import app
 from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
-from orchestrator.models import CLASSIFIERS, build_classifier
+from orchestrator.models import CLASSIFIERS
+from orchestrator.models.build import build_classifier
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3

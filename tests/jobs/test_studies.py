@@ -12,9 +12,9 @@ from orchestrator.config import TrialSpec
 from orchestrator.config.load import read_study
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
-from orchestrator.models.freezing import resolve_budget
+from orchestrator.models.budgets import resolve_budget
 from orchestrator.sweep.points import expand
-from orchestrator.sweep.validation import check_report
+from orchestrator.sweep.study_checks import check_report
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
 STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI

@@ -13,7 +13,7 @@ from orchestrator.metrics.names import METRICS, ImageFile, Metric, MetricName, e
 from orchestrator.report.per_image import PerImage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
-from orchestrator.sweep.validation import check_report
+from orchestrator.sweep.study_checks import check_report
 from tests import tiny
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from orchestrator import config
-from orchestrator.models import build_classifier, build_inverter
+from orchestrator.models.build import build_classifier, build_inverter
 
 SIZES = {"ami-digit": 32, "ami-face": 64}
 

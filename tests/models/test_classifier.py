@@ -1,10 +1,9 @@
 """The base of classifiers on a chain of two blocks: features, hidden representations, later starts."""
 
-import pytest
 import torch
 from torch import nn
 
-from orchestrator.models.classifier import Classifier, require_multiple, scaled
+from orchestrator.models.classifier import Classifier
 
 
 class Doubling(Classifier):
@@ -69,17 +68,3 @@ def test_fixed_blocks_stay_in_evaluation_mode() -> None:
     assert [block.training for block in network.blocks] == [False, True]
     assert network.head.training
     assert not any(module.training for module in network.eval().modules())
-
-
-@pytest.mark.parametrize(("channels", "width", "expected"), [(64, 1.0, 64), (64, 0.125, 8), (16, 0.1, 4)])
-def test_channel_counts_scale_down_to_4(channels: int, width: float, expected: int) -> None:
-    assert scaled(channels, width) == expected
-
-
-@pytest.mark.parametrize(("side", "larger"), [(16, 32), (40, 64)])
-def test_a_side_that_the_strides_do_not_divide_is_refused(side: int, larger: int) -> None:
-    require_multiple(64, 32, "vgg16")
-    with pytest.raises(
-        ValueError, match=rf"data\.image_size={side} .*multiple of 32 for vgg16.* to {larger}"
-    ):
-        require_multiple(side, 32, "vgg16")

@@ -1,16 +1,15 @@
 """Budgets: the blocks they freeze, the parameters they leave, and frozen statistics."""
 
-import re
 from typing import Literal
 
 import pytest
 import torch
 
 from orchestrator import config
-from orchestrator.config.budget import parse
-from orchestrator.models import build_classifier
+from orchestrator.models.budgets import Frozen
+from orchestrator.models.build import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import Frozen, freeze, resolve_budget, trainable_parameters
+from orchestrator.models.freezing import freeze, trainable_parameters
 
 Mode = Literal["weights", "weights+statistics"]
 MODES: tuple[Mode, ...] = ("weights", "weights+statistics")
@@ -46,41 +45,6 @@ def test_budgets_count_trainable_parameters() -> None:
     assert counts["block1"] == Frozen("block1", range(1), total - block1, total)
     assert counts["block2"] == Frozen("block2", range(2), total - block1 - block2, total)
     assert counts["block3"].trainable == 8192 * 50 + 50 + 50 * 10 + 10
-
-
-@pytest.mark.parametrize(
-    ("millions", "cut"),
-    [(1.8885, "full"), (1.887, "block1"), (1.6, "block2"), (0.4, "block3"), ("84.5%", "block2")],
-)
-def test_a_number_means_the_nearest_cut(millions: float | str, cut: str) -> None:
-    assert resolve_budget(DIGIT, parse(millions), classes=10, channels=1, image_size=32) == cut
-
-
-@pytest.mark.parametrize(
-    ("budget", "means"), [("block2", "block2"), ("first", "first"), ("middle", "block1"), ("last", "block2")]
-)
-def test_a_name_means_itself_or_the_cut_that_freezes_the_same(budget: str, means: str) -> None:
-    assert resolve_budget(DIGIT, parse(budget), classes=10, channels=1, image_size=32) == means
-
-
-@pytest.mark.parametrize(
-    ("budget", "text"),
-    [
-        (
-            1.2,
-            "target.budget=1.2 means 1,200,000 trained parameters, but no cut point of ami-digit comes "
-            "within 5%; the nearest are block2 with 1,591,344 and block1 with 1,887,024; name one of them.",
-        ),
-        (
-            "50%",
-            "target.budget=50% means 944,280 trained parameters, but no cut point of ami-digit comes "
-            "within 5%; the nearest are block3 with 410,160 and block2 with 1,591,344; name one of them.",
-        ),
-    ],
-)
-def test_a_budget_that_no_cut_meets_names_the_nearest(budget: float | str, text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(text)):
-        resolve_budget(DIGIT, parse(budget), classes=10, channels=1, image_size=32)
 
 
 def test_layer_sets_train_their_own_and_the_last_layers() -> None:
@@ -149,5 +113,3 @@ def test_unknown_cut_lists_the_known() -> None:
     expected = r"target.budget=block9 is no cut point .* choose full, block1, block2, block3, a layer set"
     with pytest.raises(ValueError, match=expected):
         freeze(small(), "block9")
-    with pytest.raises(ValueError, match=expected):
-        resolve_budget(DIGIT, parse("block9"), classes=10, channels=1, image_size=32)

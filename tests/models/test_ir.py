@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.models.freezing import budget_counts, freeze
+from orchestrator.models.budgets import budget_counts
+from orchestrator.models.freezing import freeze, outline_of
 from orchestrator.models.ir import FaceNet, FaceNet64, Ir, Ir152, Projection, Unit
 
 SIZES = {Ir152: 64, FaceNet64: 64, FaceNet: 112}
@@ -32,7 +33,7 @@ def small(build: type[Ir], image_size: int, channels: int = 3) -> Ir:
     ],
 )
 def test_cuts_leave_the_counted_parameters(build: type[Ir], cut: str, millions: float) -> None:
-    assert round(budget_counts(meta(build))[cut] / 1e6, 3) == millions
+    assert round(budget_counts(outline_of(meta(build)))[cut] / 1e6, 3) == millions
 
 
 @pytest.mark.parametrize(
@@ -48,13 +49,13 @@ def test_released_budgets_leave_the_input_layer_trainable(
 
 @pytest.mark.parametrize("build", SIZES)
 def test_the_released_code_leaves_two_thousand_more_trainable(build: type[Ir]) -> None:
-    counts = budget_counts(meta(build))
+    counts = budget_counts(outline_of(meta(build)))
     assert counts["full"] - counts["input"] == 64 * 3 * 9 + 3 * 64  # convolution; batch norm and PReLU
 
 
 @pytest.mark.parametrize(("build", "units"), [(Ir152, 50), (FaceNet64, 24), (FaceNet, 24)])
 def test_there_is_a_cut_after_every_unit(build: type[Ir], units: int) -> None:
-    counts = budget_counts(meta(build))
+    counts = budget_counts(outline_of(meta(build)))
     assert list(counts) == ["full", "input", *(f"unit{place}" for place in range(units))]
     assert list(counts.values()) == sorted(set(counts.values()), reverse=True)
 

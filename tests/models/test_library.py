@@ -9,8 +9,9 @@ import torch
 import torchvision
 from torch import nn
 
+from orchestrator.models.budgets import budget_counts
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import budget_counts, freeze
+from orchestrator.models.freezing import freeze, outline_of
 from orchestrator.models.library import (
     InceptionV3,
     MaxVitT,
@@ -58,7 +59,7 @@ def meta(build: type[Classifier], classes: int = 1000) -> Classifier:
 def test_cuts_leave_the_counted_parameters(
     build: type[Classifier], classes: int, cut: str, millions: float
 ) -> None:
-    assert round(budget_counts(meta(build, classes))[cut] / 1e6, 3) == millions
+    assert round(budget_counts(outline_of(meta(build, classes)))[cut] / 1e6, 3) == millions
 
 
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4"]
@@ -84,7 +85,7 @@ UNITS = [
     ],
 )
 def test_every_cut_freezes_more_than_the_one_before(build: type[Classifier], cuts: list[str]) -> None:
-    counts = budget_counts(meta(build))
+    counts = budget_counts(outline_of(meta(build)))
     assert list(counts) == ["full", *cuts]
     assert list(counts.values()) == sorted(set(counts.values()), reverse=True)
 

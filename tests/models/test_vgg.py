@@ -7,7 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from orchestrator.models.freezing import budget_counts
+from orchestrator.models.budgets import budget_counts
+from orchestrator.models.freezing import outline_of
 from orchestrator.models.public import renamed
 from orchestrator.models.vgg import Vgg16
 
@@ -34,12 +35,12 @@ def meta(width: float = 1.0) -> Vgg16:
 
 
 def test_cuts_leave_the_counted_parameters() -> None:
-    counts = {cut: round(count / 1e6, 3) for cut, count in budget_counts(meta()).items()}
+    counts = {cut: round(count / 1e6, 3) for cut, count in budget_counts(outline_of(meta())).items()}
     assert {cut: counts[cut] for cut in COUNTED} == COUNTED
 
 
 def test_every_cut_freezes_more_than_the_one_before() -> None:
-    counts = list(budget_counts(meta()).values())
+    counts = list(budget_counts(outline_of(meta())).values())
     assert len(counts) == 14
     assert counts == sorted(set(counts), reverse=True)
 

@@ -13,7 +13,7 @@ from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, verify, weights
 from orchestrator.datasets.selection import ImageSet, whole
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan, weight_names
 from orchestrator.store.artifacts import Artifacts

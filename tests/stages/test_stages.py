@@ -14,7 +14,7 @@ from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.stages import runner
 from orchestrator.stages.graph import StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from orchestrator.config import Recipe, TrialSpec
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import target_images
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.stages import runner

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from orchestrator.config import Defense, Mid, Model, Recipe
 from orchestrator.config.base import Refused
 from orchestrator.defenses import defended, objective
-from orchestrator.models import build_classifier
+from orchestrator.models.build import build_classifier
 from orchestrator.models.freezing import freeze
 from orchestrator.training import loop as training
 from orchestrator.training.loop import Fitted, Objective, fit, predict

@@ -1,11 +1,12 @@
-"""Spans modules: networks by name: unknown names, unfit sizes, and layers put before a network."""
+"""Networks by name: unknown names, unfit sizes, and layers put before a network."""
 
 import pytest
 import torch
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.models import CLASSIFIERS, INVERTERS, build_classifier, build_inverter
+from orchestrator.models import CLASSIFIERS, INVERTERS
+from orchestrator.models.build import build_classifier, build_inverter
 from orchestrator.models.classifier import Classifier
 
 

@@ -1,0 +1,100 @@
+"""Manifest of public weights: what a plan needs of them, without torch; `weights` stages and loads them.
+
+`<data>/weights/NAME/` holds one safetensors file, whose SHA-256 enters stage keys, and a manifest, written
+last.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from orchestrator.config import Spec
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets import Location
+from orchestrator.datasets.cache import Wanted, read_verified
+from orchestrator.datasets.manifest import NAME, File
+from orchestrator.store.blobs import Blobs
+
+FOLDER = "weights"
+TOOL = "jobs.stage_weights"
+
+
+class WeightsManifest(Spec):
+    """Everything about staged weights except their values."""
+
+    name: str
+    source: str
+    """A library's name for them or a file name, without its path."""
+
+    file: File
+    shapes: dict[str, tuple[int, ...]]
+    """Tensor -> its shape."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A manifest in short."""
+
+    name: str
+    digest: str  # SHA-256 of the file; equal for equal tensors, from any source
+    source: str
+    shapes: Mapping[str, tuple[int, ...]]  # tensor -> its shape
+
+
+def key_of(name: str) -> str:
+    """Return the key of weights among the digests of data sets: `weights/NAME`."""
+    return f"{FOLDER}/{name}"
+
+
+def describe(name: str, location: Location, field: str = "weights") -> Weights:
+    """Return a description of staged weights.
+
+    Raise `Refused` of `field` with the known names if the name is unknown, or if the manifest is damaged.
+    """
+    manifest, _ = _manifest(name, location, field)
+    return Weights(name, manifest.file.sha256, manifest.source, manifest.shapes)
+
+
+def verify(name: str, location: Location, field: str = "weights") -> Weights:
+    """Check the file's SHA-256 and return its description.
+
+    Raise as `describe` does, and `ValueError` if the file is missing or differs from its checksum.
+    """
+    read(name, location, field)
+    return describe(name, location, field)
+
+
+def read(name: str, location: Location, field: str = "weights") -> bytes:
+    """Return the verified bytes of the safetensors file. Raise as `verify` does."""
+    manifest, blobs = _manifest(name, location, field)
+    return read_verified(Wanted(blobs, f"{FOLDER}/{name}", manifest.file, TOOL), location.node_cache)
+
+
+def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, Blobs]:
+    blobs = location.blobs
+    data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
+    if blobs is None or data is None:
+        raise _unknown(name, location, field)
+    return parse(data, name), blobs
+
+
+def parse(data: bytes, name: str) -> WeightsManifest:
+    """Return a manifest from its file; raise `Refused` if it is damaged."""
+    try:
+        return WeightsManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, rule = f"{FOLDER}/{name}/manifest.json", f"is damaged ({first['msg']})"
+        way_out = f"remove that folder and stage the weights again with python -m {TOOL}"
+        raise Refused(where, NO_VALUE, rule, way_out) from None
+
+
+def _unknown(name: str, location: Location, field: str) -> Refused:
+    if location.blobs is None:
+        rule = "is unknown: weights are staged at a data location"
+        return Refused(field, name, rule, "name it with --data")
+    paths = (path.split("/") for path in location.blobs.names(f"{FOLDER}/"))
+    names = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
+    rule = f"is unknown; staged at {location.blobs.uri} are {names}"
+    return Refused(field, name, rule, f"correct the name or stage the weights with python -m {TOOL}")

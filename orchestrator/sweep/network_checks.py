@@ -1,0 +1,94 @@
+"""Validation of a trial's networks: names, sizes, budgets, and public weights that F starts from."""
+
+from collections.abc import Hashable
+
+from orchestrator.config import TrialSpec
+from orchestrator.config.base import Refused
+from orchestrator.config.budget import FULL, NamedBudget
+from orchestrator.datasets import Description
+from orchestrator.datasets.weights_manifest import Weights
+from orchestrator.models import INVERTERS, find, outline
+from orchestrator.models.budgets import resolve_budget
+from orchestrator.models.outlines import count_halvings
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class NetworkChecks:
+    """Checks the networks of trials; each distinct one once."""
+
+    def __init__(self) -> None:
+        self._cuts: dict[Hashable, NamedBudget] = {}
+        self._checked: set[Hashable] = set()
+
+    def check(self, spec: TrialSpec) -> None:
+        """Raise `Refused` if a network of the trial is unknown or does not admit its sizes."""
+        channels, image_size, attack = spec.data.channels, spec.data.image_size, spec.attack
+        shapes = {"classes": spec.target.classes, "channels": channels, "image_size": image_size}
+        classifiers = {"target.model": spec.target.model, "judge.model": spec.judge.model}
+        for field, model in {**classifiers, **attack.classifiers}.items():
+            if self._is_new((field, model, *shapes.values())):
+                outline(model, field=field, resizes=field == "judge.model", **shapes)
+        if attack.inverter and self._is_new(("attack.model", attack.inverter.name, image_size)):
+            find(INVERTERS, attack.inverter.name, image_size, "attack.model")
+        if attack.has_discriminator:
+            count_halvings(image_size)
+
+    def cut(self, spec: TrialSpec) -> NamedBudget:
+        """Return the cut point that the budget means; raise `Refused` if there is none to freeze up to."""
+        data, target = spec.data, spec.target
+        if target.budget != FULL and target.pretrain is None and not target.freezes_random:
+            raise Refused(
+                "target.budget",
+                target.budget,
+                "freezes layers at public weights, but target.pretrain is null",
+                "add target.pretrain, use the budget full, or set target.freezes_random=true to freeze "
+                "random first weights",
+            )
+        shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
+        known = (target.model, target.budget, *shapes.values())
+        if known not in self._cuts:
+            self._cuts[known] = resolve_budget(target.model, target.budget, **shapes)
+        return self._cuts[known]
+
+    def check_fit(self, spec: TrialSpec, weights: Weights, checked_on: Description | None) -> None:
+        """Raise `Refused` if weights do not fit F's network, or their head not the set that checks them."""
+        data, model = spec.data, spec.target.model
+        name = checked_on and checked_on.name
+        if not self._is_new((model, weights.name, name, data.channels, data.image_size)):
+            return
+        from orchestrator.models.fit import heads  # here: the only check that needs torch
+
+        wanted, given = heads(
+            model,
+            weights.shapes,
+            name=weights.name,
+            classes=checked_on.num_classes if checked_on else 2,
+            channels=data.channels,
+            image_size=data.image_size,
+        )
+        if checked_on is not None:
+            _check_head(wanted, given, weights.name, checked_on)
+
+    def _is_new(self, what: Hashable) -> bool:
+        is_new = what not in self._checked
+        self._checked.add(what)
+        return is_new
+
+
+def _check_head(wanted: Shapes, given: Shapes, name: str, checked_on: Description) -> None:
+    """Raise `Refused` if the weights' own head has other classes than the set that they are checked on."""
+    if wanted == given:
+        return
+    last = given.get(next(reversed(wanted)))  # a head of several layers has the classes in its last one
+    if last is not None and last[0] != checked_on.num_classes:
+        head = f"tell {last[0]} classes"
+    else:
+        head = "have another head" if given else "have no head"
+    raise Refused(
+        "target.pretrain.weights",
+        name,
+        f"{head}, but target.pretrain.dataset={checked_on.name}, which is to check them, has "
+        f"{checked_on.num_classes}",
+        "name a set with as many, or null to check nothing",
+    )
