@@ -5,6 +5,7 @@ sweep runs. Tables, plots, heat maps and the image grid go to `--out`, the store
 MLflow.
 
 Exit code 0: every point is in it. 1: some are not stored or failed. 2: none is stored, nothing was written.
+3: every point is in it, but MLflow did not take all records.
 """
 
 import sys
@@ -65,7 +66,7 @@ def publish(opened: Sweep, ledger: Ledger, tracker: Tracker, num_missing: int) -
     try:
         for record in ledger.records:
             tracker.ended(record)
-        code = opened.publish(ledger, num_missing=num_missing)
+        code = opened.publish(ledger, tracker, num_missing=num_missing)
     except Exception:  # the store failed: the run in MLflow does not stay open
         tracker.interrupted()
         raise

@@ -3,6 +3,7 @@
 Running the same command again resumes; what is stored is never computed twice.
 
 Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as written, nothing was started.
+3: every trial finished, but MLflow did not take all records.
 """
 
 import logging
@@ -58,6 +59,7 @@ from orchestrator.sweep.trial import Task
 from orchestrator.sweep.validation import Preflight
 
 STUDIES = Path(__file__).parent / "studies"
+NOT_TRACKED = 3  # exit code: the results are whole, MLflow's view of them is not
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -155,7 +157,7 @@ class Sweep:
             except Exception:  # the store or the cluster failed: nothing stays open, the next start goes on
                 tracker.interrupted()
                 raise
-            return self.publish(ledger)
+            return self.publish(ledger, tracker)
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
         """Return the sweep's ledger; nothing is planned yet."""
@@ -189,7 +191,7 @@ class Sweep:
         """Print a line for people."""
         self.console.print(line, markup=False, soft_wrap=True)
 
-    def publish(self, ledger: Ledger, *, num_missing: int = 0) -> int:
+    def publish(self, ledger: Ledger, tracker: Tracker, *, num_missing: int = 0) -> int:
         """Write and print the report, give it to the listeners; return the exit code."""
         records = ledger.records
         counts = Counter(record.status for record in records)
@@ -198,7 +200,9 @@ class Sweep:
         print_end(self.console, self.study, ledger, folder, files, is_whole=not num_missing)
         for line in ledger.finish(self._report(ledger, files, num_missing)):
             self.console.print(line, markup=False, soft_wrap=True)
-        return 0 if counts["finished"] + counts["pruned"] == len(records) + num_missing else 1
+        if counts["finished"] + counts["pruned"] < len(records) + num_missing:
+            return 1
+        return 0 if tracker.is_complete else NOT_TRACKED
 
     def _report(self, ledger: Ledger, files: Mapping[str, bytes], num_missing: int) -> SweepReport:
         records = ledger.records
@@ -267,9 +271,7 @@ def open_tracker(options: Options) -> Tracker:
     if uri is None:
         return JsonTracker(options.out / "unshipped")
     check_tracking(uri)
-    # A server keeps files itself: it could not show those on this process's disk.
-    is_server = uri.startswith("http")
-    return MlflowTracker(uri, artifact_root=None if is_server else options.out.absolute() / "mlartifacts")
+    return MlflowTracker(uri)
 
 
 def refuse(error: Exception) -> NoReturn:

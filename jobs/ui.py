@@ -22,7 +22,8 @@ import typer
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
-from orchestrator.runtime.mlflow.check import ENVIRONMENT, check_tracking, sqlite_path
+from orchestrator.runtime.mlflow.check import ENVIRONMENT, check_tracking
+from orchestrator.runtime.mlflow.database import artifacts_folder, prepare, sqlite_path
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -41,12 +42,13 @@ def main(
     try:
         check_store(uri)
         check_port(port)
+        prepare(sqlite_path(uri))  # a server cannot start on a half-made database
     except ValueError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     signal.signal(signal.SIGTERM, _interrupt)  # SIGTERM ends the server too
     try:
-        with server(uri, runs / "mlartifacts", port):
+        with server(uri, artifacts_folder(sqlite_path(uri)), port):
             print(f"MLflow shows {uri} on http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
             print(*latest_links(f"http://{HOST}:{port}"), sep="\n", flush=True)
             signal.pause()
@@ -81,7 +83,7 @@ def check_port(port: int) -> None:
 def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
     """Run MLflow's server in its own process group; end the whole group at the end."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
-    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(artifacts.absolute())]
+    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(artifacts)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command,

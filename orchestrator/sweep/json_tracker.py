@@ -61,6 +61,11 @@ class JsonTracker:
         (self._root / "report.json").write_text(_line(plain) + "\n", encoding="utf-8")
         return [f"Trials as JSON lines: {self._root / 'trials.jsonl'}"]
 
+    @property
+    def is_complete(self) -> bool:
+        """Every line is on disk."""
+        return True
+
     def interrupted(self) -> None:
         """Close nothing: every line is already on disk."""
 

@@ -60,6 +60,10 @@ class Tracker(Listener, Protocol):
     def interrupted(self) -> None:
         """Mark the sweep as stopped, within a second; its next start goes on."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every record was taken, known once the sweep is finished."""
+
 
 class Executor(Protocol):
     """Runs trials in this process or on a cluster."""

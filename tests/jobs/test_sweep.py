@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from jobs.sweep import app
+from orchestrator.runtime.mlflow.tracker import PATIENCE_SECONDS
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.json_tracker import read_trials
@@ -237,6 +240,33 @@ def test_an_interrupted_sweep_keeps_its_training_and_goes_on(tmp_path: Path, mlf
     tables = [(folder / "tiny" / "results.csv").read_bytes() for folder in (out, tmp_path / "whole")]
     assert tables[0] == tables[1]
     assert [run.info.status for run in runs(out)[0]] == ["FINISHED"]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An MLflow that answers the check at the start and permits nothing else."""
+
+    def do_GET(self) -> None:
+        """Answer a search for experiments without a filter."""
+        is_check = self.path.endswith("search?max_results=1")
+        self.send_response(200 if is_check else 403)
+        self.end_headers()
+        self.wfile.write(b"{}" if is_check else b"not for you")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+def test_records_that_mlflow_refuses_for_good_cost_no_wait_and_exit_code_0(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "tiny.yaml", {"attack.seed": [0]})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri, began = f"http://127.0.0.1:{server.server_port}", time.monotonic()
+        result = sweep(path, tmp_path / "out", "--tracking-uri", uri)
+        server.shutdown()
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2, "a permanent error was retried"
+    assert result.exit_code == 3, result.output
+    assert f"MLflow at {uri} did not take 2 of 2 records; it says: " in result.stdout
+    assert (tmp_path / "out" / "tiny" / "results.csv").exists()
 
 
 def test_a_server_keeps_the_pictures_itself(tmp_path: Path, mlflow_server: str) -> None:

@@ -10,9 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from jobs.ui import check_store
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
@@ -74,10 +76,13 @@ def test_a_server_is_no_store_to_serve(mlflow_server: str) -> None:
 
 @pytest.fixture(scope="module")
 def ui(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    """Serve a sample sweep as `make ui` does."""
-    runs = tmp_path_factory.mktemp("runs")
-    database, files = shutil.copy(mlflow_database, runs / "mlflow.db"), runs / "mlartifacts"
-    tell(MlflowTracker(f"sqlite:///{database}", artifact_root=files), STUDY, sample_trials(6))
+    """Serve a copy of a sample sweep's folder as `make ui` does; the original is gone."""
+    folder = tmp_path_factory.mktemp("ui")
+    (folder / "first").mkdir()
+    database = shutil.copy(mlflow_database, folder / "first" / "mlflow.db")
+    tell(MlflowTracker(f"sqlite:///{database}"), STUDY, sample_trials(6))
+    runs = shutil.copytree(folder / "first", folder / "copy")
+    shutil.rmtree(folder / "first")
     port = free_port()
     command = [sys.executable, "-m", "jobs.ui", "--runs", str(runs), "--port", str(port)]
     before = signal.signal(
@@ -121,6 +126,22 @@ def test_the_last_sweep_is_linked(ui: Ui) -> None:
     assert ui.lines[0].endswith(f"on http://127.0.0.1:{ui.port}; Ctrl-C ends it.")
     assert ui.lines[1] == f"Latest sweep: {STUDY} (finished)"
     assert [line.split()[0] for line in ui.lines[2:]] == ["trials", "table", "report"]
+
+
+@pytest.mark.mlflow
+def test_a_copied_folder_shows_its_own_pictures(ui: Ui) -> None:
+    client = MlflowClient(f"http://127.0.0.1:{ui.port}")
+    experiment = client.get_experiment_by_name(STUDY)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.`inversion.kind` = 'trial'")
+    shown = {}
+    for run in runs:
+        paths = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+        (path,) = [path for path in paths if path.endswith(".png")]
+        query = urlencode({"path": path, "run_uuid": run.info.run_id})
+        with urllib.request.urlopen(f"http://127.0.0.1:{ui.port}/get-artifact?{query}", timeout=10) as answer:
+            shown[run.info.run_name] = answer.read()
+    assert shown == {trial.name: trial.images["inversion/test"] for trial in sample_trials(6)}
 
 
 @pytest.mark.mlflow

@@ -18,8 +18,8 @@ from orchestrator.runtime.mlflow.check import (
     is_host_refused,
     search,
     set_environment,
-    sqlite_path,
 )
+from orchestrator.runtime.mlflow.database import sqlite_path
 
 PROBE = "inversion-doctor"  # one experiment, restored and deleted by every check
 LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
@@ -120,6 +120,4 @@ def _file(uri: str) -> Iterator[Finding]:
             yield ok("mlflow", f"{path} can be written")
         except sqlite3.OperationalError as error:
             yield warn("mlflow", f"{path}: {error}", "wait for the sweep or server that writes there")
-        except sqlite3.DatabaseError as error:
-            yield fail("mlflow", f"{path}: {error}", "move that file away, or name another")
     yield room("mlflow room", str(folder), free_bytes(folder))

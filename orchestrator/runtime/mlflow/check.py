@@ -1,11 +1,12 @@
 """Checks of a tracking URI before a sweep starts, and settings that keep MLflow quiet. Imports no MLflow."""
 
 import os
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 from orchestrator.config.base import Refused
 from orchestrator.runtime.http import get, redact
+from orchestrator.runtime.mlflow.database import check_database, sqlite_path
 
 # The shipper retries on its own, so MLflow's client may not wait for minutes; no usage data is sent.
 ENVIRONMENT = {
@@ -24,11 +25,6 @@ def set_environment() -> None:
     """Put MLflow's settings into this process where the user has not set them."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def sqlite_path(uri: str) -> Path:
-    """Return the file of `sqlite:///relative.db` or `sqlite:////absolute.db`."""
-    return Path(unquote(uri.split("?", 1)[0].removeprefix("sqlite:///")))
 
 
 def check_tracking(uri: str) -> None:
@@ -89,6 +85,8 @@ def _check_folder(uri: str) -> None:
         path.exists() and not os.access(path, os.W_OK)
     ):
         raise _refused(uri, f"is in {folder}, which is not writable", "name a file in a folder that is")
+    with suppress(OSError):  # locked for now: the tracker waits for it
+        check_database(path)
 
 
 def _refused(uri: str, rule: str, way_out: str) -> Refused:

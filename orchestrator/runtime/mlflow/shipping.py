@@ -29,6 +29,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
 from orchestrator.runtime.mlflow import encoding, views
+from orchestrator.runtime.mlflow.database import PROXIED, folder_of, prepare, sqlite_path, write_files
 from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,19 @@ def is_permanent(error: Exception) -> bool:
 
 
 class OpenSweep:
-    """A sweep's parent run and the known state of its children; opened again after every failed call."""
+    """A sweep's parent run and the known state of its children; opened again after every failed call.
 
-    def __init__(self, tracking_uri: str, artifact_root: Path | None, sweep: SweepRecord) -> None:
+    Raise `Refused` if the database behind a sqlite URI cannot hold it.
+    """
+
+    def __init__(self, tracking_uri: str, sweep: SweepRecord) -> None:
         _quieten()
+        self.database = sqlite_path(tracking_uri) if tracking_uri.startswith("sqlite:") else None
+        if self.database is not None:
+            prepare(self.database)
         self.client = MlflowClient(tracking_uri=tracking_uri)
         self.sweep = sweep
-        self.experiment_id = _experiment(self.client, sweep.study, artifact_root)
+        self.experiment_id = _experiment(self.client, sweep.study, is_server=self.database is None)
         self.parent = self._open_parent()
         self.beat()
         self._close_dead()
@@ -88,7 +95,7 @@ class OpenSweep:
                 if known.get(name) != value
             }
             metrics = [Metric(encoding.key(name), value, report.ended_ms, 0) for name, value in news.items()]
-            self._upload(run_id, encoding.report_files(self.sweep, report, trials))
+            self._upload(self.parent, encoding.report_files(self.sweep, report, trials))
             table = json.dumps([{"path": "tables/trials.json", "type": "table"}])
             tags = {"mlflow.note.content": report.note, "mlflow.loggedArtifacts": table} | self._views(trials)
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
@@ -204,17 +211,20 @@ class OpenSweep:
                     _dataset_input(data.context, encoding.dataset_fields(data)) for data in trial.datasets
                 ],
             )
-        self._upload(run_id, encoding.picture_files(trial, run_id, base_ms))
+        self._upload(child, encoding.picture_files(trial, run_id, base_ms))
 
-    def _upload(self, run_id: str, files: Mapping[str, bytes]) -> None:
+    def _upload(self, run: Run, files: Mapping[str, bytes]) -> None:
         if not files:
+            return
+        if self.database is not None and (here := folder_of(self.database, run.info.artifact_uri)):
+            write_files(here, files)  # MLflow's client would ask a server to
             return
         with tempfile.TemporaryDirectory() as folder:
             for name, data in files.items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            self.client.log_artifacts(run_id, folder)
+            self.client.log_artifacts(run.info.run_id, folder)
 
     def _find_or_create(
         self, tags: Mapping[str, str], name: str, started_ms: int, *, extra: Mapping[str, str]
@@ -249,13 +259,13 @@ class OpenSweep:
                 return runs
 
 
-def _experiment(client: MlflowClient, study: str, artifact_root: Path | None) -> str:
-    """Return the id of the study's experiment, created or found."""
+def _experiment(client: MlflowClient, study: str, *, is_server: bool) -> str:
+    """Return the id of the study's experiment, created or found; a server decides where its files are."""
     found = client.get_experiment_by_name(study)
     if found is None:
-        folder = None if artifact_root is None else (artifact_root.absolute() / encoding.key(study)).as_uri()
+        location = None if is_server else f"{PROXIED}{encoding.key(study)}"
         try:
-            return str(client.create_experiment(study, artifact_location=folder))
+            return str(client.create_experiment(study, artifact_location=location))
         except MlflowException:
             found = client.get_experiment_by_name(study)
             if found is None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from orchestrator.config.base import Refused
 from orchestrator.runtime.http import redact
-from orchestrator.runtime.mlflow.check import set_environment, sqlite_path
+from orchestrator.runtime.mlflow.check import set_environment
+from orchestrator.runtime.mlflow.database import sqlite_path
 from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
 
@@ -34,27 +36,18 @@ LOCAL_UI = "http://127.0.0.1:5000"
 
 
 class MlflowTracker:
-    """Implements `Tracker`: ships one sweep to `tracking_uri`.
+    """Implements `Tracker`: ships one sweep to `tracking_uri`, a server or a SQLite file."""
 
-    Without a server, files go to `artifact_root`.
-    """
-
-    def __init__(
-        self,
-        tracking_uri: str,
-        *,
-        artifact_root: Path | None = None,
-        patience_seconds: float = PATIENCE_SECONDS,
-    ) -> None:
+    def __init__(self, tracking_uri: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._uri = tracking_uri
-        self._artifact_root = artifact_root
         self._patience = patience_seconds
         self._waiting: deque[TrialRecord | SweepReport] = deque()
         self._trials: dict[str, TrialRecord] = {}  # in the order they first ended
         self._changed = threading.Condition()
         self._ending = threading.Event()  # cuts pauses short
         self._stopped = False
-        self._refused: list[str] = []
+        self._refused: list[str] = []  # records that are left out, with the reason
+        self._unusable = ""  # why MLflow takes no record of this sweep at all
         self._sweep: SweepRecord | None = None
         self._opened: OpenSweep | None = None
         self._beat_at = time.monotonic()
@@ -85,16 +78,21 @@ class MlflowTracker:
             self._ending.set()
             self._changed.notify_all()
             self._wait_until_shipped()
-            waiting, self._stopped = len(self._waiting), True
+            self._stopped = True
             self._changed.notify_all()
         lines = [f"MLflow refused {text}" for text in self._refused]
-        if waiting:
-            return [
-                *lines,
-                f"MLflow at {redact(self._uri)} did not take {waiting} of {len(self._trials) + 1} records; "
-                "running the same command again sends them.",
-            ]
+        if self._waiting:
+            missing = f"{len(self._waiting)} of {len(self._trials) + 1} records"
+            way_out = "running the same command again sends them."
+            if self._unusable:
+                way_out = f"it says: {self._unusable} After that is corrected the same command sends them."
+            return [*lines, f"MLflow at {redact(self._uri)} did not take {missing}; {way_out}"]
         return lines + self._where_to_look()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether MLflow has every record, known once the sweep is finished."""
+        return not (self._waiting or self._refused)
 
     def interrupted(self) -> None:
         """Mark the parent run as killed if MLflow answers at once; the rest is sent by the next start."""
@@ -119,7 +117,7 @@ class MlflowTracker:
     def _wait_until_shipped(self) -> None:
         """Return once nothing waits, or nothing has moved for `patience_seconds`."""
         last, since = len(self._waiting), time.monotonic()
-        while self._waiting:
+        while self._waiting and not self._stopped:
             self._changed.wait(timeout=1.0)
             now = time.monotonic()
             if len(self._waiting) != last:
@@ -154,10 +152,10 @@ class MlflowTracker:
                 self._deliver(shipping, item)
                 return
             except Exception as error:  # any of MLflow: the shipper outlives it, the store has the numbers
-                self._opened = None
+                is_open, self._opened = self._opened is not None, None
                 refusals += int(shipping.is_permanent(error))
-                if refusals >= MAX_REFUSALS and item is not None:
-                    self._leave_out(item, error)
+                if refusals >= MAX_REFUSALS or isinstance(error, Refused):
+                    self._refuse(item if is_open else None, error)
                     return
                 logger.warning("event=tracking_retried seconds=%.1f reason=%r", pause, _first_line(error))
             limit = 2.0 if self._ending.is_set() else MAX_PAUSE_SECONDS
@@ -166,7 +164,7 @@ class MlflowTracker:
 
     def _deliver(self, shipping: ModuleType, item: TrialRecord | SweepReport | None) -> None:
         if self._opened is None:
-            self._opened = shipping.OpenSweep(self._uri, self._artifact_root, self._sweep)
+            self._opened = shipping.OpenSweep(self._uri, self._sweep)
         if isinstance(item, TrialRecord):
             self._opened.ship(item)
         elif isinstance(item, SweepReport):
@@ -187,7 +185,14 @@ class MlflowTracker:
         else:
             self._ending.wait(seconds)
 
-    def _leave_out(self, item: TrialRecord | SweepReport, error: Exception) -> None:
+    def _refuse(self, item: TrialRecord | SweepReport | None, error: Exception) -> None:
+        """Leave a record out, or all of them where the sweep itself cannot be opened."""
+        if item is None:
+            with self._changed:
+                self._unusable, self._stopped = _first_line(error), True
+                self._changed.notify_all()
+            logger.error("event=tracking_refused uri=%s reason=%r", redact(self._uri), _first_line(error))
+            return
         name = item.name if isinstance(item, TrialRecord) else "the report"
         self._refused.append(f"{name}: {_first_line(error)}")
         logger.error("event=record_refused record=%r reason=%r", name, _first_line(error))

@@ -100,8 +100,9 @@ def test_a_file_is_judged_as_a_sweep_would_find_it(tmp_path: Path) -> None:
         assert fault.fix == "wait for the sweep or server that writes there"
     path.write_bytes(b"no database at all" * 100)
     fault = only_fault(tracking.tracking(f"sqlite:///{path}"))
-    assert (fault.status, fault.found) == ("FAIL", f"{path}: file is not a database")
-    assert fault.fix == "move that file away, or name another"
+    found = f"tracking_uri={path} is no SQLite database (file is not a database)"
+    assert (fault.status, fault.found) == ("FAIL", found)
+    assert fault.fix == "move it away or name another with --tracking-uri"
 
 
 @pytest.mark.parametrize("uri", ["ftp://me:hunter2@host", "runs/mlruns"])

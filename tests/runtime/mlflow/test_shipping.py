@@ -29,9 +29,9 @@ MOMENTS = [  # how many trials have got how far when the process is killed
 pytestmark = pytest.mark.mlflow
 
 
-def ship(uri: str, artifact_root: Path, study: str) -> None:
+def ship(uri: str, study: str) -> None:
     """Tell the whole sweep in a process of its own."""
-    tell(MlflowTracker(uri, artifact_root=artifact_root), study, sample_trials())
+    tell(MlflowTracker(uri), study, sample_trials())
 
 
 def count(database: Path, query: str) -> int:
@@ -54,13 +54,13 @@ def whole(database: Path) -> int:
 def test_a_sweep_killed_three_times_is_replayed_without_a_trace(
     mlflow_database: Path, tmp_path: Path
 ) -> None:
-    database, folder = Path(shutil.copy(mlflow_database, tmp_path / "mlflow.db")), tmp_path / "files"
-    bench = MlflowBench(f"sqlite:///{database}", database, folder, folder)
+    database = Path(shutil.copy(mlflow_database, tmp_path / "mlflow.db"))
+    bench = MlflowBench(f"sqlite:///{database}", database, tmp_path / "mlartifacts")
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["orchestrator.runtime.mlflow.shipping", __name__])
     half_told: list[int] = []
     for number, moment in MOMENTS:
-        child = server.Process(target=ship, args=(bench.uri, folder, "killed"))
+        child = server.Process(target=ship, args=(bench.uri, "killed"))
         child.start()
         wait_for(lambda query=moment, wanted=number: count(database, query) >= wanted)  # type: ignore[misc]
         assert child.pid is not None
@@ -72,7 +72,7 @@ def test_a_sweep_killed_three_times_is_replayed_without_a_trace(
         assert [run.info.status for run in bench.runs("killed", "sweep")] == ["RUNNING"]
     assert any(half_told), "every kill fell between two trials"
 
-    ship(bench.uri, folder, "killed")
+    ship(bench.uri, "killed")
     assert bench.kept("killed") == {trial.key: expected(trial) for trial in sample_trials()}
     assert [run.info.status for run in bench.runs("killed", "sweep")] == ["FINISHED"]
     assert whole(database) == 21

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from orchestrator.runtime.mlflow.check import check_tracking
+from orchestrator.runtime.mlflow.database import PROXIED
 from orchestrator.runtime.mlflow.shipping import DEAD_MS
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.sweep.records import TrialRecord
@@ -21,8 +22,7 @@ OPEN: dict[str, Callable[[Path, str, Path, Path], Bench]] = {
     "sqlite": lambda root, _uri, _folder, empty: MlflowBench(
         f"sqlite:///{shutil.copy(empty, root / 'mlflow.db')}",
         root / "mlflow.db",
-        root / "files",
-        root / "files",
+        root / "mlartifacts",
     ),
     "server": lambda _root, uri, folder, _empty: MlflowBench(uri, folder / "mlflow.db", folder / "artifacts"),
 }
@@ -126,8 +126,7 @@ def test_the_parent_says_how_the_sweep_ended(bench: MlflowBench) -> None:
 def test_ghost_runs_of_a_lost_answer_are_deleted(bench: MlflowBench) -> None:
     trials = sample_trials(2)
     sweep, client = sample_sweep("ghosts"), bench.client
-    folder = bench.artifact_root and (bench.artifact_root / "ghosts").as_uri()
-    experiment = client.create_experiment("ghosts", artifact_location=folder)
+    experiment = client.create_experiment("ghosts", artifact_location=f"{PROXIED}ghosts")
     tags = {"inversion.sweep": sweep.key, "inversion.kind": "sweep"}
     parents = [client.create_run(experiment, start_time=at, tags=tags).info.run_id for at in (2000, 1000)]
     child = tags | {"inversion.kind": "trial", "inversion.trial": trials[0].key}

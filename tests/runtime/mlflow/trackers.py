@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from orchestrator.runtime.mlflow.database import PROXIED
 from orchestrator.runtime.mlflow.shipping import ALIVE
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.sweep.json_tracker import JsonTracker, read_trials
@@ -113,8 +114,7 @@ class MlflowBench:
 
     uri: str
     database: Path
-    artifacts: Path
-    artifact_root: Path | None = None  # given to trackers without a server
+    artifacts: Path  # the place that `mlflow-artifacts:/` stands for
 
     @property
     def client(self) -> Any:
@@ -123,7 +123,7 @@ class MlflowBench:
 
     def tracker(self) -> Tracker:
         """Return a new tracker object."""
-        return MlflowTracker(self.uri, artifact_root=self.artifact_root, patience_seconds=30)
+        return MlflowTracker(self.uri, patience_seconds=30)
 
     def runs(self, study: str, kind: str) -> list[Any]:
         """Return the active runs of a kind, `sweep` or `trial`."""
@@ -154,7 +154,7 @@ class MlflowBench:
     def report(self, study: str) -> dict[str, bytes]:
         """Return the report's files."""
         (parent,) = self.runs(study, "sweep")
-        return files(self._folder(study) / parent.info.run_id / "artifacts" / "report")
+        return files(self._files(parent) / "report")
 
     def note(self, study: str) -> str:
         """Return the parent's description."""
@@ -162,16 +162,18 @@ class MlflowBench:
         return str(parent.data.tags["mlflow.note.content"])
 
     def _folder(self, study: str) -> Path:
-        if self.artifact_root is not None:
-            return self.artifacts / study
-        return self.artifacts / self.client.get_experiment_by_name(study).experiment_id
+        location = self.client.get_experiment_by_name(study).artifact_location
+        return self.artifacts / location.removeprefix(PROXIED)
+
+    def _files(self, run: Any) -> Path:
+        return self.artifacts / run.info.artifact_uri.removeprefix(PROXIED)
 
     def _kept(self, run: Any) -> Kept:
         tags, client = run.data.tags, self.client
         history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
         curves = {name: points for name, points in history.items() if len(points) > 1}
-        pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
-        shown = {path.removeprefix("images/").split("+")[0].replace("~", "/") for path in pictures}
+        pictures = sorted(files(self._files(run) / "images"))
+        shown = {path.split("+")[0].replace("~", "/") for path in pictures}
         assert (
             sorted(path.rsplit(".", 1)[1] for path in pictures) == ["png", "webp"] * len(shown) or not shown
         )
