@@ -9,6 +9,7 @@ Exit code 0: every point is in it. 1: some are not stored or failed. 2: none is 
 """
 
 import sys
+from collections.abc import Mapping
 
 import typer
 
@@ -39,34 +40,42 @@ def report(  # noqa: PLR0913 - options of a command
     try:
         opened = Sweep(options, start_console(), writes=False)
         journal = Journal(opened.store.blobs, opened.study.key)  # only read: a report is no start
-        ledger, num_missing = collect(opened, journal)
+        ledger, files, num_missing = collect(opened, journal)
         check(opened.store.blobs)
         tracker = open_tracker(options)
     except ValueError as error:
         refuse(error)
     tracker.open(opened.sweep_record(journal))
-    sys.exit(publish(opened, ledger, tracker, num_missing))
+    sys.exit(publish(opened, ledger, tracker, files, num_missing))
 
 
-def collect(opened: Sweep, journal: Journal) -> tuple[Ledger, int]:
-    """Return the ledger over the stored points and how many are missing; raise `StudyError` if all are."""
+def collect(opened: Sweep, journal: Journal) -> tuple[Ledger, dict[str, bytes], int]:
+    """Return the ledger over the stored points, the report's files and how many points are missing.
+
+    Raise `StudyError` if all are. A point whose stored files are damaged is missing.
+    """
     ledger = opened.ledger(journal, [SweepProgress(opened.console, *opened.study.objective)])
-    is_whole = not ledger.has_work()
-    if not ledger.records:
+    is_whole, files = not ledger.has_work(), None
+    while ledger.records and files is None:
+        files = opened.report_files(ledger)
+        is_whole = is_whole and files is not None
+    if files is None:
         raise StudyError(
             f"none of the {opened.num_points} points of {opened.study.study} is stored at "
             f"{opened.locations.store}; this computes them: {opened.options.command()}"
         )
-    return ledger, 0 if is_whole else opened.num_points - len(ledger.records)
+    return ledger, files, 0 if is_whole else opened.num_points - len(ledger.records)
 
 
-def publish(opened: Sweep, ledger: Ledger, tracker: Tracker, num_missing: int) -> int:
+def publish(
+    opened: Sweep, ledger: Ledger, tracker: Tracker, files: Mapping[str, bytes], num_missing: int
+) -> int:
     """Write the report of the adopted trials and track it; return the exit code."""
     ledger.listeners.append(tracker)
     try:
         for record in ledger.records:
             tracker.ended(record)
-        code = opened.publish(ledger, tracker, num_missing=num_missing)
+        code = opened.publish(ledger, tracker, files, num_missing=num_missing)
     except Exception:  # the store failed: the run in MLflow does not stay open
         tracker.interrupted()
         raise

@@ -45,6 +45,7 @@ from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Stage
 from orchestrator.stages.graph import plan as plan_stages
+from orchestrator.store.artifacts import Corrupt
 from orchestrator.store.journal import Journal, now_ms
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
@@ -55,8 +56,10 @@ from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport
 from orchestrator.sweep.search import FixedPoints
 from orchestrator.sweep.study_checks import check_study
-from orchestrator.sweep.trial import Task
+from orchestrator.sweep.trial import REBUILDS, Task
 from orchestrator.sweep.validation import Preflight
+
+logger = logging.getLogger(__name__)
 
 STUDIES = Path(__file__).parent / "studies"
 NOT_TRACKED = 3  # exit code: the results are whole, MLflow's view of them is not
@@ -153,11 +156,11 @@ class Sweep:
             tracker.open(self.sweep_record(journal))
             try:
                 with progress, Interruption(journal, tracker) as interruption:
-                    self._run(ledger, journal, interruption)
+                    files = self._complete(ledger, journal, interruption)
             except Exception:  # the store or the cluster failed: nothing stays open, the next start goes on
                 tracker.interrupted()
                 raise
-            return self.publish(ledger, tracker)
+            return self.publish(ledger, tracker, files)
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
         """Return the sweep's ledger; nothing is planned yet."""
@@ -169,6 +172,26 @@ class Sweep:
             pruned=lambda: read_pruned(journal),
             listeners=listeners,
         )
+
+    def _complete(self, ledger: Ledger, journal: Journal, interruption: Interruption) -> dict[str, bytes]:
+        """Run what is missing until a report can be made of undamaged files; return its files."""
+        for _ in range(REBUILDS):
+            self._run(ledger, journal, interruption)
+            if (files := self.report_files(ledger)) is not None:
+                return files
+        way_out = "check the store's disk, then run the same command again"
+        raise Refused("store", self.store.blobs.uri, f"damaged what was built {REBUILDS} times", way_out)
+
+    def report_files(self, ledger: Ledger) -> dict[str, bytes] | None:
+        """Return the report of the recorded trials; None if the ledger has to run some of them again.
+
+        These have lost their records: a file that the report reads was damaged and is quarantined.
+        """
+        try:
+            return report_files(self.study, ledger.records, self.store)
+        except Corrupt as error:
+            logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
+            return None
 
     def _run(self, ledger: Ledger, journal: Journal, interruption: Interruption) -> None:
         if not ledger.has_work():
@@ -191,11 +214,12 @@ class Sweep:
         """Print a line for people."""
         self.console.print(line, markup=False, soft_wrap=True)
 
-    def publish(self, ledger: Ledger, tracker: Tracker, *, num_missing: int = 0) -> int:
+    def publish(
+        self, ledger: Ledger, tracker: Tracker, files: Mapping[str, bytes], *, num_missing: int = 0
+    ) -> int:
         """Write and print the report, give it to the listeners; return the exit code."""
         records = ledger.records
         counts = Counter(record.status for record in records)
-        files = report_files(self.study, records, self.store)
         folder = self._write(files)
         print_end(self.console, self.study, ledger, folder, files, is_whole=not num_missing)
         for line in ledger.finish(self._report(ledger, files, num_missing)):

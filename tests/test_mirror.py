@@ -47,6 +47,7 @@ COVERED = {
     "store.directory": STORES,
     "sweep.network_checks": "tests/sweep/test_validation.py",
     "sweep.records": TRACKERS,
+    "sweep.stored": "tests/sweep/test_ledger.py",
 }
 
 

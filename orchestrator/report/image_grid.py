@@ -22,7 +22,7 @@ from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.plots import figure_png
 from orchestrator.report.settings import fits, is_same, narrowed
-from orchestrator.store.artifacts import Artifacts, Corrupt
+from orchestrator.store.artifacts import Artifacts, gone
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
@@ -72,21 +72,17 @@ class Line:
 def draw_grid(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> bytes | None:
     """Return the image grid as PNG; None, with a warning, where no finished trial has such images.
 
-    Raise `ValueError` if a trial's evaluation is no longer in the store.
+    Raise `Corrupt` if a trial's evaluation is damaged or no longer in the store.
     """
     report = study.report
     trials = cells(report, records)
     if not any(trials.values()):
         logger.warning('event=grid_left_out report.where="%s" reason="fits no finished trial"', report.where)
         return None
-    try:
-        images = {
-            row: {column: _load(record, report.parts, store) for column, record in places.items()}
-            for row, places in trials.items()
-        }
-    except Corrupt as error:  # quarantined: the next start rebuilds it and draws
-        logger.warning('event=grid_left_out reason="%s"', error)
-        return None
+    images = {
+        row: {column: _load(record, report.parts, store) for column, record in places.items()}
+        for row, places in trials.items()
+    }
     sizes = _sizes(report, images)
     if not sizes:
         logger.warning(
@@ -131,7 +127,7 @@ def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> TrialI
     """Return the images of those parts that the trial's evaluation kept."""
     artifact = store.find(record.stage_keys["evaluation"])
     if artifact is None:
-        raise ValueError(f"trial {record.name}: its evaluation left the store; run the sweep again.")
+        raise gone(record.stage_keys["evaluation"])
     kept = {}
     for part in parts:
         names = (f"victims_{part}.npy", f"reconstructions_{part}.npy")

@@ -5,15 +5,12 @@ stage whether it is right about each of its test images (`accuracy_test.npy`).
 """
 
 import io
-import logging
 
 import numpy as np
 
 from orchestrator.metrics.names import ImageFile, MetricName
-from orchestrator.store.artifacts import Artifacts, Corrupt
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
-
-logger = logging.getLogger(__name__)
 
 
 class PerImage:
@@ -27,7 +24,7 @@ class PerImage:
         """Return a structured array (N,) with `label` and a field named like the metric (without stage and
         part).
 
-        None where the trial kept no such values or they are damaged. Raise `Refused` for an unknown metric.
+        None where the trial kept no such values. Raise `Refused` for an unknown metric, `Corrupt` for damage.
         """
         place = MetricName.parse(metric).file()
         key = None if place is None else _key(record, place)
@@ -42,11 +39,7 @@ class PerImage:
         artifact = self._store.find(key)
         if artifact is None or name not in artifact.files:
             return None
-        try:
-            rows: np.ndarray = np.load(io.BytesIO(self._store.read(artifact, name)), allow_pickle=False)
-        except Corrupt as error:  # quarantined: the next sweep rebuilds it
-            logger.warning('event=image_values_missing reason="%s"', error)
-            return None
+        rows: np.ndarray = np.load(io.BytesIO(self._store.read(artifact, name)), allow_pickle=False)
         return rows
 
 

@@ -98,6 +98,11 @@ class Corrupt(Exception):
         )
 
 
+def gone(key: str) -> Corrupt:
+    """Return the error for an artifact that was published and is not any more."""
+    return Corrupt(key, "manifest.json", "a published stage", "nothing", "gone")
+
+
 def reread(read: Callable[[], T], what: str) -> T:
     """Return what `read` returns; repeat it if it raises `Damaged`, READS times in all. `what` is logged."""
     for attempt in range(1, READS):

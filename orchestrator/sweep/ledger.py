@@ -4,22 +4,19 @@ It adopts what the store has, gives an executor the rest batch by batch, reads e
 the store, and notifies listeners: the journal, the tracker, the progress display.
 """
 
-import json
-import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 from orchestrator.stages.graph import Stage
-from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
-from orchestrator.store.journal import now_ms
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.listing import verify
 from orchestrator.store.parallel import parallel_map
-from orchestrator.sweep.points import Point, flatten
-from orchestrator.sweep.records import Curve, DatasetInput, StageCounts, SweepRecord, SweepReport, TrialRecord
-from orchestrator.sweep.trial import Outcome, Task
-
-logger = logging.getLogger(__name__)
+from orchestrator.sweep.points import Point
+from orchestrator.sweep.records import DatasetInput, StageCounts, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.stored import Incomplete, StoredTrials
+from orchestrator.sweep.trial import REBUILDS, Outcome, Task
 
 
 class Points(Protocol):
@@ -93,7 +90,7 @@ class Ledger:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._search, self._plan, self._list_pruned = search, plan, pruned
-        self._stored = _Stored(store, describe)
+        self._store, self._stored = store, StoredTrials(store, describe)
         self.listeners = list(listeners)
         self.records: list[TrialRecord] = []
         self.built: set[str] = set()  # keys of the stages that this start ran
@@ -102,6 +99,9 @@ class Ledger:
         self._batch: list[Point] = []
         self._waiting: set[str] = set()  # trials of the batch that have not ended
         self._ready: list[Task] = []
+        self._again: list[Task] = []  # finished, but what they need has left the store
+        self._tasks: dict[str, Task] = {}  # of the recorded trials, by trial key
+        self._rebuilds: Counter[str] = Counter()  # by trial key
 
     def has_work(self) -> bool:
         """Adopt what is stored; return whether anything is left to run, before anything expensive starts."""
@@ -118,6 +118,9 @@ class Ledger:
         if self._ready:
             ready, self._ready = self._ready, []
             return ready
+        if self._again:
+            again, self._again = self._again, []
+            return again
         while not self._waiting:
             self._batch = self._search.ask()
             if not self._batch:
@@ -134,14 +137,48 @@ class Ledger:
             listener.started(task)
 
     def end(self, task: Task, outcome: Outcome) -> None:
-        """Record how a task ended; the last one of a batch closes it. Interrupted ones leave no record."""
+        """Record how a task ended; the last one of a batch closes it. Interrupted ones leave no record.
+
+        A finished one whose stored files are damaged runs again, as one that is adopted does.
+        """
         if outcome.status == "left":
             self.is_halted = True
             return
-        self._record(self._stored.record(task, outcome), outcome.built)
+        self.built |= set(outcome.built)
+        try:
+            record = self._stored.record(task, outcome)
+        except Incomplete as lacking:
+            self._rebuilds[task.point.key] += 1
+            if self._rebuilds[task.point.key] < REBUILDS:
+                self._again.append(task)
+                return
+            stage = lacking.stages[0].label
+            error = f"{lacking} after {REBUILDS} runs; check the store's disk"
+            record = self._stored.record(task, Outcome("failed", outcome.built, stage, error))
+        self._record(task, record, outcome.built)
         self._waiting.discard(task.point.key)
-        if not self._waiting:
+        if self._batch and not self._waiting:
             self._close_batch()
+
+    def reopen(self) -> int:
+        """Read every artifact of the finished trials, quarantine the damaged ones, run again what needs them.
+
+        Return how many trials that are: they have no record until then.
+        """
+        finished = [record for record in self.records if record.status == "finished"]
+        keys = list(dict.fromkeys(key for record in finished for key in record.stage_keys.values()))
+        whole = {one.key for one in verify(self._store, keys) if not one.faults}
+        lost = set(keys) - whole
+        self._stored.forget(lost)
+        opened = [record for record in finished if lost & set(record.stage_keys.values())]
+        if not opened:
+            return 0
+        self._again += [self._tasks[record.key] for record in opened]
+        gone = {record.key for record in opened}
+        self.records = [record for record in self.records if record.key not in gone]
+        for listener in self.listeners:
+            listener.planned([self._tasks[record.key] for record in opened], len(lost))
+        return len(opened)
 
     def finish(self, report: SweepReport) -> list[str]:
         """Give the listeners the report; return their lines for people."""
@@ -175,25 +212,23 @@ class Ledger:
             return None
         try:
             return self._stored.record(task, Outcome("finished"))
-        except Corrupt as error:  # it has left the store, so that the trial builds it again
-            logger.warning("event=stored_damaged key=%s action=rebuild", error.key)
-            self._stored.forget(error.key)
-            stored.discard(error.key)
+        except Incomplete as lacking:
+            stored -= {stage.key for stage in lacking.stages}
             return None
 
     def _adopted(self, task: Task, record: TrialRecord | None) -> bool:
         if record is None and task.point.key in self._pruned:
             record = self._stored.record(task, Outcome("pruned"))
         if record is not None:
-            self._record(record)
+            self._record(task, record)
         return record is not None
 
     @cached_property
     def _pruned(self) -> Collection[str]:
         return self._list_pruned()
 
-    def _record(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
-        self.built |= set(built)
+    def _record(self, task: Task, record: TrialRecord, built: Sequence[str] = ()) -> None:
+        self._tasks[record.key] = task
         self.records.append(record)
         for listener in self.listeners:
             listener.ended(record, built)
@@ -201,97 +236,7 @@ class Ledger:
     def _close_batch(self) -> None:
         ended = {record.key: record for record in self.records}
         results = [(point, ended[point.key]) for point in self._batch]
+        self._batch = []
         self._search.tell(
             [(point, record.metrics if record.status == "finished" else None) for point, record in results]
         )
-
-
-class _Stored:
-    """Reads trials back from the store; shared stages are read once."""
-
-    def __init__(self, store: Artifacts, describe: Callable[[str], DatasetInput]) -> None:
-        self._store, self._describe = store, describe
-        self._artifacts: dict[str, Artifact] = {}
-        self._curves: dict[str, list[Curve]] = {}
-
-    def has(self, key: str) -> bool:
-        """Return whether a stage is published."""
-        return self._find(key) is not None
-
-    def among(self, keys: Sequence[str]) -> set[str]:
-        """Return those of the keys that are published."""
-        return {key for key, is_stored in zip(keys, parallel_map(self.has, keys), strict=True) if is_stored}
-
-    def forget(self, key: str) -> None:
-        """Read the stage from the store again when it is needed next."""
-        self._artifacts.pop(key, None)
-        self._curves.pop(key, None)
-
-    def record(self, task: Task, outcome: Outcome) -> TrialRecord:
-        """Return what is known of an ended trial; raise `Corrupt` if a stored file is damaged."""
-        assert outcome.status != "left"
-        found = [(stage, self._find(stage.key)) for stage in task.stages.values()]
-        stored = [(stage, artifact) for stage, artifact in found if artifact is not None]
-        artifacts = [artifact for _, artifact in stored]
-        metrics = {stage.metric(name): value for stage, one in stored for name, value in one.metrics.items()}
-        is_whole = outcome.status == "finished"
-        return TrialRecord(
-            key=task.point.key,
-            index=task.point.index,
-            name=task.point.name,
-            params=flatten(task.point.spec.model_dump(mode="json")),
-            axes=dict(task.point.axes),
-            status=outcome.status,
-            stage_keys={name: stage.key for name, stage in task.stages.items()},
-            metrics=dict(sorted(metrics.items())),
-            costs=_sum_costs(artifacts),
-            curves=[
-                replace(curve, name=stage.metric(curve.name))
-                for stage, artifact in stored
-                for curve in self._read_curves(artifact)
-            ],
-            images=self._read_images(artifacts) if is_whole else {},
-            datasets=self._datasets(task),
-            failed_stage=outcome.failed_stage,
-            error=outcome.error,
-            started_ms=min((_started_ms(artifact) for artifact in artifacts), default=now_ms()),
-            ended_ms=max((artifact.created_ms for artifact in artifacts), default=now_ms()),
-        )
-
-    def _find(self, key: str) -> Artifact | None:
-        if key not in self._artifacts:
-            artifact = self._store.find(key)
-            if artifact is None:
-                return None
-            self._artifacts[key] = artifact
-        return self._artifacts[key]
-
-    def _read_curves(self, artifact: Artifact) -> list[Curve]:
-        if "curves.json" not in artifact.files:
-            return []
-        if artifact.key not in self._curves:
-            values = json.loads(self._store.read(artifact, "curves.json"))
-            curves = [Curve(name, list(enumerate(points, start=1))) for name, points in values.items()]
-            self._curves[artifact.key] = curves
-        return self._curves[artifact.key]
-
-    def _read_images(self, artifacts: Iterable[Artifact]) -> dict[str, bytes]:
-        names = ((artifact, name) for artifact in artifacts for name in artifact.files)
-        pictures = [(artifact, name) for artifact, name in names if name.endswith(".png")]
-        return {name.removesuffix(".png"): self._store.read(artifact, name) for artifact, name in pictures}
-
-    def _datasets(self, task: Task) -> list[DatasetInput]:
-        roles = {
-            role: part["name"] for stage in task.stages.values() for role, part in stage.datasets.items()
-        }
-        return [replace(self._describe(name), context=role) for role, name in roles.items()]
-
-
-def _sum_costs(artifacts: Sequence[Artifact]) -> dict[str, float]:
-    """Sum the costs of a trial's stages; shared stages count in full for each trial that needs them."""
-    names = {name for artifact in artifacts for name in artifact.cost}
-    return {f"cost/{n}": round(sum(a.cost.get(n, 0.0) for a in artifacts), 3) for n in sorted(names)}
-
-
-def _started_ms(artifact: Artifact) -> int:
-    return artifact.created_ms - round(1000 * artifact.cost.get("wall_seconds", 0.0))

@@ -18,7 +18,7 @@ from orchestrator.sweep.records import Status
 logger = logging.getLogger(__name__)
 
 ENDS: dict[str, Literal["pruned", "left"]] = {"cancelled": "pruned", "left": "left"}
-REBUILDS = 3  # passes over the stages of a trial whose inputs turn out damaged
+REBUILDS = 3  # of what turns out damaged again; every other damaged input of a trial is built once more
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,22 @@ class Trial:
         """Yield each stage that the caller must build, in order, while holding its lease.
 
         Call `note_built` or `note_failed` before taking the next one. A failure ends the iteration, except
-        that a damaged input, which has left the store, starts another pass: up to `REBUILDS` in all.
+        that a damaged input, which has left the store, starts another pass, until `REBUILDS` passes have
+        built nothing that was not built before.
         """
-        for number in range(1, REBUILDS + 1):
-            self._failure = None
+        num_fruitless = 0
+        while True:
+            self._failure, num_built = None, len(set(self._built))
             for stage in self._stages:
                 yield from self._claim(stage)
                 if self._failure is not None:
                     break
             if self._failure is None or self._failure.kind != "corrupt":
                 return
-            if number < REBUILDS:
-                logger.warning("event=input_damaged stage=%s action=rebuild", self._failure.stage)
+            num_fruitless += len(set(self._built)) == num_built
+            if num_fruitless == REBUILDS:
+                return
+            logger.warning("event=input_damaged stage=%s action=rebuild", self._failure.stage)
 
     def note_built(self, stage: Stage) -> None:
         """Count a stage as run by this trial."""

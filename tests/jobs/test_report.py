@@ -1,6 +1,7 @@
 """The report from what is stored: all of it, part of it, nothing of it; the store is filled by hand."""
 
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -122,6 +123,20 @@ def test_everything_is_written_again_from_the_store(study: Path, tmp_path: Path)
     again = report(study, out, "--ship-later", "--set", "report.columns=1")
     assert again.exit_code == 0
     assert (out / "tiny" / "figure.png").read_bytes() != in_store["figure.png"]
+
+
+def test_points_whose_files_are_damaged_are_missing(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    fill(study, out, 4)
+    assert report(study, out, "--ship-later").exit_code == 0
+    path = next((out / "store" / "artifacts").rglob("*victims_test.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+    result = report(study, out, "--ship-later")
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert re.search(
+        r"[12] of 4 points are not stored; this computes them: python -m jobs.sweep", result.stdout
+    )
+    assert not path.parent.joinpath("manifest.json").exists()
 
 
 def test_points_that_are_not_stored_are_told(study: Path, tmp_path: Path) -> None:

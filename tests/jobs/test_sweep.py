@@ -242,6 +242,27 @@ def test_an_interrupted_sweep_keeps_its_training_and_goes_on(tmp_path: Path, mlf
     assert [run.info.status for run in runs(out)[0]] == ["FINISHED"]
 
 
+def test_a_report_of_damaged_files_builds_them_again_in_the_same_start(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "tiny.yaml", {"release.truncation": [1, 2]}, report={"rows": ["m"]})
+    out = tmp_path / "out"
+    assert sweep(path, out, "--ship-later").exit_code == 0
+    before = {file.name: file.read_bytes() for file in (out / "tiny").iterdir()}
+    store = Artifacts(DirectoryBlobs(out / "store"))
+    found = [one for key in store.keys() if (one := store.find(key)) is not None]  # noqa: SIM118
+    files = [file for one in found for file in one.files.values() if "evaluation" in one.stage]
+    damaged = [file for file in files if file.name.endswith(("_train.npy", "_test.npy"))]
+    assert len(damaged) >= 4
+    for file in damaged:
+        data = store.blobs.get(file.object)
+        assert data is not None
+        store.blobs.put(file.object, data[:-1] + bytes([data[-1] ^ 1]))
+    again = sweep(path, out, "--ship-later")
+    assert again.exit_code == 0, (again.output, again.exception)
+    assert "2 finished, 0 failed, 0 pruned" in again.stdout
+    assert {file.name: file.read_bytes() for file in (out / "tiny").iterdir()} == before
+    assert len(store.blobs.names("quarantine/")) == 2
+
+
 class Refusing(BaseHTTPRequestHandler):
     """An MLflow that answers the check at the start and permits nothing else."""
 

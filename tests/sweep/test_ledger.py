@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.records import SweepReport
-from orchestrator.sweep.trial import Outcome
+from orchestrator.sweep.search import fixed_points
+from orchestrator.sweep.trial import REBUILDS, Outcome
 from tests import tiny
 from tests.sweep.books import Books, Sweep, flip
 
@@ -138,6 +140,59 @@ def test_damage_that_adopting_finds_is_built_again(
     assert curves == {record.name: len(record.curves) for record in finished.ledger.records}
 
 
+def test_all_damage_in_reused_stages_is_built_again_in_one_start(finished: Sweep, tmp_path: Path) -> None:
+    part = Sweep(tiny.study({"auxiliary.kind": ["same-train"]}), tmp_path).run()
+    keys = part.ledger.records[0].stage_keys
+    for stage in ("pretrain", "target", "judge", "inversion"):
+        flip(tmp_path, keys[stage], "curves.json")
+    flip(tmp_path, keys["predictions"], "scores.npy")
+    flip(tmp_path, keys["victims"], "scores_test.npy")
+    flip(tmp_path, keys["evaluation"], "grid_test.png")
+    sweep = Sweep(TWO, tmp_path).run()
+    assert sweep.table == finished.table
+    assert {name: count["run"] for name, count in sweep.ledger.stage_counts().items()} == {
+        name: count["run"] for name, count in finished.ledger.stage_counts().items()
+    }
+    assert len(list((tmp_path / "quarantine").iterdir())) == 7
+    assert not (tmp_path / "conflicts").exists()
+    shown = {record.name: (record.images, record.curves) for record in sweep.ledger.records}
+    assert shown == {record.name: (record.images, record.curves) for record in finished.ledger.records}
+
+
+def test_a_store_that_damages_what_is_built_fails_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(tiny.study({"auxiliary.kind": ["same-train"]}), tmp_path)
+    get = sweep.store.blobs.get
+    judge = sweep.ledger.next_tasks()[0].stages["judge"].key
+    monkeypatch.setattr(
+        sweep.store.blobs,
+        "get",
+        lambda name: b"rot" if judge in name and name.endswith("curves.json") else get(name),
+    )
+    sweep.ledger = sweep.open(fixed_points(sweep.study, sweep.preflight)[0], sweep.books)
+    (record,) = sweep.run().ledger.records
+    assert (record.status, record.failed_stage) == ("failed", "judge")
+    lost = f"stored files of judge {judge[:12]} are damaged or gone"
+    assert record.error == f"{lost} after {REBUILDS} runs; check the store's disk"
+    assert "inversion/mse_test" in record.metrics
+    assert "judge/accuracy" not in record.metrics
+
+
+def test_a_report_that_finds_damage_has_the_trials_run_again(finished: Sweep, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "store")
+    sweep = Sweep(TWO, tmp_path / "store")
+    assert sweep.ledger.has_work() is False
+    first, second = (record.stage_keys["evaluation"] for record in sweep.ledger.records)
+    flip(tmp_path / "store", first, "reconstructions_test.npy")
+    flip(tmp_path / "store", second, "victims_test.npy")
+    assert sweep.ledger.reopen() == 2
+    assert sweep.ledger.records == []
+    assert sweep.run().table == finished.table
+    assert sweep.ledger.built == {first, second}
+    assert sweep.ledger.reopen() == 0
+
+
 def test_a_damaged_manifest_counts_as_absent(finished: Sweep, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path / "store")
     key = finished.ledger.records[0].stage_keys["inversion"]
@@ -173,6 +228,8 @@ def test_a_batch_is_told_whole_in_the_order_it_was_asked(tmp_path: Path) -> None
     first, second = ledger.next_tasks()
     ledger.end(second, Outcome("failed", error="x"))
     assert ledger.next_tasks() == []  # the batch is not over
+    for stage in first.stages.values():
+        sweep.store.publish(Artifact(stage.key, stage.name, stage.version, {}), {})
     ledger.end(first, Outcome("finished"))
     assert search.told == [[(0, True), (1, False)]]
     (third,) = ledger.next_tasks()

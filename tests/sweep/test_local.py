@@ -1,6 +1,8 @@
 """The local executor: what fails fails alone and once, an interruption leaves the rest."""
 
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -53,6 +55,32 @@ def test_an_interrupted_sweep_builds_nothing_more_and_goes_on_later(tmp_path: Pa
     assert sweep.books.running == []
     assert sweep.store.keys() == []
     assert [record.status for record in Sweep(study, tmp_path).run().ledger.records] == ["finished"] * 2
+
+
+class AfterAWhile(Event):
+    """An interruption that comes while the long training runs, which looks for one after every epoch."""
+
+    num_looks = 0
+
+    def is_set(self) -> bool:
+        """Return whether it has come."""
+        self.num_looks += 1
+        return self.num_looks > 500
+
+
+def test_a_training_that_is_left_midway_is_no_failure(tmp_path: Path) -> None:
+    study = tiny.study({"auxiliary.kind": ["same-train"]}, {"attack.recipe": {**tiny.RECIPE, "epochs": 1500}})
+    sweep = Sweep(study, tmp_path)
+    sweep.executor = replace(sweep.executor, must_leave=AfterAWhile())
+    sweep.run()
+    assert sweep.ledger.is_halted
+    assert sweep.books.told == []
+    assert sweep.executor.failures == {}
+    assert [event["event"] for event in sweep.journal.events()] == ["planned", "started"]
+    assert len(sweep.store.blobs.names("checkpoints/")) == 1
+    again = Sweep(study, tmp_path).run()
+    assert [record.status for record in again.ledger.records] == ["finished"]
+    assert len(again.ledger.built) == 2
 
 
 @pytest.mark.parametrize(

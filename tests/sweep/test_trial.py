@@ -102,8 +102,9 @@ def test_a_pruned_trial_is_remembered(tmp_path: Path) -> None:
         ([StageFailed("x", "no memory")], ("failed", "no memory")),
         ([StageFailed("x", "workers kept dying", "lost")], ("failed", "workers kept dying")),
         ([StageFailed("x", "told to stop", "cancelled")], ("pruned", "told to stop")),
+        ([StageFailed("x", "the sweep was interrupted", "left")], ("left", "the sweep was interrupted")),
     ],
-    ids=["heals", "damaged again and again", "error", "lost", "cancelled"],
+    ids=["heals", "damaged again and again", "error", "lost", "cancelled", "left"],
 )
 def test_how_a_trial_ends(
     tmp_path: Path, failures: list[StageFailed], outcome: tuple[str, str | None]

@@ -1,0 +1,148 @@
+"""Stored trials: the record of an ended trial, read back from the store. Imports no torch.
+
+A damaged file is quarantined by its reading, so that its stage counts as missing and is built again.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from orchestrator.stages.graph import Stage
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.journal import now_ms
+from orchestrator.store.parallel import parallel_map
+from orchestrator.sweep.points import flatten
+from orchestrator.sweep.records import Curve, DatasetInput, TrialRecord
+from orchestrator.sweep.trial import Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+
+class Incomplete(Exception):
+    """Stages of a finished trial are not in the store any more: they were damaged, or removed."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__(stages)
+        self.stages = list(stages)
+
+    def __str__(self) -> str:
+        names = ", ".join(f"{stage.label} {stage.key[:12]}" for stage in self.stages)
+        return f"stored files of {names} are damaged or gone"
+
+
+class StoredTrials:
+    """Reads trials back from the store; shared stages are read once."""
+
+    def __init__(self, store: Artifacts, describe: Callable[[str], DatasetInput]) -> None:
+        self._store, self._describe = store, describe
+        self._artifacts: dict[str, Artifact] = {}
+        self._curves: dict[str, list[Curve]] = {}
+
+    def has(self, key: str) -> bool:
+        """Return whether a stage is published."""
+        return self._find(key) is not None
+
+    def among(self, keys: Sequence[str]) -> set[str]:
+        """Return those of the keys that are published."""
+        return {key for key, is_stored in zip(keys, parallel_map(self.has, keys), strict=True) if is_stored}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Read the stages from the store again when they are needed next."""
+        for key in keys:
+            self._artifacts.pop(key, None)
+            self._curves.pop(key, None)
+
+    def record(self, task: Task, outcome: Outcome) -> TrialRecord:
+        """Return what is known of an ended trial; every damaged file of it is found and quarantined.
+
+        Raise `Incomplete` for a finished trial that lacks a stage; others are recorded without it.
+        """
+        assert outcome.status != "left"
+        is_whole = outcome.status == "finished"
+        found = [(stage, self._find(stage.key)) for stage in task.stages.values()]
+        stored = [(stage, artifact) for stage, artifact in found if artifact is not None]
+        curves: list[Curve] = []
+        images: dict[str, bytes] = {}
+        absent = [stage for stage, artifact in found if artifact is None]
+        damaged = []
+        for stage, artifact in stored:
+            try:
+                curves += [replace(one, name=stage.metric(one.name)) for one in self._read_curves(artifact)]
+                images |= self._read_images(artifact) if is_whole else {}
+            except Corrupt as error:
+                logger.warning("event=stored_damaged key=%s action=rebuild", error.key)
+                self.forget([error.key])
+                damaged.append(stage)
+        if is_whole and (absent or damaged):
+            raise Incomplete([*absent, *damaged])
+        if damaged:
+            return self.record(task, outcome)
+        return self._assemble(task, outcome, stored, curves, images)
+
+    def _assemble(
+        self,
+        task: Task,
+        outcome: Outcome,
+        stored: Sequence[tuple[Stage, Artifact]],
+        curves: Sequence[Curve],
+        images: dict[str, bytes],
+    ) -> TrialRecord:
+        assert outcome.status != "left"
+        artifacts = [artifact for _, artifact in stored]
+        metrics = {stage.metric(name): value for stage, one in stored for name, value in one.metrics.items()}
+        return TrialRecord(
+            key=task.point.key,
+            index=task.point.index,
+            name=task.point.name,
+            params=flatten(task.point.spec.model_dump(mode="json")),
+            axes=dict(task.point.axes),
+            status=outcome.status,
+            stage_keys={name: stage.key for name, stage in task.stages.items()},
+            metrics=dict(sorted(metrics.items())),
+            costs=_sum_costs(artifacts),
+            curves=curves,
+            images=images,
+            datasets=self._datasets(task),
+            failed_stage=outcome.failed_stage,
+            error=outcome.error,
+            started_ms=min((_started_ms(artifact) for artifact in artifacts), default=now_ms()),
+            ended_ms=max((artifact.created_ms for artifact in artifacts), default=now_ms()),
+        )
+
+    def _find(self, key: str) -> Artifact | None:
+        if key not in self._artifacts:
+            artifact = self._store.find(key)
+            if artifact is None:
+                return None
+            self._artifacts[key] = artifact
+        return self._artifacts[key]
+
+    def _read_curves(self, artifact: Artifact) -> list[Curve]:
+        if "curves.json" not in artifact.files:
+            return []
+        if artifact.key not in self._curves:
+            values = json.loads(self._store.read(artifact, "curves.json"))
+            curves = [Curve(name, list(enumerate(points, start=1))) for name, points in values.items()]
+            self._curves[artifact.key] = curves
+        return self._curves[artifact.key]
+
+    def _read_images(self, artifact: Artifact) -> dict[str, bytes]:
+        names = [name for name in artifact.files if name.endswith(".png")]
+        return {name.removesuffix(".png"): self._store.read(artifact, name) for name in names}
+
+    def _datasets(self, task: Task) -> list[DatasetInput]:
+        roles = {
+            role: part["name"] for stage in task.stages.values() for role, part in stage.datasets.items()
+        }
+        return [replace(self._describe(name), context=role) for role, name in roles.items()]
+
+
+def _sum_costs(artifacts: Sequence[Artifact]) -> dict[str, float]:
+    """Sum the costs of a trial's stages; shared stages count in full for each trial that needs them."""
+    names = {name for artifact in artifacts for name in artifact.cost}
+    return {f"cost/{n}": round(sum(a.cost.get(n, 0.0) for a in artifacts), 3) for n in sorted(names)}
+
+
+def _started_ms(artifact: Artifact) -> int:
+    return artifact.created_ms - round(1000 * artifact.cost.get("wall_seconds", 0.0))
