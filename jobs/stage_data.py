@@ -79,9 +79,13 @@ def main(  # noqa: PLR0913 - one parameter per flag
     duplicates: Annotated[
         str, typer.Option(help="Drop (default) or keep images equal to an earlier one.")
     ] = "drop",
-    min_images: Annotated[int, typer.Option(help="Leave out classes with fewer images; default 1.")] = 1,
+    min_images: Annotated[
+        int,
+        typer.Option(help="Leave out classes with fewer images, bad ones and copies not counted; default 1."),
+    ] = 1,
     max_images: Annotated[
-        int, typer.Option(help="Leave out classes with more images; 0 (default) sets no limit.")
+        int,
+        typer.Option(help="Leave out classes with more images, counted alike; 0 (default) sets no limit."),
     ] = 0,
     per_class: Annotated[
         int,

@@ -94,7 +94,7 @@ class Options(Spec):
     """Whether to drop an image equal to an earlier one."""
 
     min_images: PositiveInt = 1
-    """Classes with fewer images are dropped."""
+    """Classes with fewer images, unusable ones and copies not counted, are dropped."""
 
     max_images: PositiveInt | None = None
     """Classes with more images are dropped; None sets no limit."""

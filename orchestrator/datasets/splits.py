@@ -13,19 +13,27 @@ PARTS = ("train", "auxiliary", "evaluation")
 """Parts by their code in a split file."""
 
 
-def make_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+def num_parts(fractions: Sequence[float]) -> int:
+    """Return how many parts have images, which is how many every class needs."""
+    return sum(fraction > 0 for fraction in fractions)
+
+
+def make_split(
+    labels: np.ndarray, fractions: Sequence[float], seed: int, class_names: Sequence[str] | None = None
+) -> np.ndarray:
     """Return each image's part, (N,) uint8 positions in PARTS, for labels (N,) integers 0..K-1.
 
     Each class is divided by `fractions` as exactly as possible, with at least one image in each part of
-    nonzero fraction. Raise `Refused` if a class is too small for that or the fractions are not three that sum
-    to 1.
+    nonzero fraction. Raise `Refused`, with the class's name if there are K names, if a class is too small for
+    that or the fractions are not three that sum to 1.
     """
     _check_fractions(fractions)
-    needed = sum(fraction > 0 for fraction in fractions)
+    needed = num_parts(fractions)
     sizes = np.bincount(labels)
     small = np.flatnonzero(sizes < needed)
     if small.size:
-        few = f"{small.size} of {sizes.size} classes have fewer (class {small[0]} has {sizes[small[0]]})"
+        name = class_names[small[0]] if class_names else small[0]
+        few = f"{small.size} of {sizes.size} classes have fewer (class {name} has {sizes[small[0]]})"
         rule = f"need {needed} images in every class, but {few}"
         single = "use a split of one part such as default=1,0,0@0"
         way_out = f"leave small classes out with --min-images {needed} or {single}"

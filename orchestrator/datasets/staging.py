@@ -6,38 +6,34 @@ image the slowest. Files are named by their content, so a restarted staging send
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.datasets.manifest import NAME, File, Manifest, Options, Split, SplitRule, dump, parse
-from orchestrator.datasets.sources.base import BadImage, Source, check_labels
-from orchestrator.datasets.splits import PARTS, make_split
+from orchestrator.datasets.filtering import Choice, Examined, by_files, choose, renumbered
+from orchestrator.datasets.manifest import NAME, File, Manifest, Options, Split, dump, parse
+from orchestrator.datasets.reading import Progress, Reader
+from orchestrator.datasets.sources.base import Source, check_labels
+from orchestrator.datasets.splits import PARTS, make_split, num_parts
 from orchestrator.store.blobs import Blobs, sha256
 
 SHARD_BYTES = 64 * 2**20
-PER_CLASS_SEED = 0
 NAMES_KEPT = 100  # dropped images listed by name, for each reason
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
 OnFile = Callable[[File, bool], None]
 """Called with each file once it is in the store, and whether it was sent."""
 
 
-@dataclass
-class _Tally:
-    """Images kept and dropped so far."""
+class _Selected(NamedTuple):
+    """What is written of a source."""
 
-    kept: list[int] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    names: list[str] = field(default_factory=list)
-
-    def drop(self, reason: str, name: str) -> None:
-        self.dropped[reason] += 1
-        if self.dropped[reason] <= NAMES_KEPT:
-            self.names.append(name)
+    choice: Choice
+    labels: np.ndarray  # (n,) int64, of the images kept
+    class_names: tuple[str, ...]
+    codes: Mapping[str, np.ndarray]  # split that is drawn -> (n,) uint8
 
 
 @dataclass(frozen=True)
@@ -84,29 +80,11 @@ def publish(
     if staged is not None:
         return _same(parse(staged, f"{name}/manifest.json"), source, options, blobs), False
     _check_early(source, options)
-    tally = _Tally()
-    for reason, names in source.left_out.items():
-        for one in names:
-            tally.drop(reason, one)
+    reader = Reader(source, options)
+    selected = _select(reader.examine(progress), source, options)
+    reader.check(selected.choice.kept, name)
     present = {entry.name: entry.size for entry in blobs.entries(f"{name}/")}
-    folder = _Folder(blobs, name, on_file, present)
-    shape, shards = _write_images(_images(source, options, tally, progress), folder)
-    labels, class_names = _kept_classes(source, options, np.array(tally.kept))
-    manifest = Manifest(
-        name=name,
-        source=source.kind,
-        source_sha256=source.fingerprint,
-        options=options,
-        seen=len(source.labels) + sum(map(len, source.left_out.values())),
-        kept=len(tally.kept),
-        dropped=dict(tally.dropped),
-        dropped_names=tuple(tally.names),
-        class_names=class_names,
-        image_shape=shape,
-        images=shards,
-        labels=folder.write("labels", labels),
-        splits=_write_splits(source, options, labels, tally, folder),
-    )
+    manifest = _write(_Folder(blobs, name, on_file, present), reader, selected, source, options)
     if not blobs.put(f"{name}/manifest.json", dump(manifest), overwrite=False):
         other = parse(blobs.get(f"{name}/manifest.json") or b"", f"{name}/manifest.json")
         return _same(other, source, options, blobs), False
@@ -121,74 +99,77 @@ def _same(staged: Manifest, source: Source, options: Options, blobs: Blobs) -> M
     raise Refused(f"{blobs.uri}/{staged.name}", NO_VALUE, rule, way_out)
 
 
+def _write(
+    folder: _Folder, reader: Reader, selected: _Selected, source: Source, options: Options
+) -> Manifest:
+    dropped = _dropped(source, selected.choice)
+    shape, shards = _write_images(map(reader.image, selected.choice.kept.tolist()), folder)
+    return Manifest(
+        name=folder.name,
+        source=source.kind,
+        source_sha256=source.fingerprint,
+        options=options,
+        seen=len(source.labels) + sum(map(len, source.left_out.values())),
+        kept=len(selected.labels),
+        dropped=dict(Counter(reason for reason, _ in dropped)),
+        dropped_names=_first_names(dropped),
+        class_names=selected.class_names,
+        image_shape=shape,
+        images=shards,
+        labels=folder.write("labels", selected.labels),
+        splits=_write_splits(source, options, selected, folder),
+    )
+
+
 def _check_early(source: Source, options: Options) -> None:
     """Refuse wrong labels and classes too small for a split before any image is decoded."""
     check_labels(source.labels, source.class_names, source.kind)
-    kept = np.flatnonzero(_stays(source, options)[source.labels] & _drawn(source, options))
-    labels, _ = _kept_classes(source, options, kept)
-    for rule in options.splits.values():
-        make_split(labels, rule.fractions, rule.seed)
+    for split, rule in options.splits.items():
+        needed = num_parts(rule.fractions)
+        if options.per_class is not None and options.per_class < needed:
+            rule_text = f"is less than the {needed} images in every class that split {split} needs"
+            way_out = f"raise it to {needed} or draw another --split"
+            raise Refused("--per-class", options.per_class, rule_text, way_out)
+    choice = by_files(source.labels, len(source.class_names), options)
+    labels, class_names = renumbered(source.labels, source.class_names, choice)
+    if options.max_images is None:  # otherwise a class may shrink below it
+        check_labels(labels, class_names, source.kind)
+    if labels.size:
+        _drawn_splits(labels, class_names, options)
 
 
-def _sizes(source: Source) -> np.ndarray:
-    return np.bincount(source.labels, minlength=len(source.class_names))
+def _select(examined: Examined, source: Source, options: Options) -> _Selected:
+    """Choose the images to keep; refuse if too few are left for labels or splits."""
+    choice = choose(examined, options)
+    labels, class_names = renumbered(source.labels, source.class_names, choice)
+    check_labels(labels, class_names, source.kind)
+    return _Selected(choice, labels, class_names, _drawn_splits(labels, class_names, options))
 
 
-def _stays(source: Source, options: Options) -> np.ndarray:
-    """Return whether each class is kept, (K,) bool: enough images and not too many."""
-    sizes = _sizes(source)
-    return (sizes >= options.min_images) & (sizes <= (options.max_images or sizes.max(initial=0)))
+def _drawn_splits(
+    labels: np.ndarray, class_names: tuple[str, ...], options: Options
+) -> dict[str, np.ndarray]:
+    """Return the codes of each split that is drawn, (n,) uint8; refuse classes that are too small for one."""
+    return {
+        split: make_split(labels, rule.fractions, rule.seed, class_names)
+        for split, rule in options.splits.items()
+    }
 
 
-def _drawn(source: Source, options: Options) -> np.ndarray:
-    """Return whether each image is among the `per_class` drawn of its class, (N,) bool."""
-    if options.per_class is None:
-        return np.ones(len(source.labels), dtype=bool)
-    order = np.random.default_rng(PER_CLASS_SEED).permutation(len(source.labels))
-    by_class = order[np.argsort(source.labels[order], kind="stable")]
-    sizes = _sizes(source)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    drawn = np.zeros(len(order), dtype=bool)
-    drawn[by_class[rank < options.per_class]] = True
-    return drawn
+def _dropped(source: Source, choice: Choice) -> list[tuple[str, str]]:
+    """Return reason and name of each image that is not kept, those that the source leaves out first."""
+    left_out = [(reason, name) for reason, names in source.left_out.items() for name in names]
+    return left_out + [(reason, source.label_of(index)) for index, reason in choice.dropped]
 
 
-def _images(source: Source, options: Options, tally: _Tally, progress: Progress) -> Iterator[np.ndarray]:
-    """Yield the images that are kept, (H, W, C) uint8; record them and those dropped in `tally`."""
-    sizes, stays, drawn = _sizes(source), _stays(source, options), _drawn(source, options)
-    seen: dict[str, int] = {}  # content digest -> label
-    for index in progress(range(len(source.labels))):
-        name, label = source.label_of(index), int(source.labels[index])
-        if not stays[label]:
-            is_small = sizes[label] < options.min_images
-            tally.drop("class too small" if is_small else "class too large", name)
-            continue
-        if not drawn[index]:
-            tally.drop("beyond --per-class", name)
-            continue
-        try:
-            image = source.read(index)
-        except BadImage as error:
-            if options.on_bad == "error":
-                raise
-            tally.drop(error.reason, name)
-            continue
-        content = sha256(image.tobytes())
-        if options.duplicates == "drop" and content in seen:
-            tally.drop("duplicate" if seen[content] == label else "duplicate of another class", name)
-            continue
-        seen[content] = label
-        tally.kept.append(index)
-        yield image
-
-
-def _kept_classes(source: Source, options: Options, kept: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the labels of the kept images (N,) int64, renumbered without dropped classes, and names."""
-    chosen = _stays(source, options)
-    labels = (np.cumsum(chosen) - 1)[source.labels[kept]].astype(np.int64)
-    names = tuple(name for name, stays in zip(source.class_names, chosen, strict=True) if stays)
-    check_labels(labels, names, source.kind)
-    return labels, names
+def _first_names(dropped: list[tuple[str, str]]) -> tuple[str, ...]:
+    seen: Counter[str] = Counter()
+    names = []
+    for reason, name in dropped:
+        seen[reason] += 1
+        if seen[reason] <= NAMES_KEPT:
+            names.append(name)
+    return tuple(names)
 
 
 def _write_images(
@@ -198,36 +179,24 @@ def _write_images(
     pending: list[np.ndarray] = []
     shape: tuple[int, ...] = ()
     for image in images:
-        shape = shape or image.shape
-        if image.shape != shape:
-            rule = f"differ in size or channels ({_spell(shape)} and {_spell(image.shape)})"
-            raise Refused(f"images of {folder.name}", NO_VALUE, rule, "pass --size and --channels")
+        shape = image.shape
         pending.append(image)
         if len(pending) * image.nbytes >= SHARD_BYTES:
             shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
             pending = []
     if pending:
         shards.append(folder.write(f"images-{len(shards):05d}", np.stack(pending)))
-    if not shards:
-        raise Refused(folder.name, NO_VALUE, "would have no images", "check the source and --on-bad")
     height, width, channels = shape
     return (height, width, channels), tuple(shards)
 
 
-def _write_splits(
-    source: Source, options: Options, labels: np.ndarray, tally: _Tally, folder: _Folder
-) -> dict[str, Split]:
-    drawn: dict[str, tuple[np.ndarray, SplitRule | None]] = {
-        split: (make_split(labels, rule.fractions, rule.seed), rule) for split, rule in options.splits.items()
-    }
-    given = {split: (codes[tally.kept].astype(np.uint8), None) for split, codes in source.splits.items()}
+def _write_splits(source: Source, options: Options, selected: _Selected, folder: _Folder) -> dict[str, Split]:
+    kept = selected.choice.kept
+    drawn = {split: (selected.codes[split], rule) for split, rule in options.splits.items()}
+    given = {split: (codes[kept].astype(np.uint8), None) for split, codes in source.splits.items()}
     entries = {}
-    for split, (codes, rule) in {**given, **drawn}.items():
-        train, auxiliary, evaluation = np.bincount(codes, minlength=len(PARTS)).tolist()
-        file = folder.write(f"splits/{split}", codes)
+    for split, (parts, rule) in {**given, **drawn}.items():
+        train, auxiliary, evaluation = np.bincount(parts, minlength=len(PARTS)).tolist()
+        file = folder.write(f"splits/{split}", parts)
         entries[split] = Split(file=file, rule=rule, counts=(train, auxiliary, evaluation))
     return entries
-
-
-def _spell(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[Callable[[], Source], str]] = {
     "nothing": (lambda: small(IMAGES[:0], LABELS[:0]), "has no images"),
     "duplicates only": (
         lambda: small(np.repeat(IMAGES[:1], 30, axis=0)),
-        r"no image of class 1 \(b\), and 2 of 3 classes are empty",
+        r"npz has 1 class\(es\), but a classifier needs at least 2",
     ),
 }
 
@@ -230,7 +230,7 @@ def test_classes_too_small_for_the_split_are_found_before_any_image_is_read() ->
         raise AssertionError(f"image {index} was read")
 
     source = Source("npz", "set", ("a", "b"), np.array([0, 0, 0, 1]), never, str, "0" * 64)
-    with pytest.raises(ValueError, match=r"1 of 2 classes have fewer \(class 1 has 1\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 classes have fewer \(class b has 1\)"):
         publish(source, Options(), MemoryBlobs("memory"), "set")
 
 
@@ -238,3 +238,43 @@ def test_classes_too_small_for_the_split_are_found_before_any_image_is_read() ->
 def test_names_are_plain(name: str) -> None:
     with pytest.raises(ValueError, match="must be lower-case letters"):
         publish(small(), Options(), MemoryBlobs("memory"), name)
+
+
+def shrinking(*names: str) -> Source:
+    """Return classes of four images each, of which the last class has two alike."""
+    images = np.random.default_rng(1).integers(0, 256, (4 * len(names), 8, 8, 1), dtype=np.uint8)
+    images[-1] = images[-2] = images[-3]
+    return array_source("npz", images, np.repeat(np.arange(len(names)), 4), names, "0" * 64)
+
+
+def test_classes_too_small_for_the_split_are_named_before_anything_is_written() -> None:
+    blobs = MemoryBlobs("memory")
+    with pytest.raises(ValueError, match=r"split\.fractions") as caught:
+        publish(shrinking("ann", "bob", "carl"), Options(), blobs, "set")
+    assert str(caught.value) == (
+        "split.fractions=0.5,0.25,0.25 need 3 images in every class, but 1 of 3 classes have fewer "
+        "(class carl has 2); leave small classes out with --min-images 3 or use a split of one part such as "
+        "default=1,0,0@0."
+    )
+    assert blobs.names("") == []
+    assert staged(shrinking("ann", "bob", "carl"), min_images=3)[0].class_names == ("ann", "bob")
+
+
+def test_a_draw_too_small_for_the_split_is_refused_as_such() -> None:
+    text = "--per-class=2 is less than the 3 images in every class that split default needs; raise it to 3"
+    with pytest.raises(ValueError, match=text):
+        publish(small(), Options(per_class=2), MemoryBlobs("memory"), "set")
+    assert staged(small(), per_class=3)[0].kept == 9
+
+
+def test_a_class_that_is_small_enough_once_its_copies_are_gone_stays() -> None:
+    images = IMAGES[:12].copy()
+    images[5:8] = images[4]
+    labels = np.repeat(np.arange(3), 4)
+    one_part = {"all": SplitRule(fractions=(1.0, 0.0, 0.0))}
+    with pytest.raises(ValueError, match=r"1 class\(es\), but a classifier needs at least 2"):
+        staged(small(images, labels), max_images=3, splits=one_part)
+    images[9] = images[8]
+    manifest, _ = staged(small(images, labels), max_images=3, splits=one_part)
+    assert manifest.class_names == ("b", "c")
+    assert manifest.dropped == {"class too large": 4, "duplicate": 4}

@@ -91,7 +91,7 @@ def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -
         raise Refused(where, NO_VALUE, "has no images", way_out)
     if num_classes < 2:
         rule = f"has {num_classes} class(es), but a classifier needs at least 2"
-        raise Refused(where, NO_VALUE, rule, "add classes")
+        raise Refused(where, NO_VALUE, rule, "add classes or relax the limits")
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(labels.min() if labels.min() < 0 else labels.max())
         rule = f"has label {bad}, but labels must lie in 0..{num_classes - 1}, one per class name"
