@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from jobs.travel import warn_of_destination, warn_of_source
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, standard_splits
@@ -193,6 +194,8 @@ def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> N
     with _Bar() as bar:
         manifest, is_new = publish(converted(source, options), options, blobs, name, bar.images, bar.file)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
+    warn_of_source(text)
+    warn_of_destination(dest)
     if is_new and bar.num_present:
         typer.echo(
             f"files: {bar.num_sent} sent, {bar.num_present} were there from a staging that ended early"

@@ -46,6 +46,7 @@ from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Stage
 from orchestrator.stages.graph import plan as plan_stages
 from orchestrator.store.artifacts import Corrupt
+from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
@@ -290,7 +291,8 @@ def _find(study: str) -> Path:
 
 def open_tracker(options: Options) -> Tracker:
     """Return where the comparison goes; raise `ValueError` if it cannot be tracked there now."""
-    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.out.is_dir():
+        withhold(options.out)
     uri = options.locations().tracking
     if uri is None:
         return JsonTracker(options.out / "unshipped")

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from botocore.validate import ParamValidator
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
@@ -143,6 +145,15 @@ def test_compose_closes_what_asks_for_no_password() -> None:
     assert mlflow["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert mlflow["environment"]["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     assert services["ray-head"]["environment"]["RAY_JOB_STOP_WAIT_TIME_S"] == "30"
+
+
+def test_a_jobs_working_directory_is_small_and_holds_no_secrets(tmp_path: Path) -> None:
+    package = tmp_path / "package.zip"
+    create_package(str(ROOT), package, include_gitignore=False)
+    assert package.stat().st_size < 5_000_000
+    names = set(zipfile.ZipFile(package).namelist())
+    assert {"jobs/sweep.py", "jobs/studies/demo.yaml", "cluster/one-host.sh"} <= names
+    assert not {name for name in names if name.startswith((".venv/", "runs/", "data/", "cluster/secrets/"))}
 
 
 def test_an_image_is_built_without_secrets_and_results() -> None:

@@ -24,6 +24,7 @@ from orchestrator.datasets.manifest import File
 from orchestrator.store import artifacts
 from orchestrator.store.artifacts import Damaged
 from orchestrator.store.blobs import Blobs, blank, fill, sha256
+from orchestrator.store.directory import IGNORE_FILES, withhold
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ def _contents(folder: Path) -> list[tuple[int, int, Path]]:
     contents = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process makes room too
-            if not path.suffix:
+            if not path.suffix and path.name not in IGNORE_FILES:
                 used = lock if (lock := _lock_of(path)).exists() else path
                 contents.append((used.stat().st_mtime_ns, path.stat().st_size, path))
     return contents
@@ -233,7 +234,9 @@ def _sweep(part: Path) -> None:
 def _locked(path: Path) -> Iterator[bool]:
     """Hold the lock of a digest; False where the folder cannot take one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            withhold(path.parent)
         lock = _lock_of(path).open("a")
     except OSError as error:
         _warn(path.parent, error)

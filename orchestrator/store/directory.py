@@ -2,6 +2,9 @@
 
 A file is written aside in the directory it belongs to, flushed, and then renamed (overwrite) or hard-linked
 (create once), so that a reader or a crash at any moment sees a whole object or none.
+
+Images of people and their reconstructions must not travel: every folder under the root gets ignore files, so
+that `git add .` and `ray job submit --working-dir .` leave out a root of any name in the working directory.
 """
 
 import os
@@ -21,6 +24,7 @@ _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _FOREIGN_SECONDS = 24 * 3600.0  # whether a process of another host lives is unknown; no write takes a day
 _SWEEP_SECONDS = 3600.0
+IGNORE_FILES = (".gitignore", ".rayignore")  # Ray heeds both, unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1
 
 
 class DirectoryBlobs:
@@ -40,18 +44,9 @@ class DirectoryBlobs:
     def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
         """Store durably and atomically; without `overwrite` return False if the name is taken."""
         final = self._file(name)
-        _make_durably(final.parent)
-        aside = final.parent / f".aside-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            _write(aside, data)
-            if overwrite:
-                os.replace(aside, final)
-            else:
-                os.link(aside, final)
-        except FileExistsError:
+        self._make_folder(name)
+        if not _create(final, data, overwrite=overwrite):
             return False
-        finally:
-            aside.unlink(missing_ok=True)
         _flush(final.parent)
         return True
 
@@ -130,6 +125,38 @@ class DirectoryBlobs:
     def _file(self, name: str) -> Path:
         return self.path / checked_name(name)
 
+    def _make_folder(self, name: str) -> None:
+        """Create the folder of an object; the first one under the root gets its ignore files at once."""
+        first, slash, _ = name.partition("/")
+        if slash:
+            withhold(self.path / first)
+        _make_durably(self._file(name).parent)
+
+
+def withhold(folder: Path) -> None:
+    """Create a folder whose content stays out of git and of Ray's packages; raise `OSError`."""
+    if all((folder / name).exists() for name in IGNORE_FILES):
+        return
+    _make_durably(folder)
+    for name in IGNORE_FILES:
+        _create(folder / name, b"*\n", overwrite=False)
+
+
+def _create(final: Path, data: bytes, *, overwrite: bool) -> bool:
+    """Write a file aside and move it into its place; without `overwrite` return False if there is one."""
+    aside = final.parent / f".aside-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        _write(aside, data)
+        if overwrite:
+            os.replace(aside, final)
+        else:
+            os.link(aside, final)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
 
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -158,7 +185,9 @@ def _make_durably(directory: Path) -> None:
 def _files(start: Path, *, aside: bool = False) -> Iterator[Path]:
     """Yield the objects below `start`, or the files that writers put aside there."""
     for folder, _, files in os.walk(start):
-        yield from (Path(folder, file) for file in files if aside == bool(_ASIDE.fullmatch(file)))
+        for file in files:
+            if file not in IGNORE_FILES and aside == bool(_ASIDE.fullmatch(file)):
+                yield Path(folder, file)
 
 
 def _is_dead(name: str, age_seconds: float) -> bool:

@@ -22,7 +22,7 @@ from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.runtime.s3 import transfer
 from orchestrator.store.blobs import sha256
-from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.directory import IGNORE_FILES, DirectoryBlobs
 from tests import s3
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,8 +67,9 @@ def wanted(blobs: MemoryBlobs, data: bytes = CONTENT) -> Wanted:
 
 
 def cached(folder: Path) -> list[str]:
-    """Return the names of what is in the folder besides locks."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    """Return the names of what is in the folder besides locks and ignore files."""
+    names = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    return sorted(names - set(IGNORE_FILES))
 
 
 def test_a_file_is_hashed_once_in_a_process_and_again_when_it_changed(
@@ -140,6 +141,14 @@ def test_a_bit_turned_on_the_way_is_fetched_again_and_one_at_rest_is_an_error(
     ):
         read_verified(one, node)
     assert cached(tmp_path) == []
+
+
+def test_a_new_folder_stays_out_of_git_and_of_packages(blobs: Counting, tmp_path: Path) -> None:
+    node = Cache(tmp_path / "cache", 2500)
+    for number in range(3):
+        read_verified(wanted(blobs, bytes([number]) * 1000), node)
+    assert [(node.folder / name).read_text() for name in IGNORE_FILES] == ["*\n", "*\n"]
+    assert len(cached(node.folder)) == 2
 
 
 def test_the_files_used_longest_ago_go_first(blobs: Counting, tmp_path: Path) -> None:

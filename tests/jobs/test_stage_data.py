@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -13,14 +14,17 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
+from ray._private.runtime_env.packaging import create_package
 from typer.testing import CliRunner, Result
 
 from jobs.stage_data import app
 from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import Location, describe, load, verify
 from orchestrator.datasets.selection import auxiliary_images, shared_identities
+from orchestrator.datasets.weights import stage as stage_weights
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
@@ -345,6 +349,68 @@ def bomb(folder: Path) -> Path:
     header = b"P5 9000 9000 255\n" + struct.pack("B", 0) * 100
     (people(folder) / "bob" / "bomb.pgm").write_bytes(header)
     return folder
+
+
+def packed(folder: Path, *, gitignore: bool) -> set[str]:
+    """Return the files that Ray packs of a job's working directory."""
+    package = folder.parent / "package.zip"
+    package.unlink(missing_ok=True)
+    create_package(str(folder), package, include_gitignore=gitignore)
+    return set(zipfile.ZipFile(package).namelist())
+
+
+def added(folder: Path) -> set[str]:
+    """Return the files that `git add .` takes."""
+    subprocess.run(["git", "init", "--quiet", folder], check=True)
+    words = ["git", "-C", str(folder), "add", "--dry-run", "."]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return {line.removeprefix("add '").removesuffix("'") for line in done.stdout.splitlines()}
+
+
+@pytest.mark.parametrize("protection", ["folder", "project"])
+@pytest.mark.parametrize("dest", ["DATASETS/", "deep/er/sets of people", "."])
+def test_staged_images_and_weights_do_not_travel(
+    dest: str, protection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / "study.yaml").write_text("study: mine\n")
+    staged("digits", dest)
+    stage_weights({"weight": torch.ones(2, 2)}, "net", DirectoryBlobs(dest), "net")
+    if protection == "project":  # staged before sets had ignore files, or copied without them
+        for file in [*work.rglob(".gitignore"), *work.rglob(".rayignore")]:
+            file.unlink()
+        assert len(packed(work, gitignore=True)) == 9
+        for name in (".gitignore", ".rayignore"):
+            shutil.copy(ROOT / name, work / name)
+    mine = {"study.yaml"} | {path.name for path in work.iterdir() if path.is_file()}
+    assert added(work) == mine
+    for gitignore in (True, False):  # RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1 has Ray pass over .gitignore
+        assert {name for name in packed(work, gitignore=gitignore) if not name.startswith(".git/")} == mine
+
+
+def test_images_in_the_working_directory_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people(tmp_path / "photos")
+    take = "git add . and ray job submit --working-dir ."
+    source = (
+        f"warning: SOURCE=photos lies in the working directory: {take} take it along; move it elsewhere, "
+        "or list it in .gitignore and .rayignore.\n"
+    )
+    dest = (
+        "warning: DEST=sets/ lies in the working directory: the ignore files in its folders keep them out of "
+        f"{take}, a location elsewhere needs none.\n"
+    )
+    assert stage("photos", "sets/").stderr == source + dest
+    assert stage("photos", tmp_path.parent / f"{tmp_path.name}-sets").stderr == source
+    assert stage(tmp_path / "photos", f"{tmp_path}/sets/").stderr == (source + dest).replace(
+        "=", f"={tmp_path}/"
+    )
+    (tmp_path / ".rayignore").write_text("/photos/\nsets\n")
+    assert stage("photos", "sets/").stderr == ""
 
 
 def test_an_image_folder_and_skipping_what_is_no_image(tmp_path: Path) -> None:

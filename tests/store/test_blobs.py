@@ -195,6 +195,22 @@ def test_what_dead_writers_left_is_hidden_and_swept(tmp_path: Path) -> None:
     assert blobs.get("a/x") == b"1"
 
 
+def test_folders_in_a_directory_stay_out_of_git_and_of_packages(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path / "root")
+    blobs.put("set/splits/half", b"x")
+    hidden = [tmp_path / "root" / "set" / name for name in (".gitignore", ".rayignore")]
+    assert [file.read_text() for file in hidden] == ["*\n", "*\n"]
+    assert blobs.names("") == ["set/splits/half"]
+    assert blobs.unfinished() == []
+    blobs.put("top", b"x")  # the root may be a folder of the user, with ignore files of its own
+    assert {path.name for path in (tmp_path / "root").iterdir()} == {"set", "top"}
+    for file in hidden:
+        file.unlink()
+    hidden[0].write_text("kept")
+    blobs.put("set/again", b"x")
+    assert [file.read_text() for file in hidden] == ["kept", "*\n"]
+
+
 def _aside(root: Path, host: str, pid: int, age: float) -> Path:
     file = root / "a" / f".aside-{host}-{pid}-{os.urandom(8).hex()}"
     file.write_bytes(b"half")

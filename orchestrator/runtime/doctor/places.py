@@ -1,7 +1,7 @@
 """Checks of the stores of artifacts and data sets: readable, writable, and faithful to what was put."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,12 @@ from orchestrator.runtime.doctor.findings import (
     once,
     refused,
     room,
+    warn,
 )
 from orchestrator.runtime.doctor.machine import existing, free_bytes
 from orchestrator.runtime.open_store import is_bucket, open_bucket, open_directory
 from orchestrator.store.blobs import Blobs
-from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.directory import IGNORE_FILES, DirectoryBlobs
 from orchestrator.store.gc import store_clock_ms
 
 _FIRST, _SECOND = b"first", b"second"
@@ -66,7 +67,18 @@ def _directory(what: str, option: str, blobs: DirectoryBlobs, *, writes: bool) -
     if writes:
         yield from _writes(what, option, folder)
     else:
-        yield holding(what, [path.name for path in folder.iterdir() if path.is_dir()])
+        sets = [path for path in folder.iterdir() if path.is_dir()]
+        yield holding(what, [path.name for path in sets])
+        yield from _travelling(what, folder, sets)
+
+
+def _travelling(what: str, folder: Path, sets: Sequence[Path]) -> Iterator[Finding]:
+    """Warn of sets in the working directory that were staged before staging wrote ignore files."""
+    open_sets = sorted(one.name for one in sets if not all((one / name).exists() for name in IGNORE_FILES))
+    if open_sets and folder.resolve().is_relative_to(Path.cwd()):
+        found = f"{', '.join(open_sets)} in the working directory, without an ignore file"
+        fix = f"move {folder} elsewhere, or list it in {' and '.join(IGNORE_FILES)}: jobs take it along"
+        yield warn(f"{what} travels", found, fix)
 
 
 def _writes(what: str, option: str, folder: Path) -> Iterator[Finding]:

@@ -73,6 +73,22 @@ def test_a_folder_that_creates_twice_fails(tmp_path: Path, monkeypatch: pytest.M
     assert fault.fix == "use a server that honours it, or another directory, with --store"
 
 
+def test_sets_that_would_travel_with_jobs_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DirectoryBlobs(tmp_path / "sets").put("new/manifest.json", b"{}")
+    (tmp_path / "sets" / "old").mkdir()
+    monkeypatch.chdir(tmp_path.parent)
+    assert only_fault(data(str(tmp_path / "sets"))) == warn(
+        "data travels",
+        "old in the working directory, without an ignore file",
+        f"move {tmp_path / 'sets'} elsewhere, or list it in .gitignore and .rayignore: jobs take it along",
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert {one.status for one in data(str(tmp_path / "sets"))} == {"ok"}
+
+
 def test_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2 * GIB))
     fault = only_fault(store(str(tmp_path)))
