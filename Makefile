@@ -28,8 +28,8 @@ cluster: $(READY) ## start a Ray head, 3 worker nodes, MLflow and an S3 test ser
 cluster-stop:    ## stop the processes that `make cluster` started
 	cluster/one-host.sh stop
 
-test: $(READY)   ## run every test that needs no accelerator and no network
-	$(BIN)/python -m pytest
+test: $(READY)   ## run every test that needs no accelerator and no network, on every core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY)   ## run ruff
 	$(BIN)/ruff check .

@@ -15,6 +15,23 @@ from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, servers
 
 
+GROUPS = ("ray", "mlflow")
+"""Markers of the tests that share a server: in a parallel run one process starts it, and takes them all."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for a parallel run, the longest groups first: by server, and by file for all others."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: (*GROUPS, _group(item)).index(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    shared = (name for name in GROUPS if item.get_closest_marker(name))
+    return next(shared, str(item.path.relative_to(item.config.rootpath)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real image sets beside the project, or skip where it is absent."""
