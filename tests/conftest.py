@@ -14,7 +14,6 @@ from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, servers
 
-
 GROUPS = ("ray", "mlflow")
 """Markers of the tests that share a server: in a parallel run one process starts it, and takes them all."""
 
