@@ -270,13 +270,12 @@ class Sweep:
         )
 
     def _axes(self) -> dict[str, list[Scalar]]:
-        """Return the swept values, including those that only the base gives to some of the grids."""
-        axes = self.study.axes()
-        for point in self.search.points if isinstance(self.search, FixedPoints) else ():
-            for axis, value in point.axes.items():
-                if value not in axes[axis]:
-                    axes[axis].append(value)
-        return axes
+        """Return the values that points have, including those that only the base gives to some of the grids;
+        of points that are still to be chosen, the study's."""
+        if not isinstance(self.search, FixedPoints):
+            return self.study.axes()
+        points = self.search.points
+        return {axis: list(dict.fromkeys(point.axes[axis] for point in points)) for axis in points[0].axes}
 
     def _describe(self, name: str) -> DatasetInput:
         about = self.preflight.descriptions[name]

@@ -3,7 +3,9 @@
 `load` reads it (one reader of YAML, pydantic validates), `points` turns its grids into sweep points.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Self
 
 import yaml
@@ -16,13 +18,16 @@ from pydantic import (
 )
 
 from orchestrator.config.axes import check_grids
-from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, digest
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
 from orchestrator.config.search import Range, Search
 
+SEED = "seed"
+"""Last part of every field, and so of every axis, that repeats a setting instead of changing it."""
+
 # `seed` is shorthand: the target's and the adversary's seeds move together.
-SHORTHANDS = {"seed": ("target.seed", "attack.seed")}
+SHORTHANDS = {SEED: ("target.seed", "attack.seed")}
 SHORT_NAMES = {
     "release.truncation": "m",
     "target.classes": "k",
@@ -130,8 +135,35 @@ class Study(Spec):
         for axis, values in ((a, v) for grid in self.sweep for a, v in grid.items()):
             listed = [values.low, values.high] if isinstance(values, Range) else values
             known = axes.setdefault(short_name(axis), [])
-            known.extend(word for word in (shown(value, axis) for value in listed) if word not in known)
+            known.extend(word for word in (self.shown(value, axis) for value in listed) if word not in known)
         return axes
+
+    def shown(self, value: Any, axis: str, validated: Any = None) -> Scalar:
+        """Return how tables write a value of an axis: in full where the short text would be another's too.
+
+        `validated`: the same settings as a trial has them; None writes them as the file does.
+        """
+        is_alike = isinstance(value, Mapping) and (axis, shown(value, axis)) in self._alike
+        written = value if validated is None else validated
+        return _in_full(written) if is_alike and LABEL not in written else shown(written, axis)
+
+    @cached_property
+    def _alike(self) -> frozenset[tuple[str, Scalar]]:
+        """Axes with the texts that several different values of one list have."""
+        texts: dict[tuple[int, str, Scalar], set[str]] = {}
+        for number, axis, value in self._mappings():
+            settings = {name: part for name, part in value.items() if name != LABEL}
+            texts.setdefault((number, axis, shown(value, axis)), set()).add(
+                json.dumps(settings, sort_keys=True, default=str)
+            )
+        return frozenset((axis, text) for (_, axis, text), values in texts.items() if len(values) > 1)
+
+    def _mappings(self) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        """Yield the values that are mappings with their axis and the number of their grid."""
+        for number, grid in enumerate(self.sweep):
+            for axis, values in grid.items():
+                if isinstance(values, list):
+                    yield from ((number, axis, value) for value in values if isinstance(value, Mapping))
 
     def yaml(self) -> str:
         """Return the resolved study, as it is logged."""
@@ -143,18 +175,44 @@ def short_name(axis: str) -> str:
     return SHORT_NAMES.get(axis, axis)
 
 
+def is_seed(axis: str) -> bool:
+    """Return whether an axis, or a field, repeats a setting with other random numbers."""
+    return axis.rsplit(".", 1)[-1] == SEED
+
+
+def without_seeds(value: Any) -> Any:
+    """Return nested settings without their seeds: what trials that are averaged over seeds have in common."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: without_seeds(part) for name, part in value.items() if not is_seed(name)}
+
+
 def shown(value: Any, axis: str = "") -> Scalar:
     """Return how tables write a value of an axis: nothing by its word, a mapping by the settings it sets."""
     nothing = EMPTY_WORDS.get(axis, "all")
     if value is None:
         return nothing
+    if isinstance(value, list | tuple):
+        return canonical(value)
     if not isinstance(value, Mapping):
         return value
     if LABEL in value:
         return str(value[LABEL])
     plain = {name: part for name, part in value.items() if not isinstance(part, Mapping)}
     parts = plain or value  # which network an attack trains is no news in a table of attacks
-    return " ".join(filter(None, (_shown_part(name, part) for name, part in parts.items()))) or nothing
+    text = " ".join(filter(None, (_shown_part(name, part) for name, part in parts.items())))
+    if text:
+        return text
+    return _in_full(parts) if False in parts.values() else nothing  # off is not the same as not said
+
+
+def _in_full(value: Mapping[str, Any]) -> str:
+    """Return every setting of a mapping: other settings have another text."""
+    words = []
+    for name, part in value.items():
+        text = f"({_in_full(part)})" if isinstance(part, Mapping) else f"={'null' if part is None else part}"
+        words.append(str(part) if name == "name" else name + text)
+    return " ".join(words)
 
 
 def _shown_part(name: str, value: Any) -> str:

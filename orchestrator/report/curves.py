@@ -20,7 +20,6 @@ from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
-    SEEDS,
     Setting,
     finished_trials,
     fits,
@@ -28,6 +27,7 @@ from orchestrator.report.settings import (
     merged_axes,
     narrowed,
     present_values,
+    seeds_of,
     setting_of,
     varying_axes,
 )
@@ -52,7 +52,7 @@ def curve_table(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.Da
     fitting = [r for r in measured if curve.line in r.axes and fits(r.axes, curve.where)]
     others = [axis for axis in varying_axes(fitting) if axis not in (curve.line, curve.points)]
     if curve.points:
-        fitting = narrowed(fitting, {curve.line, curve.points, *curve.where, *SEEDS})
+        fitting = narrowed(fitting, {curve.line, curve.points, *curve.where, *seeds_of(fitting)})
         others = [curve.points, *others]
     lines: dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]] = {}
     for record in fitting:
@@ -110,7 +110,7 @@ def histogram_table(spec: Histogram, records: Sequence[TrialRecord], store: Arti
     empty."""
     images = PerImage(store)
     fitting = [r for r in finished_trials(records) if spec.panels in r.axes and fits(r.axes, spec.where)]
-    shown = narrowed(fitting, {spec.panels, *spec.where, *SEEDS})
+    shown = narrowed(fitting, {spec.panels, *spec.where, *seeds_of(fitting)})
     others = [axis for axis in varying_axes(fitting) if axis != spec.panels]
     fixed = {axis: (present_values(axis, shown) or [ABSENT])[0] for axis in others}
     panels: dict[Scalar, list[tuple[np.ndarray, np.ndarray]]] = {}

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import MetricName
 from orchestrator.metrics.plots import figure_png
 from orchestrator.sweep.records import TrialRecord
-
-SEED = "seed"
 
 
 def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
@@ -30,7 +29,7 @@ def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
     table = pd.DataFrame(rows)
     axes = [name for name in table.columns if name != "value" and table[name].nunique(dropna=False) > 1]
     maps = {}
-    for one, other in itertools.combinations([name for name in axes if name != SEED], 2):
+    for one, other in itertools.combinations([name for name in axes if not is_seed(name)], 2):
         matched = matched_settings(table, one, other, [a for a in axes if a not in (one, other)])
         if not matched.empty:
             maps[f"heatmap-{_plain(one)}-{_plain(other)}.png"] = _heat_map(matched, one, other, metric)

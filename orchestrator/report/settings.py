@@ -3,11 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from orchestrator.config.base import Scalar
+from orchestrator.config.study import is_seed
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
-
-SEEDS = ("seed", "target.seed", "attack.seed")
-"""Axes that repeat a setting."""
 
 Axes = Mapping[str, Scalar]
 Setting = tuple[tuple[str, Scalar], ...]
@@ -20,7 +18,7 @@ def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def setting_of(axes: Axes) -> Setting:
     """Return the axes that are no seeds, with their values."""
-    return tuple((axis, value) for axis, value in axes.items() if axis not in SEEDS)
+    return tuple((axis, value) for axis, value in axes.items() if not is_seed(axis))
 
 
 def is_same(one: object, other: object) -> bool:
@@ -35,6 +33,11 @@ def fits(axes: Axes, where: Axes, *, absent_fits: bool = False) -> bool:
         (absent_fits and axes.get(axis, ABSENT) == ABSENT) or (axis in axes and is_same(axes[axis], value))
         for axis, value in where.items()
     )
+
+
+def seeds_of(records: Sequence[TrialRecord]) -> set[str]:
+    """Return the axes that repeat a setting."""
+    return {axis for record in records for axis in record.axes if is_seed(axis)}
 
 
 def narrowed(records: Sequence[TrialRecord], named: Collection[str]) -> list[TrialRecord]:
@@ -54,7 +57,7 @@ def present_values(axis: str, records: Sequence[TrialRecord]) -> list[Scalar]:
 
 def varying_axes(records: Sequence[TrialRecord]) -> list[str]:
     """Return the axes, seeds apart, that have several values; absence is one."""
-    axes = dict.fromkeys(axis for record in records for axis in record.axes if axis not in SEEDS)
+    axes = dict.fromkeys(axis for record in records for axis in record.axes if not is_seed(axis))
     return [axis for axis in axes if len({record.axes.get(axis, ABSENT) for record in records}) > 1]
 
 

@@ -13,14 +13,14 @@ from functools import partial
 
 import pandas as pd
 
-from orchestrator.config.base import Scalar
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
-from orchestrator.report.heatmaps import SEED, heat_maps
+from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.image_grid import draw_grid
+from orchestrator.report.settings import Setting, present_values, setting_of
 from orchestrator.report.statistics import half_column, mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
@@ -90,9 +90,9 @@ def latex(table: pd.DataFrame) -> bytes:
 def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
     """Return mean and half-width of the 95 % t-interval over seeds; one seed has no interval."""
     finished = [record for record in records if record.status == "finished"]
-    groups: dict[tuple[tuple[str, Scalar], ...], list[TrialRecord]] = {}
+    groups: dict[Setting, list[TrialRecord]] = {}
     for record in sorted(finished, key=lambda one: one.index):
-        groups.setdefault(tuple((a, v) for a, v in record.axes.items() if a != SEED), []).append(record)
+        groups.setdefault(setting_of(record.axes), []).append(record)
     rows = []
     for setting, members in groups.items():
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
@@ -228,7 +228,9 @@ def note(study: Study, records: Sequence[TrialRecord]) -> str:
     records = sorted(records, key=lambda one: one.index)
     finished = [record for record in records if record.status == "finished" and objective in record.metrics]
     lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
-    lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in study.axes().items()]
+    axes = dict.fromkeys(axis for record in records for axis in record.axes)
+    shown = {axis: dict.fromkeys(map(str, present_values(axis, records))) for axis in axes} or study.axes()
+    lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
     if finished:
         best = (max if is_larger_better else min)(finished, key=lambda one: one.metrics[objective])
         lines += ["", f"Best `{objective}`: {best.metrics[objective]:.4g} in `{best.name}`."]

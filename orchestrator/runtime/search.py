@@ -13,7 +13,7 @@ import optuna
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, StudyError
 from orchestrator.sweep.ledger import Points
-from orchestrator.sweep.points import Dropped, Point, make_point
+from orchestrator.sweep.points import Dropped, Point, Settings, make_point
 from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, fixed_points
 from orchestrator.sweep.validation import Preflight
 
@@ -49,6 +49,7 @@ class OptunaPoints:
         self._optuna = optuna.create_study(directions=list(objectives.values()), sampler=sampler)
         self._asked: dict[str, optuna.Trial] = {}
         self._num_points = 0
+        self._settings = Settings()
         self.dropped: list[Dropped] = []
         self._probe()
 
@@ -72,7 +73,7 @@ class OptunaPoints:
                 continue
             self._asked[point.key] = trial
             self._num_points += 1
-            batch.append(point)
+            batch.append(self._settings.named(point))
         return batch
 
     def tell(self, batch: Sequence[tuple[Point, Mapping[str, float] | None]]) -> None:
@@ -97,10 +98,11 @@ class OptunaPoints:
     def _probe(self) -> None:
         """Resolve some random draws, so that a wrong value fails before anything starts."""
         generator = np.random.default_rng(0)
+        settings = Settings()
         for _ in range(PROBES):
             made = make_point(self._study, 0, draw(self._study, generator))
             if isinstance(made, Point):
-                self._preflight.resolve(made)
+                settings.named(self._preflight.resolve(made))
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -3,16 +3,27 @@
 import copy
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.config import TrialSpec
-from orchestrator.config.base import Scalar, digest
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, digest
 from orchestrator.config.load import assign, faults
 from orchestrator.config.normalise import respelled
-from orchestrator.config.study import LABEL, SHORTHANDS, Study, StudyError, short_name, shown
+from orchestrator.config.study import (
+    LABEL,
+    SHORTHANDS,
+    Study,
+    StudyError,
+    is_seed,
+    short_name,
+    without_seeds,
+)
+
+LONGEST_PART = 80  # letters of one axis in a run's name
 
 ABSENT = "-"
 """How tables write an axis that the attack of a point does not have."""
@@ -29,7 +40,17 @@ class Point:
     @property
     def key(self) -> str:
         """Digest of the spec."""
-        return digest(self.spec.model_dump(mode="json"))
+        return self._digests[0]
+
+    @property
+    def setting(self) -> str:
+        """Digest of the spec without its seeds: points that have it in common are averaged."""
+        return self._digests[1]
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        plain = self.spec.model_dump(mode="json")
+        return digest(plain), digest(without_seeds(plain))
 
     @property
     def name(self) -> str:
@@ -48,6 +69,49 @@ class Dropped:
 
     axes: Mapping[str, Scalar]
     reason: str
+
+
+class Settings:
+    """Holds what tables write for each setting of a sweep: one text for one setting, and the reverse.
+
+    Reports and MLflow know a trial's setting by its shown axes: without this, different settings would be
+    averaged as seeds of one, or the seeds of one be torn apart.
+    """
+
+    def __init__(self) -> None:
+        self._axes: dict[str, dict[str, Scalar]] = {}  # setting -> its axes without seeds
+        self._settings: dict[tuple[str, ...], Point] = {}  # text of those axes -> the first point that has it
+        self._points: dict[tuple[str, ...], Point] = {}  # text of all axes
+
+    def named(self, point: Point) -> Point:
+        """Return the point with the axes of its setting as they were first written.
+
+        Raise `StudyError` for a point whose axes cannot be told from those of another one.
+        """
+        own = {axis: value for axis, value in point.axes.items() if not is_seed(axis)}
+        axes = self._axes.setdefault(point.setting, own)
+        if axes != own:
+            point = replace(point, axes={**point.axes, **axes})
+        alike = self._settings.setdefault(_texts(axes), point)
+        if alike.setting != point.setting:
+            raise StudyError(_alike(alike, point, "give one of these values a label of its own"))
+        alike = self._points.setdefault(_texts(point.axes), point)
+        if alike.key != point.key:
+            raise StudyError(_alike(alike, point, "sweep that seed as an axis of its own"))
+        return point
+
+
+def _texts(axes: Mapping[str, Scalar]) -> tuple[str, ...]:
+    return tuple(map(str, axes.values()))
+
+
+def _alike(one: Point, other: Point, way_out: str) -> Refused:
+    """Return the refusal of two points that tables would not tell apart."""
+    first, second = (flatten(point.spec.model_dump(mode="json")) for point in (one, other))
+    fields = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    shown = [f"{name}={first.get(name)} and {second.get(name)}" for name in fields[:3]]
+    words = ", ".join(f"{axis}={value}" for axis, value in other.axes.items())
+    return Refused("sweep", NO_VALUE, f"writes {words} for {'; '.join(shown)}", way_out)
 
 
 def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
@@ -76,7 +140,7 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
     for axis, value in values.items():
         for path in SHORTHANDS.get(axis, (axis,)):
             assign(raw, path, _settings(value))
-    axes = {short_name(axis): shown(value, axis) for axis, value in values.items()}
+    axes = {short_name(axis): study.shown(value, axis) for axis, value in values.items()}
     try:
         spec = TrialSpec.model_validate(raw)
         axes = _all_axes(study, values, spec)
@@ -96,12 +160,23 @@ def _settings(value: Any) -> Any:
 
 
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
-    """Return the value of every swept axis; one that this grid does not sweep has the base's value."""
+    """Return the validated value of every swept axis; one that this grid does not sweep has the base's."""
     axes: dict[str, Scalar] = {}
-    for axis in (axis for grid in study.sweep for axis in grid):
-        value = values[axis] if axis in values else _lookup(spec, SHORTHANDS.get(axis, (axis,))[0])
-        axes[short_name(axis)] = shown(value, axis)
+    for axis in dict.fromkeys(axis for grid in study.sweep for axis in grid):
+        validated = _lookup(spec, SHORTHANDS.get(axis, (axis,))[0])
+        written = values.get(axis, validated)
+        axes[short_name(axis)] = study.shown(written, axis, _validated(written, validated))
     return axes
+
+
+def _validated(written: Any, validated: Any) -> Any:
+    """Return the settings that an axis value names, and its label, as the trial has them."""
+    if not isinstance(written, Mapping) or not isinstance(validated, Mapping):
+        return validated
+    return {
+        name: part if name == LABEL else _validated(part, validated.get(name))
+        for name, part in written.items()
+    }
 
 
 def _lookup(spec: TrialSpec, path: str) -> Any:
@@ -138,6 +213,6 @@ def _name_part(axis: str, value: Scalar) -> str:
             if axis in ("auxiliary", "budget", "attack", "defense")
             else f"{axis.rsplit('.', 1)[-1]}{value}"
         )
-        return text.replace(" ", "-").replace("/", "-")
+        return text.replace(" ", "-").replace("/", "-")[:LONGEST_PART]
     widths = {"m": 3, "k": 3, "seed": 1}
     return f"{'s' if axis == 'seed' else axis.rsplit('.', 1)[-1]}{value:0{widths.get(axis, 1)}d}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, StudyError
-from orchestrator.sweep.points import Dropped, Point, expand, make_point
+from orchestrator.sweep.points import Dropped, Point, Settings, expand, make_point
 from orchestrator.sweep.validation import Preflight
 
 MAX_DRAWS_PER_SAMPLE = 100  # draws that cannot exist (m > k) are drawn again
@@ -37,11 +37,12 @@ def fixed_points(study: Study, preflight: Preflight) -> tuple[FixedPoints, list[
     """
     points, dropped = expand(study) if study.search.algorithm == "grid" else random_points(study)
     distinct: dict[str, Point] = {}
+    settings = Settings()
     for point in preflight.resolve_all(points):
         if point.key in distinct:  # two budgets in millions may mean one cut point
             dropped.append(Dropped(point.axes, "repeats a point of the sweep"))
         else:
-            distinct[point.key] = replace(point, index=len(distinct))
+            distinct[point.key] = settings.named(replace(point, index=len(distinct)))
     return FixedPoints(list(distinct.values())), dropped
 
 

@@ -67,6 +67,14 @@ def test_summary_over_seeds_by_hand() -> None:
     assert math.isnan(table[f"{MSE} +-"][1])
 
 
+def test_every_seed_repeats_a_setting_in_every_table() -> None:
+    seeds = ("target.seed", "attack.seed", "judge.seed", "evaluation.seed", "auxiliary.seed")
+    for axis in seeds:
+        records = [record(i, {"m": 1, axis: i}, {MSE: float(i)}) for i in range(3)]
+        table = summary_table(records, [MSE])
+        assert table[["m", "seeds", MSE]].to_numpy().tolist() == [[1, 3, 1.0]]
+
+
 def test_a_metric_that_is_missing_is_empty_not_zero() -> None:
     table = summary_table([record(0, {"m": 1}, {MSE: 0.1})], ["attack/accuracy_top5_test"])
     assert math.isnan(table["attack/accuracy_top5_test"][0])

@@ -1,6 +1,8 @@
 """Points: the grid in the file's order, drops with reasons, joined grids, names, keys, laws of every grid."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.load import read_study
 from orchestrator.config.study import Study, StudyError
-from orchestrator.sweep.points import Dropped, Point, expand, flatten, make_point
+from orchestrator.sweep.points import Dropped, Point, Settings, expand, flatten, make_point
 from tests import tiny
 
 SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))
@@ -147,3 +149,129 @@ def test_an_axis_that_an_attack_does_not_have_is_a_dash_in_tables_and_absent_fro
         {"attack": "inverter", "align": False},
         {"attack": "mia", "align": "-"},
     ]
+
+
+def named(*grids: dict[str, Any]) -> list[Point]:
+    """Return the points of a sweep as reports know them."""
+    settings = Settings()
+    return [settings.named(point) for point in expand(tiny.study(list(grids)))[0]]
+
+
+@pytest.mark.parametrize(
+    ("axis", "written", "shown"),
+    [
+        ("attack.recipe.learning_rate", ["1e-3", 0.001, 1e-4], [0.001, 0.0001]),
+        ("attack.align", ["y", "no"], [True, False]),
+        ("release.truncation", [2.0, "1", None], [2, 1, "all"]),
+        ("target.recipe.milestones", [[1, 2], ["3"], []], ["[1,2]", "[3]", "[]"]),
+        ("target.budget", ["block2", "full"], ["block2", "full"]),
+        ("attack", [{"offset": "1e1"}, {"align": "n"}], ["offset=10.0", "align=False"]),
+        ("release", [{"label": "few", "decimals": "2"}, {"labels_only": "on"}], ["few", "labels-only"]),
+    ],
+)
+def test_tables_show_the_values_that_trials_have(axis: str, written: list[Any], shown: list[Any]) -> None:
+    points = named({axis: written})
+    values = [value for point in points for value in point.axes.values()]
+    assert [(value, type(value)) for value in values] == [(value, type(value)) for value in shown]
+
+
+def test_an_unaligned_trial_is_named_so_however_it_is_written() -> None:
+    points = named({"attack.align": ["n"], "seed": ["1"]}, {"attack.align": ["y"], "seed": [1.0]})
+    assert [point.name for point in points] == ["0000-unaligned-s1", "0001-aligned-s1"]
+
+
+NETWORKS = [{"model": {"name": "ami-digit", "width": width}, "seed": 1} for width in (0.02, 0.03)]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "texts"),
+    [
+        (
+            "attack",
+            [{"name": "inverter", "losses": {"total_variation": weight}} for weight in (0, "5e1")],
+            ["inverter losses(total_variation=0.0)", "inverter losses(total_variation=50.0)"],
+        ),
+        (
+            "judge",
+            NETWORKS,
+            ["model(ami-digit width=0.02) seed=1", "model(ami-digit width=0.03) seed=1"],
+        ),
+        ("target.recipe", [{"epochs": 1, "milestones": []}, {"epochs": 1}], None),
+        ("release", [{"labels_only": False}, {"labels_only": True}], ["labels_only=False", "labels-only"]),
+        (
+            "attack",
+            [
+                {"align": False, "offset": 2},
+                {"align": True, "offset": 2},
+                {"offset": 2, "align": False},
+            ],
+            ["offset=2.0", "align offset=2.0"],
+        ),
+    ],
+)
+def test_values_that_differ_have_other_texts(axis: str, values: list[Any], texts: list[str] | None) -> None:
+    points = named({axis: values})
+    shown = [str(value) for point in points for value in point.axes.values()]
+    assert len(set(shown)) == len({point.setting for point in points}) == len(points)
+    assert texts is None or shown == texts
+
+
+def test_one_setting_has_one_text_in_every_grid() -> None:
+    """Written with another default, another spelling of all scores, another order."""
+    points = named(
+        {
+            "attack": [{"name": "inverter", "offset": 50, "align": True}],
+            "release.truncation": [3],
+            "seed": [0],
+        },
+        {"attack": [{"align": True, "offset": 50.0}], "release.truncation": [None], "seed": [1]},
+        {"attack": [{"name": "inverter", "offset": 50}], "release.truncation": [3], "seed": [2]},
+    )
+    assert len({point.setting for point in points}) == 1
+    assert [dict(point.axes) for point in points] == [
+        {"attack": "inverter offset=50.0 align", "m": 3, "seed": seed} for seed in range(3)
+    ]
+
+
+def test_seeds_of_every_part_repeat_a_setting() -> None:
+    seeds = ("target.seed", "attack.seed", "judge.seed", "evaluation.seed", "auxiliary.seed")
+    points = named(*({axis: [1, 2]} for axis in seeds), {"target.pretrain.seed": [1, 2]})
+    assert len({point.setting for point in points}) == 1
+    assert len(named({"data.class_seed": [1, 2]})) == 2  # other private classes are another setting
+    assert len({point.setting for point in named({"data.class_seed": [1, 2]})}) == 2
+
+
+@pytest.mark.parametrize(
+    ("grids", "text"),
+    [
+        (
+            [{"judge": [{"label": "a"}, {"label": "a", "model": {"name": "ami-digit", "width": 0.5}}]}],
+            "sweep writes judge=a for judge.model.width=0.01 and 0.5; "
+            "give one of these values a label of its own.",
+        ),
+        (
+            [
+                {"attack": [{"losses": {"total_variation": 1}}]},
+                {"attack": [{"losses": {"total_variation": 2}}]},
+            ],
+            None,
+        ),
+        (
+            [{"seed": [0], "target": [{"label": 2}, {"label": "2", "budget": "full"}]}],
+            "sweep writes seed=0, target=2 for target.budget=block1 and full; "
+            "give one of these values a label of its own.",
+        ),
+        (
+            [{"judge": [{"seed": 1}, {"seed": 2}]}],
+            "sweep writes judge=seed=1 for judge.seed=1 and 2; sweep that seed as an axis of its own.",
+        ),
+    ],
+)
+def test_points_that_tables_cannot_tell_apart_are_refused(
+    grids: list[dict[str, Any]], text: str | None
+) -> None:
+    if text is None:
+        assert len(named(*grids)) == 2
+        return
+    with pytest.raises(StudyError, match=f"^{re.escape(text)}$"):
+        named(*grids)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from orchestrator.config.study import is_seed
 from orchestrator.sweep.records import SweepRecord
 
 TAG_PREFIX = "mlflow.sharedViewState."
@@ -58,8 +59,8 @@ def order_key(sweep: SweepRecord) -> str:
 def views(sweep: SweepRecord, shown: Shown) -> list[View]:
     """Return the sweep's views: one of every trial, one that averages over seeds where seeds are swept."""
     found = [View(_key(sweep, "trials"), f"{sweep.study}: trials", _state(sweep, shown, None))]
-    others = [axis for axis in swept(sweep) if axis != "seed"]
-    if "seed" in swept(sweep) and others:
+    others = [axis for axis in swept(sweep) if not is_seed(axis)]
+    if len(others) < len(swept(sweep)) and others:
         grouping = {
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": axis} for axis in others],
