@@ -126,7 +126,17 @@ def test_an_attack_cannot_see_its_judge(package: str, unseen: tuple[str, ...]) -
             assert not name.startswith(tuple(f"orchestrator.{other}" for other in unseen)), (path, name)
 
 
-SHARED_STAGES = {"graph", "io", "runner", "images", "networks", "target_model", "measuring", "similarity"}
+SHARED_STAGES = {
+    "cost",
+    "graph",
+    "io",
+    "runner",
+    "images",
+    "networks",
+    "target_model",
+    "measuring",
+    "similarity",
+}
 """Files of `stages/` that several stages import."""
 
 

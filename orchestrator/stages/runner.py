@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from orchestrator import __version__
 from orchestrator.datasets import Dataset, Location, load, weights
+from orchestrator.stages.cost import Meter
 from orchestrator.stages.graph import STAGES, Stage, StageFailed
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
@@ -59,6 +59,8 @@ def use_profile(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with a fixed workspace
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # On with deterministic algorithms: it writes NaN into memory that is overwritten before it is read.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def run(stage: Stage, world: World, store: Artifacts, location: Location) -> None:
@@ -93,16 +95,11 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
 def _computed(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
     """Return a stage's outputs and their cost in wall and CPU seconds and images."""
     function, specs = load_stage(stage)
-    wall, cpu = time.perf_counter(), time.process_time()
+    meter = Meter()
     # F may draw noise for each prediction.
     with drawing_from(derive_seed("stage", stage.key), inputs.world.device):
         outputs = function(inputs, **specs)
-    cost = {
-        "wall_seconds": round(time.perf_counter() - wall, 3),
-        "cpu_seconds": round(time.process_time() - cpu, 3),
-        "images_seen": float(outputs.images_seen),
-    }
-    return outputs, cost
+    return outputs, {**meter.seconds(), "images_seen": float(outputs.images_seen)}
 
 
 def load_stage(stage: Stage) -> tuple[Callable[..., Outputs], dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""Cost of a stage: this thread's work counts, other Python threads' does not."""
+
+import sys
+import threading
+import time
+
+import pytest
+
+from orchestrator.stages.cost import Meter
+
+
+def work(seconds: float) -> None:
+    """Use this thread's CPU for some seconds."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
+
+
+def test_own_work_counts() -> None:
+    meter = Meter()
+    work(0.2)
+    assert 0.15 <= meter.seconds()["cpu_seconds"] <= 0.4
+    assert meter.seconds()["wall_seconds"] >= 0.2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what single threads spent")
+@pytest.mark.parametrize("starts_before", [True, False])
+def test_the_work_of_another_thread_does_not_count(starts_before: bool) -> None:
+    done, leave = threading.Event(), threading.Event()
+
+    def ship() -> None:
+        work(0.5)
+        done.set()
+        leave.wait()
+
+    other = threading.Thread(target=ship)
+    if starts_before:
+        other.start()
+    meter = Meter()
+    if not starts_before:
+        other.start()
+    done.wait()
+    spent = meter.seconds()["cpu_seconds"]
+    leave.set()
+    other.join()
+    assert spent < 0.2
