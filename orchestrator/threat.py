@@ -61,8 +61,8 @@ def released_length(classes: int, release: config.Release) -> int:
 class BlackBox:
     """A target model that answers queries with released scores and shows nothing else."""
 
-    def __init__(self, network: nn.Module, release: config.Release, batch_size: int = 512) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, release: config.Release, batch_size: int = 64) -> None:
+        self._network = network.to(memory_format=torch.channels_last)
         self._release = release
         self._batch_size = batch_size
         self.num_queries = 0
@@ -79,7 +79,8 @@ class BlackBox:
     def _answer(self, images: Tensor) -> Tensor:
         device = next(self._network.parameters()).device
         with torch.autocast(device.type, enabled=False):
-            scores = self._network(images.to(device, torch.float32)).softmax(dim=1)
+            inputs = images.to(device, torch.float32, memory_format=torch.channels_last)
+            scores = self._network(inputs).softmax(dim=1)
         return released(scores, self._release)
 
 

@@ -109,7 +109,7 @@ _ROWS = (
         "down",
         "image",
         _SIMILAR,
-        version=3,
+        version=4,
     ),
     Metric(
         "centroid_distance",
@@ -117,7 +117,7 @@ _ROWS = (
         "down",
         "image",
         _SIMILAR,
-        version=3,
+        version=4,
     ),
     Metric(
         "delta_facenet",

@@ -8,7 +8,13 @@ from orchestrator.datasets import selection
 from orchestrator.stages.images import inferred_classes, one_hot, private_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy
 from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
-from orchestrator.stages.networks import AtTruncation, stored_classifier, stored_inverter
+from orchestrator.stages.networks import (
+    AtTruncation,
+    features_of,
+    judged_training,
+    stored_classifier,
+    stored_inverter,
+)
 from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import released, released_length
@@ -31,11 +37,14 @@ def run(
     judging = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
     training = selection.target_images(private, data, target.classes, "train")
-    similarity, network = FeatureSimilarity(training, judging, inputs), stored_target(inputs, data, target)
+    similarity = FeatureSimilarity(training, judged_training(inputs, original), inputs)
+    network = stored_target(inputs, data, target)
 
     def attacked(images: Tensor, labels: Tensor) -> Attacked:
         scores = predict(network, images, device).softmax(1)
-        return Attacked(images, labels, scores, predict(judging, images, device), original)
+        features = features_of(judging, images, device)
+        logits = predict(judging.head, features, device)
+        return Attacked(images, labels, scores, features.flatten(1), logits, original)
 
     if evaluation.task == "class-inference":
         labels, _ = inferred_classes(target, evaluation)

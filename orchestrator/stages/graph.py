@@ -265,7 +265,7 @@ _ROWS = (
     ),
     Kind(
         "target",
-        version=2,
+        version=3,
         reads=("data", "target"),
         needs={"pretrain": ("pretrain",)},
         metrics=("target",),
@@ -281,16 +281,16 @@ _ROWS = (
     ),
     Kind(
         "snapshot",
-        version=1,
+        version=2,
         reads=("data", "target"),
         needs={"target": ("target",)},
         metrics=("target",),
         uses=_snapshot,
     ),
-    Kind("judge", version=1, reads=("data", "judge"), metrics=("judge",)),
+    Kind("judge", version=2, reads=("data", "judge"), metrics=("judge",)),
     Kind(
         "victims",
-        version=1,
+        version=2,
         reads=("data", "target", "evaluation"),
         needs={"target": TARGET},
         uses=_private_scores,
@@ -298,7 +298,7 @@ _ROWS = (
     ),
     Kind(
         "predictions",
-        version=2,
+        version=3,
         reads=("data", "target", "auxiliary"),
         needs={"target": TARGET},
         datasets=("private", "auxiliary"),
@@ -316,7 +316,7 @@ _ROWS = (
     ),
     Kind(
         "inversion",
-        version=2,
+        version=3,
         reads=("data", "target", "auxiliary", "attack", "release"),
         needs={"predictions": ("predictions",), "surrogate": ("surrogate",), "target": TARGET},
         datasets=("private", "auxiliary"),

@@ -13,7 +13,7 @@ from orchestrator.stages.io import Inputs, Outputs, read_npy, tensors, trained
 from orchestrator.stages.networks import AtTruncation, answers, new_inverter, stored_classifier
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, released, released_length
-from orchestrator.training.loop import Objective, fit
+from orchestrator.training.loop import Objective, fit, forward_batch
 from orchestrator.training.objectives import reconstruction
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
@@ -62,7 +62,7 @@ def _chosen_on(
     if attack.selection != "victim-train":
         return None, 0
     images, _ = fitted_images(inputs, data, target)
-    box = BlackBox(stored_target(inputs, data, target), release)
+    box = BlackBox(stored_target(inputs, data, target), release, forward_batch(inputs.world.device))
     return pairs_of(answers(box, images), images), box.num_queries
 
 

@@ -3,15 +3,18 @@
 from orchestrator.config import Data, Judge
 from orchestrator.datasets import selection
 from orchestrator.metrics.classification import topk_accuracy
-from orchestrator.stages.io import Inputs, Outputs, trained
-from orchestrator.stages.networks import new_classifier
+from orchestrator.stages.io import Inputs, Outputs, npy, trained
+from orchestrator.stages.networks import JUDGED_FEATURES, JUDGED_LABELS, features_of, new_classifier
 from orchestrator.training.loop import fit, predict
 from orchestrator.training.objectives import classification
 from orchestrator.training.pairs import Pairs
 
 
 def run(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
-    """Train the evaluation model and measure its accuracy on the evaluation part of every class."""
+    """Train the evaluation model and measure its accuracy on the evaluation part of every class.
+
+    Its features of the training images are kept: every evaluation compares reconstructions with some of them.
+    """
     private = inputs.datasets(data.dataset)
     images = selection.judge_images(private, data, "train")
     network = new_classifier(judge.model, images.num_classes, data, judge.seed, resizes=True)
@@ -22,4 +25,7 @@ def run(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
         test = selection.judge_images(private, data, "evaluation")
         logits = predict(network, test.images, inputs.world.device)
         outputs.metrics["judge/accuracy"] = topk_accuracy(logits, test.labels, 1) or 0.0
+        features = features_of(network, images.images, inputs.world.device)
+        outputs.files[JUDGED_FEATURES] = npy(features.flatten(1))
+        outputs.files[JUDGED_LABELS] = npy(images.labels)
     return outputs

@@ -65,6 +65,7 @@ class Attacked:
     reconstructions: Tensor  # (N, C, S, S) in [0, 1]
     labels: Tensor  # (N,) int64, the target's class that each one should show
     scores: Tensor  # (N, k) of the target, in [0, 1]
+    features: Tensor  # (N, d) of the evaluation model, its head's input
     logits: Tensor  # (N, K) of the evaluation model
     classes: Tensor  # (k,) int64, the evaluation model's class of each label
 
@@ -92,7 +93,7 @@ def measure_images(
     values = {name: measure(truth, reconstructions) for name, measure in PIXEL_METRICS.items()}
     values |= attacked.judged("accuracy")
     values["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
-    values |= similarity.of_images(reconstructions, labels)
+    values |= similarity.of_images(reconstructions, attacked.features, labels)
     totals = similarity.of_all(reconstructions, labels)
     return MeasuredPart(part, originals, reconstructions, labels, values, totals)
 
@@ -112,7 +113,7 @@ def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSi
         "target_confidence": attacked.scores.gather(1, labels[:, None])[:, 0],
     }
     values |= attacked.judged("judge")
-    values |= similarity.of_images(reconstructions, labels)
+    values |= similarity.of_images(reconstructions, attacked.features, labels)
     totals = similarity.of_all(reconstructions, labels)
     return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
 

@@ -11,12 +11,15 @@ from orchestrator.attacks.inverter import Inverter
 from orchestrator.config import AttackSpec, Data, Model, Target
 from orchestrator.models.build import build_classifier
 from orchestrator.models.classifier import Classifier
-from orchestrator.stages.io import Inputs
+from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox
+from orchestrator.training.loop import predict
 from orchestrator.training.pairs import as_unit
 from orchestrator.training.seeds import seeded
 
 QUERY_BATCH = 4096  # images made float at a time
+JUDGED_FEATURES, JUDGED_LABELS = "features_train.npy", "labels_train.npy"
+"""Files of the stage `judge`: its features of every class's training images, flattened, and their classes."""
 
 
 class AtTruncation(nn.Module):
@@ -50,6 +53,18 @@ def stored_classifier(
     network: Classifier = new_classifier(model, classes, data, 0, resizes=resizes)
     network.load_state_dict(load_tensors(inputs.read(role, "model.safetensors")))
     return network.to(inputs.world.device).eval()
+
+
+def features_of(network: Classifier, images: Tensor, device: torch.device) -> Tensor:
+    """Return what the head of a classifier reads of images (N, C, S, S), float32 (N, ...) on the CPU."""
+    return predict(network.blocks, images, device)
+
+
+def judged_training(inputs: Inputs, classes: Tensor) -> Tensor:
+    """Return the evaluation model's features, (N, d), of the training images of some of its classes (k,), in
+    stored order."""
+    labels = read_npy(inputs, "judge", JUDGED_LABELS)
+    return read_npy(inputs, "judge", JUDGED_FEATURES)[torch.isin(labels, classes)]
 
 
 def new_inverter(attack: AttackSpec, data: Data, target: Target) -> Any:

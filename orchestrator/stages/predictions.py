@@ -8,12 +8,13 @@ from orchestrator.stages.io import Inputs, Outputs, npy
 from orchestrator.stages.networks import answers
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox
+from orchestrator.training.loop import forward_batch
 
 
 def run(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Outputs:
     """Query F once with every auxiliary image; full scores (N, k) are stored, truncated on reading."""
     images = auxiliary_images(inputs, data, target, auxiliary)
-    box = BlackBox(stored_target(inputs, data, target), Release())
+    box = BlackBox(stored_target(inputs, data, target), Release(), forward_batch(inputs.world.device))
     scores = answers(box, images)
     counted = class_count(scores.argmax(1))  # the top label is in every release
     metrics = {

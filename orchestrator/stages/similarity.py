@@ -6,6 +6,7 @@ of public networks where `evaluation.networks` names their weights.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from orchestrator.datasets.selection import ImageSet
@@ -17,10 +18,8 @@ from orchestrator.metrics.perceptual import (
     inception_network,
     lpips_network,
 )
-from orchestrator.models.classifier import Classifier
 from orchestrator.models.inception_resnet import facenet
 from orchestrator.stages.io import Inputs
-from orchestrator.training.loop import predict
 
 SIDES = {"inception": 299, "facenet": 160}
 SCALINGS = {"inception": "symmetric", "facenet": "facenet"}
@@ -28,20 +27,27 @@ JUDGE = "judge"
 
 
 class FeatureSimilarity:
-    """Compares reconstructions with private images of their class; private features are computed once."""
+    """Compares reconstructions with private images of their class; private features are computed once.
 
-    def __init__(self, private: ImageSet, judge: Classifier, inputs: Inputs) -> None:
-        self._private, self._judge, self._device = private, judge, inputs.world.device
-        self._networks = public_networks(inputs)
-        self._references: dict[str, Tensor] = {}
+    `judged` are the evaluation model's features (M, d) of the private images.
+    """
 
-    def of_images(self, reconstructions: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return metric -> one value for each image, (N,); images (N, C, S, S) in [0, 1], labels (N,).
+    def __init__(self, private: ImageSet, judged: Tensor, inputs: Inputs) -> None:
+        self._private, self._device = private, inputs.world.device
+        self._networks = {
+            role: network.to(memory_format=torch.channels_last)
+            for role, network in public_networks(inputs).items()
+        }
+        self._references = {JUDGE: judged}
+
+    def of_images(self, reconstructions: Tensor, judged: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return metric -> one value for each image, (N,); images (N, C, S, S) in [0, 1] with the evaluation
+        model's features (N, d) and labels (N,).
 
         Raise `ValueError` if a label has no private image.
         """
         values: dict[str, Tensor] = {}
-        features: dict[str, Tensor] = {}
+        features = {JUDGE: judged}
         for name, distance in FEATURE_DISTANCES.items():
             network = METRICS[name].needs or JUDGE
             if network == JUDGE or network in self._networks:
@@ -69,9 +75,7 @@ class FeatureSimilarity:
         return self._references[network]
 
     def _features(self, network: str, images: Tensor) -> Tensor:
-        """Return the features of images (N, C, S, S), (N, d) on the CPU."""
-        if network == JUDGE:
-            return predict(self._judge.blocks, images, self._device).flatten(1)
+        """Return a public network's features of images (N, C, S, S), (N, d) on the CPU."""
         public = self._networks[network]
         return features_of(public, images, SIDES[network], self._device, normalise=SCALINGS[network])  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Class inference of chosen classes, with several candidates for each."""
+"""Class inference of chosen classes, with several candidates for each; passes of an evaluation."""
 
 import io
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from orchestrator.config import Evaluation
 from orchestrator.store.artifacts import Artifacts
@@ -98,3 +99,22 @@ def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_the
 def test_classes_that_cannot_be_inferred_are_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         tiny.spec({**INFERENCE, **changes})
+
+
+def test_target_and_judge_see_each_reconstruction_once_and_no_training_image(tmp_path: Path) -> None:
+    """The judge's features of training images come from its own stage. Only these two networks begin with a
+    convolution of one channel here."""
+    spec = tiny.spec()
+    tiny.run(spec, tmp_path)
+    seen: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(layer, nn.Conv2d) and layer.in_channels == 1:
+            seen.append(len(inputs[0]))
+
+    hook = nn.modules.module.register_module_forward_hook(count)
+    try:
+        tiny.run(spec.but(evaluation=spec.evaluation.but(grid=2)), tmp_path)  # the evaluation alone
+    finally:
+        hook.remove()
+    assert sum(seen) == 2 * 2 * spec.evaluation.images

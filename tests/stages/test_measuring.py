@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.names import METRICS
-from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.measuring import Attacked, MeasuredPart
 from orchestrator.stages.measuring import measure_classes as measure_classes_with
@@ -24,17 +23,10 @@ CLASSES = torch.tensor([4, 2])  # the target's classes 0 and 1 are the judge's 4
 SEEN = ("knn_distance", "centroid_distance")  # by the judge, whose features are the pixels here
 
 
-class Pixels(Classifier):
-    """A judge whose penultimate features are the pixels themselves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks, self.head = nn.Sequential(nn.Flatten()), nn.Linear(256, 2)
-
-
 def similarity(private: ImageSet) -> FeatureSimilarity:
     """Return what compares with private images, without public networks."""
-    return FeatureSimilarity(private, Pixels(), Inputs(World(), datasets=_none, read=_none))
+    judged = unit(private.images).flatten(1)
+    return FeatureSimilarity(private, judged, Inputs(World(), datasets=_none, read=_none))
 
 
 def _none(*names: str) -> Any:
@@ -46,7 +38,7 @@ def measure_images(
 ) -> MeasuredPart:
     """Measure against one even training image of each class; the target's scores are 0.7 and 0.3."""
     scores = torch.tensor([0.7, 0.3]).expand(len(labels), 2)
-    attacked = Attacked(reconstructions, labels, scores, logits, CLASSES)
+    attacked = Attacked(reconstructions, labels, scores, reconstructions.flatten(1), logits, CLASSES)
     return measure_images_with(
         part, originals, attacked, similarity(ImageSet(grey(0, 255), torch.tensor([0, 1]), 2))
     )
@@ -55,7 +47,8 @@ def measure_images(
 def measure_classes(
     private: ImageSet, reconstructions: Tensor, scores: Tensor, logits: Tensor
 ) -> MeasuredPart:
-    attacked = Attacked(reconstructions, torch.arange(len(reconstructions)), scores, logits, CLASSES)
+    labels, features = torch.arange(len(reconstructions)), reconstructions.flatten(1)
+    attacked = Attacked(reconstructions, labels, scores, features, logits, CLASSES)
     return measure_classes_with(private, attacked, similarity(private))
 
 

@@ -68,7 +68,7 @@ def test_what_each_stage_leaves(kept: Kept) -> None:
     assert files == {
         "pretrain": trained,
         "target": ["accuracy_test.npy", *trained],
-        "judge": trained,
+        "judge": ["curves.json", "features_train.npy", "labels_train.npy", "model.safetensors"],
         "predictions": ["scores.npy"],
         "victims": ["scores_test.npy", "scores_train.npy"],
         "inversion": ["curves.json", "inverter.safetensors"],
