@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.runtime.doctor.checks import Cluster, checks
 from orchestrator.runtime.doctor.findings import Finding, warn
 from orchestrator.runtime.locations import Locations
 
@@ -59,6 +58,8 @@ def doctor(
         data=data or None,
         tracking=tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
     )
+    from orchestrator.runtime.doctor.checks import Cluster, checks  # here: boto3 is nothing for --help
+
     cluster = Cluster(ray_address or None, job_server or None)
     console = Console(highlight=False, soft_wrap=True)
     findings = []

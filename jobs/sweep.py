@@ -31,13 +31,12 @@ from jobs.options import (
     TrackingUri,
     WaitForNodes,
 )
-from jobs.printing import SweepProgress, print_dropped, print_end, print_plan
+from jobs.printing import SweepProgress, print_dropped, print_plan
 from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import read_study
 from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
-from orchestrator.report.tables import note, report_files
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check
@@ -51,12 +50,11 @@ from orchestrator.store.journal import Journal, now_ms
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
 from orchestrator.sweep.ledger import Ledger, Listener, Points, Tracker
-from orchestrator.sweep.local import LocalExecutor, check_local
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport
 from orchestrator.sweep.search import FixedPoints
-from orchestrator.sweep.study_checks import check_study
+from orchestrator.sweep.study_checks import check_local, check_study
 from orchestrator.sweep.trial import REBUILDS, Task
 from orchestrator.sweep.validation import Preflight
 
@@ -188,6 +186,9 @@ class Sweep:
 
         These have lost their records: a file that the report reads was damaged and is quarantined.
         """
+        # Here, because pandas, matplotlib and scipy take seconds to import and a plan needs none.
+        from orchestrator.report.tables import report_files
+
         try:
             return report_files(self.study, ledger.records, self.store)
         except Corrupt as error:
@@ -198,6 +199,8 @@ class Sweep:
         if not ledger.has_work():
             return  # everything is stored: Ray is not even started
         if self.local:
+            from orchestrator.sweep.local import LocalExecutor  # here: it imports torch, a plan needs none
+
             local = LocalExecutor(self.store, self.location, self.study.resources.checkpoint_seconds)
             with interruption.halting(local):
                 local.run(ledger)
@@ -219,24 +222,28 @@ class Sweep:
         self, ledger: Ledger, tracker: Tracker, files: Mapping[str, bytes], *, num_missing: int = 0
     ) -> int:
         """Write and print the report, give it to the listeners; return the exit code."""
+        from jobs.tables import print_end  # here, as above
+        from orchestrator.report.tables import note
+
         records = ledger.records
         counts = Counter(record.status for record in records)
         folder = self._write(files)
         print_end(self.console, self.study, ledger, folder, files, is_whole=not num_missing)
-        for line in ledger.finish(self._report(ledger, files, num_missing)):
+        for line in ledger.finish(self._report(ledger, files, note(self.study, records), num_missing)):
             self.console.print(line, markup=False, soft_wrap=True)
         if counts["finished"] + counts["pruned"] < len(records) + num_missing:
             return 1
         return 0 if tracker.is_complete else NOT_TRACKED
 
-    def _report(self, ledger: Ledger, files: Mapping[str, bytes], num_missing: int) -> SweepReport:
+    def _report(
+        self, ledger: Ledger, files: Mapping[str, bytes], about: str, num_missing: int
+    ) -> SweepReport:
         records = ledger.records
         counts = Counter(record.status for record in records)
         metrics = {
             f"sweep/trials_{status}": float(counts[status]) for status in ("finished", "failed", "pruned")
         }
         metrics["sweep/stages"] = float(len(ledger.needed))
-        about = note(self.study, records)
         if num_missing:
             about += f"\n\n{num_missing} of {self.num_points} points are not stored and not in this report."
         num_failed = counts["failed"] + num_missing  # a sweep that is not whole is not shown as finished

@@ -165,8 +165,13 @@ LIGHT = [
     "orchestrator.store.journal",
     "orchestrator.sweep.leases",
     "orchestrator.runtime.open_store",
+    "orchestrator.models.budgets",
+    "orchestrator.sweep.validation",
+    "orchestrator.sweep.ledger",
+    "orchestrator.runtime.search",
     "orchestrator.runtime.ray.tune",
 ]
+"""Modules of trial drivers and of plans; tests/jobs/test_imports.py holds what each command may import."""
 
 
 def test_trial_drivers_start_without_torch() -> None:

@@ -26,6 +26,7 @@ COVERED = {
     "datasets.weights_manifest": "tests/datasets/test_weights.py",
     "runtime.doctor.checks": "tests/runtime/doctor/test_findings.py",
     "runtime.mlflow.check": TRACKERS,
+    "runtime.search": "tests/runtime/test_optuna.py",
     "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
     "runtime.ray.train": RAY,

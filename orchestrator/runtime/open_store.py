@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.base import Refused
 from orchestrator.datasets import Location
-from orchestrator.runtime.s3.blobs import S3Blobs
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.blobs import Blobs, Maintenance
 from orchestrator.store.directory import DirectoryBlobs
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.s3.blobs import S3Blobs
 
 NODE_CACHE = Path.home() / ".cache" / "inversion-orchestrator"  # of data sets, unless --cache names another
 _KNOWN = "use /dir, file:///dir or s3://bucket/prefix"
@@ -45,12 +48,14 @@ def open_directory(uri: str) -> DirectoryBlobs:
     return DirectoryBlobs(unquote(parts.path))
 
 
-def open_bucket(uri: str) -> S3Blobs:
+def open_bucket(uri: str) -> "S3Blobs":
     """Return the store at `s3://bucket/prefix`; raise `Refused` for any other URI."""
     _check_no_secret(uri)
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise Refused("store", uri[:200], f"must name a bucket, and {bucket!r} is no bucket name", _KNOWN)
+    from orchestrator.runtime.s3.blobs import S3Blobs  # here: boto3 takes 0.2 s to import
+
     return S3Blobs(bucket, prefix)
 
 

@@ -8,30 +8,14 @@ from threading import Event
 
 import torch
 
-from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.config.study import Study
 from orchestrator.datasets import Location
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.leases import Leases, LocalLeases
 from orchestrator.sweep.ledger import Ledger
-from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.trial import Outcome, Task, Trial
 from orchestrator.training.world import World
-
-
-def check_local(study: Study) -> None:
-    """Raise `Refused` if the study needs a scheduler or several workers: this process has neither."""
-    if study.search.scheduler is not None:
-        rule = "compares running trials and needs Ray"
-        raise Refused("search.scheduler", NO_VALUE, rule, "drop it or drop --local")
-    profiles = {"resources": profile_of(study.resources)}
-    profiles |= {f"resources.stages.{stage}": one for stage, one in profiles_of(study.resources).items()}
-    for section, profile in profiles.items():
-        if profile.workers > 1:
-            field = f"{section}.workers"
-            raise Refused(field, profile.workers, "needs Ray", f"drop --local or set {field}=1")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from orchestrator.config.report import Costs, Histogram
 from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
 from orchestrator.metrics.names import MetricName
 from orchestrator.stages.graph import STAGES
+from orchestrator.sweep.profiles import profile_of, profiles_of
 
 
 def check_study(study: Study) -> None:
@@ -102,3 +103,16 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _fields(part, f"{prefix}{name}.")
+
+
+def check_local(study: Study) -> None:
+    """Raise `Refused` if the study needs a scheduler or several workers: this process has neither."""
+    if study.search.scheduler is not None:
+        rule = "compares running trials and needs Ray"
+        raise Refused("search.scheduler", NO_VALUE, rule, "drop it or drop --local")
+    profiles = {"resources": profile_of(study.resources)}
+    profiles |= {f"resources.stages.{stage}": one for stage, one in profiles_of(study.resources).items()}
+    for section, profile in profiles.items():
+        if profile.workers > 1:
+            field = f"{section}.workers"
+            raise Refused(field, profile.workers, "needs Ray", f"drop --local or set {field}=1")

@@ -4,10 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-import pytest
-
-from orchestrator.config.base import Refused
-from orchestrator.sweep.local import check_local
 from tests import tiny
 from tests.sweep.books import Sweep
 
@@ -81,20 +77,3 @@ def test_a_training_that_is_left_midway_is_no_failure(tmp_path: Path) -> None:
     again = Sweep(study, tmp_path).run()
     assert [record.status for record in again.ledger.records] == ["finished"]
     assert len(again.ledger.built) == 2
-
-
-@pytest.mark.parametrize(
-    ("resources", "message"),
-    [
-        ({"workers": 2}, "resources.workers=2 needs Ray; drop --local or set resources.workers=1."),
-        (
-            {"stages": {"judge": {"workers": 3}}},
-            "resources.stages.judge.workers=3 needs Ray; drop --local or set "
-            "resources.stages.judge.workers=1.",
-        ),
-    ],
-)
-def test_a_study_that_needs_ray_is_refused(resources: dict[str, object], message: str) -> None:
-    with pytest.raises(Refused) as caught:
-        check_local(tiny.study({"seed": [0]}, resources=resources))
-    assert str(caught.value) == message

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.base import Refused
 from orchestrator.config.study import StudyError
-from orchestrator.sweep.study_checks import check_report, check_study
+from orchestrator.sweep.study_checks import check_local, check_report, check_study
 from tests import tiny
 
 CURVE = {"name": "one", "line": "m"}
@@ -84,3 +85,20 @@ def test_an_unknown_stage_is_named_with_those_there_are() -> None:
         StudyError, match=r"resources\.stages\.training is no stage; stages are pretrain, target"
     ):
         check_study(tiny.study({"release.truncation": [1]}, resources=resources))
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"workers": 2}, "resources.workers=2 needs Ray; drop --local or set resources.workers=1."),
+        (
+            {"stages": {"judge": {"workers": 3}}},
+            "resources.stages.judge.workers=3 needs Ray; drop --local or set "
+            "resources.stages.judge.workers=1.",
+        ),
+    ],
+)
+def test_a_study_that_needs_ray_is_refused(resources: dict[str, object], message: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check_local(tiny.study({"seed": [0]}, resources=resources))
+    assert str(caught.value) == message

@@ -8,7 +8,6 @@ import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.images import convert
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.sources import torchvision_raw
 from orchestrator.datasets.sources.arrays import npz
@@ -68,6 +67,8 @@ def converted(source: Source, options: Options) -> Source:
 
     Reading raises `BadImage` if the crop leaves the image, or if the result is not square and not stretched.
     """
+
+    from orchestrator.datasets.images import convert  # here: it imports torch, which takes seconds
 
     def change(image: np.ndarray, name: str) -> np.ndarray:
         cut = _cropped(image, options, name)

@@ -8,7 +8,8 @@ import pytest
 from orchestrator.config import InverterAttack
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
-from orchestrator.runtime.search import OptunaPoints, search_points
+from orchestrator.runtime.optuna import OptunaPoints
+from orchestrator.runtime.search import search_points
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.validation import Preflight

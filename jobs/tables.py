@@ -1,0 +1,132 @@
+"""Terminal output at the end of a sweep: the report's tables, trial and stage counts."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.config.study import Study
+from orchestrator.report.statistics import half_column
+from orchestrator.report.tables import summary_table, with_reasons
+from orchestrator.sweep.ledger import Ledger
+
+
+def print_end(
+    console: Console,
+    study: Study,
+    ledger: Ledger,
+    folder: Path,
+    files: Mapping[str, bytes],
+    *,
+    is_whole: bool = True,
+) -> None:
+    """Print the report's tables, trial and stage counts, and the report's folder."""
+    metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
+    console.print(_rich_table(with_reasons(summary_table(ledger.records, metrics), metrics), metrics))
+    if "comparison.csv" in files:
+        console.print(_printed_numbers(files["comparison.csv"]))
+    if "orderings.csv" in files:
+        console.print(_claimed_orders(files["orderings.csv"]))
+    for name, title in PLAIN_TABLES.items():
+        if f"{name}.csv" in files:
+            rows = [
+                {column: _short(cell) for column, cell in row.items()} for row in _rows(files[f"{name}.csv"])
+            ]
+            console.print(_table(title, rows))
+    counts = Counter(record.status for record in ledger.records)
+    console.print(
+        f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"
+    )
+    if is_whole:
+        stages = ledger.stage_counts()
+        run, reused = (sum(entry[kind] for entry in stages.values()) for kind in ("run", "reused"))
+        each = ", ".join(f"{name} {entry['run']}/{entry['reused']}" for name, entry in stages.items())
+        console.print(f"stages run/reused: {run}/{reused} ({each})", soft_wrap=True)
+    console.print(f"report: {folder}: {', '.join(sorted(files))}", soft_wrap=True)
+
+
+PLAIN_TABLES = {
+    "delta": "what a defense saves (numerator) for what it costs (denominator), in points",
+    "costs": "what stages cost, and the ratio to the reference",
+}
+"""Table of the report that is printed as it is written -> its title."""
+
+
+def _printed_numbers(content: bytes) -> Table:
+    half = half_column("ours")
+    rows = [
+        {
+            **{name: row[name] for name in ("source", "label", "metric")},
+            "printed": _short(row["printed"]),
+            "ours": _short(row["ours"]) + (f" +- {_short(row[half])}" if row[half] else ""),
+            "difference": _short(row["difference"]),
+            **{name: row[name] for name in ("seeds", "note")},
+        }
+        for row in _rows(content)
+    ]
+    return _table("numbers that papers print", rows)
+
+
+def _claimed_orders(content: bytes) -> Table:
+    rows = [
+        {
+            **{name: row[name] for name in ("claim", "source", "metric")},
+            "step": f"{row['axis']}: {row['lower']} -> {row['upper']}",
+            "setting": row["setting"],
+            "difference": _short(row["difference"]),
+            "95 % interval": f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else "",
+            "seeds agreeing": f"{row['seeds_agreeing']}/{row['seeds']}",
+            "p (Holm)": _short(row["p_holm"]),
+            **{name: row[name] for name in ("verdict", "note")},
+        }
+        for row in _rows(content)
+    ]
+    return _table("orders that papers report, differences positive as claimed", rows)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return a table without the columns that are empty in every row."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in names))
+    return table
+
+
+def _rows(content: bytes) -> Iterable[dict[str, str]]:
+    return csv.DictReader(io.StringIO(content.decode()))
+
+
+def _short(cell: str) -> str:
+    """Return a number of a CSV with four significant digits, other text unchanged."""
+    try:
+        return f"{float(cell):.4g}" if "." in cell or "e" in cell else cell
+    except ValueError:
+        return cell
+
+
+def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    halves = [half_column(metric) for metric in metrics]
+    axes = [name for name in summary.columns if name not in (*metrics, *halves)]
+    table = Table(*axes, *metrics, title="mean over seeds, +- half a 95 % interval", title_justify="left")
+    for row in summary.to_dict("records"):
+        cells = [_cell(row[axis]) for axis in axes]
+        for metric, column in zip(metrics, halves, strict=True):
+            value, interval = row.get(metric, float("nan")), row.get(column, float("nan"))
+            half = "" if math.isnan(interval) else f" +- {interval:.4f}"
+            cells.append(value if isinstance(value, str) else f"{value:.4f}{half}")
+        table.add_row(*cells)
+    return table
+
+
+def _cell(value: object) -> str:
+    return "" if isinstance(value, float) and math.isnan(value) else str(value)
