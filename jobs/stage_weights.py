@@ -1,7 +1,7 @@
 """Staging command for public weights: `python -m jobs.stage_weights SOURCE DEST --name NAME`.
 
-SOURCE: a file or S3 object (safetensors, or a state dict that loads with weights only), torchvision:NAME or
-timm:NAME, which downloads the library's weights. DEST: the data location of the sweeps, a directory or
+SOURCE: a file or S3 object (safetensors, or a checkpoint of torch, whose code never runs), torchvision:NAME
+or timm:NAME, which downloads the library's weights. DEST: the data location of the sweeps, a directory or
 s3://bucket/prefix. A second call with the same input writes nothing.
 """
 
@@ -31,18 +31,23 @@ def main(
         str,
         typer.Option(help="Check that the weights fit this classifier, such as vgg16; default: no check."),
     ] = "",
+    entry: Annotated[
+        str,
+        typer.Option(
+            help="Take the network of this name in the checkpoint, such as state_dict; default: the only one."
+        ),
+    ] = "",
 ) -> None:
     """Write the weights and a manifest; a refusal is one line and exit code 2."""
     try:
         blobs = open_blobs(dest)
         check_arguments(source, model)
         # Here, because torch, torchvision and timm take seconds to import and a refusal needs none.
-        from jobs.weight_sources import check_fit, read
+        from jobs.weight_sources import fit_of, read
         from orchestrator.datasets import weights
+        from orchestrator.datasets.state_dicts import choose
 
-        tensors = read(source)
-        if model:
-            check_fit(tensors, model, name)
+        tensors = choose(read(source), source, entry, fit_of(model, name) if model else None)
         check(blobs, option="DEST")
         manifest, is_new = weights.stage(tensors, _origin(source), blobs, name)
     except (ValueError, OSError) as error:

@@ -1,13 +1,11 @@
 """Public weights: staged once beside the data sets, read by name and verified; see `weights_manifest`.
 
-Pickled state dicts are read with `weights_only`: no code in them runs.
+`checkpoint_files` reads the files that people have, `state_dicts` finds the network in them.
 """
 
-import io
 from collections.abc import Mapping
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -26,20 +24,7 @@ from orchestrator.datasets.weights_manifest import (
 )
 from orchestrator.store.blobs import Blobs, sha256
 
-__all__ = ["FOLDER", "describe", "key_of", "load", "parse_state", "stage", "verify"]
-
-
-def parse_state(data: bytes, where: str) -> dict[str, Tensor]:
-    """Return the state dict in a safetensors file or in torch's own format, read with weights only.
-
-    A nested dict (`state_dict`, `model`) is taken where it holds the only tensors; DataParallel's prefix
-    `module.` is removed. Raise `Refused` under the name `where` if there is no tensor or the file holds other
-    objects.
-    """
-    tensors = _parsed(data, where)
-    if not tensors:
-        raise Refused(where, NO_VALUE, "holds no tensor", "save model.state_dict() and stage that")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+__all__ = ["FOLDER", "describe", "key_of", "load", "stage", "verify"]
 
 
 def stage(
@@ -47,11 +32,14 @@ def stage(
 ) -> tuple[WeightsManifest, bool]:
     """Write weights under a name; return their manifest and whether anything was written.
 
-    Raise `Refused` if the name is malformed or taken by other weights.
+    Raise `Refused` if the name is malformed or taken by other weights, or if a tensor is not dense, real and
+    finite.
     """
     if NAME.fullmatch(name) is None:
         rule = "must be lower-case letters, digits, dots, dashes and underscores, at most 64"
         raise Refused("--name", name, rule, "choose another --name")
+    for key, tensor in tensors.items():
+        _check(key, tensor, source)
     # Copies, because tied weights share memory, which safetensors refuses.
     data = save_tensors({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()})
     digest = sha256(data)
@@ -74,22 +62,13 @@ def load(name: str, location: Location) -> dict[str, Tensor]:
     return load_tensors(read(name, location))
 
 
-def _parsed(data: bytes, where: str) -> dict[str, Tensor]:
-    try:
-        return load_tensors(data)
-    except SafetensorError:
-        pass
-    try:
-        return _tensors(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises a dozen kinds, depending on where a file is damaged
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        rule = f"is neither safetensors nor a state dict that loads with weights only ({reason})"
-        raise Refused(where, NO_VALUE, rule, "save model.state_dict() and stage that") from None
-
-
-def _tensors(loaded: object) -> dict[str, Tensor]:
-    if not isinstance(loaded, Mapping):
-        return {}
-    own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    nested = [_tensors(value) for value in loaded.values() if isinstance(value, Mapping)]
-    return own or max(nested, key=len, default={})
+def _check(key: str, tensor: Tensor, source: str) -> None:
+    """Refuse a tensor that cannot be stored, or that makes every result not finite."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+        rule = f"holds {key}, a tensor that is sparse, quantized, complex or without values"
+        raise Refused(source, NO_VALUE, rule, "save a state dict of dense real tensors")
+    # Types of 8 bits have no isfinite; float32 holds their values.
+    values = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    if bad := int((~torch.isfinite(values)).sum()):
+        rule = f"holds {key}, where {bad} of {tensor.numel()} values are not finite (NaN or infinity)"
+        raise Refused(source, NO_VALUE, rule, "take a checkpoint from before the training diverged")

@@ -1,0 +1,22 @@
+"""Texts of libraries and servers for people: one line, whole sentences, no escape codes, no passwords."""
+
+import re
+
+from orchestrator.runtime.http import redact
+
+MAX_CHARACTERS = 300
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")  # colours, titles
+_ENDS = re.compile(r"(?<=[.!?:;]) ")
+
+
+def sentences(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """Return the first sentences of a text within `limit` characters; of a longer one its first words."""
+    printable = "".join(c if c.isprintable() else " " for c in _ESCAPES.sub("", text))
+    plain, kept = redact(" ".join(printable.split())), ""
+    for sentence in _ENDS.split(plain):
+        if len(kept) + len(sentence) >= limit:
+            break
+        kept = f"{kept} {sentence}".strip()
+    if kept or not plain:
+        return kept.rstrip(".:;")
+    return f"{plain[:limit].rpartition(' ')[0] or plain[:limit]} ..."

@@ -1,0 +1,168 @@
+"""Checkpoint files: no code of a file runs, what stands beside the weights does no harm."""
+
+import argparse
+import collections
+import datetime
+import enum
+import io
+import pathlib
+import pickle
+import types
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from orchestrator.datasets.checkpoint_files import read
+from orchestrator.datasets.state_dicts import choose
+from tests.datasets.test_weights import saved, state
+
+WAY_OUT = r"save model\.state_dict\(\) and stage that\."
+
+
+class Malicious:
+    """Unpickles to a call that leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [saved, pickle.dumps], ids=["torch", "pickle"])
+def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(
+    save: Callable[[Any], bytes], tmp_path: Path
+) -> None:
+    trace = tmp_path / "was-here"
+    data = save({**state(), "extra": Malicious(trace)})
+    with pytest.raises(
+        ValueError, match=r"^evil\.pt is neither safetensors nor a state dict that loads with"
+    ):
+        read(data, "evil.pt")
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Malicious(trace)))  # it would have run
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not weights", saved(state())[:-900], b"\x80\x02]s."], ids=len)
+def test_what_is_no_state_dict_is_refused(data: bytes) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^x is neither safetensors nor a state dict .* \(.+\); {WAY_OUT}$"
+    ):
+        read(data, "x")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(1)], ids=str)
+def test_a_file_without_tensors_is_refused(content: Any) -> None:
+    with pytest.raises(ValueError, match=f"^x holds no tensor; {WAY_OUT}$"):
+        choose(read(saved(content), "x"), "x")
+
+
+class Settings(dict[str, Any]):
+    """A dict of a trainer's own, as EasyDict and yacs have them."""
+
+
+class Phase(enum.Enum):
+    """A value of a class that is not importable elsewhere."""
+
+    LAST = 1
+
+
+BESIDE: dict[str, Any] = {
+    "NumPy scalar": np.float64(0.93),
+    "NumPy array": np.arange(3),
+    "NumPy generator": np.random.RandomState(0),
+    "Namespace": argparse.Namespace(lr=0.1, seed=np.int64(1)),
+    "SimpleNamespace": types.SimpleNamespace(lr=0.1),
+    "OmegaConf": OmegaConf.create({"model": {"name": "resnet18"}, "layers": [1, 2]}),
+    "path": pathlib.PurePosixPath("runs/1"),
+    "time": datetime.datetime(2026, 1, 1),
+    "defaultdict": collections.defaultdict(list, {"loss": [1.0]}),
+    "own dict": Settings(lr=0.1),
+    "enum": Phase.LAST,
+    "optimizer": torch.optim.Adam([torch.ones(2, requires_grad=True)]),
+    "loose tensor": torch.ones(3, 3),
+    "generator": {"torch": torch.get_rng_state()},
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_the_weights_does_no_harm(name: str, is_zip: bool) -> None:
+    data = saved({"beside": BESIDE[name], "state_dict": state()}, _use_new_zipfile_serialization=is_zip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = choose(read(data, "x"), "x")
+    assert {key: one.sum() for key, one in found.items()} == {key: one.sum() for key, one in state().items()}
+
+
+def test_a_module_that_was_saved_whole_gives_its_state_dict() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(nn.Linear(2, 2)))
+    network.register_buffer("volatile", torch.ones(1), persistent=False)
+    found = choose(read(saved({"epoch": 1, "net": network}), "x"), "x")
+    wanted = network.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def archive(**files: bytes) -> bytes:
+    """Return a zip archive of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as writer:
+        for name, content in files.items():
+            writer.writestr(name.replace("__", "/").replace("_", "."), content)
+    return buffer.getvalue()
+
+
+DOWNLOAD = "download the file itself and stage that."
+CONVERT = "convert it to a state dict or safetensors."
+UNREADABLE = "is neither safetensors nor a state dict that loads with weights only"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"<!DOCTYPE html><html>Quota exceeded</html>", f"is a web page, not weights; {DOWNLOAD}"),
+        (b"\n  <html lang=en>", f"is a web page, not weights; {DOWNLOAD}"),
+        (b'<?xml version="1.0"?><Error>', f"is a web page, not weights; {DOWNLOAD}"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44769410\n",
+            "is a Git LFS pointer, not the weights; run git lfs pull and stage the file again.",
+        ),
+        (b'{"error": "not found"}', f"is JSON text, not weights; {DOWNLOAD}"),
+        (b"\x89HDF\r\n\x1a\n", f"is an HDF5 file (Keras); {CONVERT}"),
+        (b"\x93NUMPY\x01\x00", f"is a NumPy array; {CONVERT}"),
+        (b"\x1f\x8b\x08", "is a compressed archive; unpack it and stage the file in it."),
+        (
+            archive(weights_pth=b"x"),
+            "is a zip archive without weights of torch; unpack it and stage the file in it.",
+        ),
+        (
+            archive(net__data_pkl=b"x", net__constants_pkl=b"x"),
+            "is a TorchScript program, not a state dict; save model.state_dict() and stage that.",
+        ),
+        (b"", f"{UNREADABLE} (it is empty); save"),
+        (b"weights", f"{UNREADABLE} (it begins as neither of them); save"),
+        (
+            saved(state(), pickle_protocol=4),
+            f"{UNREADABLE} (its pickle has protocol 4, torch.save writes 2 unless",
+        ),
+        (saved(state())[:-900], f"{UNREADABLE} (it is damaged, cut short, or holds objects that"),
+        (saved({"run": print}), f"{UNREADABLE} (it asks to run builtins.print); save"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named_in_one_whole_sentence(data: bytes, text: str) -> None:
+    with pytest.raises(ValueError, match=r"^x is ") as caught:
+        read(data, "x")
+    assert str(caught.value).startswith(f"x {text}")
+    assert str(caught.value).isprintable()
+    assert str(caught.value).endswith(".")
