@@ -32,6 +32,7 @@ from jobs.options import (
     WaitForNodes,
 )
 from jobs.printing import SweepProgress, print_dropped, print_plan
+from jobs.report_folder import folder_name, write_report
 from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import read_study
 from orchestrator.config.normalise import normalise
@@ -252,11 +253,15 @@ class Sweep:
 
     def _write(self, files: Mapping[str, bytes]) -> Path:
         """Write the report to the store and to its folder here; return that folder."""
-        folder = self.options.out / self.study.study
+        options, blobs, place = self.options, self.store.blobs, f"sweeps/{self.study.key}/report"
+        file = _find(options.study)
+        is_overridden = bool(options.overrides)
+        folder = options.out / folder_name(self.study, file, options.scale, is_overridden=is_overridden)
+        write_report(folder, files)
+        for left in set(blobs.names(f"{place}/")) - {f"{place}/{name}" for name in files}:
+            blobs.remove(left)  # the study asked for more when this sweep's report was last written
         for name, content in files.items():
-            self.store.blobs.put(f"sweeps/{self.study.key}/report/{name}", content)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            blobs.put(f"{place}/{name}", content)
         return folder
 
     def sweep_record(self, journal: Journal) -> SweepRecord:

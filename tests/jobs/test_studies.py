@@ -51,31 +51,31 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
     arguments = [name, "--scale", "smoke", "--local", "--ship-later", "--out", str(out)]
     done = CliRunner().invoke(sweep.app, arguments)
     assert done.exit_code == 0, done.output
-    table = pd.read_csv(out / name / "results.csv")
+    table = pd.read_csv(out / f"{name}.smoke" / "results.csv")
     assert set(table["status"]) == {"finished"}
     asked = study_at(name, "smoke").report
     assert set(asked.metrics) <= set(table.columns)
-    left = {path.name for path in (out / name).iterdir()}
+    left = {path.name for path in (out / f"{name}.smoke").iterdir()}
     assert promised(asked) <= left
     for picture in (name for name in left if name.endswith(".png")):
-        with Image.open(out / name / picture) as image:
+        with Image.open(out / f"{name}.smoke" / picture) as image:
             assert min(image.size) > 60
     if asked.orderings:
-        verdicts = pd.read_csv(out / name / "orderings.csv")
+        verdicts = pd.read_csv(out / f"{name}.smoke" / "orderings.csv")
         assert set(verdicts["verdict"]) <= {"holds", "reversed", "not shown", "equal"}
     if asked.costs:
-        assert pd.read_csv(out / name / "costs.csv")["wall_ratio"].notna().all()
+        assert pd.read_csv(out / f"{name}.smoke" / "costs.csv")["wall_ratio"].notna().all()
 
 
 def test_a_report_is_rebuilt_byte_for_byte_without_training(out: Path) -> None:
     name = "ami-truncation"
     test_a_study_runs_and_reports(name, out)
-    before = {path.name: path.read_bytes() for path in (out / name).iterdir()}
-    for path in (out / name).iterdir():
+    before = {path.name: path.read_bytes() for path in (out / f"{name}.smoke").iterdir()}
+    for path in (out / f"{name}.smoke").iterdir():
         path.unlink()
     done = CliRunner().invoke(report.app, [name, "--scale", "smoke", "--ship-later", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert {path.name: path.read_bytes() for path in (out / name).iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (out / f"{name}.smoke").iterdir()} == before
 
 
 def test_every_table_and_figure_of_tl_dmi_s_supplement_has_a_study() -> None:

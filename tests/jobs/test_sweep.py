@@ -92,11 +92,11 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert "stages run/reused: 10/0" in first.stdout
     assert "dropped 2 combinations: release.truncation=5" in first.stdout
     assert "\x1b" not in first.stdout
-    results = (out / "tiny" / "results.csv").read_bytes()
-    table = pd.read_csv(out / "tiny" / "results.csv")
+    results = (out / "tiny.smoke" / "results.csv").read_bytes()
+    table = pd.read_csv(out / "tiny.smoke" / "results.csv")
     assert list(table["trial"]) == ["0000-same-heldout-m001-s0", "0001-distinct-m001-s0"]
     assert list(table["status"]) == ["finished", "finished"]
-    names = {file.name for file in (out / "tiny").iterdir()}
+    names = {file.name for file in (out / "tiny.smoke").iterdir()}
     assert names == {
         "results.csv",
         "results.parquet",
@@ -117,7 +117,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     again = sweep(path, out, "--scale", "smoke")
     assert again.exit_code == 0, (again.output, again.stderr)
     assert "stages run/reused: 0/10" in again.stdout
-    assert (out / "tiny" / "results.csv").read_bytes() == results
+    assert (out / "tiny.smoke" / "results.csv").read_bytes() == results
     assert Artifacts(DirectoryBlobs(out / "store")).keys() == stored
     parents, children_again = runs(out)
     assert [run.info.run_id for run in parents] == [parent.info.run_id]
@@ -137,11 +137,11 @@ def test_without_mlflow_now_and_all_of_it_later(tmp_path: Path) -> None:
     trials = read_trials(folder)
     assert {trial["status"] for trial in trials.values()} == {"finished"}
     assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["num_failed"] == 0
-    results = (out / "tiny" / "results.csv").read_bytes()
+    results = (out / "tiny.smoke" / "results.csv").read_bytes()
     later = sweep(path, out, "--scale", "smoke")
     assert later.exit_code == 0, (later.output, later.stderr)
     assert "stages run/reused: 0/10" in later.stdout
-    assert (out / "tiny" / "results.csv").read_bytes() == results
+    assert (out / "tiny.smoke" / "results.csv").read_bytes() == results
     (parent,), children = runs(out)
     assert parent.info.status == "FINISHED"
     assert {child.info.run_name for child in children} == {trial["name"] for trial in trials.values()}
