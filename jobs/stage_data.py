@@ -100,6 +100,14 @@ def main(  # noqa: PLR0913 - one parameter per flag
             help="Leave out the classes named in the first column of this text or csv file; default: none."
         ),
     ] = "",
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="Stage images without classes, in any folders, for auxiliary sets; default: a class for "
+            "each folder.",
+        ),
+    ] = False,
     download: Annotated[
         bool,
         typer.Option(
@@ -121,6 +129,7 @@ def main(  # noqa: PLR0913 - one parameter per flag
             min_images=min_images,
             max_images=max_images or None,
             per_class=per_class or None,
+            unlabelled=unlabelled,
         )
         if download:
             _download(source)
@@ -183,7 +192,7 @@ def _download(text: str) -> None:
 def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> None:
     blobs = open_blobs(dest)
     listed = read_names(Path(exclude)) if exclude else None
-    source = open_source(text)
+    source = open_source(text, is_labelled=not options.unlabelled)
     name = name or source.name
     _check_name(name, source)
     check(blobs, option="DEST")
@@ -239,10 +248,12 @@ class _Bar:
 
 def _print(manifest: Manifest, is_new: bool, where: str) -> None:
     height, width, channels = manifest.image_shape
+    num_classes = len(manifest.class_names)
+    classes = "1 class without labels" if manifest.options.unlabelled else f"{num_classes} classes"
     typer.echo(f"{'staged' if is_new else 'already staged, nothing written:'} {where}")
     typer.echo(
         f"images: {manifest.seen} seen, {manifest.kept} kept, {manifest.seen - manifest.kept} dropped; "
-        f"{len(manifest.class_names)} classes, {height}x{width}x{channels}"
+        f"{classes}, {height}x{width}x{channels}"
     )
     for reason, count in manifest.dropped.items():
         typer.echo(f"dropped: {count} {reason}")

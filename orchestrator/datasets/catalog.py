@@ -46,6 +46,7 @@ class Description:
     image_shape: tuple[int, int, int]  # height, width, channels
     splits: tuple[str, ...]
     class_names: tuple[str, ...]
+    is_labelled: bool = True  # False: the images have no classes, and one class stands for all
 
 
 class Labels(NamedTuple):
@@ -180,6 +181,7 @@ def _find(name: str, location: Location) -> _Stored:
         image_shape=manifest.image_shape,
         splits=tuple(sorted(manifest.splits)),
         class_names=manifest.class_names,
+        is_labelled=not manifest.options.unlabelled,
     )
     return _Stored(description, manifest, blobs, None if is_builtin else location.node_cache)
 

@@ -98,11 +98,21 @@ def other_classes(
 
 
 def check_data(about: Description, data: Data, k: int) -> None:
-    """Raise `Refused` if the set has no k private classes or lacks the split; read no images."""
+    """Raise `Refused` if the set has no labels, no k private classes or lacks the split; read no images."""
+    check_labelled(about, "data.dataset")
     private_classes(about, data, k)
     if data.split not in about.splits:
         rule = f"is not a split of {about.name}"
         raise Refused("data.split", data.split, rule, f"it has {', '.join(about.splits)}")
+
+
+def check_labelled(about: Description, reader: str) -> None:
+    """Raise `Refused` of `reader`, the field that names the set, if its images have no classes."""
+    if not about.is_labelled:
+        rule = "was staged with --unlabelled, but classifiers are trained and tested on classes"
+        raise Refused(
+            reader, about.name, rule, "name a set with classes, or use this one as auxiliary.dataset"
+        )
 
 
 def check_parts(about: Description, stored: Labels, data: Data, k: int, kind: str) -> None:

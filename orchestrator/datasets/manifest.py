@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, ValidationError
 
 from orchestrator.config import Seed, Spec
-from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.base import NO_VALUE, Refused, added_field
 
 FORMAT = 1
 AMI_SEED = 666  # of the splits in AMI's released code
@@ -104,6 +104,9 @@ class Options(Spec):
 
     exclude: Exclusion | None = None
     """Record of the list of classes left out."""
+
+    unlabelled: bool = added_field(False)
+    """Whether the images have no classes; such a set is an auxiliary set, never private or pretrained on."""
 
 
 class Manifest(Spec):

@@ -20,6 +20,7 @@ from orchestrator.datasets.classes import (
     auxiliary_dataset_name,
     check_auxiliary,
     check_data,
+    check_labelled,
     check_public,
     class_order,
     classes_map,
@@ -80,7 +81,8 @@ def judge_images(dataset: Dataset, data: Data, part: str) -> ImageSet:
 
 
 def whole(dataset: Dataset, data: Data) -> ImageSet:
-    """Return all images of a set, (N, C, S, S) uint8, prepared like those of the private set."""
+    """Return all images of a set with classes, (N, C, S, S) uint8, prepared like those of the private set."""
+    check_labelled(dataset.description, "target.pretrain.dataset")
     return _pick(dataset, data, range(dataset.description.num_classes), None)
 
 

@@ -18,6 +18,7 @@ from orchestrator.datasets.classes import (
     auxiliary_dataset_name,
     check_auxiliary,
     check_data,
+    check_labelled,
     check_parts,
     check_public,
     other_classes,
@@ -84,8 +85,11 @@ class Preflight:
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
-        if spec.target.pretrain and spec.target.pretrain.dataset is None:
-            check_public(about, spec.data, "target.pretrain.dataset")
+        pretrain, field = spec.target.pretrain, "target.pretrain.dataset"
+        if pretrain and pretrain.dataset:
+            check_labelled(self.descriptions[pretrain.dataset], field)
+        elif pretrain:
+            check_public(about, spec.data, field)
         owns_images = spec.attack.owns_images  # others have the target model itself
         labels = self._labels_of(spec.data.dataset)
         kind = spec.auxiliary.kind if owns_images else "same-train"

@@ -1,11 +1,24 @@
 """Names that two sets share, and private classes without images, from manifests and labels alone."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
 from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import Description, Labels
-from orchestrator.datasets.classes import check_parts, class_order, other_classes, shared_identities
+from orchestrator.datasets.classes import (
+    check_auxiliary,
+    check_data,
+    check_labelled,
+    check_parts,
+    class_order,
+    other_classes,
+    private_classes,
+    public_classes,
+    shared_identities,
+)
 
 DATA = Data(dataset="faces", class_pool=3)
 
@@ -37,6 +50,47 @@ def test_shared_names_are_those_of_the_pool_in_any_spelling() -> None:
     assert shared_identities(FACES, other, DATA) == (spelt(POOL[1]), spelt(POOL[0]))
     everything = Data(dataset="faces")
     assert shared_identities(FACES, other, everything) == (spelt(POOL[1]), PUBLIC[0], spelt(POOL[0]))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 7, 666])
+@pytest.mark.parametrize("pool", [1, 3, 4, None])
+def test_every_list_of_classes_follows_the_one_order_of_the_seed(seed: int, pool: int | None) -> None:
+    data = Data(dataset="faces", class_pool=pool, class_seed=seed)
+    order = class_order(5, seed).tolist()
+    size = pool or 5
+    private, public = private_classes(FACES, data, size), public_classes(FACES, data)
+    assert (list(private), list(public)) == (order[:size], order[size:])
+    assert not set(private) & set(public)
+    assert shared_identities(FACES, FACES, data) == tuple(FACES.class_names[one] for one in sorted(private))
+    generic = Auxiliary(kind="generic", dataset="copy", overlap="remove")
+    if public:
+        assert other_classes(FACES, None, data, generic) == public
+        assert other_classes(FACES, FACES, data, generic) == tuple(sorted(public))
+
+
+def test_two_seeds_have_two_orders() -> None:
+    assert len({tuple(class_order(10, seed).tolist()) for seed in (0, 1, 2, 7, 666)}) == 5
+
+
+FLICKR = dataclasses.replace(about("ffhq", "unlabelled"), is_labelled=False)
+
+
+def test_a_set_without_classes_is_no_private_set() -> None:
+    text = (
+        "data.dataset=ffhq was staged with --unlabelled, but classifiers are trained and tested on classes; "
+        "name a set with classes, or use this one as auxiliary.dataset."
+    )
+    with pytest.raises(ValueError, match=re.escape(text)):
+        check_data(FLICKR, Data(dataset="ffhq"), 1)
+    with pytest.raises(ValueError, match=r"^target\.pretrain\.dataset=ffhq was staged with --unlabelled"):
+        check_labelled(FLICKR, "target.pretrain.dataset")
+
+
+@pytest.mark.parametrize("kind", ["generic", "distinct", "augmented"])
+def test_a_set_without_classes_is_an_auxiliary_set(kind: str) -> None:
+    auxiliary = Auxiliary.model_validate({"kind": kind, "dataset": "ffhq"})
+    check_auxiliary(FACES, DATA, auxiliary)
+    assert other_classes(FACES, FLICKR, DATA, auxiliary) == (0,)
 
 
 def test_the_private_set_gives_its_public_classes() -> None:

@@ -174,12 +174,12 @@ def test_a_set_larger_than_there_is_is_an_error(digits: Dataset) -> None:
         auxiliary_images(digits, None, DATA, 4, Auxiliary(size=5000))
 
 
-def with_leak(dataset: Dataset, part: str) -> Dataset:
-    """Copy one private training image over one image of `part` of the same class."""
+def with_leak(dataset: Dataset, part: str, of: str = "train") -> Dataset:
+    """Copy one private image of the part `of` over one image of `part` of the same class."""
     private = private_classes(dataset, DATA, 1)[0]
     images = dataset.images.copy()
     mine, codes = dataset.labels == private, dataset.splits["default"]
-    source = np.flatnonzero(mine & (codes == 0))[0]
+    source = np.flatnonzero(mine & (codes == PARTS.index(of)))[0]
     images[np.flatnonzero(mine & (codes == PARTS.index(part)))[0]] = images[source]
     return dataclasses.replace(dataset, images=images)
 
@@ -189,6 +189,54 @@ def test_one_training_image_among_the_held_out_ones_is_found(digits: Dataset) ->
         ValueError, match=r"same-heldout promises .* but 1 of \d+ equal one of its train images"
     ):
         auxiliary_images(with_leak(digits, "auxiliary"), None, DATA, 2, Auxiliary())
+
+
+def test_one_test_image_among_the_held_out_ones_is_found(digits: Dataset) -> None:
+    leaky = with_leak(digits, "auxiliary", of="evaluation")
+    text = r"same-heldout promises .* but 1 of \d+ equal one of its evaluation images"
+    with pytest.raises(ValueError, match=text):
+        auxiliary_images(leaky, None, DATA, 2, Auxiliary())
+
+
+@pytest.mark.parametrize("kind", ["generic", "distinct", "augmented"])
+@pytest.mark.parametrize("part", ["train", "evaluation"])
+def test_one_private_image_in_another_set_is_found(
+    digits: Dataset, letters: Dataset, kind: str, part: str
+) -> None:
+    private = target_images(digits, DATA, 2, part).images[0].permute(1, 2, 0).numpy()
+    images = letters.images.copy()
+    images[5] = private
+    other = dataclasses.replace(letters, images=images)
+    chosen = {"kind": kind, "dataset": "letters", "overlap": "allow"}
+    with pytest.raises(ValueError, match=rf"kind={kind} promises .* but 1 of 30 equal one of its {part} im"):
+        auxiliary_images(digits, other, DATA, 2, Auxiliary.model_validate(chosen))
+
+
+def test_private_and_public_images_follow_the_class_seed(digits: Dataset) -> None:
+    for seed in (1, 5):
+        data = DATA.model_copy(update={"class_seed": seed})
+        order = class_order(10, seed).tolist()
+        assert contents(target_images(digits, data, 3, "train")) == stored(digits, tuple(order[:3]), "train")
+        public = auxiliary_images(digits, None, data, 3, Auxiliary(kind="generic"))
+        assert contents(public) == stored(digits, tuple(order[6:]), *PARTS)
+        assert contents(public_images(digits, data)) == stored(digits, tuple(order[6:]), "train", "auxiliary")
+
+
+def test_a_set_without_classes_is_an_auxiliary_set_only(digits: Dataset) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (30, 32, 32, 1), dtype=np.uint8)
+    source = array_source("npz", images, np.arange(30) % 3, "abc", "0" * 64).unlabelled()
+    blobs = MemoryBlobs("memory")
+    publish(source, Options(unlabelled=True), blobs, "faces")
+    faces = load("faces", Location(blobs))
+    assert not faces.description.is_labelled
+    everything = {image.transpose(2, 0, 1).tobytes() for image in images}
+    for kind in ("generic", "distinct"):
+        auxiliary = Auxiliary.model_validate({"kind": kind, "dataset": "faces"})
+        assert contents(auxiliary_images(digits, faces, DATA, 2, auxiliary)) == everything
+    with pytest.raises(ValueError, match=r"data\.dataset=faces was staged with --unlabelled"):
+        target_images(faces, Data(dataset="faces"), 1, "train")
+    with pytest.raises(ValueError, match=r"target\.pretrain\.dataset=faces was staged with --unlabelled"):
+        whole(faces, DATA)
 
 
 def test_the_test_images_themselves_are_no_leak_but_training_images_among_them_are(digits: Dataset) -> None:

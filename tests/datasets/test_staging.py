@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from orchestrator.config.base import NO_VALUE
-from orchestrator.datasets import Location, load, staging
+from orchestrator.datasets import Location, describe, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule
+from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump
 from orchestrator.datasets.sources.base import BadImage, Source, array_source
+from orchestrator.datasets.splits import make_split
 from orchestrator.datasets.staging import publish
+from orchestrator.store.blobs import sha256
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
 LABELS = np.repeat(np.arange(3), 10)
@@ -278,3 +280,34 @@ def test_a_class_that_is_small_enough_once_its_copies_are_gone_stays() -> None:
     manifest, _ = staged(small(images, labels), max_images=3, splits=one_part)
     assert manifest.class_names == ("b", "c")
     assert manifest.dropped == {"class too large": 4, "duplicate": 4}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 666])
+def test_a_split_is_drawn_by_its_own_seed(seed: int) -> None:
+    rules = {"mine": SplitRule(seed=seed), "next": SplitRule(seed=seed + 1)}
+    _, blobs = staged(small(), splits=rules)
+    codes = load("set", Location(blobs)).splits
+    assert np.array_equal(codes["mine"], make_split(LABELS, (0.5, 0.25, 0.25), seed))
+    assert np.array_equal(codes["next"], make_split(LABELS, (0.5, 0.25, 0.25), seed + 1))
+    assert not np.array_equal(codes["mine"], codes["next"])
+
+
+def test_a_set_without_classes_says_so_in_its_manifest_and_others_say_nothing() -> None:
+    manifest, blobs = staged(small().unlabelled(), unlabelled=True)
+    assert (manifest.class_names, manifest.options.unlabelled) == (("unlabelled",), True)
+    assert load("set", Location(blobs)).labels.tolist() == [0] * 30
+    assert b'"unlabelled": true' in dump(manifest)
+    assert b"unlabelled" not in dump(staged(small())[0])
+    with pytest.raises(ValueError, match="already holds another set"):
+        publish(small(), Options(), blobs, "set")
+
+
+def test_the_digests_of_staged_sets_stay() -> None:
+    """A change here gives every user's sets, and all stages computed from them, other keys."""
+    images = np.arange(30 * 64, dtype=np.int64).reshape(30, 8, 8, 1) % 251
+    manifest, _ = staged(small(images.astype(np.uint8)), min_images=2)
+    assert sha256(dump(manifest)) == "a13cca041030d69203fe0e6b6e1dc0c6850bfda24c11e6fedb739a49cf912d71"
+    assert (
+        describe("digits", Location()).digest
+        == "0ff3eb2e7272f718829598ddcc9f66b454224473d058a61b95d0a138ac409bff"
+    )

@@ -278,11 +278,11 @@ def test_only_torchvisions_sets_can_be_fetched(tmp_path: Path) -> None:
         )
 
 
-def people(folder: Path) -> Path:
+def people(folder: Path, shift: int = 0) -> Path:
     for person in ("ann", "bob"):
         (folder / person).mkdir(parents=True)
         for number in range(4):
-            pixels = np.full((8, 8), 50 * number + len(person) + ord(person[0]) % 7, dtype=np.uint8)
+            pixels = np.full((8, 8), 50 * number + shift + ord(person[0]) % 7, dtype=np.uint8)
             Image.fromarray(pixels).save(folder / person / f"{number}.png")
     return folder
 
@@ -417,6 +417,41 @@ def test_an_image_folder_and_skipping_what_is_no_image(tmp_path: Path) -> None:
     output = staged(broken(tmp_path / "people"), tmp_path / "out", "--on-bad", "skip", "--size", 16)
     assert "images: 9 seen, 8 kept, 1 dropped; 2 classes, 16x16x1" in output
     assert "dropped: 1 not an image" in output
+
+
+def test_a_class_left_with_too_few_images_is_named_and_left_out_on_request(tmp_path: Path) -> None:
+    folder = people(tmp_path / "people")
+    (folder / "carl").mkdir()
+    for number, data in enumerate(
+        (b"<html>404</html>", b"<html>", b"", (folder / "ann" / "0.png").read_bytes())
+    ):
+        (folder / "carl" / f"{number}.png").write_bytes(data)
+    (folder / "carl" / "5.png").write_bytes((folder / "bob" / "0.png").read_bytes()[::-1])
+    output = staged(folder, tmp_path / "out", "--on-bad", "skip", "--min-images", 3)
+    assert "2 classes, 8x8x1" in output
+    assert "images: 13 seen, 8 kept, 5 dropped" in output
+    assert "already staged" in staged(folder, tmp_path / "out", "--on-bad", "skip", "--min-images", 3)
+
+
+def test_parts_of_a_folder_are_its_published_split(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        people(tmp_path / "set" / part, shift=20 if part == "val" else 0)
+    output = staged(tmp_path / "set", tmp_path / "out")
+    assert "2 classes, 8x8x1" in output
+    assert "split original: 8 train, 0 auxiliary, 8 evaluation" in output
+    assert "split default: 8 train, 4 auxiliary, 4 evaluation" in output
+
+
+def test_images_without_classes_are_staged_as_an_auxiliary_set(tmp_path: Path) -> None:
+    faces = people(tmp_path / "ffhq")
+    output = staged(faces, tmp_path / "out", "--unlabelled")
+    assert "images: 8 seen, 8 kept, 0 dropped; 1 class without labels, 8x8x1" in output
+    about = describe("ffhq", Location(DirectoryBlobs(tmp_path / "out")))
+    assert (about.class_names, about.is_labelled) == (("unlabelled",), False)
+    refused = stage(faces, tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "already holds another set" in refused.stderr
+    assert "1 class without labels" in staged("digits", tmp_path / "out", "--unlabelled", "--name", "numbers")
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

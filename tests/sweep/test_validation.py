@@ -175,6 +175,24 @@ def test_private_classes_in_another_set_are_refused_removed_or_allowed(tmp_path:
             preflight.resolve(other(overlap, there + 1))
 
 
+def test_a_set_without_classes_serves_the_adversary_alone(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 1), dtype=np.uint8)
+    source = array_source("npz", images, np.zeros(40, dtype=np.int64), "a", "0" * 64).unlabelled()
+    publish(source, Options(unlabelled=True), DirectoryBlobs(tmp_path), "faces")
+    preflight = Preflight(Location(DirectoryBlobs(tmp_path)))
+    preflight.resolve(point({"auxiliary": {"kind": "generic", "dataset": "faces"}}))
+    for field, changes in (
+        ("data.dataset", {"data.dataset": "faces", **UNFROZEN}),
+        ("target.pretrain.dataset", {"target.pretrain": {"dataset": "faces"}}),
+    ):
+        with pytest.raises(StudyError) as refusal:
+            preflight.resolve(point(changes))
+        assert str(refusal.value) == (
+            f"{field}=faces was staged with --unlabelled, but classifiers are trained and tested on classes; "
+            "name a set with classes, or use this one as auxiliary.dataset."
+        )
+
+
 def test_a_private_class_without_a_test_image_is_named(tmp_path: Path) -> None:
     digits = load("digits", Location())
     first = int(private_classes(digits, point().spec.data, 3)[0])

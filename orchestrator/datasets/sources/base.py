@@ -8,6 +8,7 @@ import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
 
+UNLABELLED = "unlabelled"  # the one class of images without classes
 Crop = tuple[int, int, int]  # left, top, side in pixels
 
 
@@ -41,6 +42,10 @@ class Source:
 
     crop: Crop | None = None  # default of --crop
     stretch: bool = False  # default of --stretch
+
+    def unlabelled(self) -> "Source":
+        """Return the same images in one class, without the published splits."""
+        return replace(self, class_names=(UNLABELLED,), labels=np.zeros_like(self.labels), splits={})
 
     def renamed(self, name: str) -> "Source":
         """Return the same images under another default name."""
@@ -84,14 +89,17 @@ def fingerprint_of(parts: Iterable[tuple[str, bytes]]) -> str:
 
 
 def check_labels(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:
-    """Raise `Refused` unless the labels (N,) are exactly 0..K-1 for K class names, K >= 2."""
+    """Raise `Refused` unless the labels (N,) are exactly 0..K-1 for K class names.
+
+    K is at least 2, or 1 for images without classes.
+    """
     num_classes = len(class_names)
     if labels.size == 0:
         way_out = "check the source, --exclude, --min-images, --max-images"
         raise Refused(where, NO_VALUE, "has no images", way_out)
-    if num_classes < 2:
+    if num_classes < 2 and class_names != (UNLABELLED,):
         rule = f"has {num_classes} class(es), but a classifier needs at least 2"
-        raise Refused(where, NO_VALUE, rule, "add classes or relax the limits")
+        raise Refused(where, NO_VALUE, rule, "add classes")
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(labels.min() if labels.min() < 0 else labels.max())
         rule = f"has label {bad}, but labels must lie in 0..{num_classes - 1}, one per class name"

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets.sources.archives import Read, checked, leaves, open_zip
 from orchestrator.datasets.sources.base import Crop, Source, fingerprint_of
 from orchestrator.datasets.sources.decoding import decode
 from orchestrator.datasets.sources.files import read_lines
-from orchestrator.datasets.sources.folders import Read, checked, contents, leaves, open_zip, read_capped
+from orchestrator.datasets.sources.folders import contents, read_capped
 
 LIST = "identity_CelebA.txt"
 PICTURES = ("img_align_celeba", "img_align_celeba_png")  # the owners' JPEG and PNG copies

@@ -8,16 +8,18 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets.sources.archives import checked
 from orchestrator.datasets.sources.base import BadImage, Source, fingerprint_of
 from orchestrator.datasets.sources.decoding import decode
 from orchestrator.datasets.sources.files import read_lines
-from orchestrator.datasets.sources.folders import checked, read_capped
+from orchestrator.datasets.sources.folders import image_folder, read_capped
+from orchestrator.datasets.sources.layouts import SEXES
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")
 ROW = re.compile(  # name, image_id, face_id, url (unused), bbox, sha256
@@ -46,8 +48,11 @@ def facescrub(folder: Path) -> Source:
     """Return each face, cropped to its box, (H, W, C) uint8 and not square, from files below the folder.
 
     A file belongs to a row if its bytes have the row's SHA-256, so placeholders behind dead links do not
-    count. Raise `Refused` if a list is missing or damaged, or no file belongs to a row.
+    count. Without both lists, faces that were cut out already are read as actors/faces/NAME/FILE and
+    actresses/faces/NAME/FILE. Raise `Refused` if a list is missing or damaged, or no file belongs to a row.
     """
+    if not any((folder / name).exists() for name in LISTS) and any(map(Path.is_dir, _sexes(folder))):
+        return replace(image_folder(folder), kind="facescrub", name="facescrub", stretch=True)
     rows = [face for name in LISTS for face in _rows(folder / name)]
     pictures = _pictures(folder)
     faces = [face for face in rows if face.sha256 in pictures]
@@ -56,7 +61,8 @@ def facescrub(folder: Path) -> Source:
             f"{folder}:",
             NO_VALUE,
             f"none of its {len(pictures)} files has a SHA-256 of the {len(rows)} rows in the lists",
-            "download the pictures below that folder and keep their bytes as they are",
+            "download the pictures below that folder and keep their bytes as they are, or remove the lists "
+            "to read faces from actors/faces/NAME and actresses/faces/NAME",
         )
     names = sorted({face.name for face in faces})
     number = {name: label for label, name in enumerate(names)}
@@ -72,6 +78,10 @@ def facescrub(folder: Path) -> Source:
         left_out={"no such picture on disk": tuple(row.label for row in rows if row.sha256 not in pictures)},
         stretch=True,
     )
+
+
+def _sexes(folder: Path) -> list[Path]:
+    return [folder / sex for sex in sorted(SEXES)]
 
 
 def _rows(path: Path) -> Iterator[Face]:

@@ -31,11 +31,17 @@ READERS: dict[str, Callable[[Path], Source]] = {
 """`NAME` of NAME:DIR -> reader of that folder."""
 
 
-def open_source(text: str) -> Source:
+def open_source(text: str, *, is_labelled: bool = True) -> Source:
     """Return the source named by `NAME:DIR`, a folder, a .zip, a .npz or a built-in name.
 
-    Raise `Refused` if there is none, or if its reader refuses the files.
+    Without `is_labelled` all images are in one class, and folders and arrays need none. Raise `Refused` if
+    there is no such source, or if its reader refuses the files.
     """
+    source = _open(text, is_labelled=is_labelled)
+    return source if is_labelled else source.unlabelled()
+
+
+def _open(text: str, *, is_labelled: bool) -> Source:
     kind, colon, folder = text.partition(":")
     if text in BUILTINS:
         return BUILTINS[text]()
@@ -46,9 +52,10 @@ def open_source(text: str) -> Source:
         return READERS[kind](Path(folder))
     path = Path(text)
     if path.is_dir():
-        return image_folder(path)
-    if path.is_file() and path.suffix in (".zip", ".npz"):
-        return image_zip(path) if path.suffix == ".zip" else npz(path)
+        return image_folder(path, is_labelled=is_labelled)
+    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+        read = image_zip if path.suffix.lower() == ".zip" else npz
+        return read(path, is_labelled=is_labelled)
     what = "is neither a folder, a .zip nor a .npz" if path.exists() else "is unknown and no such path exists"
     readers = ", ".join(f"{reader}:DIR" for reader in READERS)
     known = f"known are {', '.join(sorted(BUILTINS))}, {readers}, an image folder, a .zip of one and a .npz"

@@ -169,3 +169,19 @@ def test_lists_with_a_byte_order_mark_are_read_whole(tmp_path: Path) -> None:
     for name in ROWS:
         (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
     assert open_source(f"facescrub:{folder}").fingerprint == before
+
+
+def test_faces_that_were_cut_out_already_need_no_lists(tmp_path: Path) -> None:
+    for number, place in enumerate(
+        ("actors/faces/Al Pine", "actors/faces/Bo Dean", "actresses/faces/Cy Lane")
+    ):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / f"{number}.jpeg").write_bytes(PICTURES[number])
+    source = open_source(f"facescrub:{tmp_path}")
+    assert (source.kind, source.name, source.stretch) == ("facescrub", "facescrub", True)
+    assert source.class_names == ("Al Pine", "Bo Dean", "Cy Lane")
+    assert np.array_equal(source.read(2), PIXELS[2])
+    assert staged(source)[0].image_shape == (16, 16, 1)
+    (tmp_path / "facescrub_actors.txt").write_text(HEADER)
+    with pytest.raises(ValueError, match=r"facescrub_actresses\.txt cannot be read .*; put the lists"):
+        open_source(f"facescrub:{tmp_path}")

@@ -1,14 +1,17 @@
-"""Image folders and their .zip files: one source, unsafe members refused, unusable files named."""
+"""Image folders and their .zip files: one source, links and unusable files named, sets without classes."""
 
 import io
+import os
+import socket
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.datasets.sources.base import BadImage
+from orchestrator.datasets.sources.base import BadImage, Source
 from orchestrator.datasets.sources.registry import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
@@ -74,53 +77,86 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
         source.read(2)
 
 
-def test_an_empty_identity_and_a_deeper_level_are_refused(tmp_path: Path) -> None:
-    folder = write_people(tmp_path / "people")
-    (folder / "carl").mkdir()
+def test_an_empty_identity_is_refused(tmp_path: Path) -> None:
+    (write_people(tmp_path / "people") / "carl").mkdir()
     with pytest.raises(ValueError, match="carl has no images; remove that folder"):
+        open_source(str(tmp_path / "people"))
+
+
+def test_images_below_a_class_and_beside_one_are_refused(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "people")
+    (folder / "ann" / "old").mkdir()
+    (folder / "ann" / "old" / "9.png").write_bytes(png(PIXELS[3]))
+    with pytest.raises(ValueError, match=r"people/ann/old/9\.png lies too deep, images must be in one"):
         open_source(str(folder))
-    with pytest.raises(ValueError, match="lies too deep"):
-        open_source(str(tmp_path))
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "people")
+    (tmp_path / "carl").mkdir()
+    (tmp_path / "carl" / "7.png").write_bytes(png(PIXELS[7]))
+    (folder / "carl").symlink_to(tmp_path / "carl")
+    assert open_source(str(folder)).class_names == ("ann", "bob", "carl")
+    for target in (folder, folder / "bob", tmp_path):
+        (folder / "bob" / "loop").unlink(missing_ok=True)
+        (folder / "bob" / "loop").symlink_to(target)
+        with pytest.raises(ValueError, match=r"is a link to a folder that holds it; remove it|has no images"):
+            open_source(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "broken", "loop"])
+def test_what_is_no_file_is_a_bad_image_that_blocks_nothing(tmp_path: Path, kind: str) -> None:
+    folder = write_people(tmp_path / "people")
+    odd = folder / "ann" / "0.jpg"
+    make: dict[str, Callable[[], object]] = {
+        "fifo": lambda: os.mkfifo(odd),
+        "socket": lambda: bound(odd),
+        "device": lambda: odd.symlink_to("/dev/zero"),
+        "broken": lambda: odd.symlink_to("nowhere"),
+        "loop": lambda: odd.symlink_to("0.jpg"),
+    }
+    make[kind]()
+    source = open_source(str(folder))
+    with pytest.raises(BadImage, match=r"ann/0\.jpg cannot be read \(.*\); replace it") as caught:
+        source.read(0)
+    assert caught.value.reason == "unreadable"
+    assert np.array_equal(source.read(1)[..., 0], PIXELS[1])
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(path))
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "people")
+    (Path(os.fsdecode(os.fsencode(folder) + b"/ann/\xff.png"))).write_bytes(png(PIXELS[0]))
+    with pytest.raises(ValueError, match=r"ann/\\udcff\.png' has a name that is not UTF-8; rename it"):
+        open_source(str(folder))
+
+
+def unlabelled(text: Path) -> Source:
+    return open_source(str(text), is_labelled=False)
+
+
+@pytest.mark.parametrize("below", ["", "00000", "thumbnails128x128/00000"])
+def test_images_without_classes_are_one_class_in_any_folders(tmp_path: Path, below: str) -> None:
+    home = tmp_path / "ffhq" / below
+    home.mkdir(parents=True)
+    for number in range(3):
+        (home / f"{number}.png").write_bytes(png(PIXELS[number]))
+    (tmp_path / "ffhq" / "LICENSE.txt").write_text("by its owners")
+    packed = zipped(tmp_path / "ffhq", tmp_path / "ffhq.zip")
+    for source in (unlabelled(tmp_path / "ffhq"), unlabelled(packed)):
+        assert source.class_names == ("unlabelled",)
+        assert source.labels.tolist() == [0, 0, 0]
+        assert np.array_equal(source.read(2)[..., 0], PIXELS[2])
+        assert source.left_out == {"no image by name": ("LICENSE.txt",)}
 
 
 def test_a_folder_of_loose_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(PIXELS[0]))
-    with pytest.raises(ValueError, match="has no image folders; it needs one directory per identity"):
+    with pytest.raises(
+        ValueError, match="has no image folders; it needs one directory per identity, or --unlabelled"
+    ):
         open_source(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "member", ["../../evil/a.png", "/evil/a.png", "ann\\..\\evil.png", "./ann/a.png", "ann//a.png"]
-)
-def test_a_zip_with_a_path_that_leaves_it_is_refused(tmp_path: Path, member: str) -> None:
-    path = zipped(write_people(tmp_path / "people"), tmp_path / "people.zip")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(member, png(PIXELS[0]))
-    with pytest.raises(ValueError, match="is a path that leaves the archive"):
-        open_source(str(path))
-
-
-def test_a_zip_with_a_link_is_refused(tmp_path: Path) -> None:
-    path = zipped(write_people(tmp_path / "people"), tmp_path / "people.zip")
-    link = zipfile.ZipInfo("ann/link.png")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match=r"member 'ann/link\.png' is a link"):
-        open_source(str(path))
-
-
-def test_a_member_with_a_turned_bit_is_named(tmp_path: Path) -> None:
-    path = zipped(write_people(tmp_path / "people"), tmp_path / "people.zip")
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IDAT") + 20] ^= 1
-    path.write_bytes(data)
-    source = open_source(str(path))
-    with pytest.raises(BadImage, match=r"people\.zip: ann/1\.png cannot be read .*CRC"):
-        source.read(0)
-
-
-def test_garbage_is_no_zip(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match=r"a\.zip is no readable zip file"):
-        open_source(str(tmp_path / "a.zip"))
