@@ -28,6 +28,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
+SOCKET_PATH = "AF_UNIX path length"  # in Ray's error
 RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
 DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
@@ -123,6 +124,8 @@ def start_ray() -> bool:
             ray.init(**settings)
             return address is None
         except Exception as error:
+            if SOCKET_PATH in str(error):
+                raise _long_path() from error
             if address is not None or attempt == RAY_STARTS:
                 reason = " ".join(str(error).split())[:300]
                 way_out = "check RAY_ADDRESS and RAY_AUTH_MODE, or pass --local"
@@ -131,3 +134,12 @@ def start_ray() -> bool:
             ray.shutdown()
             time.sleep(2.0 * attempt)
     raise AssertionError("unreachable")
+
+
+def _long_path() -> Refused:
+    """Return the refusal of a folder for temporary files in which Ray cannot name its sockets."""
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    rule = "is too long: paths of Ray's sockets below it would exceed the system's limit"
+    return Refused(
+        name, os.environ.get(name, NO_VALUE), rule, "set RAY_TMPDIR to a short folder, such as /tmp"
+    )

@@ -15,7 +15,9 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
+from orchestrator.config.base import Refused
 from orchestrator.runtime.open_store import open_blobs
+from orchestrator.runtime.ray.connect import start_ray
 from orchestrator.store.artifacts import Artifacts
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
@@ -143,6 +145,20 @@ def test_stored_points_cost_next_to_nothing_and_groups_fit_the_slots(
     assert table(out, study) == kept
     assert "stages run/reused: 0/" in second.stdout
     assert (now.ru_utime + now.ru_stime) - (spent.ru_utime + spent.ru_stime) < 2.0 * 8
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_folder_for_temporary_files_is_refused_with_the_setting_that_helps(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("TMPDIR", "RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(other, raising=False)
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv(name, str(long))
+    match = rf"^{name}={long} is too long: .* limit; set RAY_TMPDIR to a short folder, such as /tmp\.$"
+    with pytest.raises(Refused, match=match):
+        start_ray()
 
 
 def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
