@@ -1,4 +1,7 @@
-"""Real servers for tests, each in its own processes on the loopback address: a Ray head and MLflow."""
+"""Real servers for tests, each in its own processes on the loopback address: a Ray head and MLflow.
+
+A server ends with the process that started it, however that ends: Ctrl-C, a timeout or SIGKILL.
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,21 @@ from types import MappingProxyType
 from typing import Any
 
 BIN = Path(sys.executable).parent
+# Runs a command in its own process group and ends the group when its standard input closes: by then the
+# process that started it is gone. SIGTERM reaches the group; the guard stays until the command has ended,
+# then ends what that left.
+_GUARD = """
+import os, signal, subprocess, sys, threading
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+def watch():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGTERM)
+    threading.Timer(5, os.killpg, (0, signal.SIGKILL)).start()
+threading.Thread(target=watch, daemon=True).start()
+child.wait()
+os.killpg(0, signal.SIGKILL)
+"""
 STARTS = 3  # a busy machine may miss Ray's own start deadlines
 
 
@@ -150,8 +168,16 @@ def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> su
     # Several raylets on a host must not share Ray's fixed range of worker ports.
     command += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
     env = {**env, "RAY_worker_maximum_startup_concurrency": "16"}  # Ray warns of more processes than CPUs
+    return guarded(command, env, log)
+
+
+def guarded(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, which ends with this process; log its output."""
+    words = [sys.executable, "-S", "-c", _GUARD, *command]
     with log.open("wb") as file:
-        return subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
+        return subprocess.Popen(
+            words, env=env, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
+        )
 
 
 @contextmanager
@@ -167,8 +193,7 @@ def mlflow(folder: Path, *, port: int | None = None) -> Iterator[MlflowServer]:
     command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    process = guarded(command, env, folder / "server.log")
     uri = f"http://127.0.0.1:{port}"
     try:
         if not _answers(f"{uri}/health", process, 120):
@@ -199,3 +224,5 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait(patience)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
+    if process.stdin is not None:
+        process.stdin.close()
