@@ -1,52 +1,45 @@
-"""Store maintenance: `python -m jobs.store ls|verify|gc`; `--store`, INVERSION_STORE as in `jobs.sweep`.
+"""Store maintenance: `python -m jobs.store ls|verify|gc|rm`; `--store`, INVERSION_STORE as in `jobs.sweep`.
 
-`ls` lists what is stored, `verify` reads all of it and quarantines damaged artifacts, `gc` removes what no
-sweep needs. All may run while sweeps do.
+`ls` lists what is stored, `verify` reads all of it and quarantines damaged artifacts, `gc` removes what
+nothing names and, with `--unused`, the artifacts that no sweep needs: all may run while sweeps do. `rm`
+removes a sweep, or everything computed from a data set.
 
 Exit code 0: done. 1: something is damaged, or could not be removed. 2: refused, nothing was done.
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from jobs.store_output import RUNS_STORE, AsJson, DryRun, Out, Store, opened, refusing
+from jobs.store_removal import rm
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.metrics.names import measured
-from orchestrator.runtime.open_store import check, open_blobs
 from orchestrator.store import listing
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.gc import Garbage, collect
 from orchestrator.store.listing import Checked
+from orchestrator.store.removal import needed_stages
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MINIMUM_SECONDS = 600.0  # of --older-than: a publish that goes on now must be safe
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+app.command()(rm)
 
-Store = Annotated[
-    str, typer.Option(envvar="INVERSION_STORE", help="Use this store: a folder or s3://bucket/prefix.")
-]
 Key = Annotated[
     str | None, typer.Argument(help="Artifact's key, or its first characters; all artifacts by default.")
 ]
 Stage = Annotated[str | None, typer.Option(help="Select the artifacts of this stage; all stages by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; tables by default.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change and change nothing.")]
-RUNS_STORE = "runs/store"
 
 
 @app.command()
@@ -108,6 +101,9 @@ def gc(
     older_than: Annotated[
         str, typer.Option(help="Keep what is younger, such as 90m, 24h or 7d: a sweep may be publishing it.")
     ] = "24h",
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Also remove artifacts that no sweep of the store needs.")
+    ] = False,
     dry_run: DryRun = False,
     store: Store = RUNS_STORE,
     as_json: AsJson = False,
@@ -115,8 +111,9 @@ def gc(
     """Remove files that no manifest names, checkpoints of published stages, writes never completed."""
     out = Out(as_json=as_json)
     with refusing():
-        seconds = seconds_of(older_than)
-        collected = collect(opened(store), older_than_seconds=seconds, dry_run=dry_run)
+        seconds, artifacts = seconds_of(older_than), opened(store)
+        needed = needed_stages(artifacts.blobs) if unused else None
+        collected = collect(artifacts, older_than_seconds=seconds, needed=needed, dry_run=dry_run)
     out.json({**asdict(collected), "dry_run": dry_run})
     _show_garbage(out, collected.garbage, dry_run=dry_run)
     if collected.num_young:
@@ -129,71 +126,6 @@ def gc(
             "`python -m jobs.store verify` quarantines those"
         )
     sys.exit(1 if any(one.fault for one in collected.garbage) else 0)
-
-
-class Out:
-    """Prints tables, on a terminal with lines around them, or one JSON document."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
-        self.console = Console(
-            width=None if sys.stdout.isatty() else 160, highlight=False, quiet=as_json, soft_wrap=True
-        )
-
-    def json(self, document: Any) -> None:
-        """Print a document under --json; infinities and NaN become strings."""
-        if self.as_json:
-            print(json.dumps(_plain(document), indent=2))
-
-    def say(self, line: str, style: str | None = None) -> None:
-        """Print a line of text, unless under --json."""
-        self.console.print(line, markup=False, style=style)
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows, unless under --json; a column whose name ends in `>` is aligned to the right."""
-        if not rows:
-            return
-        if self.console.is_terminal:
-            table = Table(title=title, title_justify="left")
-            for name in columns:
-                table.add_column(name.rstrip(">"), justify="right" if name[-1] == ">" else "left")
-            for row in rows:
-                table.add_row(*map(escape, row))
-            self.console.print(table, soft_wrap=False)
-            return
-        names = [name.rstrip(">") for name in columns]
-        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-        self.say(title)
-        for row in [names, *rows]:
-            cells = zip(row, columns, widths, strict=True)
-            line = (
-                cell.rjust(width) if name[-1] == ">" else cell.ljust(width) for cell, name, width in cells
-            )
-            self.say(f"  {'  '.join(line)}".rstrip())
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Print a refusal, or the error of a store, as one line and exit with code 2."""
-    try:
-        yield
-    except ValueError as error:
-        lines = str(error).splitlines()
-    except OSError as error:  # of a bucket `StoreError`, which has the way out
-        where = f"{error.filename}: {error.strerror}; the store must be writable" if error.strerror else error
-        lines = [f"store: {where}"]
-    else:
-        return
-    for line in lines:
-        print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
-
-
-def opened(uri: str) -> Artifacts:
-    """Return the store; raise `Refused` if it cannot be read. What cannot be written fails when it is."""
-    blobs = open_blobs(uri)
-    check(blobs, writes=False)
-    return Artifacts(blobs)
 
 
 def seconds_of(text: str) -> float:
@@ -324,15 +256,6 @@ def _count(garbage: Sequence[Garbage], kind: str) -> str:
 
 def _time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}"
-
-
-def _plain(value: Any) -> Any:
-    """Return a document with its NaN and infinities, which JSON lacks, as strings."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Garbage collection: files that no manifest names, checkpoints of published stages, writes never completed.
 
-Published artifacts, journals, reports, `quarantine/` and `conflicts/` are never touched. Folders of a
-directory stay, empty: a publisher may be about to write into one.
+Published artifacts stay unless the caller names those that are needed; journals, reports, `quarantine/` and
+`conflicts/` are never touched. Folders of a directory stay, empty: a publisher may be about to write into
+one.
 
 Races. A publish puts (and overwrites) its files first and its manifest last, so a part goes only if nothing
 in its folder is young and the manifest does not name it; if it does right after, the part is put back. A file
@@ -9,19 +10,19 @@ put between the last look and its removal is missed by the first read, which has
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Literal
 from uuid import uuid4
 
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifacts, manifest_name
 from orchestrator.store.blobs import Blobs, Maintenance
 from orchestrator.store.listing import peek
 
-# part: bytes that no manifest names; leftover and upload: see `blobs.Unfinished`.
-Kind = Literal["part", "checkpoint", "leftover", "upload"]
+# part: bytes that no manifest names; leftover and upload: see `blobs.Unfinished`; artifact: a published one.
+Kind = Literal["part", "checkpoint", "leftover", "upload", "artifact"]
 
 _PART = re.compile(r"artifacts/([\w=-]{2})/(?P<key>\1[\w=-]*)/[0-9a-f]{12}-.+", re.ASCII)
 _CHECKPOINT = re.compile(r"checkpoints/(?P<key>[\w=-]{2,128})\.safetensors", re.ASCII)
@@ -48,14 +49,22 @@ class Collected:
     num_young: int  # files that a publish may be about to name: they stay
 
 
-def collect(store: Artifacts, *, older_than_seconds: float, dry_run: bool = False) -> Collected:
+def collect(
+    store: Artifacts,
+    *,
+    older_than_seconds: float,
+    needed: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> Collected:
     """Remove the garbage that is older, by the store's clock; return it, or with `dry_run` what would go.
 
+    With `needed`, keys of stages, published artifacts of all other stages are garbage too.
     Raise what the store raises if it cannot be listed or written; a removal that fails is in the result.
     """
     limit_ms = store_clock_ms(store.blobs) - round(1000 * older_than_seconds)
     collection = _Collection(store.blobs, limit_ms, dry_run=dry_run)
-    garbage = [*collection.parts(), *collection.checkpoints()]
+    garbage = [] if needed is None else list(collection.artifacts(needed))
+    garbage += [*collection.parts(), *collection.checkpoints()]
     if isinstance(store.blobs, Maintenance):
         garbage += collection.unfinished(store.blobs)
     return Collected(tuple(garbage), tuple(collection.unreadable), collection.num_young)
@@ -96,6 +105,24 @@ class _Collection:
             for entry in parts:
                 garbage = Garbage("part", entry.name, entry.size, entry.modified_ms)
                 yield from self._tried(garbage, partial(self._is_removed, key, entry.name))
+
+    def artifacts(self, needed: Collection[str]) -> Iterator[Garbage]:
+        """Remove the old published artifacts whose keys are not needed, each by its manifest first."""
+        listed = self._blobs.entries("artifacts/")
+        for key, group in groupby(listed, key=lambda entry: entry.name.split("/")[2]):
+            entries = list(group)
+            newest = max(entry.modified_ms for entry in entries)
+            is_published = any(entry.name == manifest_name(key) for entry in entries)
+            if key in needed or not is_published or newest > self._limit_ms:
+                continue
+            size = sum(entry.size for entry in entries)
+            names = [manifest_name(key), *(entry.name for entry in entries)]
+            garbage = Garbage("artifact", manifest_name(key), size, newest)
+            yield from self._tried(garbage, partial(self._remove_all, names))
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._blobs.remove(name)
 
     def checkpoints(self) -> Iterator[Garbage]:
         """Remove the old checkpoints of published stages; a rebuilt stage only starts from its beginning."""

@@ -16,9 +16,16 @@ class JournalListener:
         self._statuses: Counter[str] = Counter()
 
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
-        """Write the keys of a batch's trials and the number of its distinct stages."""
-        stages = {stage.key for task in tasks for stage in task.stages.values()}
-        self._journal.append("planned", trials=[task.point.key for task in tasks], stages=len(stages))
+        """Write the keys of a batch's trials and distinct stages, and the data sets that these read."""
+        stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
+        datasets = {part["name"] for stage in stages.values() for part in stage.datasets.values()}
+        self._journal.append(
+            "planned",
+            trials=[task.point.key for task in tasks],
+            stages=len(stages),
+            needs=list(stages),
+            datasets=sorted(datasets),
+        )
 
     def started(self, task: Task) -> None:
         """Write that a trial runs."""

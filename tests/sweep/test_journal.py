@@ -25,7 +25,10 @@ def record(key: str, status: Status, **fields: Any) -> TrialRecord:
 
 def task(key: str, *stages: str) -> Any:
     point = SimpleNamespace(key=key)
-    return SimpleNamespace(point=point, stages={one: SimpleNamespace(key=one) for one in stages})
+    datasets = {"private": {"name": "digits"}}
+    return SimpleNamespace(
+        point=point, stages={one: SimpleNamespace(key=one, datasets=datasets) for one in stages}
+    )
 
 
 def test_every_event_becomes_a_line(journal: Journal) -> None:
@@ -37,7 +40,13 @@ def test_every_event_becomes_a_line(journal: Journal) -> None:
     assert listener.finished(SweepReport({}, {}, "", 1, 0), {"target": {"run": 1, "reused": 0}}) == []
     events = [{name: value for name, value in one.items() if name != "time_ms"} for one in journal.events()]
     assert events == [
-        {"event": "planned", "trials": ["a", "b"], "stages": 2},
+        {
+            "event": "planned",
+            "trials": ["a", "b"],
+            "stages": 2,
+            "needs": ["s", "t"],
+            "datasets": ["digits"],
+        },
         {"event": "started", "trial": "a"},
         {
             "event": "ended",
