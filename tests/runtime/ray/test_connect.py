@@ -157,8 +157,12 @@ def test_a_long_folder_for_temporary_files_is_refused_with_the_setting_that_help
     long.mkdir()
     monkeypatch.setenv(name, str(long))
     match = rf"^{name}={long} is too long: .* limit; set RAY_TMPDIR to a short folder, such as /tmp\.$"
-    with pytest.raises(Refused, match=match):
-        start_ray()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Refused, match=match):
+            start_ray()
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Ray leaves its own
 
 
 def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
