@@ -109,7 +109,7 @@ def upload(place: Place, data: bytes, **condition: str) -> None:
         repeat(lambda: place.ask("put_object", Body=data, **condition), f"operation=put {place}")
         return
     begun = repeat(
-        lambda: place.ask("create_multipart_upload", ChecksumAlgorithm="CRC32"), f"operation=begin {place}"
+        lambda: place.ask("create_multipart_upload", **_checksum(place)), f"operation=begin {place}"
     )
     upload_id = begun["UploadId"]
 
@@ -128,13 +128,19 @@ def upload(place: Place, data: bytes, **condition: str) -> None:
 
 def _send(place: Place, upload_id: str, number: int, data: bytes) -> dict[str, Any]:
     """Send one part; return its entry in the request that completes the upload."""
-    what = {"UploadId": upload_id, "PartNumber": number, "ChecksumAlgorithm": "CRC32"}
+    what = {"UploadId": upload_id, "PartNumber": number, **_checksum(place)}
     answer = repeat(
         lambda: place.ask("upload_part", Body=data, **what), f"operation=put_part part={number} {place}"
     )
     return {"PartNumber": number} | {
         name: answer[name] for name in ("ETag", "ChecksumCRC32") if name in answer
     }
+
+
+def _checksum(place: Place) -> dict[str, str]:
+    """Return the checksum of an upload in parts, which boto3 adds to whole objects only, if it is wanted."""
+    is_wanted = place.client.meta.config.request_checksum_calculation != "when_required"
+    return {"ChecksumAlgorithm": "CRC32"} if is_wanted else {}
 
 
 def _abort(place: Place, upload_id: str) -> None:

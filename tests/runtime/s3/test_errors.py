@@ -11,9 +11,16 @@ ENDPOINT = "http://127.0.0.1:9"
 WHERE = f"at {ENDPOINT}"
 
 
-def refusal(code: str) -> boto.ClientError:
+def refusal(code: str, message: str = "", status: int = 400) -> boto.ClientError:
     """Return an answer of the service with an error code."""
-    return boto.ClientError({"Error": {"Code": code}}, "PutObject")
+    answer = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return boto.ClientError(answer, "PutObject")
+
+
+CHECKSUMS = (
+    "if this server takes no checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+    "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +73,38 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
             f"{ENDPOINT} cannot be used (MethodNotAllowed)",
             "see the settings that start with AWS_",
         ),
+        (
+            refusal("AccessDenied", "User u may not\n perform s3:PutObject."),
+            f"{ENDPOINT} forbids it (AccessDenied: User u may not perform s3:PutObject)",
+            "grant s3:ListBucket, s3:GetObject and s3:PutObject",
+        ),
+        (
+            refusal("InvalidArgument", "Unsupported header 'x-amz-checksum-crc32'."),
+            f"{ENDPOINT} cannot be used (InvalidArgument: Unsupported header 'x-amz-checksum-crc32')",
+            CHECKSUMS,
+        ),
+        (
+            refusal("NotImplemented", "A header you provided implies what is not here.", 501),
+            f"{ENDPOINT} cannot be used (NotImplemented: A header you provided implies what is not here)",
+            CHECKSUMS,
+        ),
+        (
+            refusal("InternalError", "Try again.", 500),
+            f"{ENDPOINT} is overloaded or breaks its answers (InternalError: Try again)",
+            "try again later",
+        ),
     ],
     ids=lambda value: name_of(value) if isinstance(value, Exception) else "",
 )
 def test_an_error_has_a_problem_and_a_way_out(error: Exception, problem: str, way_out: str) -> None:
     assert diagnosis(error, "b", "--data") == Diagnosis(problem, way_out)
     assert str(diagnosis(error, "b", "--data")) == f"{problem}; {way_out}"
+
+
+def test_who_has_switched_checksums_off_is_not_advised_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    error = refusal("InvalidRequest", "Checksum missing")
+    assert diagnosis(error, "b", "--data").way_out == "see the settings that start with AWS_"
 
 
 def test_only_missing_rights_are_forbidden() -> None:

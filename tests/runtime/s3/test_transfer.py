@@ -331,3 +331,23 @@ def test_an_object_that_comes_too_slowly_is_given_up(
     with pytest.raises(StoreError, match="TimeoutError"):
         blobs.get("a")
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("setting", ["when_supported", "when_required"])
+def test_no_request_has_a_checksum_that_the_user_has_switched_off(
+    setting: str, blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
+    monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", setting)
+    seen: list[str] = []
+
+    def look(request: Any, **_: object) -> None:
+        names = [name.lower() for name in request.headers]
+        seen.extend(name for name in names if name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum")))
+
+    blobs._client().meta.events.register("before-send.s3", look)
+    assert blobs.put("small", b"x", overwrite=False)
+    assert blobs.put("large", DATA, overwrite=False)
+    assert not blobs.put("large", DATA[1:], overwrite=False)
+    assert blobs.get("large") == DATA
+    assert bool(seen) == (setting == "when_supported")
