@@ -36,7 +36,7 @@ from jobs.report_folder import folder_name, write_report
 from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import read_study
 from orchestrator.config.normalise import normalise
-from orchestrator.config.study import StudyError
+from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
@@ -117,7 +117,8 @@ class Sweep:
     def __init__(
         self, options: Options, console: Console, *, local: bool = False, writes: bool = True
     ) -> None:
-        study = read_study(_find(options.study), overrides=options.overrides, scale=options.scale)
+        file = _find(options.study)
+        study = read_study(file, overrides=options.overrides, scale=options.scale)
         self.options, self.study, self.local, self.console = options, study, local, console
         self.locations = options.locations()
         check_study(study)
@@ -126,10 +127,10 @@ class Sweep:
         self.location: Location = self.locations.open_data()
         if self.location.blobs is not None:
             check(self.location.blobs, option="--data", writes=False)
-        self.preflight = Preflight(self.location)
+        self.preflight = Preflight(self.location, lambda stage: study.resources.of(stage).workers)
         self.search: Points
         self.dropped: list[Dropped]
-        self.search, self.num_points, self.dropped = search_points(study, self.preflight)
+        self.search, self.num_points, self.dropped = search_points(study, self.preflight, as_written(file))
         self.profile, self.profiles = profile_of(study.resources), profiles_of(study.resources)
         if local:
             check_local(study)
@@ -292,6 +293,14 @@ class Sweep:
     def _describe(self, name: str) -> DatasetInput:
         about = self.preflight.descriptions[name]
         return DatasetInput(name, about.digest, about.source, "", about.num_images, about.num_classes)
+
+
+def as_written(file: Path) -> Study | None:
+    """Return the study without scale and overrides; None where it cannot be read without them."""
+    try:
+        return read_study(file)
+    except StudyError:
+        return None
 
 
 def _find(study: str) -> Path:

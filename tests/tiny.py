@@ -19,6 +19,9 @@ from orchestrator.training.world import World
 
 DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer
 RECIPE = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}
+DIVERGING = {"epochs": 1, "batch_size": 2, "optimizer": "sgd", "learning_rate": 10.0, "weight_decay": 10.0}
+"""A recipe under which a stage fails: every step makes the weights a hundred times larger."""
+
 BASE: dict[str, Any] = {
     "data": {"dataset": "digits", "class_pool": 5},
     "target": {

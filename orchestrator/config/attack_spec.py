@@ -73,6 +73,11 @@ class AttackSpec(Spec):
         return {}
 
     @property
+    def recipes(self) -> Mapping[str, tuple[str, Recipe]]:
+        """Stage -> field and recipe of the networks that are trained on the auxiliary images."""
+        return {}
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another image of the same class."""
         return self.leaves == "images"

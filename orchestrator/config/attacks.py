@@ -116,6 +116,14 @@ class InverterAttack(AttackSpec):
         return {} if named is None else {"attack.losses.surrogate.model": named.model}
 
     @property
+    def recipes(self) -> Mapping[str, tuple[str, Recipe]]:
+        """G's, and that of a surrogate that a loss uses."""
+        own = {"inversion": ("attack.recipe", self.recipe)}
+        if self.surrogate is None:
+            return own
+        return {"surrogate": ("attack.losses.surrogate.recipe", self.surrogate.recipe), **own}
+
+    @property
     def surrogate(self) -> Surrogate | None:
         """The classifier whose features a loss compares."""
         return self.losses.surrogate if self.losses.features else None

@@ -162,6 +162,24 @@ class Recipe(Spec):
         return value
 
 
+def is_same(one: object, other: object) -> bool:
+    """Return whether two values mean the same in a study: as text, numbers by value, booleans in any case."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(value: object) -> str | float:
+    text = str(value).lower() if str(value).lower() in ("true", "false") else str(value)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def num_held_out(num_images: int, fraction: float) -> int:
+    """Return how many of a training's images are held out: at least one."""
+    return max(1, round(num_images * fraction))
+
+
 def canonical(value: object) -> str:
     """Return JSON with sorted keys and no spaces; refuses NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -33,15 +33,24 @@ class Named:
     axes: Mapping[str, str] = field(default_factory=dict)
     """Short names of axes."""
 
+    values: Mapping[str, tuple[str, Scalar]] = field(default_factory=dict)
+    """Short names of axes with one of their values each."""
+
     def __or__(self, other: "Named") -> "Named":
         return Named(
-            {**self.metrics, **other.metrics}, {**self.shares, **other.shares}, {**self.axes, **other.axes}
+            {**self.metrics, **other.metrics},
+            {**self.shares, **other.shares},
+            {**self.axes, **other.axes},
+            {**self.values, **other.values},
         )
 
     def under(self, section: str) -> "Named":
         """Return the same names with the paths below a section."""
-        kinds = (self.metrics, self.shares, self.axes)
-        return Named(*({f"{section}.{path}": name for path, name in kind.items()} for kind in kinds))
+
+        def below(kind: Mapping[str, Any]) -> dict[str, Any]:
+            return {f"{section}.{path}": name for path, name in kind.items()}
+
+        return Named(below(self.metrics), below(self.shares), below(self.axes), below(self.values))
 
 
 @runtime_checkable
@@ -75,7 +84,9 @@ class Printed(Spec):
 
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
-        return Named({"metric": self.metric}, axes=_keys("where", self.where))
+        return Named(
+            {"metric": self.metric}, axes=_keys("where", self.where), values=_values("where", self.where)
+        )
 
 
 class Ordering(Spec):
@@ -103,7 +114,16 @@ class Ordering(Spec):
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
         axes = {"axis": self.axis} | _keys("where", self.where)
-        return Named({"metric": self.metric}, axes=axes)
+        order = {path: (self.axis, value) for path, value in _places("order", self.order).items()}
+        return Named({"metric": self.metric}, axes=axes, values=order | _values("where", self.where))
+
+    @model_validator(mode="after")
+    def _compares_several_settings(self) -> Self:
+        _check_fixed("where", self.where, {"axis": self.axis})
+        repeated = [value for value in self.order if [*map(str, self.order)].count(str(value)) > 1]
+        if repeated:
+            raise Refused("order", repeated[0], "is there twice", "name each value once")
+        return self
 
 
 class Delta(Spec):
@@ -122,7 +142,8 @@ class Delta(Spec):
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
         shares = {"leakage": self.leakage, "utility": self.utility}
-        return Named(shares, shares, _keys("reference", self.reference))
+        reference = self.reference
+        return Named(shares, shares, _keys("reference", reference), _values("reference", reference))
 
 
 class RobustnessCurve(Spec):
@@ -151,7 +172,15 @@ class RobustnessCurve(Spec):
         """Return the metrics and axes that it names."""
         points = {} if self.points is None else {"points": self.points}
         axes = {"line": self.line} | points | _keys("where", self.where)
-        return Named({"x": self.x, "y": self.y}, axes=axes)
+        return Named({"x": self.x, "y": self.y}, axes=axes, values=_values("where", self.where))
+
+    @model_validator(mode="after")
+    def _lines_have_points(self) -> Self:
+        drawn = {"line": self.line} | ({} if self.points is None else {"points": self.points})
+        _check_fixed("where", self.where, drawn)
+        if self.points == self.line:
+            raise Refused("points", self.points, "is the axis of the lines too", "use null or another axis")
+        return self
 
 
 class Histogram(Spec):
@@ -176,7 +205,12 @@ class Histogram(Spec):
         """Return the metrics and axes that it names."""
         success = {"success": self.success}
         axes = {"panels": self.panels} | _keys("where", self.where)
-        return Named({"value": self.value} | success, success, axes)
+        return Named({"value": self.value} | success, success, axes, _values("where", self.where))
+
+    @model_validator(mode="after")
+    def _panels_differ(self) -> Self:
+        _check_fixed("where", self.where, {"panels": self.panels})
+        return self
 
 
 class Costs(Spec):
@@ -190,7 +224,8 @@ class Costs(Spec):
 
     def named(self) -> Named:
         """Return the axes that it names."""
-        return Named(axes=_keys("reference", self.reference))
+        reference = self.reference
+        return Named(axes=_keys("reference", reference), values=_values("reference", reference))
 
 
 class Report(Spec):
@@ -244,10 +279,25 @@ class Report(Spec):
                 raise Refused(section, NO_VALUE, f"has name={repeated[0]} twice", way_out)
         return self
 
+    @model_validator(mode="after")
+    def _parts_of_the_picture_differ(self) -> Self:
+        placed: dict[str, str] = {}
+        drawn = {
+            **_places("rows", self.rows),
+            **_places("beside", self.beside),
+            **_places("parts", self.parts),
+        }
+        for path, name in {**drawn, **_keys("where", self.where)}.items():
+            if name in placed:
+                value = NO_VALUE if path.startswith("where") else name
+                raise Refused(path, value, f"is report.{placed[name]} too", "name it once")
+            placed[name] = path
+        return self
+
     def named(self) -> Named:
         """Return the metrics of the summary, the axes of the image grid, and what the sections name."""
         axes = _places("rows", self.rows) | _places("beside", self.beside) | _keys("where", self.where)
-        own = Named(_places("metrics", self.metrics), axes=axes)
+        own = Named(_places("metrics", self.metrics), axes=axes, values=_values("where", self.where))
         return reduce(or_, (section.named().under(path) for path, section in self.sections()), own)
 
     def sections(self) -> Iterator[tuple[str, Section]]:
@@ -261,6 +311,20 @@ class Report(Spec):
 def _keys(name: str, values: Mapping[str, Scalar]) -> dict[str, str]:
     """Return the keys of a mapping by their path."""
     return {f"{name}.{key}": key for key in values}
+
+
+def _values(name: str, values: Mapping[str, Scalar]) -> dict[str, tuple[str, Scalar]]:
+    """Return the items of a mapping by the path of their key."""
+    return {f"{name}.{key}": (key, value) for key, value in values.items()}
+
+
+def _check_fixed(name: str, values: Mapping[str, Scalar], drawn: Mapping[str, str]) -> None:
+    """Raise `Refused` if a mapping gives one value to an axis of which several are drawn or compared."""
+    for drawn_by, axis in drawn.items():
+        if axis in values:
+            raise Refused(
+                f"{name}.{axis}", values[axis], f"leaves one value of {drawn_by}={axis}", "leave it out"
+            )
 
 
 def _places(name: str, values: tuple[Any, ...]) -> dict[str, Any]:

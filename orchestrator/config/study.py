@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from orchestrator.config.axes import check_grids
-from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest, one_line
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
 from orchestrator.config.search import Range, Search
@@ -50,8 +50,8 @@ class StudyError(ValueError):
     """The study cannot be run as written; the message has one line for each fault."""
 
     def __init__(self, *faults: str | Refused) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
+        self.faults = tuple({one_line(str(fault)): fault for fault in faults}.values())
+        super().__init__("\n".join(one_line(str(fault)) for fault in self.faults))
 
 
 AxisValues = Annotated[

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from orchestrator.config.base import Scalar
+from orchestrator.config.base import Scalar, is_same
 from orchestrator.config.study import is_seed
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
@@ -19,11 +19,6 @@ def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def setting_of(axes: Axes) -> Setting:
     """Return the axes that are no seeds, with their values."""
     return tuple((axis, value) for axis, value in axes.items() if not is_seed(axis))
-
-
-def is_same(one: object, other: object) -> bool:
-    """Return whether two values mean the same in a study: as text, numbers by value, booleans in any case."""
-    return _plain(one) == _plain(other)
 
 
 def fits(axes: Axes, where: Axes, *, absent_fits: bool = False) -> bool:
@@ -85,11 +80,3 @@ def why_none(where: Axes, finished: Sequence[TrialRecord]) -> str:
 def in_words(where: Axes) -> str:
     """Return axes and values as text, `m=1, k=5`."""
     return ", ".join(f"{axis}={value}" for axis, value in where.items())
-
-
-def _plain(value: object) -> str | float:
-    text = str(value).lower() if str(value).lower() in ("true", "false") else str(value)
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -13,7 +13,7 @@ import optuna
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, StudyError
 from orchestrator.sweep.points import Dropped, Point, Settings, make_point
-from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw
+from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, no_draw
 from orchestrator.sweep.validation import Preflight
 
 PROBES = 64  # random draws checked before an adaptive search starts
@@ -38,7 +38,7 @@ class OptunaPoints:
         self._num_points = 0
         self._settings = Settings()
         self.dropped: list[Dropped] = []
-        self._probe()
+        self.probed: Sequence[Point] = self._probe()
 
     def ask(self) -> list[Point]:
         """Return the next batch of points that can exist and were not asked before; empty at the end."""
@@ -82,14 +82,20 @@ class OptunaPoints:
                 )
             self._optuna.tell(trial, [metrics[name] for name in names])
 
-    def _probe(self) -> None:
-        """Resolve some random draws, so that a wrong value fails before anything starts."""
-        generator = np.random.default_rng(0)
-        settings = Settings()
-        for _ in range(PROBES):
-            made = make_point(self._study, 0, draw(self._study, generator))
-            if isinstance(made, Point):
-                settings.named(self._preflight.resolve(made))
+    def _probe(self) -> list[Point]:
+        """Resolve some random draws, so that a wrong value fails before anything starts.
+
+        Raise `StudyError` if no draw can exist.
+        """
+        generator, settings = np.random.default_rng(0), Settings()
+        drawn = [make_point(self._study, 0, draw(self._study, generator)) for _ in range(PROBES)]
+        possible = [made for made in drawn if isinstance(made, Point)]
+        while not possible and len(drawn) < PROBES * MAX_DRAWS_PER_SAMPLE:
+            drawn.append(make_point(self._study, 0, draw(self._study, generator)))
+            possible = [made for made in drawn[-1:] if isinstance(made, Point)]
+        if not possible:
+            raise no_draw(next(made for made in drawn if isinstance(made, Dropped)))
+        return [settings.named(self._preflight.resolve(made)) for made in possible]
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.search import Range
-from orchestrator.config.study import Study, StudyError
+from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.sweep.points import Dropped, Point, Settings, expand, make_point
 from orchestrator.sweep.validation import Preflight
 
@@ -65,16 +66,46 @@ def random_points(study: Study) -> tuple[list[Point], list[Dropped]]:
             if len(points) == study.search.samples:
                 break
     if not points:
-        raise StudyError(f"sweep: no draw can exist; {dropped[0].reason}")
+        raise no_draw(dropped[0])
     return points, dropped
+
+
+def no_draw(first: Dropped) -> StudyError:
+    """Return the error of a search whose draws are all dropped, as the first one."""
+    return StudyError(f"sweep: no draw can exist; {first.reason}")
+
+
+def check_ranges(study: Study) -> None:
+    """Raise `StudyError` if the field of a range does not take its ends, or numbers between them."""
+    grid = study.sweep[0]
+    for axis, choices in grid.items():
+        if not isinstance(choices, Range):
+            continue
+        others = {other: draw_value(np.random.default_rng(0), values) for other, values in grid.items()}
+        between = draw_value(np.random.default_rng(1), choices)
+        for value in (choices.low, choices.high, between):
+            shown = round(value) if choices.integer else value
+            try:
+                make_point(study, 0, {**others, axis: shown})
+            except StudyError as error:
+                raise StudyError(*(_of_range(fault, axis) for fault in error.faults)) from None
+
+
+def _of_range(fault: str | Refused, axis: str) -> str | Refused:
+    """Return a refusal of a value that a range has, which nobody wrote, as one of the range."""
+    if not isinstance(fault, Refused) or fault.field not in SHORTHANDS.get(axis, (axis,)):
+        return fault
+    rule = f"is a range with {fault.value}, which {fault.rule}"
+    return Refused(f"sweep.{axis}", NO_VALUE, rule, fault.way_out or "correct low and high, or set integer")
 
 
 def draw(study: Study, generator: np.random.Generator) -> dict[str, Any]:
     """Draw one value for each axis of a study with a single mapping of axes."""
-    return {axis: _draw_value(generator, choices) for axis, choices in study.sweep[0].items()}
+    return {axis: draw_value(generator, choices) for axis, choices in study.sweep[0].items()}
 
 
-def _draw_value(generator: np.random.Generator, choices: list[Any] | Range) -> Any:
+def draw_value(generator: np.random.Generator, choices: list[Any] | Range) -> Any:
+    """Return one of a list's values, or a number of a range."""
     if not isinstance(choices, Range):
         return choices[int(generator.integers(len(choices)))]
     if choices.integer and not choices.log:

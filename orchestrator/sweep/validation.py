@@ -3,7 +3,7 @@
 No torch, unless F starts from public weights, whose names and shapes are compared with its network.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +23,10 @@ from orchestrator.datasets.classes import (
     check_public,
     other_classes,
     private_classes,
+    public_classes,
 )
 from orchestrator.stages.graph import dataset_names, weight_names
+from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
 
@@ -32,10 +34,14 @@ SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pre
 
 
 class Preflight:
-    """Resolves points against the networks and data sets that exist; every set is verified once."""
+    """Resolves points against the networks and data sets that exist; every set is verified once.
 
-    def __init__(self, location: Location) -> None:
-        self._location = location
+    `workers`: stage -> how many train one network together.
+    """
+
+    def __init__(self, location: Location, workers: Callable[[str], int] = lambda stage: 1) -> None:
+        self._location, self._workers = location, workers
+        self._fitting: set[tuple[object, ...]] = set()  # trainings that have enough images
         self.descriptions: dict[str, Description] = {}
         self._weights: dict[str, weights_manifest.Weights] = {}
         self._labels: dict[str, Labels] = {}
@@ -55,6 +61,7 @@ class Preflight:
                 if name not in self.descriptions:
                     self.descriptions[name] = self._verify(role, name)
             self._check_classes(spec)
+            self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
             return replace(point, spec=respelled(spec, cut=self._networks.cut(spec)))
@@ -85,11 +92,7 @@ class Preflight:
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
-        pretrain, field = spec.target.pretrain, "target.pretrain.dataset"
-        if pretrain and pretrain.dataset:
-            check_labelled(self.descriptions[pretrain.dataset], field)
-        elif pretrain:
-            check_public(about, spec.data, field)
+        self._check_pretraining(spec)
         owns_images = spec.attack.owns_images  # others have the target model itself
         labels = self._labels_of(spec.data.dataset)
         kind = spec.auxiliary.kind if owns_images else "same-train"
@@ -98,6 +101,48 @@ class Preflight:
         check_parts(about, labels, spec.data, spec.target.classes, kind)
         if owns_images:
             self._check_size(spec)
+
+    def _check_pretraining(self, spec: TrialSpec) -> None:
+        pretrain, about = spec.target.pretrain, self.descriptions[spec.data.dataset]
+        if pretrain is None:
+            return
+        if pretrain.dataset is not None:
+            check_labelled(self.descriptions[pretrain.dataset], "target.pretrain.dataset")
+        if pretrain.weights is not None:
+            return
+        if pretrain.dataset is None:
+            check_public(about, spec.data, "target.pretrain.dataset")
+            if len(public_classes(about, spec.data)) == 1:
+                rule = f"leaves one public class of the {about.num_classes} of {about.name}, and pretraining "
+                way_out = "lower data.class_pool or name another set in target.pretrain.dataset"
+                raise Refused("data.class_pool", spec.data.class_pool, f"{rule}needs two", way_out)
+        elif self.descriptions[pretrain.dataset].num_classes < 2:
+            rule = "has one class, and pretraining needs two"
+            raise Refused("target.pretrain.dataset", pretrain.dataset, rule, "name another set")
+
+    def _check_fits(self, spec: TrialSpec) -> None:
+        """Raise `Refused` if a training would have too few images or too small batches."""
+        for fit in fits(spec):
+            known = (fit, spec.data, spec.target.classes, spec.auxiliary)
+            if known not in self._fitting:
+                check_fit(fit, self._count(fit, spec), self._workers(fit.stage))
+                self._fitting.add(known)
+
+    def _count(self, fit: Fit, spec: TrialSpec) -> int:
+        """Return how many images a training has, those that it holds out included."""
+        data, pretrain = spec.data, spec.target.pretrain
+        if fit.images == "private":
+            return self._count_private(spec, "train")
+        if fit.images == "auxiliary":
+            size = spec.auxiliary.size
+            return self._count_auxiliary(spec) if size is None else size
+        if fit.images == "public" and pretrain and pretrain.dataset:
+            return self.descriptions[pretrain.dataset].num_images
+        labels, splits = self._labels_of(data.dataset)
+        if fit.images == "every":
+            return int((splits[data.split] == PARTS.index("train")).sum())
+        public = np.isin(labels, public_classes(self.descriptions[data.dataset], data))
+        return int((public & (splits[data.split] != PARTS.index("evaluation"))).sum())
 
     def _check_size(self, spec: TrialSpec) -> None:
         size, kind, available = spec.auxiliary.size, spec.auxiliary.kind, self._count_auxiliary(spec)

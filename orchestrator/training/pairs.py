@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from orchestrator.config.base import num_held_out
 from orchestrator.training.seeds import derive_seed
 
 
@@ -35,8 +36,8 @@ def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor
     """
     generator = torch.Generator().manual_seed(derive_seed("validation", seed))
     order = torch.randperm(num_pairs, generator=generator)
-    num_held_out = max(1, round(num_pairs * fraction))
-    return order[num_held_out:], order[:num_held_out]
+    held_out = num_held_out(num_pairs, fraction)
+    return order[held_out:], order[:held_out]
 
 
 def as_unit(batch: Tensor) -> Tensor:

@@ -140,3 +140,10 @@ def test_an_objective_that_nothing_measures_names_the_known_ones() -> None:
         "search.objectives names inversion/loss, which no stage measures; choose from inversion/mse_test, "
         "target/accuracy."
     )
+
+
+@pytest.mark.parametrize("axes", [{"release.truncation": [7, 9]}, {"target.classes": [6, 7]}])
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+def test_a_search_whose_draws_are_all_impossible_is_refused(algorithm: str, axes: Any) -> None:
+    with pytest.raises(StudyError, match=r"^sweep: no draw can exist; (release|target)\.\w+=\d must lie in"):
+        opened(searched(algorithm, axes))

@@ -10,7 +10,7 @@ from orchestrator.config import InverterAttack
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.sweep.points import Point, make_point
-from orchestrator.sweep.search import FixedPoints, fixed_points, random_points
+from orchestrator.sweep.search import FixedPoints, check_ranges, fixed_points, random_points
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
@@ -87,6 +87,43 @@ def test_searches_that_cannot_draw_what_they_say(
 ) -> None:
     with pytest.raises(ValidationError, match=re.escape(text)):
         searched(algorithm, axes, **search)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+@pytest.mark.parametrize(
+    ("axes", "text"),
+    [
+        (
+            {"seed": {"low": -5, "high": 5, "integer": True}},
+            "sweep.seed is a range with -5, which is refused: Input should be greater than or equal to 0; "
+            "correct low and high, or set integer.",
+        ),
+        (
+            {"target.recipe.learning_rate": {"low": 1, "high": 11}},
+            "sweep.target.recipe.learning_rate is a range with 11.0, which is refused: Input should be",
+        ),
+        (
+            {"release.truncation": {"low": 1, "high": 3}},
+            "which is refused: Input should be a valid integer, got a number with a fractional part; correct",
+        ),
+        (
+            {"attack.selection": {"low": 0, "high": 1}},
+            "sweep.attack.selection is a range with 0.0, which is refused: Input should be 'held-out',",
+        ),
+    ],
+    ids=str,
+)
+def test_a_range_that_its_field_does_not_take(algorithm: str, axes: Any, text: str) -> None:
+    with pytest.raises(StudyError) as refusal:
+        check_ranges(searched(algorithm, axes))
+    assert text in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_ranges_that_their_fields_take() -> None:
+    check_ranges(searched("random"))
+    check_ranges(searched("random", {"release.truncation": {"low": 2, "high": 9, "integer": True}}))  # m > k
+    check_ranges(tiny.study([{"seed": [0]}, {"attack.offset": [1]}]))
 
 
 def test_a_small_space_gives_each_point_once() -> None:

@@ -215,7 +215,7 @@ def test_images_are_counted_without_holding_their_pixels(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(catalog, "_load", never)
     for kind in KINDS:
-        Preflight(Location()).resolve(point({"auxiliary": {"kind": kind, "size": 1}}))
+        Preflight(Location()).resolve(point({"auxiliary": {"kind": kind, "size": 3}}))
 
 
 def test_a_number_picks_the_nearest_cut_point() -> None:

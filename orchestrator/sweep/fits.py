@@ -1,0 +1,55 @@
+"""Fits that a trial will make: whether images and batches are enough after some are held out. No torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.config import TrialSpec
+from orchestrator.config.base import Recipe, Refused, num_held_out
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network's training: the stage that does it, its recipe and where its images come from."""
+
+    stage: str
+    field: str  # of the recipe
+    recipe: Recipe
+    source: str  # the field that decides how many images there are
+    value: object  # of that field
+    images: str  # private, every, public or auxiliary
+    holds_out: bool = True
+
+
+def fits(spec: TrialSpec) -> Iterator[Fit]:
+    """Yield the trainings of a trial."""
+    f, pretrain, split = spec.target, spec.target.pretrain, ("data.split", spec.data.split)
+    stage = "joint" if spec.attack.trains_target else "target"
+    yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
+    yield Fit("judge", "judge.recipe", spec.judge.recipe, *split, "every")
+    if pretrain and pretrain.weights is None:
+        named = pretrain.dataset or "null"
+        yield Fit(
+            "pretrain", "target.pretrain.recipe", pretrain.recipe, "target.pretrain.dataset", named, "public"
+        )
+    size = spec.auxiliary.size
+    source = ("auxiliary.size", "null" if size is None else size)
+    for name, (field, recipe) in spec.attack.recipes.items():
+        holds_out = not (name == "inversion" and spec.attack.selects_on_target)
+        yield Fit(name, field, recipe, *source, "auxiliary", holds_out)
+
+
+def check_fit(fit: Fit, num_images: int, workers: int) -> None:
+    """Raise `Refused` unless each worker gets two images of the first batch, as batch norms need."""
+    needed, recipe = 2 * workers, fit.recipe
+    each = f"two for each of {workers} workers" if workers > 1 else "a batch of two"
+    if recipe.batch_size < needed:
+        rule = f"must be at least {needed}, {each}"
+        raise Refused(f"{fit.field}.batch_size", recipe.batch_size, rule, f"set it to {needed} or more")
+    held_out = num_held_out(num_images, recipe.validation_fraction) if fit.holds_out else 0
+    if num_images - held_out >= needed:
+        return
+    left = f"leaves {max(0, num_images - held_out)} of {num_images} images to train on by {fit.field}"
+    rule = f"{left}, and {needed} are needed, {each}"
+    if fit.holds_out and num_images > needed:
+        raise Refused(f"{fit.field}.validation_fraction", recipe.validation_fraction, rule, "lower it")
+    raise Refused(fit.source, fit.value, rule, "give more images")

@@ -1,0 +1,102 @@
+"""Measurable metrics: which names of the metrics' table a trial leaves, by its stages and settings."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from orchestrator.config.normalise import PlannedSpec
+from orchestrator.metrics.names import CLASS, MetricName
+from orchestrator.stages.graph import STAGES
+
+MEASURES = "evaluation"
+"""The stage that leaves the metrics of reconstructions; its families are other stages' too."""
+
+FIT = ("best_epoch", "validation_")
+"""How metrics of a training begin: they belong to the stage that their name begins with."""
+
+TOP = 5
+"""Choices of the evaluation model that top-5 metrics look among: of as many classes they are left out."""
+
+Setting = Callable[[PlannedSpec], str]
+"""Return the setting that a trial lacks, or nothing."""
+
+
+def _or_needs(has: Callable[[PlannedSpec], object], needed: str) -> Setting:
+    return lambda spec: "" if has(spec) else needed
+
+
+def _profiled(distance: str) -> Setting:
+    needed = f"{distance} in evaluation.fisher.distances"
+    return _or_needs(
+        lambda spec: spec.evaluation.fisher and distance in spec.evaluation.fisher.distances, needed
+    )
+
+
+def _is_trained_here(spec: PlannedSpec) -> bool:
+    return spec.target.pretrain is not None and spec.target.pretrain.weights is None
+
+
+def _is_checked(spec: PlannedSpec) -> object:
+    return spec.target.pretrain and spec.target.pretrain.weights and spec.target.pretrain.dataset
+
+
+def _has_losses(spec: PlannedSpec) -> object:
+    losses = getattr(spec.attack, "losses", None)
+    return losses and (losses.adversarial or losses.features or losses.total_variation)
+
+
+_TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
+SETTINGS: Mapping[str, Setting] = {
+    "target/epsilon": _or_needs(lambda spec: spec.target.defense.dp, "target.defense.dp"),
+    "pretrain/accuracy": _or_needs(_is_checked, "target.pretrain.weights with target.pretrain.dataset"),
+    "pretrain/validation_accuracy": _TRAINED_HERE,
+    "pretrain/validation_loss": _TRAINED_HERE,
+    "pretrain/best_epoch": _TRAINED_HERE,
+    "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
+    **{
+        f"fisher/early_share_{distance}": _profiled(distance)
+        for distance in ("l2", "l1", "lpips-vgg", "lpips-alex")
+    },
+}
+"""Metric -> what it needs beside its stage and its network."""
+
+
+def lacks(name: MetricName, spec: PlannedSpec, num_classes: int) -> str:
+    """Return what a trial lacks for a metric, as the object of "needs"; empty if it will leave the metric.
+
+    `num_classes` are the private data set's, among which the evaluation model chooses.
+    """
+    metric = name.metric
+    task = "class-inference" if name.part == CLASS else "reconstruction"
+    if metric.of != "stage" and spec.evaluation.task != task:
+        return f"evaluation.task={task}"
+    if metric.name.endswith(f"_top{TOP}") and num_classes <= TOP:
+        return f"more than {TOP} classes in the private data set"
+    if metric.of == "stage" and (missing := _lacks_stage(name, spec)):
+        return missing
+    if (own := SETTINGS.get(str(name))) and (setting := own(spec)):
+        return setting
+    if metric.needs and getattr(spec.evaluation.networks, metric.needs) is None:
+        return f"evaluation.networks.{metric.needs}"
+    return ""
+
+
+def what_is_lacking(name: MetricName, specs: Iterable[PlannedSpec], num_classes: Mapping[str, int]) -> str:
+    """Return what the first trial lacks for a metric that no trial leaves; empty if one leaves it.
+
+    `num_classes`: data set name -> its classes.
+    """
+    missing = ""
+    for spec in specs:
+        here = lacks(name, spec, num_classes[spec.data.dataset])
+        if not here:
+            return ""
+        missing = missing or here
+    return missing
+
+
+def _lacks_stage(name: MetricName, spec: PlannedSpec) -> str:
+    family, _, instance = name.stage.partition(".")
+    is_fit = name.metric.name.startswith(FIT)
+    kinds = [kind for kind in STAGES.values() if family in kind.metrics and kind.name != MEASURES]
+    kinds = [kind for kind in kinds if not is_fit or kind.name == family]
+    labels: Collection[str] = [use.instance for kind in kinds for use in kind.uses(spec)]
+    return "" if instance in labels else f"the stage {' or '.join(kind.name for kind in kinds)}"

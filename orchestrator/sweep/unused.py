@@ -1,0 +1,110 @@
+"""Unused settings: what a spec sets although another of its settings leaves it without effect."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator.config import TrialSpec
+from orchestrator.config.base import NO_VALUE, Refused
+
+Reads = Callable[[Any], object]
+"""Whether a setting has an effect, by the spec that holds it."""
+
+RECIPES = (
+    "target.recipe",
+    "target.pretrain.recipe",
+    "attack.recipe",
+    "attack.losses.surrogate.recipe",
+    "judge.recipe",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting that has no effect by itself."""
+
+    section: str
+    """Path of the spec that holds it."""
+
+    field: str
+
+    is_read: Reads
+    needs: str
+    """What it needs to have an effect, as the object of "needs"."""
+
+    @property
+    def path(self) -> str:
+        """Path of the setting."""
+        return f"{self.section}.{self.field}"
+
+
+_ROWS = (
+    Row(
+        "auxiliary",
+        "dataset",
+        lambda own: own.kind in OTHERS,
+        "auxiliary.kind generic, distinct or augmented",
+    ),
+    Row(
+        "auxiliary",
+        "overlap",
+        lambda own: own.dataset and own.kind in ("generic", "augmented"),
+        "auxiliary.dataset of the kind generic or augmented",
+    ),
+    *(
+        Row("release", field, lambda own: not own.labels_only, "release.labels_only=false")
+        for field in ("truncation", "decimals", "renormalised")
+    ),
+    *(Row(path, "momentum", lambda own: own.optimizer == "sgd", f"{path}.optimizer=sgd") for path in RECIPES),
+    *(
+        Row("target.pretrain", field, lambda own: not own.weights, "target.pretrain without weights")
+        for field in ("recipe", "seed")
+    ),
+    Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
+    Row("attack.losses", "surrogate", lambda own: own.features, "attack.losses.features above 0"),
+    Row("attack", "process_every", lambda own: own.process != "none", "attack.process other than none"),
+    Row("attack", "alpha", lambda own: own.alpha_weight, "attack.alpha_weight above 0"),
+    Row("attack", "variation_beta", lambda own: own.variation_weight, "attack.variation_weight above 0"),
+    Row(
+        "attack",
+        "treat_every",
+        lambda own: own.blur or own.clip_norm or own.clip_contribution,
+        "attack.blur, attack.clip_norm or attack.clip_contribution above 0",
+    ),
+)
+OTHERS = ("generic", "distinct", "augmented")
+"""Kinds of auxiliary images that another data set may give."""
+
+
+def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
+    """Yield a refusal for each setting that some trials have, other than its default, and none reads."""
+    found: dict[str, tuple[Row, object]] = {}
+    read: set[str] = set()
+    for spec in specs:
+        for row in _ROWS:
+            holder = _holder(spec, row) if row.path not in read else None
+            if holder is None or _is_default(holder, row.field):
+                continue
+            if row.is_read(holder):
+                read.add(row.path)
+            else:
+                found.setdefault(row.path, (row, getattr(holder, row.field)))
+    for path, (row, value) in found.items():
+        if path not in read:
+            shown = NO_VALUE if isinstance(value, BaseModel) else value
+            yield Refused(path, shown, f"changes nothing here: it needs {row.needs}", "leave it out")
+
+
+def _holder(spec: TrialSpec, row: Row) -> BaseModel | None:
+    """Return the spec that has the setting; None where this trial has no such field."""
+    part: Any = spec
+    for name in row.section.split("."):
+        part = getattr(part, name, None)
+    return part if isinstance(part, BaseModel) and row.field in type(part).model_fields else None
+
+
+def _is_default(holder: BaseModel, field: str) -> bool:
+    default = type(holder).model_fields[field].default
+    return bool(getattr(holder, field) == default)

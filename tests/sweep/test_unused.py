@@ -1,0 +1,79 @@
+"""Settings that no trial of a study reads are refused; one that some trials read is not."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.sweep.unused import RECIPES, unused
+from tests import tiny
+
+SEARCH = {"name": "optimization"}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "auxiliary.dataset=cifar10": (
+        {"auxiliary": {"dataset": "cifar10"}},
+        {"auxiliary": {"kind": "generic", "dataset": "cifar10"}},
+    ),
+    "auxiliary.overlap=remove": (
+        {"auxiliary": {"kind": "generic", "overlap": "remove"}},
+        {"auxiliary": {"kind": "generic", "dataset": "x", "overlap": "remove"}},
+    ),
+    "release.truncation=2": (
+        {"release": {"truncation": 2, "labels_only": True}},
+        {"release": {"truncation": 2}},
+    ),
+    "release.decimals=2": ({"release": {"decimals": 2, "labels_only": True}}, {"release": {"decimals": 2}}),
+    "target.pretrain.seed=3": (
+        {"target.pretrain": {"weights": "x", "seed": 3}},
+        {"target.pretrain": {"seed": 3}},
+    ),
+    "target.pretrain.recipe": (
+        {"target.pretrain": {"weights": "x", "recipe": tiny.RECIPE}},
+        {"target.pretrain": {"recipe": tiny.RECIPE}},
+    ),
+    "target.defense.bido.epsilon=0.1": (
+        {"target.defense": {"bido": {"kind": "coco", "epsilon": 0.1}}},
+        {"target.defense": {"bido": {"epsilon": 0.1}}},
+    ),
+    "attack.losses.surrogate": (
+        {"attack.losses": {"surrogate": {"model": tiny.DIGIT}}},
+        {"attack.losses": {"features": 0.1, "surrogate": {"model": tiny.DIGIT}}},
+    ),
+    "attack.process_every=3": (
+        {"attack": {"name": "mia", "process_every": 3}, "evaluation.task": "class-inference"},
+        {
+            "attack": {"name": "mia", "process_every": 3, "process": "denoise-sharpen"},
+            "evaluation.task": "class-inference",
+        },
+    ),
+    "attack.alpha=2.0": (
+        {"attack": {**SEARCH, "alpha": 2}},
+        {"attack": {**SEARCH, "alpha": 2, "alpha_weight": 1}},
+    ),
+    "attack.variation_beta=1.0": (
+        {"attack": {**SEARCH, "variation_beta": 1}},
+        {"attack": {**SEARCH, "variation_beta": 1, "variation_weight": 0.1}},
+    ),
+    "attack.treat_every=9": (
+        {"attack": {**SEARCH, "treat_every": 9}},
+        {"attack": {**SEARCH, "treat_every": 9, "blur": 1}},
+    ),
+    **{
+        f"{path}.momentum=0.5": (
+            {"attack.losses": {"features": 1, "surrogate": {"model": tiny.DIGIT}}, path: {"momentum": 0.5}},
+            {
+                "attack.losses": {"features": 1, "surrogate": {"model": tiny.DIGIT}},
+                path: {"momentum": 0.5, "optimizer": "sgd"},
+            },
+        )
+        for path in RECIPES
+    },
+}
+
+
+@pytest.mark.parametrize("shown", CASES)
+def test_a_setting_without_effect_is_refused_unless_a_trial_reads_it(shown: str) -> None:
+    alone, read = (tiny.spec(changes) for changes in CASES[shown])
+    (refusal,) = unused([alone, alone])
+    assert str(refusal).startswith(f"{shown} changes nothing here: it needs ")
+    assert str(refusal).endswith("; leave it out.")
+    assert list(unused([alone, read])) == list(unused([read])) == []
