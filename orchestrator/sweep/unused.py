@@ -20,6 +20,9 @@ RECIPES = (
     "judge.recipe",
 )
 
+OTHERS = ("generic", "distinct", "augmented")
+"""Kinds of auxiliary images that another data set may give."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -74,8 +77,6 @@ _ROWS = (
         "attack.blur, attack.clip_norm or attack.clip_contribution above 0",
     ),
 )
-OTHERS = ("generic", "distinct", "augmented")
-"""Kinds of auxiliary images that another data set may give."""
 
 
 def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
