@@ -1,5 +1,6 @@
 """Checks of this machine: Python, the libraries, torch's accelerators, room for the cache of data sets."""
 
+import json
 import platform
 import shutil
 import subprocess
@@ -9,18 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator import __version__
+from orchestrator.runtime.doctor import gpu
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, ok, room, warn
 from orchestrator.runtime.open_store import NODE_CACHE
+from orchestrator.runtime.words import sentences
 
 MINIMUM = {"ray": "2.60", "torch": "2.14", "mlflow": "3.17.2", "boto3": "1.44"}  # as in pyproject.toml
 PYTHON = (3, 11)
 INSTALL = "install the project's requirements.lock into this environment (make test does)"
-_TORCH = """
-import torch
-count = torch.cuda.device_count()
-names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
-print(count, names)
-"""
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def installed() -> Iterator[Finding]:
@@ -52,19 +50,26 @@ def is_older(number: str, than: str) -> bool:
 
 def accelerators() -> Iterator[Finding]:
     """Check in a process of its own that torch loads; report the GPUs that it sees."""
-    command = [sys.executable, "-c", _TORCH]
+    command = [sys.executable, "-m", gpu.__name__]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS - 1, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT_SECONDS - 1, check=False, cwd=ROOT
+        )
     except subprocess.TimeoutExpired:
         yield warn("torch", "takes long to load", "look for a slow or full disk, and run this again")
         return
     if done.returncode:
         words = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        yield fail("torch", f"does not load: {words[:200]}", INSTALL)
+        yield fail("torch", f"does not load: {sentences(words)}", INSTALL)
         return
-    count, _, names = done.stdout.strip().partition(" ")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if fault := gpu.driver_fault(found):
+        yield warn("torch", *fault)
+        return
+    names = ", ".join(found["names"])
     yield ok(
-        "torch", f"sees {count} GPUs: {names}" if int(count) else "sees no GPU; it can train on processors"
+        "torch",
+        f"sees {found['count']} GPUs: {names}" if names else "sees no GPU; it can train on processors",
     )
 
 

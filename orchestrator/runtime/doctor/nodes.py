@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.cloudpickle import register_pickle_by_value
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.runtime.doctor import gpu
 from orchestrator.runtime.doctor.cluster import JOIN
 from orchestrator.runtime.doctor.findings import GIB, Finding, clock, fail, ok, room, run
 from orchestrator.runtime.doctor.machine import differing
@@ -71,7 +73,8 @@ def look(store: str, cache: str) -> Iterator[Finding]:
     with probe(store) as placed:
         started = time.time()
         calls = {label: _pinned(facts, node, placed, cache) for label, node in nodes.items()}
-        gpu_calls = {label: _pinned(visible_gpus, node) for label, node in gpu_nodes.items()}
+        register_pickle_by_value(gpu)  # a node may be without the project
+        gpu_calls = {label: _pinned(gpu.facts, node) for label, node in gpu_nodes.items()}
         refs = [*calls.values(), *gpu_calls.values()]
         ready, late = ray.wait(refs, num_returns=len(refs), timeout=TASKS_SECONDS)
         answers = {ref: _answer(ref) for ref in ready} | dict.fromkeys(
@@ -113,11 +116,6 @@ def facts(placed: Probe | None, cache: str) -> dict[str, Any]:
         found["store"] = f"not checked: {error}"
     folder = next(one for one in (Path(cache), *Path(cache).parents) if one.is_dir())
     return found | {"folder": str(folder), "free": shutil.disk_usage(folder).free}
-
-
-def visible_gpus() -> int:
-    """Return the number of GPUs that torch can use on a node; runs there."""
-    return int(import_module("torch").cuda.device_count())
 
 
 def _pinned(function: Callable[..., Any], node: Mapping[str, Any], *arguments: Any) -> Any:
@@ -163,11 +161,15 @@ def _faults(name: str, answer: Any, started: float) -> Iterator[Finding]:
             yield finding
 
 
-def _gpu_faults(name: str, declared: float, visible: Any) -> list[Finding]:
-    if isinstance(visible, int) and visible >= declared:
-        return []
-    words = f"torch sees {visible}" if isinstance(visible, int) else f"torch did not answer: {visible}"
-    return [fail(name, f"declares {declared:g} GPU, {words}", DRIVER)]
+def _gpu_faults(name: str, declared: float, found: Any) -> list[Finding]:
+    """Judge the GPUs that torch can use on a node, and the driver there."""
+    if isinstance(found, str):
+        return [fail(name, f"declares {declared:g} GPU, torch did not answer: {found}", DRIVER)]
+    if fault := gpu.driver_fault(found):
+        return [fail(name, *fault)]
+    if found["count"] < declared:
+        return [fail(name, f"declares {declared:g} GPU, torch sees {found['count']}", DRIVER)]
+    return []
 
 
 def main(address: str, store: str, cache: str) -> None:

@@ -1,12 +1,15 @@
 """Checks of this machine: versions, torch."""
 
+import json
 import re
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from orchestrator.runtime.doctor import machine
-from orchestrator.runtime.doctor.findings import fail
+from orchestrator.runtime.doctor.findings import fail, warn
 from tests.runtime.doctor.faults import ROOT, listed, only_fault
 
 
@@ -31,10 +34,23 @@ def test_a_missing_or_old_library_fails(monkeypatch: pytest.MonkeyPatch) -> None
         assert f"mlflow {found['mlflow'] or 'missing'}" in fault.found
 
 
-def test_a_torch_that_does_not_load_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_TORCH", "raise ImportError('libcudart.so.13: cannot open')")
+def test_a_torch_that_does_not_load_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert only_fault(machine.accelerators()) == fail(
         "torch", "does not load: ImportError: libcudart.so.13: cannot open", machine.INSTALL
+    )
+
+
+def test_a_driver_too_old_for_torch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"cuda": "13.2", "count": 0, "names": [], "driver": "535.183.01", "driver_cuda": 12}
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho '{json.dumps(found)}'\n")
+    (tmp_path / "python").chmod(0o700)
+    assert only_fault(machine.accelerators()) == warn(
+        "torch",
+        "NVIDIA driver 535.183.01 (CUDA 12) is too old for torch's CUDA 13.2",
+        "install driver 580 or later there",
     )
 
 

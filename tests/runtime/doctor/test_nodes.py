@@ -40,9 +40,18 @@ def test_what_is_wrong_with_a_node_is_told(said: Any, status: str, found: str, f
 
 
 def test_gpus_that_torch_does_not_see_are_told() -> None:
-    assert nodes._gpu_faults("node a", 2.0, 2) == []
-    assert nodes._gpu_faults("node a", 2.0, 1) == [
+    two = {"cuda": "13.2", "count": 2, "names": ["L4"], "driver": "580.95.05", "driver_cuda": 13}
+    assert nodes._gpu_faults("node a", 2.0, two) == []
+    assert nodes._gpu_faults("node a", 2.0, two | {"count": 1}) == [
         fail("node a", "declares 2 GPU, torch sees 1", nodes.DRIVER)
+    ]
+    old = two | {"count": 0, "driver": "535.183.01", "driver_cuda": 12}
+    assert nodes._gpu_faults("node a", 2.0, old) == [
+        fail(
+            "node a",
+            "NVIDIA driver 535.183.01 (CUDA 12) is too old for torch's CUDA 13.2",
+            "install driver 580 or later there",
+        )
     ]
     (fault,) = nodes._gpu_faults("node a", 1.0, "none within 12 s")
     assert fault.found == "declares 1 GPU, torch did not answer: none within 12 s"
