@@ -26,6 +26,8 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
 
+from orchestrator.runtime.doctor.gpu import DRIVERS
+
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
 SCRIPT = CLUSTER / "one-host.sh"
@@ -262,9 +264,48 @@ def test_aws_starts_ray_with_the_token_on_every_node() -> None:
     token = "/home/ray/inversion/ray_token"
     assert token in config["file_mounts"]
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
-        assert all(f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}" in command for command in commands[1:])
-    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+        joins = [one for one in commands if "ray start" in one or "jobs.notice" in one]
+        assert all(f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}" in command for command in joins)
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][1]
     assert "python -m jobs.notice" in config["worker_start_ray_commands"][-1]
+
+
+def test_aws_has_an_image_with_the_driver_that_the_locks_cuda_needs() -> None:
+    major = int(pinned("cuda-toolkit").partition(".")[0])
+    assert re.search(rf"^nvidia-cudnn-cu{major}==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    needed = DRIVERS[major]
+    text = (CLUSTER / "aws.yaml").read_text()
+    assert f"brings CUDA {major}, which needs driver {needed} or later" in text
+    assert f"-ge {needed} ||" in text
+    # By AWS's release notes it has driver 580 or later since December 2025.
+    images = "resolve:ssm:/aws/service/deeplearning/ami/x86_64/"
+    parameter = f"{images}base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+    nodes = aws()["available_node_types"].values()
+    assert {node["node_config"]["ImageId"] for node in nodes} == {parameter}
+    assert f"driver {needed} or later" in (ROOT / "docs" / "operations.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("driver", "passes"), [("580.95.05", True), ("595.71.05", True), ("535.183.01", False), ("", True)]
+)
+def test_aws_nodes_with_an_older_driver_do_not_join(driver: str, passes: bool, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n[ -n '{driver}' ] && echo {driver}\n")
+    tool.chmod(0o700)
+    check = aws()["initialization_commands"][-1]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    ran = subprocess.run(["bash", "-c", check], env=env, capture_output=True, text=True, check=False)
+    assert (ran.returncode == 0) == passes
+    assert ("older than 580, which CUDA 13 needs" in ran.stderr) != passes
+
+
+def test_aws_runs_the_projects_image_and_mlflow_on_the_head() -> None:
+    config = aws()
+    assert re.search(r"/inversion-orchestrator:[\d.]+$", config["docker"]["image"])
+    start, server = config["head_start_ray_commands"][1:]
+    assert "MLFLOW_TRACKING_URI=http://127.0.0.1:5000" in start
+    assert "mlflow server --host 127.0.0.1 --port 5000" in server
+    assert "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false" in server
 
 
 def test_images_have_the_pinned_ray() -> None:
@@ -286,8 +327,7 @@ def test_images_have_the_pinned_ray() -> None:
 def test_installers_are_those_of_the_makefile() -> None:
     version = re.search(r"^UV_VERSION := (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert version is not None
-    for file in ("aws.yaml", "Dockerfile"):
-        assert f"uv=={version[1]}" in (CLUSTER / file).read_text()
+    assert f"uv=={version[1]}" in (CLUSTER / "Dockerfile").read_text()
 
 
 def test_mlflow_has_credentials_of_its_own_and_no_door_but_its_port() -> None:

@@ -23,10 +23,10 @@ from tests import tiny
 from tests.store.test_gc import begin_upload
 
 POLICY = Path(__file__).resolve().parents[2] / "cluster" / "s3-policy.json"
-WORKER, CURATOR, READER, MLFLOW = (
-    f"inversion-{name}" for name in ("orchestrator", "curator", "reader", "mlflow")
+WORKER, CURATOR, READER, MLFLOW, HEAD = (
+    f"inversion-{name}" for name in ("orchestrator", "curator", "reader", "mlflow", "head")
 )
-ROLES = {WORKER, CURATOR, READER, MLFLOW}
+ROLES = {WORKER, CURATOR, READER, MLFLOW, HEAD}
 BUCKET = "arn:aws:s3:::BUCKET"
 # The permission that each S3 call needs, after AWS's reference "Required permissions for S3 API operations".
 PERMISSIONS = {
@@ -162,6 +162,7 @@ REFUSED = [
     (WORKER, "s3:GetObject", "mlflow/1/picture.png"),
     (CURATOR, "s3:DeleteObject", "datasets/mnist/manifest.json"),
     (READER, "s3:PutObject", "store/artifacts/ab/abc/manifest.json"),
+    (HEAD, "s3:PutObject", "datasets/mnist/manifest.json"),
     (MLFLOW, "s3:PutObject", "store/artifacts/ab/abc/manifest.json"),
     (MLFLOW, "s3:GetObject", "store/artifacts/ab/abc/manifest.json"),
 ]
@@ -197,6 +198,12 @@ def test_every_action_is_real_and_on_a_resource_that_it_has() -> None:
             kinds = {one["name"] for one in known.get_action_details(service, name)["resourceTypes"]}
             wanted = {"object" if "/" in one else "bucket" for one in as_list(statement["Resource"])}
             assert wanted <= kinds, f"{action} is not for {wanted}"
+
+
+def test_the_head_may_do_what_workers_and_mlflow_may() -> None:
+    for statement in statements():
+        if statement["Effect"] == "Allow" and roles(statement) & {WORKER, MLFLOW}:
+            assert HEAD in roles(statement), statement["Sid"]
 
 
 def test_listing_has_no_condition() -> None:
