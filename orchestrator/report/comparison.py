@@ -39,6 +39,7 @@ from orchestrator.report.statistics import (
     mean_and_interval,
 )
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
 ONE_SEED = {
@@ -138,10 +139,53 @@ def _pairs(
         [r for r in finished if is_same(r.axes.get(ordering.axis), value) and ordering.metric in r.metrics]
         for value in values
     )
-    for one, other in itertools.product(lower, upper):
-        merged = merged_axes(one.axes, other.axes, {ordering.axis})
-        if merged is not None and fits(merged, ordering.where):
-            yield _Neighbours(one, other, merged)
+    partners = _Partners(upper, ordering.axis)
+    for one in lower:
+        for other in partners.of(one):
+            merged = merged_axes(one.axes, other.axes, {ordering.axis})
+            if merged is not None and fits(merged, ordering.where):
+                yield _Neighbours(one, other, merged)
+
+
+class _Partners:
+    """Finds the trials that agree with another one in every axis but one, without comparing all with all.
+
+    Trials are grouped by the axes that they have, since an axis that one of two lacks tells them not apart,
+    and in each group by the values of those that the other has too.
+    """
+
+    def __init__(self, records: Sequence[TrialRecord], without: str) -> None:
+        self._without = without
+        self._groups: dict[frozenset[str], list[tuple[int, TrialRecord]]] = {}
+        for number, record in enumerate(records):
+            self._groups.setdefault(frozenset(self._present(record.axes)), []).append((number, record))
+        self._tables: dict[tuple[frozenset[str], tuple[str, ...]], _Table] = {}
+
+    def of(self, one: TrialRecord) -> list[TrialRecord]:
+        """Return the partners of a trial in their order."""
+        found: list[tuple[int, TrialRecord]] = []
+        for present in self._groups:
+            shared = tuple(axis for axis in self._present(one.axes) if axis in present)
+            values = tuple(one.axes[axis] for axis in shared)
+            found += self._table(present, shared).get(values, [])
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+    def _table(self, present: frozenset[str], shared: tuple[str, ...]) -> "_Table":
+        """Return a group's trials by their values of some axes."""
+        if (present, shared) not in self._tables:
+            table: _Table = {}
+            for number, record in self._groups[present]:
+                values = tuple(record.axes[axis] for axis in shared)
+                table.setdefault(values, []).append((number, record))
+            self._tables[present, shared] = table
+        return self._tables[present, shared]
+
+    def _present(self, axes: Axes) -> Iterator[str]:
+        return (axis for axis, value in axes.items() if value != ABSENT and axis != self._without)
+
+
+_Table = dict[tuple[Scalar, ...], list[tuple[int, TrialRecord]]]
+"""Values of some axes -> the trials that have them, with their places."""
 
 
 def _compare(metric: str, pairs: Sequence[_Neighbours], images: PerImage) -> Comparison:

@@ -11,9 +11,11 @@ from scipy import stats
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.comparison import comparison_table, orderings_table
+from orchestrator.report.comparison import _Partners, comparison_table, orderings_table
+from orchestrator.report.settings import merged_axes
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
 from tests.report.trials import MSE, grid, record
@@ -204,3 +206,25 @@ def test_tables_that_compare_are_made_where_the_study_asks() -> None:
         "survives_holm,verdict,resampled,note"
     )
     assert not [name for name in report_files(tiny.study(axes), records, store) if "orderings" in name]
+
+
+def test_partners_are_those_that_comparing_all_with_all_finds() -> None:
+    """Over trials that lack some axes by a dash, or by not having them at all."""
+    generator = np.random.default_rng(3)
+    values: dict[str, list[Scalar]] = {
+        "m": [1, 3],
+        "k": [3, 5, ABSENT],
+        "align": [True, ABSENT],
+        "seed": [0, 1],
+    }
+    records = []
+    for index in range(80):
+        axes = {axis: some[int(generator.integers(len(some)))] for axis, some in values.items()}
+        if generator.random() < 0.2:
+            del axes["k"]
+        records.append(record(index, axes))
+    partners = _Partners(records, "m")
+    for one in records:
+        expected = [other for other in records if merged_axes(one.axes, other.axes, {"m"}) is not None]
+        found = [other for other in partners.of(one) if merged_axes(one.axes, other.axes, {"m"}) is not None]
+        assert [other.index for other in found] == [other.index for other in expected]

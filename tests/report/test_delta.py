@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.delta import Ratio, delta_of, delta_table
+from orchestrator.report.delta import Drop, Ratio, _verdict, delta_of, delta_table
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
@@ -305,3 +305,9 @@ def test_the_report_has_the_table_and_repeats_it() -> None:
     ]
     assert rb"block1 & $40$" in files["delta.tex"]
     assert files == report_files(study, records[::-1], store)
+
+
+def test_a_denominator_whose_interval_touches_0_has_no_bounds() -> None:
+    assert _verdict(Drop(0.1, 0.0, 0.2)) == "unstable"
+    assert _verdict(Drop(0.1, 1e-300, 0.2)) == "defined"
+    assert _verdict(Drop(0.0, -0.1, 0.1)) == "undefined"

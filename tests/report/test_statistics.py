@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from orchestrator.report import statistics
 from orchestrator.report.statistics import (
     Comparison,
     class_differences,
@@ -12,6 +13,7 @@ from orchestrator.report.statistics import (
     compare_seeds,
     holm,
     mean_and_interval,
+    resampled_means,
 )
 
 ROW = [("label", np.int32), ("mse", np.float32)]
@@ -120,3 +122,36 @@ def test_holm_by_hand() -> None:
     assert math.isnan(adjusted[2])
     assert adjusted[3] == pytest.approx(0.06)
     assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.0, 1.0, "not shown"),  # an interval that touches 0 contains it
+        (-1.0, 0.0, "not shown"),
+        (-0.0, 0.0, "equal"),
+        (1e-300, 1.0, "holds"),
+        (-1.0, -1e-300, "reversed"),
+        (math.nan, math.nan, "not shown"),
+    ],
+)
+def test_an_interval_that_touches_0_shows_nothing(low: float, high: float, verdict: str) -> None:
+    assert Comparison(0.5, low, high, 0.04, 3, 3, "seeds").verdict == verdict
+
+
+@pytest.mark.parametrize("kept", [0, 10**9])
+@pytest.mark.parametrize("shapes", [[(7,)], [(300,), (5,), (41,)], [(9, 2), (4, 2)], [(1,)] * 4])
+def test_means_are_those_of_drawing_everything_at_once(
+    shapes: list[tuple[int, ...]], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MOST_KEPT", kept)
+    seeds = [np.random.default_rng(len(shapes)).random(shape) for shape in shapes]
+    generator = np.random.default_rng(statistics.SEED)
+    chosen = generator.integers(len(seeds), size=(1300, len(seeds)))
+    means = np.empty((*chosen.shape, *seeds[0].shape[1:]))
+    for seed, values in enumerate(seeds):
+        places = chosen == seed
+        drawn = generator.integers(len(values), size=(int(places.sum()), len(values)), dtype=np.int32)
+        means[places] = values[drawn].mean(axis=1)
+    for _ in range(2):
+        assert resampled_means(seeds, 1300).tobytes() == means.mean(axis=1).tobytes()
