@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.config.base import Refused
+from orchestrator.config.plain import check_path
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.locations import Locations
-from orchestrator.runtime.open_store import NODE_CACHE
+from orchestrator.runtime.open_store import NODE_CACHE, check_folder
 
 RUNS = Path("runs")
+MAX_MINUTES = 100_000
 
 StudyName = Annotated[
     str, typer.Argument(help="Study file, or the name of one in jobs/studies.", metavar="STUDY.yaml")
@@ -78,10 +81,18 @@ class Options:
     wait_for_nodes: float = 0.0  # minutes
 
     def locations(self) -> Locations:
-        """Return where artifacts, data sets and tracking are, defaults filled in."""
+        """Return where artifacts, data sets and tracking are, defaults filled in.
+
+        Raise `Refused` for a path that none can be, and for a time to wait that none is.
+        """
+        check_path("out", self.out)
+        check_path("cache", self.cache or NODE_CACHE)
+        if not 0.0 <= self.wait_for_nodes <= MAX_MINUTES:
+            rule = f"must lie in 0..{MAX_MINUTES}, in minutes"
+            raise Refused("--wait-for-nodes", self.wait_for_nodes, rule, "use 0 to wait for none")
         return Locations(
-            store=_absolute(self.store or str(self.out / "store")),
-            data=self.data and _absolute(self.data),
+            store=_absolute(self.store or f"{self.out / 'store'}", "store"),
+            data=self.data and _absolute(self.data, "data"),
             cache=str(self.cache or NODE_CACHE) if self.data and "://" in self.data else None,
             tracking=None if self.ship_later else self.tracking_uri or f"sqlite:///{self.out / 'mlflow.db'}",
         )
@@ -99,6 +110,6 @@ class Options:
         return shlex.join([*words, "--ship-later"] if self.ship_later else words)
 
 
-def _absolute(uri: str) -> str:
-    """Return a folder's whole path: workers have other working directories."""
-    return uri if "://" in uri else str(Path(uri).absolute())
+def _absolute(uri: str, field: str) -> str:
+    """Return a folder's whole path: workers have other working directories. Raise `Refused` if it is none."""
+    return uri if "://" in uri else str(Path(check_folder(uri, field)).absolute())

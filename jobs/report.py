@@ -17,7 +17,6 @@ from jobs.options import RUNS, Data, Options, Out, Overrides, Scale, ShipLater, 
 from jobs.printing import SweepProgress
 from jobs.sweep import Sweep, open_tracker, refuse, start_console
 from orchestrator.config.study import StudyError
-from orchestrator.runtime.open_store import check
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Ledger, Tracker
 
@@ -41,8 +40,7 @@ def report(  # noqa: PLR0913 - options of a command
         opened = Sweep(options, start_console(), writes=False)
         journal = Journal(opened.store.blobs, opened.study.key)  # only read: a report is no start
         ledger, files, num_missing = collect(opened, journal)
-        check(opened.store.blobs)
-        tracker = open_tracker(options)
+        tracker = open_tracker(opened)
     except ValueError as error:
         refuse(error)
     tracker.open(opened.sweep_record(journal))

@@ -6,7 +6,9 @@ Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as
 3: every trial finished, but MLflow did not take all records.
 """
 
+import difflib
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,14 +35,15 @@ from jobs.options import (
 )
 from jobs.printing import SweepProgress, print_dropped, print_plan
 from jobs.report_folder import folder_name, write_report
-from orchestrator.config.base import Refused, Scalar
-from orchestrator.config.load import read_study
+from orchestrator.config.base import Refused, Scalar, one_line
+from orchestrator.config.load import read_study, scales_of
 from orchestrator.config.normalise import normalise
+from orchestrator.config.plain import check_path
 from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
-from orchestrator.runtime.open_store import check
+from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Stage
@@ -64,6 +67,23 @@ logger = logging.getLogger(__name__)
 STUDIES = Path(__file__).parent / "studies"
 NOT_TRACKED = 3  # exit code: the results are whole, MLflow's view of them is not
 
+
+def print_studies(is_asked: bool) -> None:
+    """Print the shipped studies with their scales and leave, if that is asked."""
+    if is_asked:
+        for name in _shipped():
+            scales = ", ".join(scales_of(STUDIES / f"{name}.yaml")) or "none"
+            print(f"{name}: scales {scales}")
+        raise typer.Exit
+
+
+ListStudies = Annotated[
+    bool,
+    typer.Option(
+        "--list", is_eager=True, callback=print_studies, help="List the shipped studies and their scales."
+    ),
+]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -81,6 +101,7 @@ def sweep(  # noqa: PLR0913 - options of a command
     ship_later: ShipLater = False,
     cache: Cache = None,
     wait_for_nodes: WaitForNodes = 0.0,
+    list_studies: ListStudies = False,
 ) -> None:
     """Sweep a study: train targets, attack them, measure what leaks, and keep the comparison."""
     options = Options(
@@ -92,7 +113,7 @@ def sweep(  # noqa: PLR0913 - options of a command
         if plan:
             opened.print_plan()
             return
-        tracker = open_tracker(options)
+        tracker = open_tracker(opened)
     except ValueError as error:
         refuse(error)
     try:
@@ -123,7 +144,10 @@ class Sweep:
         self.locations = options.locations()
         check_study(study)
         self.store = self.locations.open_store()
-        check(self.store.blobs, writes=writes)
+        if writes:
+            check_place(self.store.blobs)  # written to only when nothing is left to refuse
+        else:
+            check(self.store.blobs, writes=False)
         self.location: Location = self.locations.open_data()
         if self.location.blobs is not None:
             check(self.location.blobs, option="--data", writes=False)
@@ -252,12 +276,17 @@ class Sweep:
         ended_ms = max((record.ended_ms for record in records), default=0)
         return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)
 
+    @property
+    def folder(self) -> Path:
+        """Where the report is written here."""
+        options = self.options
+        is_overridden = bool(options.overrides)
+        name = folder_name(self.study, _find(options.study), options.scale, is_overridden=is_overridden)
+        return options.out / name
+
     def _write(self, files: Mapping[str, bytes]) -> Path:
         """Write the report to the store and to its folder here; return that folder."""
-        options, blobs, place = self.options, self.store.blobs, f"sweeps/{self.study.key}/report"
-        file = _find(options.study)
-        is_overridden = bool(options.overrides)
-        folder = options.out / folder_name(self.study, file, options.scale, is_overridden=is_overridden)
+        blobs, place, folder = self.store.blobs, f"sweeps/{self.study.key}/report", self.folder
         write_report(folder, files)
         for left in set(blobs.names(f"{place}/")) - {f"{place}/{name}" for name in files}:
             blobs.remove(left)  # the study asked for more when this sweep's report was last written
@@ -304,26 +333,47 @@ def as_written(file: Path) -> Study | None:
 
 
 def _find(study: str) -> Path:
+    """Return the file of a study or of a shipped one; raise `Refused` with what its name is close to."""
+    check_path("study", study)
     path = Path(study)
     shipped = STUDIES / f"{study}.yaml"
-    return shipped if not path.exists() and shipped.exists() else path
+    if path.exists() or not shipped.exists():
+        shipped = path
+    if not shipped.exists():
+        close = difflib.get_close_matches(study.lower().removesuffix(".yaml"), _shipped())
+        if close:
+            raise Refused("study", study, "does not exist", f"did you mean {' or '.join(close)}")
+    return shipped
 
 
-def open_tracker(options: Options) -> Tracker:
-    """Return where the comparison goes; raise `ValueError` if it cannot be tracked there now."""
-    if not options.out.is_dir():
-        withhold(options.out)
-    uri = options.locations().tracking
-    if uri is None:
-        return JsonTracker(options.out / "unshipped")
-    check_tracking(uri)
-    return MlflowTracker(uri)
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def open_tracker(opened: Sweep) -> Tracker:
+    """Return where the comparison goes; raise `ValueError` if it cannot be tracked there now.
+
+    What this writes to, the store included, is only created when nothing is left to refuse.
+    """
+    out, uri = opened.options.out, opened.locations.tracking
+    if uri is not None:
+        check_tracking(uri)
+    used = [opened.folder] if uri is not None else [opened.folder, out / "unshipped"]
+    for folder in used:
+        there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+        if not there.is_dir():
+            rule = "is no folder, and this command writes to one of that name"
+            raise Refused("out", there, rule, "name another folder with --out or move it away")
+    check(opened.store.blobs)
+    if not out.is_dir():
+        withhold(out)
+    return JsonTracker(out / "unshipped") if uri is None else MlflowTracker(uri)
 
 
 def refuse(error: Exception) -> NoReturn:
     """Print what is wrong, one line for each fault, and exit with 2."""
-    for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    for fault in error.faults if isinstance(error, StudyError) else (error,):
+        print(f"error: {one_line(str(fault))}", file=sys.stderr)
     sys.exit(2)
 
 

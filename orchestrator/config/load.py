@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.attacks import ATTACK_SPECS, attack_name
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.plain import MAX_NAME_BYTES, check_path, check_plain
 from orchestrator.config.search import Range
 from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.config.trial import TrialSpec
@@ -23,13 +24,10 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
     """Read a study file, apply its scale and then the `a.b=c` overrides; raise `StudyError`."""
     raw = _load(path)
     scales = raw.pop("scales", None) or {}
-    if scale is not None:
-        if not isinstance(scales, Mapping) or not isinstance(scales.get(scale, {}), Mapping):
-            raise StudyError(f"scales in {path.name} must read scales: {{{scale}: {{path: value}}}}.")
-        if scale not in scales:
-            raise StudyError(f"--scale {scale} is not in {path.name}; it knows {_listing(scales)}.")
-        for name, value in scales[scale].items():
-            _assign(raw, name, value)
+    if not isinstance(scales, Mapping):
+        raise StudyError(f"scales in {path.name} must read scales: {{{scale or 'smoke'}: {{path: value}}}}.")
+    for name, value in _scale(scales, scale, path.name).items() if scale is not None else ():
+        _assign(raw, name, value)
     values = [_override(one) for one in overrides]
     for _, fields, value in values:
         for field in fields:
@@ -37,10 +35,35 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
     for name, fields, value in values:
         for field in fields:
             _refuse_swept(raw, name, field, value)
+    _check(raw)
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         raise StudyError(*faults(error, path.name)) from None
+
+
+def _scale(scales: Mapping[str, Any], scale: str, where: str) -> Mapping[str, Any]:
+    """Return what a scale sets: path -> value."""
+    if not isinstance(scales.get(scale, {}), Mapping):
+        raise StudyError(f"scales in {where} must read scales: {{{scale}: {{path: value}}}}.")
+    if scale not in scales:
+        raise StudyError(f"--scale {scale} is not in {where}; it knows {_listing(scales)}.")
+    settings: Mapping[str, Any] = scales[scale]
+    return settings
+
+
+def scales_of(path: Path) -> list[str]:
+    """Return the names of a study's scales; raise `StudyError` if it is no study."""
+    return list(map(str, _load(path).get("scales") or {}))
+
+
+def _check(value: Any, prefix: str = "") -> None:
+    """Raise `StudyError` for content that no study can have."""
+    try:
+        check_plain(value, "")
+    except Refused as refused:
+        field = f"{prefix}{refused.field}"
+        raise StudyError(Refused(field, refused.value, refused.rule, refused.way_out)) from None
 
 
 def _override(override: str) -> tuple[str, list[str], Any]:
@@ -51,7 +74,9 @@ def _override(override: str) -> tuple[str, list[str], Any]:
     root = name.split(".", 1)[0]
     is_path = root in Study.model_fields
     paths = [name] if is_path else [f"base.{path}" for path in SHORTHANDS.get(name, (name,))]
-    return name, paths, _value(override, text)
+    value = _value(override, text)
+    _check({name: value}, "--set ")
+    return name, paths, value
 
 
 def _value(override: str, text: str) -> Any:
@@ -109,7 +134,11 @@ def _refusal(fault: dict[str, Any], where: str) -> Refused:
     if fault["type"] == "value_error" and isinstance(fault["ctx"]["error"], Refused):
         refused: Refused = fault["ctx"]["error"]
         return refused.under(path) if path else refused
-    return Refused(path or where, str(fault.get("input"))[:60], f"is refused: {fault['msg']}")
+    if fault["type"] == "union_tag_not_found":
+        names = ", ".join(ATTACK_SPECS)
+        return Refused(f"{path}.name", NO_VALUE, "must be the name of an attack", f"choose one of {names}")
+    message = fault["msg"].replace("Value error, ", "")
+    return Refused(path or where, str(fault.get("input"))[:60], f"is refused: {message}")
 
 
 def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[str]:
@@ -126,17 +155,20 @@ def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[
     return list(model.model_fields) if model is not None else []
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """Read a file, over the one that it extends: `base`, `resources` and `scales` are merged, the rest is its
-    own."""
+    own. `above` are the files that extend this one."""
     own = _read(path)
     parent = own.pop("extends", None)
     if parent is None:
         return own
     there = path.parent / f"{parent}.yaml"
-    if not there.is_file():
+    if not isinstance(parent, str) or len(there.name) > MAX_NAME_BYTES or not there.is_file():
         raise StudyError(f"extends={parent} in {path.name} must name a file beside it, without .yaml.")
-    inherited = _load(there)
+    if there.samefile(path) or any(there.samefile(one) for one in above):
+        rule = f"in {path.name} extends a file that extends it"
+        raise StudyError(Refused("extends", parent, rule, "leave one of them out"))
+    inherited = _load(there, (*above, path))
     merged = {name: _merged(inherited.get(name) or {}, own.get(name) or {}) for name in MERGED}
     return inherited | own | {name: part for name, part in merged.items() if part}
 
@@ -150,11 +182,13 @@ def _merged(one: Any, other: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        check_path("study", path)
         loaded = read_yaml(path.read_text(encoding="utf-8-sig"))
+        check_plain(loaded, "")
     except FileNotFoundError:
         raise StudyError(f"study={path} does not exist; the shipped ones are in jobs/studies.") from None
     except Refused as refused:
-        raise StudyError(refused.under(path.name)) from None
+        raise StudyError(refused if refused.field == "study" else refused.under(path.name)) from None
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise StudyError(
             f"study={path} is not a readable YAML study: {' '.join(str(error).split())}"
@@ -241,11 +275,15 @@ def _setting(raw: Any, path: str) -> Any:
 
 def assign(raw: dict[str, Any], path: str, value: Any) -> None:
     """Set a dotted path in nested mappings; a mapping is merged into the one that is there unless it names
-    another attack or model: settings of one are none of the other's."""
+    another attack or model: settings of one are none of the other's. Raise `StudyError` if a part of the path
+    is there and no mapping."""
     *parents, last = path.split(".")
-    for part in parents:
-        if not isinstance(raw.get(part), dict):
-            raw[part] = {}
+    for place, part in enumerate(parents, 1):
+        if raw.get(part) is not None and not isinstance(raw[part], dict):
+            below = ".".join([*parents[place:], last])
+            rule = f"is no mapping, but the study sets {below} in it"
+            raise StudyError(Refused(".".join(parents[:place]), raw[part], rule, "write a mapping"))
+        raw[part] = {} if raw.get(part) is None else raw[part]
         raw = raw[part]
     there = raw.get(last)
     if isinstance(there, dict) and isinstance(value, dict) and not _is_another(value, there, last):

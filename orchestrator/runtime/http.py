@@ -4,6 +4,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from types import MappingProxyType
 
 ANSWER_SECONDS = 5.0
@@ -27,5 +28,5 @@ def get(url: str, headers: Mapping[str, str] = _NO_HEADERS, max_bytes: int = MAX
             return error.read(MAX_BYTES).decode(errors="replace"), error.code
     except urllib.error.URLError as error:
         return redact(str(error.reason)), 0
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return redact(str(error)) or type(error).__name__, 0

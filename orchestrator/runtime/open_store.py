@@ -1,11 +1,13 @@
 """Stores by URI: `/dir`, `file:///dir` or `s3://bucket/prefix`, opened in the process that uses them."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.base import Refused
+from orchestrator.config.plain import check_path
 from orchestrator.datasets import Location
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.blobs import Blobs, Maintenance
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 NODE_CACHE = Path.home() / ".cache" / "inversion-orchestrator"  # of data sets, unless --cache names another
 _KNOWN = "use /dir, file:///dir or s3://bucket/prefix"
+_ALMOST_URI = re.compile(r"(?i)[a-z][a-z0-9+.-]*:|s3//")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 
 
@@ -38,14 +41,34 @@ def open_directory(uri: str) -> DirectoryBlobs:
     if not uri:
         raise Refused("store", "''", "names no store", _KNOWN)
     if not separator:
-        return DirectoryBlobs(uri)
+        return DirectoryBlobs(check_folder(uri))
     _check_no_secret(uri)
     if scheme != "file":
         raise Refused("store", uri[:200], f"has the unknown scheme {scheme!r}", _KNOWN)
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise Refused("store", uri[:200], "must have three slashes, as in file:///dir", _KNOWN)
-    return DirectoryBlobs(unquote(parts.path))
+    return DirectoryBlobs(check_folder(unquote(parts.path)))
+
+
+def check_folder(path: str, field: str = "store") -> str:
+    """Return a folder's path, its `~` replaced; raise `Refused` if it is none or looks like a URI."""
+    check_path(field, path)
+    if not path.strip() or _ALMOST_URI.match(path):
+        rule = "is neither a folder nor a URI with two slashes" if path.strip() else "names no folder"
+        raise Refused(field, path or "''", rule, f"{_KNOWN}, or ./NAME for a folder of such a name")
+    return os.path.expanduser(path)
+
+
+def check_place(blobs: Blobs) -> None:
+    """Raise `Refused` if a store cannot be used, as far as can be told without writing to it."""
+    if not isinstance(blobs, DirectoryBlobs):
+        check(blobs, writes=False)
+        return
+    there = next(folder for folder in (blobs.path, *blobs.path.parents) if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = f"cannot be written, {there} is {'not writable' if there.is_dir() else 'no directory'}"
+        raise Refused("store", blobs.path, why, "name a writable directory with --store")
 
 
 def open_bucket(uri: str) -> "S3Blobs":

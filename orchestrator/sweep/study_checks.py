@@ -106,7 +106,7 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def check_local(study: Study) -> None:
-    """Raise `Refused` if the study needs a scheduler or several workers: this process has neither."""
+    """Raise `Refused` if the study needs a scheduler, several workers or accelerators that are not here."""
     if study.search.scheduler is not None:
         rule = "compares running trials and needs Ray"
         raise Refused("search.scheduler", NO_VALUE, rule, "drop it or drop --local")
@@ -116,3 +116,14 @@ def check_local(study: Study) -> None:
         if profile.workers > 1:
             field = f"{section}.workers"
             raise Refused(field, profile.workers, "needs Ray", f"drop --local or set {field}=1")
+        if profile.device == "cuda" and not _has_accelerator():
+            gpus = study.resources.of(section.removeprefix("resources.stages.")).gpus_per_worker
+            rule = "needs an accelerator, and this process sees none"
+            way_out = "set it to 0 or drop --local for a cluster"
+            raise Refused(f"{section}.gpus_per_worker", gpus, rule, way_out)
+
+
+def _has_accelerator() -> bool:
+    import torch  # seconds: only a study that asks for one pays them
+
+    return torch.cuda.is_available()

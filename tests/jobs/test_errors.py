@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from jobs import stage_data
-from jobs.sweep import app
+from jobs.sweep import STUDIES, app
 from orchestrator.models import CLASSIFIERS
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
@@ -332,7 +332,206 @@ def test_a_wrong_study_or_flag(
 ) -> None:
     study, out = tiny.write(tmp_path / "tiny.yaml", sweep_axes, changes), tmp_path / "runs"
     assert refused(sweep(study, "--local", "--out", out, *flags)) == lines
-    assert tracked(out) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]  # a refused command creates nothing
+
+
+HEAD = yaml.safe_dump({"study": "tiny", "base": tiny.base(), "sweep": SEED})
+LONG = "x" * 300
+PATH = "is longer than a path can be (255 bytes in a name, 4095 in all); use a shorter one."
+
+
+@pytest.mark.parametrize(
+    ("files", "study", "start", "end"),
+    [
+        (
+            {"a": "extends: b\n" + HEAD, "b": "extends: a\n"},
+            "a.yaml",
+            "extends=a in b.yaml extends a file that extends it; leave one of them out.",
+            "",
+        ),
+        ({"a": "extends: a\n" + HEAD}, "a.yaml", "extends=a in a.yaml extends a file that extends it;", ""),
+        (
+            {"a": f"extends: {LONG}\n" + HEAD},
+            "a.yaml",
+            "extends=xxx",
+            "must name a file beside it, without .yaml.",
+        ),
+        ({"a": "extends: [b]\n" + HEAD, "b": HEAD}, "a.yaml", "extends=['b'] in a.yaml must name a file", ""),
+        (
+            {"a": HEAD + "scales: {smoke: {1: 2}}"},
+            "a.yaml",
+            "a.yaml.scales.smoke.1 is a key that is no text,",
+            "",
+        ),
+        (
+            {"a": HEAD + "scales: 3"},
+            "a.yaml",
+            "scales in a.yaml must read scales: {smoke: {path: value}}.",
+            "",
+        ),
+        ({"a": "[" * 2000 + "]" * 2000}, "a.yaml", "study=a.yaml is not a readable YAML study:", ""),
+        ({"a": HEAD + "about: " + "[" * 90 + "]" * 90}, "a.yaml", "a.yaml.about.0.0", "that no field needs."),
+        (
+            {"a": "base: &a {b: *a}"},
+            "a.yaml",
+            "a.yaml.base.b.b.b",
+            "is nested deeper than 24 levels; take out the ",
+        ),
+        ({"a": HEAD + 'about: "a\\nb\\e[31m"'}, "a.yaml", r"a.yaml.about=a\nb\x1b[31m has the character", ""),
+        (
+            {"a": HEAD.replace("study: tiny", r'study: "a\n"')},
+            "a.yaml",
+            r"study=a\n is refused: String should",
+            "",
+        ),
+        ({}, LONG, "study=xxx", PATH),
+        ({}, "x/" * 3000, "study=x/x/", PATH),
+        ({}, "a\0b", r"study=a\x00b has a null byte, which no path may have; leave it out.", ""),
+        ({}, "demos", "study=demos does not exist; did you mean demo.", ""),
+        ({}, "Demo.yaml", "study=Demo.yaml does not exist; did you mean demo.", ""),
+        (
+            {},
+            "ami-truncaton",
+            "study=ami-truncaton does not exist; did you mean ami-truncation or ami-truncation-faces.",
+            "",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_file_that_is_no_study(
+    files: dict[str, str],
+    study: str,
+    start: str,
+    end: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in files.items():
+        Path(f"{name}.yaml").write_text(content, encoding="utf-8")
+    (line,) = refused(sweep(study, "--plan"))
+    assert line.startswith(start), line
+    assert end in line
+    assert line.isprintable()
+    assert {path.stem for path in tmp_path.iterdir()} == set(files)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        *(
+            (
+                ["--store", uri],
+                f"store={uri} is neither a folder nor a URI with two slashes; use /dir, file:///dir or "
+                "s3://bucket/prefix, or ./NAME for a folder of such a name.",
+            )
+            for uri in ("s3:/bucket", "s3:bucket", "file:/x", "s3//bucket")
+        ),
+        (
+            ["--data", "s3:/b"],
+            "data=s3:/b is neither a folder nor a URI with two slashes; use /dir, file:///dir",
+        ),
+        (["--data", LONG], "data=xxx"),
+        (["--out", LONG], "out=xxx"),
+        (
+            ["--store", "/dev/null/x"],
+            "store=/dev/null/x cannot be written, /dev/null is no directory; name a",
+        ),
+        (
+            ["--wait-for-nodes", "nan"],
+            "--wait-for-nodes=nan must lie in 0..100000, in minutes; use 0 to wait for",
+        ),
+        (["--wait-for-nodes", "-1"], "--wait-for-nodes=-1.0 must lie in 0..100000, in minutes;"),
+        (
+            ["--tracking-uri", "http://[::1"],
+            "tracking_uri=http://[::1 is no address (Invalid IPv6 URL); write it",
+        ),
+        (
+            ["--tracking-uri", "http://127.0.0.1:abc"],
+            "tracking_uri=http://127.0.0.1:abc is no address (Port could",
+        ),
+        (
+            ["--tracking-uri", "http://127.0.0.1:99999"],
+            "tracking_uri=http://127.0.0.1:99999 is no address (Port",
+        ),
+        (
+            ["--tracking-uri", "http://a b"],
+            "tracking_uri=http://a b has a space or a character that cannot be",
+        ),
+        (
+            ["--tracking-uri", "http://"],
+            "tracking_uri=http:// names no host; write it like http://HOST:5000 or",
+        ),
+        (["--tracking-uri", f"sqlite:///{LONG}"], "tracking_uri=sqlite:///xxx"),
+        (
+            ["--tracking-uri", "sqlite:///:memory:"],
+            "tracking_uri=sqlite:///:memory: would be lost with this process;",
+        ),
+        (
+            ["--set", "resources.gpus_per_worker=1"],
+            "resources.gpus_per_worker=1.0 needs an accelerator, and this process sees none; set it to 0 or "
+            "drop --local for a cluster.",
+        ),
+        (
+            ["--set", "resources.stages.evaluation.gpus_per_worker=0.5"],
+            "resources.stages.evaluation.gpus_per_worker=0.5 needs an accelerator, and this process sees no",
+        ),
+        (
+            ["--set", "target.recipe=3", "--set", "target.recipe.epochs=2"],
+            "target.recipe=3 is no mapping, but the study sets epochs in it; write a mapping.",
+        ),
+        (
+            ["--set", "attack.name=3"],
+            "attack.name must be the name of an attack; choose one of inverter, joint,",
+        ),
+        (["--set", f"base.{'a.' * 3000}b=1"], "base.a.a.a"),
+        (["--set", "base.attack=&a {b: *a}"], "--set base.attack.b.b.b"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_flag_that_cannot_be_is_refused_before_anything_is_made(
+    flags: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # a machine that has one would run it
+    monkeypatch.chdir(tmp_path)
+    tiny.write(Path("tiny.yaml"), SEED)
+    (told,) = refused(sweep("tiny.yaml", "--local", *flags))
+    assert told.startswith(line), told
+    assert len(told) < 700
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "unshipped"])
+def test_a_file_where_the_report_goes_is_found_before_the_first_trial(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    out.mkdir()
+    (out / name).write_text("mine", encoding="ascii")
+    (line,) = refused(
+        sweep(tiny.write(tmp_path / "tiny.yaml", SEED), "--local", "--ship-later", "--out", out)
+    )
+    assert line == (
+        f"out={out / name} is no folder, and this command writes to one of that name; name another folder "
+        "with --out or move it away."
+    )
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_a_plan_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.write(Path("tiny.yaml"), SEED)
+    for flags in ([], ["--store", "there/store"], ["--out", "there/runs"]):
+        done = sweep("tiny.yaml", "--plan", *flags)
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_the_shipped_studies_are_listed_with_their_scales() -> None:
+    done = sweep("--list")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert "demo: scales smoke" in lines
+    assert "ami-truncation: scales small, smoke" in lines
+    assert len(lines) == len(list(STUDIES.glob("*.yaml")))
 
 
 def test_a_study_that_is_not_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from orchestrator.config.base import Refused
+from orchestrator.config.plain import check_path
 from orchestrator.runtime.http import get, redact
 from orchestrator.runtime.mlflow.database import check_database, sqlite_path
 
@@ -29,7 +30,7 @@ def set_environment() -> None:
 
 def check_tracking(uri: str) -> None:
     """Raise `Refused` if nothing can be tracked at `uri` now."""
-    scheme = urlsplit(uri).scheme
+    scheme = _scheme(uri)
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite" and uri.startswith("sqlite:///"):
@@ -37,6 +38,22 @@ def check_tracking(uri: str) -> None:
     else:
         rule = "must start with http://, https:// or sqlite:///"
         raise _refused(uri, rule, "use sqlite:///runs/mlflow.db to track without a server")
+
+
+def _scheme(uri: str) -> str:
+    """Return the scheme of a URI; raise `Refused` if its address is none."""
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname) and parts.port != 0  # reading the port checks it
+        reason = "names no host"
+    except ValueError as error:
+        has_host, reason = False, f"is no address ({error})"
+    is_server = uri.lower().startswith("http")
+    is_bad = is_server and not has_host
+    if is_bad or not uri.isprintable() or (is_server and " " in uri):
+        rule = reason if is_bad else "has a space or a character that cannot be printed"
+        raise _refused(uri, rule, "write it like http://HOST:5000 or sqlite:///runs/mlflow.db")
+    return parts.scheme
 
 
 def base_address(uri: str) -> str:
@@ -78,6 +95,13 @@ def _check_server(uri: str) -> None:
 
 def _check_folder(uri: str) -> None:
     path = sqlite_path(uri)
+    if path.name.startswith(":memory:"):
+        rule = "would be lost with this process"
+        raise _refused(uri, rule, "name a file, or pass --ship-later to track nothing now")
+    try:
+        check_path("tracking_uri", path)
+    except Refused as refused:
+        raise _refused(uri, refused.rule, refused.way_out) from None
     if path.is_dir():
         raise _refused(uri, "is a folder", f"name a file in it, such as {uri}/mlflow.db")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
