@@ -170,8 +170,8 @@ def test_a_picture_that_no_trial_fits_costs_no_results(tmp_path: Path) -> None:
     path = tiny.write(tmp_path / "tiny.yaml", axes, report=report)
     result = sweep(path, tmp_path / "runs", "--ship-later", "--set", "sweep.seed=[1]")
     assert result.exit_code == 0, (result.output, result.exception)
-    assert (tmp_path / "runs" / "tiny" / "results.csv").exists()
-    assert not (tmp_path / "runs" / "tiny" / "figure.png").exists()
+    (results,) = (tmp_path / "runs").glob("tiny*/results.csv")
+    assert not results.with_name("figure.png").exists()
 
 
 def test_optuna_in_this_process_resumes_with_the_same_table(tmp_path: Path) -> None:
