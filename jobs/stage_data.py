@@ -26,6 +26,7 @@ from orchestrator.datasets.sources.exclusion import read_names, without
 from orchestrator.datasets.sources.registry import converted, open_source, settled
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import check, open_blobs
+from orchestrator.runtime.words import sentences
 from orchestrator.store.blobs import sha256
 
 app = typer.Typer(add_completion=False)
@@ -183,7 +184,7 @@ def _download(text: str) -> None:
     try:
         getattr(datasets, name)(folder, download=True, **variant)
     except Exception as error:  # torchvision's downloaders raise many types
-        reason = " ".join(str(error).split())[:200]
+        reason = sentences(str(error))
         rule = f"could not be downloaded ({type(error).__name__}: {reason})"
         way_out = "try again, or put the files into that folder as torchvision does"
         raise Refused("SOURCE", text, rule, way_out) from None

@@ -56,6 +56,7 @@ _HARMLESS = re.compile(
     r"|random\.Random|logging\.Logger|re\._compile"
     r"|(collections|datetime|decimal|enum|fractions|pathlib|pathlib\._local|typing|uuid)\.\w+)"
 )
+_MAX_MODULES, _MAX_DEPTH = 10_000, 64  # a file may put a module into itself
 _PROTOCOL = 2  # of pickle, in torch.save
 
 
@@ -82,13 +83,13 @@ def read(data: bytes, where: str) -> object:
 
     Raise `Refused` under the name `where` if the file is no checkpoint, is damaged, or asks for code.
     """
-    for begin, rule, way_out in _OTHERS:
-        if re.match(begin, data[:1024], re.IGNORECASE):
-            raise Refused(where, NO_VALUE, rule, way_out)
-    try:
+    try:  # first, because any byte may begin the length of its header
         return load_tensors(data)
     except SafetensorError:
         pass
+    for begin, rule, way_out in _OTHERS:
+        if re.match(begin, data[:1024], re.IGNORECASE):
+            raise Refused(where, NO_VALUE, rule, way_out)
     if not data:
         raise _unreadable(where, "it is empty")
     if not data.startswith(_TORCH):
@@ -176,12 +177,21 @@ def children(value: object) -> Mapping[str, object]:
 
 def _module_state(attributes: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the tensors of a module that was saved whole, under the names of its state dict."""
-    volatile = attributes.get("_non_persistent_buffers_set")
-    skipped = set(volatile) if isinstance(volatile, set) else set()
-    for kind in ("_parameters", "_buffers"):
-        named = attributes.get(kind)
-        if isinstance(named, Mapping):
-            yield from ((str(name), one) for name, one in named.items() if name not in skipped)
-    modules = attributes.get("_modules")
-    for name, module in modules.items() if isinstance(modules, Mapping) else ():
-        yield from ((f"{name}.{inner}", one) for inner, one in children(module).items())
+    waiting = [("", attributes)]
+    for _ in range(_MAX_MODULES):
+        if not waiting:
+            return
+        prefix, module = waiting.pop()
+        if prefix.count(".") > _MAX_DEPTH:
+            continue
+        volatile = module.get("_non_persistent_buffers_set")
+        skipped = set(volatile) if isinstance(volatile, set) else set()
+        for kind in ("_parameters", "_buffers"):
+            named = _mapping(module.get(kind))
+            yield from ((f"{prefix}{name}", one) for name, one in named.items() if name not in skipped)
+        inner = _mapping(module.get("_modules"))
+        waiting += [(f"{prefix}{name}.", vars(one)) for name, one in inner.items() if type(one) is Counter]
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}

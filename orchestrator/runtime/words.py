@@ -20,3 +20,9 @@ def sentences(text: str, limit: int = MAX_CHARACTERS) -> str:
     if kept or not plain:
         return kept.rstrip(".:;")
     return f"{plain[:limit].rpartition(' ')[0] or plain[:limit]} ..."
+
+
+def last_line(text: str) -> str:
+    """Return the sentences of a text's last line: of a traceback, the error."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return sentences(lines[-1]) if lines else ""

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save
 from torch import nn
 
-from orchestrator.datasets.checkpoint_files import read
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets.checkpoint_files import children, read
 from orchestrator.datasets.state_dicts import choose
 from tests.datasets.test_weights import saved, state
 
@@ -112,6 +114,27 @@ def test_a_module_that_was_saved_whole_gives_its_state_dict() -> None:
     wanted = network.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_module_that_holds_itself_ends() -> None:
+    network = nn.Sequential(nn.Linear(1, 1))
+    network._modules["again"] = network
+    found = read(saved(network), "x")
+    assert len(children(found)) > 2
+    with pytest.raises(ValueError, match=r"^weights do not fit\.$"):
+        choose(found, "x", check=refuse)
+
+
+def refuse(_: object) -> None:
+    raise Refused("weights", NO_VALUE, "do not fit")
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50, 0x227B20], ids=["pickle", "PK", "JSON"])
+def test_safetensors_are_recognised_however_they_begin(length: int) -> None:
+    plain = save({"weight": torch.ones(2)})
+    size = int.from_bytes(plain[:8], "little")
+    data = length.to_bytes(8, "little") + plain[8 : 8 + size].ljust(length) + plain[8 + size :]
+    assert torch.equal(choose(read(data, "x"), "x")["weight"], torch.ones(2))
 
 
 def archive(**files: bytes) -> bytes:

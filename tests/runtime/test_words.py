@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.runtime.words import sentences
+from orchestrator.runtime.words import last_line, sentences
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,10 @@ from orchestrator.runtime.words import sentences
 )
 def test_texts_are_whole_sentences_of_one_line(text: str, wanted: str) -> None:
     assert sentences(text, 30) == wanted
+
+
+def test_the_last_line_of_a_traceback_is_the_error() -> None:
+    assert (
+        last_line("Traceback:\n  File x\n\x1b[31mValueError: no. such\x1b[0m\n\n") == "ValueError: no. such"
+    )
+    assert last_line("\n") == ""

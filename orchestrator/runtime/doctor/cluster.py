@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, is_loopback, ok, warn
 from orchestrator.runtime.http import ANSWER_SECONDS, get, redact
+from orchestrator.runtime.words import last_line
 
 VERSION_BYTES = 10_000  # of the job server's description of itself
 JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, the checks of nodes, and the start of the process
@@ -137,7 +138,7 @@ def joined(address: str, store: str, cache: str) -> Iterator[Finding]:
         elif process.returncode == -signal.SIGKILL:
             yield fail("ray cluster", f"did not answer within {JOINED_SECONDS:g} s", JOIN)
         elif process.returncode:
-            yield fail("ray cluster", f"cannot be joined: {redact(' '.join(words.split())[-300:])}", JOIN)
+            yield fail("ray cluster", f"cannot be joined: {last_line(words)}", JOIN)
 
 
 def _findings(process: subprocess.Popen[str]) -> Iterator[Finding]:

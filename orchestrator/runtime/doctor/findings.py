@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Literal
 
 from orchestrator.config.base import Refused
-from orchestrator.runtime.http import redact
+from orchestrator.runtime.words import sentences
 
 LIMIT_SECONDS = 15.0
 GIB = 1 << 30
@@ -62,7 +62,7 @@ def run(
             for finding in check():
                 findings.put(finding)
         except Exception as error:  # of any library: the other checks go on
-            words = redact(" ".join(str(error).split()))[:300]
+            words = sentences(str(error))
             findings.put(fail(name, f"{type(error).__name__}: {words}", late_fix))
         findings.put(None)
 

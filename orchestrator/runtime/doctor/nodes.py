@@ -30,6 +30,7 @@ from orchestrator.runtime.doctor.findings import GIB, Finding, clock, fail, ok, 
 from orchestrator.runtime.doctor.machine import differing
 from orchestrator.runtime.doctor.places import Probe, probe
 from orchestrator.runtime.ray.connect import QUIET
+from orchestrator.runtime.words import last_line
 
 TASKS_SECONDS = 12.0  # a node that takes longer for an empty task is unfit for sweeps
 LIBRARIES = ("ray", "torch", "mlflow", "boto3")
@@ -129,7 +130,7 @@ def _answer(ref: Any) -> Any:
     try:
         return ray.get(ref)
     except Exception as error:  # Ray's own, or of the task
-        return " ".join(f"{type(error).__name__}: {error}".split())[-300:]
+        return f"{type(error).__name__}: {last_line(str(error))}"
 
 
 def _versions(found: Mapping[str, Mapping[str, str]]) -> Finding:

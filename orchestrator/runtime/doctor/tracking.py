@@ -20,6 +20,7 @@ from orchestrator.runtime.mlflow.check import (
     set_environment,
 )
 from orchestrator.runtime.mlflow.database import sqlite_path
+from orchestrator.runtime.words import sentences
 
 PROBE = "inversion-doctor"  # one experiment, restored and deleted by every check
 LOG_IN = "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
@@ -102,7 +103,7 @@ def _writes(uri: str) -> Finding:
         if error.error_code == "PERMISSION_DENIED":
             grant = "ask its administrator for the right to create experiments"
             return fail("mlflow writes", "this user may not write", grant)
-        return fail("mlflow writes", words[:300], "see the server's log")
+        return fail("mlflow writes", sentences(words), "see the server's log")
     return ok("mlflow writes", f"wrote and deleted experiment {PROBE}")
 
 
