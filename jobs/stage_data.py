@@ -32,8 +32,11 @@ from orchestrator.store.blobs import sha256
 app = typer.Typer(add_completion=False)
 # Sets that torchvision can download -> their names there.
 DOWNLOADS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST", "cifar10": "CIFAR10"}
-CROP = re.compile(r"\d+,\d+,[1-9]\d*")
-SPLIT = re.compile(r"(?P<name>[a-z0-9._-]{1,64})=(?P<fractions>[0-9.]+(,[0-9.]+){2})(@(?P<seed>\d+))?")
+CROP = re.compile(r"\d{1,6},\d{1,6},[1-9]\d{0,5}")
+SHARE = r"(\d{1,9}(\.\d{0,20})?|\.\d{1,20})"
+SPLIT = re.compile(
+    rf"(?P<name>[a-z0-9._-]{{1,64}})=(?P<fractions>{SHARE}(,{SHARE}){{2}})(@(?P<seed>\d{{1,10}}))?"
+)
 
 
 @app.command()
@@ -156,6 +159,8 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
         if match is None:
             rule = "must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED"
             raise Refused("--split", text, rule, "write default=0.5,0.25,0.25@0")
+        if match["name"] in rules:
+            raise Refused("--split", text, "gives a split of that name a second time", "drop one")
         train, auxiliary, evaluation = (float(part) for part in match["fractions"].split(","))
         rules[match["name"]] = SplitRule(
             fractions=(train, auxiliary, evaluation), seed=int(match["seed"] or 0)

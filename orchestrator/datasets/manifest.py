@@ -19,6 +19,7 @@ ARRAYS = r"(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy"
 WEIGHTS = r"weights-[0-9a-f]{12}\.safetensors"
 FileName = Annotated[str, Field(pattern=rf"^({ARRAYS}|{WEIGHTS})$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MAX_SIDE = 4096  # of images, in pixels
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -79,7 +80,7 @@ class Options(Spec):
     stretch: bool = False
     """Whether to admit images that are not square; resizing stretches them to squares."""
 
-    size: PositiveInt | None = None
+    size: Annotated[int, Field(gt=0, le=MAX_SIDE)] | None = None
     """Side in pixels to resize to; None keeps the size."""
 
     channels: Literal[1, 3] | None = None

@@ -464,6 +464,17 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         (("imagenet", out), "SOURCE=imagenet is unknown"),
         (("mnist:/no/such", out), "SOURCE=mnist:/no/such needs an existing folder"),
         ((folder, "ftp://host/x"), "unknown scheme"),
+        (("a" * 5000, out), "is unknown and no such path exists; known are digits"),
+        ((f"mnist:{'a' * 5000}", out), "needs an existing folder after mnist:"),
+        ((folder, out, "--exclude", "x\0y"), "cannot be read as text (embedded null byte); give a UTF-8"),
+        ((folder, out, "--crop", "0,0," + "9" * 5000), "must read LEFT,TOP,SIDE or centre"),
+        ((folder, out, "--split", "a=0.1.2,0.5,0.5"), "--split=a=0.1.2,0.5,0.5 must read NAME=TRAIN"),
+        ((folder, out, "--split", f"a=1,0,0@{'9' * 5000}"), "must read NAME=TRAIN,AUXILIARY,EVALUATION@SEED"),
+        (
+            (folder, out, "--split", "a=1,0,0", "--split", "a=0,0,1"),
+            "--split=a=0,0,1 gives a split of that name a second time; drop one.",
+        ),
+        ((folder, out, "--size", 1_000_000), "--size=1000000 is refused: Input should be less than or equal"),
         ((folder, out, "--channels", 2), "--channels=2 is refused: Input should be 1 or 3"),
         (
             (folder, out, "--on-bad", "ignore"),

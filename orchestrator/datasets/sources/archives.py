@@ -60,7 +60,7 @@ def checked(read: Read, path: Path) -> Read:
         except MemoryError:
             raise
         except Exception as error:  # damaged archives raise many types
-            rule = f"cannot be read ({error})"
+            rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
             raise BadImage(f"{path}: {name}", NO_VALUE, rule, "replace it", "unreadable") from None
 
     return read_checked

@@ -45,7 +45,7 @@ def read_names(path: Path) -> NameList:
         with path.open("rb") as handle:  # not only regular files: shells pass <(...) as a pipe
             data = handle.read(MAX_LIST_BYTES)
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         rule = f"cannot be read as text ({error})"
         raise Refused("--exclude", path, rule, "give a UTF-8 file, one class name a line") from None
     cells = [folded(row[0]) for row in rows if row and row[0].strip() and not row[0].startswith("#")]

@@ -1,5 +1,6 @@
 """Sources by name: public sets on disk, image folders, .zip files of them, arrays and the built-in sets."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,17 +47,21 @@ def _open(text: str, *, is_labelled: bool) -> Source:
     if text in BUILTINS:
         return BUILTINS[text]()
     if kind in READERS:
-        if not colon or not Path(folder).is_dir():
+        if not colon or not os.path.isdir(folder):
             rule = f"needs an existing folder after {kind}:, such as {kind}:/data"
             raise Refused("SOURCE", text, rule, "correct the path")
         return READERS[kind](Path(folder))
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(text):  # False, not an error, for a name that is too long
         return image_folder(path, is_labelled=is_labelled)
-    if path.is_file() and path.suffix.lower() in (".zip", ".npz"):
+    if os.path.isfile(text) and path.suffix.lower() in (".zip", ".npz"):
         read = image_zip if path.suffix.lower() == ".zip" else npz
         return read(path, is_labelled=is_labelled)
-    what = "is neither a folder, a .zip nor a .npz" if path.exists() else "is unknown and no such path exists"
+    what = (
+        "is neither a folder, a .zip nor a .npz"
+        if os.path.exists(text)
+        else "is unknown and no such path exists"
+    )
     readers = ", ".join(f"{reader}:DIR" for reader in READERS)
     known = f"known are {', '.join(sorted(BUILTINS))}, {readers}, an image folder, a .zip of one and a .npz"
     raise Refused("SOURCE", text, what, known)
