@@ -7,8 +7,10 @@ DEST: a directory or s3://bucket/prefix. A second call with the same input write
 interrupted staging.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -137,10 +139,24 @@ def main(  # noqa: PLR0913 - one parameter per flag
         )
         if download:
             _download(source)
-        _stage(source, dest, name, options, exclude)
+        with _leaving_no_empty(dest):
+            _stage(source, dest, name, options, exclude)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _leaving_no_empty(dest: str) -> Iterator[None]:
+    """Remove the folders of DEST that were not there and are still empty after a refusal."""
+    absent = [folder for folder in (Path(dest), *Path(dest).parents) if not os.path.exists(folder)]
+    try:
+        yield
+    except (ValueError, OSError):
+        for folder in absent:
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+        raise
 
 
 def _options(**values: object) -> Options:

@@ -433,6 +433,15 @@ def test_a_class_left_with_too_few_images_is_named_and_left_out_on_request(tmp_p
     assert "already staged" in staged(folder, tmp_path / "out", "--on-bad", "skip", "--min-images", 3)
 
 
+def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder, out = broken(tmp_path / "people"), tmp_path / "new" / "out"
+    assert stage(folder, out).exit_code == 2
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    assert stage(folder, out).exit_code == 2
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_parts_of_a_folder_are_its_published_split(tmp_path: Path) -> None:
     for part in ("train", "val"):
         people(tmp_path / "set" / part, shift=20 if part == "val" else 0)
