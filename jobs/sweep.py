@@ -154,7 +154,9 @@ class Sweep:
         self.preflight = Preflight(self.location, lambda stage: study.resources.of(stage).workers)
         self.search: Points
         self.dropped: list[Dropped]
-        self.search, self.num_points, self.dropped = search_points(study, self.preflight, as_written(file))
+        self.search, self.num_points, self.dropped = search_points(
+            study, self.preflight, as_written(file) if options.scale or options.overrides else None
+        )
         self.profile, self.profiles = profile_of(study.resources), profiles_of(study.resources)
         if local:
             check_local(study)

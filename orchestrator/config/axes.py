@@ -7,6 +7,11 @@ from typing import Any
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.search import MAX_POINTS
 
+LABEL = "label"
+"""What a mapping among an axis's values may have beside settings: how tables write it."""
+
+MAX_LABEL = 100
+
 Shorthands = Mapping[str, Sequence[str]]
 """Axis -> the fields that it sets together."""
 
@@ -19,6 +24,8 @@ def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> N
                 raise Refused(
                     "sweep", axis or "''", "is no name of a field", "write it like release.truncation"
                 )
+        for axis, values in grid.items():
+            _check_labels(axis, values)
         _check_fields(grid, shorthands)
     points = sum(math.prod(len(v) for v in grid.values() if isinstance(v, list)) for grid in grids)
     if points > MAX_POINTS:
@@ -28,6 +35,18 @@ def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> N
             f"has {points} points, more than {MAX_POINTS}",
             "draw some of them with search.algorithm=random, or split it into studies, which share the store",
         )
+
+
+def _check_labels(axis: str, values: Any) -> None:
+    """Raise `Refused` for a label that no table can show."""
+    for value in values if isinstance(values, list) else ():
+        if not isinstance(value, Mapping) or LABEL not in value:
+            continue
+        label = value[LABEL]
+        is_shown = isinstance(label, str | int | float) and not isinstance(label, bool)
+        if not is_shown or not 1 <= len(str(label).strip()) <= MAX_LABEL:
+            rule = f"has a label that is no text or number of 1 to {MAX_LABEL} characters"
+            raise Refused(f"sweep.{axis}", NO_VALUE, rule, "shorten it or leave it out")
 
 
 def _check_fields(grid: Mapping[str, Any], shorthands: Shorthands) -> None:
@@ -53,7 +72,7 @@ def _settings(path: str, values: Any) -> Iterator[tuple[str, Any]]:
     merged into what is there, unless it names another attack or model."""
     for value in values if isinstance(values, list) else [None]:
         if isinstance(value, Mapping) and "name" not in value:
-            yield from ((f"{path}.{name}", part) for name, part in value.items() if name != "label")
+            yield from ((f"{path}.{name}", part) for name, part in value.items() if name != LABEL)
         else:
             yield path, value
 
@@ -63,5 +82,5 @@ def _leaves(field: str, value: Any) -> Iterator[tuple[str, bool]]:
     if not isinstance(value, Mapping) or not value:
         yield field, isinstance(value, Mapping)
     else:
-        parts = ((name, part) for name, part in value.items() if name != "label")
+        parts = ((name, part) for name, part in value.items() if name != LABEL)
         yield from (leaf for name, part in parts for leaf in _leaves(f"{field}.{name}", part))

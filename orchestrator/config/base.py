@@ -76,8 +76,9 @@ class Spec(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        members = value if isinstance(value, list | tuple) else (value,)
-        if any(isinstance(one, bool) for one in members) and not _takes_bool(cls, str(info.field_name)):
+        kind = type(value)
+        has_truth = kind is bool or (kind in (list, tuple) and any(type(one) is bool for one in value))
+        if has_truth and not _takes_bool(cls, str(info.field_name)):
             raise ValueError("true and false are no numbers or names here")
         return value
 

@@ -20,7 +20,7 @@ LEAST_SHARE = 0.0001
 """Ray's smallest share of an accelerator."""
 
 Workers = Annotated[int, Field(gt=0, le=4096)]
-Threads = Annotated[int, Field(gt=0, le=1024)]
+Threads = Annotated[int, Field(gt=0, le=256)]
 Accelerators = Annotated[float, Field(ge=0.0, le=64.0), AfterValidator(_is_granted)]
 
 

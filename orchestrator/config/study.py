@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.axes import LABEL as LABEL
 from orchestrator.config.axes import check_grids
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest, one_line
 from orchestrator.config.report import Report
@@ -40,10 +41,6 @@ SHORT_NAMES = {
 }
 EMPTY_WORDS = {"target.defense": "none", "target.pretrain": "none", "target.snapshot": "selected"}
 """How tables write the empty value of an axis; elsewhere it means that everything is taken, `all`."""
-
-
-LABEL = "label"
-"""What a mapping among an axis's values may have beside settings: how tables write it."""
 
 
 class StudyError(ValueError):

@@ -41,6 +41,14 @@ SEVERAL = {"target.defense.mid.weight": [0.1]}
             {**SEVERAL, "target.defense": [{"mid": {}}]},
             "sweep.target.defense sets target.defense.mid.weight, which sweep.target.defense.mid.weight sets",
         ),
+        *(
+            (
+                {"release": [{"label": label, "truncation": 1}]},
+                "sweep.release has a label that is no text or number of 1 to 100 characters; shorten it or "
+                "leave it out.",
+            )
+            for label in ("", " ", "x" * 101, {"a": 1}, None, True, [1])
+        ),
         ({"": [1]}, "sweep='' is no name of a field; write it like release.truncation."),
         ({"release.": [1]}, "sweep=release. is no name of a field;"),
         ({"release..truncation": [1]}, "sweep=release..truncation is no name of a field;"),
