@@ -109,6 +109,11 @@ start_s3() {
 }
 
 start_mlflow() {  # the database goes through the environment: its URI may hold a password
+  # Made aside first: a server that is stopped in its first seconds would leave one that no MLflow opens.
+  [[ -n ${ONE_HOST_MLFLOW_DB:-} ]] || "$BIN/python" -c 'import sys
+from pathlib import Path
+from orchestrator.runtime.mlflow.database import prepare
+prepare(Path(sys.argv[1]))' "$STATE/mlflow.db"
   MLFLOW_BACKEND_STORE_URI="${ONE_HOST_MLFLOW_DB:-sqlite:///$STATE/mlflow.db}" \
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
     launch mlflow "$BIN/python" -m mlflow server --host 127.0.0.1 --port "$MLFLOW_PORT" --workers 1 \

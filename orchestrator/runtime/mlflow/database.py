@@ -7,6 +7,7 @@ named relative to that. Importing this module imports no MLflow.
 
 import fcntl
 import importlib.util
+import logging
 import os
 import re
 import sqlite3
@@ -130,8 +131,18 @@ def _make(path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     for suffix in _JOURNALS:
         part.with_name(part.name + suffix).unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{quote(str(part))}", PROXIED)
-    store._dispose_engine()
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = f"sqlite:///{quote(str(part))}"
+    try:
+        SqlAlchemyStore(uri, PROXIED)
+    except Exception as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError):  # the disk is full: a later try may do
+            raise OSError(f"{part}: {error.__cause__}") from error
+        raise
+    finally:
+        if engine := SqlAlchemyStore._engine_map.pop(uri, None):  # it keeps the file open
+            engine.dispose()
     with part.open("rb") as file:
         os.fsync(file.fileno())
     try:

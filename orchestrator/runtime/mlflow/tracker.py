@@ -85,7 +85,8 @@ class MlflowTracker:
             missing = f"{len(self._waiting)} of {len(self._trials) + 1} records"
             way_out = "running the same command again sends them."
             if self._unusable:
-                way_out = f"it says: {self._unusable} After that is corrected the same command sends them."
+                reason = self._unusable.rstrip(".")
+                way_out = f"it says: {reason}. After that is corrected the same command sends them."
             return [*lines, f"MLflow at {redact(self._uri)} did not take {missing}; {way_out}"]
         return lines + self._where_to_look()
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from orchestrator.config.base import Refused
 from orchestrator.runtime.mlflow import database as module
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.database import PROXIED, check_database, heads, prepare
+from orchestrator.runtime.mlflow.shipping import is_permanent
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from tests.runtime.mlflow.trackers import MlflowBench, expected, tell, wait_for
 from tests.runtime.samples import sample_trials
@@ -123,6 +125,20 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(Refused, match=r"is no SQLite database \(.*\); move it away or name another"):
         check_database(path)
+
+
+def test_a_full_disk_leaves_nothing_half_made_and_is_no_refusal(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"mlflow\.db\.part: ") as caught:
+            prepare(tmp_path / "mlflow.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not is_permanent(caught.value)
+    assert not (tmp_path / "mlflow.db").exists()
+    prepare(tmp_path / "mlflow.db")
+    assert names(tmp_path) == {"mlflow.db", "mlflow.db.lock"}
 
 
 def test_the_folder_of_an_older_sweep_can_be_moved(mlflow_database: Path, tmp_path: Path) -> None:
