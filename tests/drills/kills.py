@@ -90,6 +90,8 @@ class Kills:
         """Start the command over a folder."""
         process = self.context.Process(target=sweep, args=(self.study, out))
         process.start()
+        while process.exitcode is None and not self._log(out).exists():  # forking itself is not of interest
+            time.sleep(0.001)
         return process
 
     def run(self, num_kills: int) -> None:
@@ -122,7 +124,8 @@ class Kills:
                 self.seconds = min(self.seconds, time.monotonic() - began)
             self.check(out)
             return False
-        assert process.exitcode in (-number, 128 + number), f"exit code {process.exitcode}: {self.log(out)}"
+        codes = {-number, 128 + number} | ({1} if number == signal.SIGINT else set())  # 1: before its handler
+        assert process.exitcode in codes, f"exit code {process.exitcode}: {self.log(out)}"
         self.killed[f"{number.name} {process.exitcode}"] += 1
         return True
 
@@ -146,7 +149,10 @@ class Kills:
 
     def log(self, out: Path) -> str:
         """Return the end of what the starts over a folder printed."""
-        return (out.parent / f"{out.name}.log").read_text()[-3000:]
+        return self._log(out).read_text()[-3000:]
+
+    def _log(self, out: Path) -> Path:
+        return out.parent / f"{out.name}.log"
 
 
 def main(seed: int, num_kills: int, folder: Path) -> Kills:
