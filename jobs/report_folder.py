@@ -23,6 +23,7 @@ OURS = (
     "pareto.csv",
     "figure.png",
     "heatmap-*.png",
+    "scatter-*.png",
     "curve-*.*",
     "histogram-*.*",
 )

@@ -5,9 +5,11 @@ A curve (TL-DMI, Figure 1) has leakage over utility with a point for each checkp
 13) divides one stage's seconds by those of a reference.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,8 +39,12 @@ from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
+logger = logging.getLogger(__name__)
+Part = TypeVar("Part")
+
 DPI = 120
 BINS = 20
+MOST_LINES, MOST_PANELS = 24, 12  # in one picture
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
 SUCCESSFUL, FAILED = "#d55e00", "#0072b2"
@@ -75,7 +81,8 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
     figure = Figure(figsize=(6.4, 4.8), dpi=DPI, layout="constrained")
     plot = figure.subplots()
     scales = {metric: PERCENT if _metric(metric).is_share else 1 for metric in (curve.x, curve.y)}
-    for place, (value, points) in enumerate(table.groupby(curve.line, sort=False)):
+    lines = _first(list(table.groupby(curve.line, sort=False)), MOST_LINES, f"curve-{curve.name}")
+    for place, (value, points) in enumerate(lines):
         if curve.points is None:
             points = points.sort_values(curve.x, kind="stable")
         x, x_half, y, y_half = (
@@ -103,6 +110,13 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
     plot.grid(alpha=0.3, linewidth=0.6)
     plot.legend(fontsize=8, title=curve.line, title_fontsize=8)
     return figure_png(figure)
+
+
+def _first(parts: Sequence[Part], most: int, name: str) -> Sequence[Part]:
+    """Return the parts that a picture has room for; its table has all of them."""
+    if len(parts) > most:
+        logger.warning("event=picture_cut name=%s parts=%d drawn=%d", name, len(parts), most)
+    return parts[:most]
 
 
 def histogram_table(spec: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
@@ -133,7 +147,8 @@ def histogram_table(spec: Histogram, records: Sequence[TrialRecord], store: Arti
 
 def draw_histogram(spec: Histogram, table: pd.DataFrame) -> bytes:
     """Draw the histogram's table as PNG: a panel for each value, shares of successful and of failed ones."""
-    panels = list(table.groupby(spec.panels, sort=False))
+    groups = list(table.groupby(spec.panels, sort=False))
+    panels = _first(groups, MOST_PANELS, f"histogram-{spec.name}")
     figure = Figure(figsize=(3.4 * len(panels) + 0.8, 3.8), dpi=DPI, layout="constrained")
     plots = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for plot, (value, counts) in zip(plots, panels, strict=True):

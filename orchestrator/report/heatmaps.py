@@ -1,7 +1,13 @@
-"""Heat maps: a metric's mean for each pair of swept axes, over settings that all cells share."""
+"""Heat maps: a metric's mean for each pair of swept axes, over settings that all cells share.
+
+An axis of more than `MOST_VALUES` numbers, as random searches and Optuna draw them, is continuous: its pairs
+are scattered, a point for each trial. Every picture is bounded in cells and pixels, and so is their number.
+"""
 
 import itertools
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +16,16 @@ from matplotlib.figure import Figure
 from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import MetricName
 from orchestrator.metrics.plots import figure_png
+from orchestrator.report.pictures import drawn
+from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
+
+logger = logging.getLogger(__name__)
+
+MOST_VALUES = 24  # of an axis in a heat map
+MOST_MAPS = 45  # the pairs of ten axes
+LOGARITHMIC = 100  # an axis is, if its values differ by this factor
+LONGEST_TICK = 40  # letters
 
 
 def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
@@ -22,18 +37,31 @@ def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
     rows = [
         {**r.axes, "value": r.metrics[metric]}
         for r in sorted(records, key=lambda one: one.index)  # not in the order in which trials ended
-        if r.status == "finished" and metric in r.metrics
+        if r.status == "finished" and math.isfinite(r.metrics.get(metric, math.nan))
     ]
     if not rows:
         return {}
     table = pd.DataFrame(rows)
     axes = [name for name in table.columns if name != "value" and table[name].nunique(dropna=False) > 1]
-    maps = {}
-    for one, other in itertools.combinations([name for name in axes if not is_seed(name)], 2):
-        matched = matched_settings(table, one, other, [a for a in axes if a not in (one, other)])
-        if not matched.empty:
-            maps[f"heatmap-{_plain(one)}-{_plain(other)}.png"] = _heat_map(matched, one, other, metric)
-    return maps
+    pairs = list(itertools.combinations([name for name in axes if not is_seed(name)], 2))
+    if len(pairs) > MOST_MAPS:
+        logger.warning("event=heat_maps_left_out pairs=%d drawn=%d", len(pairs), MOST_MAPS)
+    maps: dict[str, bytes | None] = {}
+    for one, other in pairs[:MOST_MAPS]:
+        long = [axis for axis in (one, other) if table[axis].nunique() > MOST_VALUES]
+        pair = f"{_plain(one)}-{_plain(other)}.png"
+        if not long:
+            rest = [axis for axis in axes if axis not in (one, other)]
+            maps[f"heatmap-{pair}"] = drawn(f"heatmap-{pair}", _heat_map, table, (one, other), rest, metric)
+            continue
+        having = table[(table[long] != ABSENT).all(axis=1)]
+        if all(map(_is_number, having[long].to_numpy().ravel().tolist())):
+            maps[f"scatter-{pair}"] = drawn(f"scatter-{pair}", _scatter, having, (one, other), metric)
+        else:
+            logger.warning(
+                "event=heat_map_left_out name=%s reason=%r", pair, f"{long[0]} has too many values"
+            )
+    return {name: png for name, png in maps.items() if png is not None}
 
 
 def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[str]) -> pd.DataFrame:
@@ -43,8 +71,12 @@ def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[s
     return table.assign(setting=settings)[settings.isin(set.intersection(*cells))]
 
 
-def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
-    """Draw means with the number in each cell; combinations that were not run stay empty."""
+def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], metric: str) -> bytes | None:
+    """Draw means with the number in each cell, None if cells share nothing; what was not run stays empty."""
+    one, other = pair
+    table = matched_settings(table, one, other, rest)
+    if table.empty:
+        return None
     means = table.pivot_table(index=one, columns=other, values="value", aggfunc="mean", sort=False)
     means = means.reindex(index=list(dict.fromkeys(table[one])), columns=list(dict.fromkeys(table[other])))
     values = means.to_numpy(dtype=float)
@@ -54,8 +86,8 @@ def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
     axis = figure.subplots()
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     image = axis.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
-    axis.set_xticks(range(values.shape[1]), [str(name) for name in means.columns])
-    axis.set_yticks(range(values.shape[0]), [str(name) for name in means.index])
+    axis.set_xticks(range(values.shape[1]), _ticks(means.columns))
+    axis.set_yticks(range(values.shape[0]), _ticks(means.index))
     axis.set_xlabel(other)
     axis.set_ylabel(one)
     shared = f"mean of {table['setting'].nunique()} settings that every cell has"
@@ -68,6 +100,37 @@ def _heat_map(table: pd.DataFrame, one: str, other: str, metric: str) -> bytes:
             )
     figure.colorbar(image)
     return figure_png(figure)
+
+
+def _scatter(table: pd.DataFrame, pair: tuple[str, str], metric: str) -> bytes:
+    """Draw a point for each trial, coloured by the metric; words have places in their order."""
+    figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
+    plot = figure.subplots()
+    places = []
+    for axis, values in ((plot.yaxis, table[pair[0]]), (plot.xaxis, table[pair[1]])):
+        if all(map(_is_number, values)):
+            places.append(values.to_numpy(dtype=float))
+            low, high = float(places[-1].min()), float(places[-1].max())
+            if 0 < low * LOGARITHMIC < high:
+                (plot.set_yscale if axis is plot.yaxis else plot.set_xscale)("log")
+        else:
+            codes, words = pd.factorize(values.map(str))
+            places.append(codes.astype(float))
+            axis.set_ticks(range(len(words)), _ticks(words))
+    points = plot.scatter(places[1], places[0], c=table["value"].to_numpy(dtype=float), cmap="viridis", s=18)
+    plot.set_xlabel(pair[1])
+    plot.set_ylabel(pair[0])
+    plot.set_title(f"{metric}\n{MetricName.parse(metric).describe()}\n{len(table)} trials", fontsize=8)
+    figure.colorbar(points)
+    return figure_png(figure)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ticks(names: Iterable[object]) -> list[str]:
+    return [str(name)[:LONGEST_TICK] for name in names]
 
 
 def _plain(name: str) -> str:

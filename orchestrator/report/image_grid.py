@@ -32,6 +32,10 @@ TITLES = {"train": "training images", "test": "test images", "class": "classes"}
 # Axes that are labelled by their values alone, as mappings are; others are written `name=value`.
 WITHOUT_NAME = ("auxiliary", "budget", "attack", "attack.name")
 
+MOST_ROWS, MOST_BESIDE = 64, 16  # combinations of axes in one picture
+MOST_SIDE, MOST_PIXELS = 16_000, 50_000_000  # of tiles, originals and reconstructions
+LONGEST = 80  # letters of a label
+
 DPI = 120
 TILE = 64  # side of an image, at least; this and all below in pixels
 MARGIN = 10
@@ -75,7 +79,7 @@ def draw_grid(study: Study, records: Sequence[TrialRecord], store: Artifacts) ->
     Raise `Corrupt` if a trial's evaluation is damaged or no longer in the store.
     """
     report = study.report
-    trials = cells(report, records)
+    trials = _cut(cells(report, records), report)
     if not any(trials.values()):
         logger.warning('event=grid_left_out report.where="%s" reason="fits no finished trial"', report.where)
         return None
@@ -111,6 +115,18 @@ def cells(report: Report, records: Sequence[TrialRecord]) -> Cells:
     return trials
 
 
+def _cut(trials: Cells, report: Report) -> Cells:
+    """Return the rows and, in each, the columns of an image that a picture has room for."""
+    beside = _combinations(report.beside, [one for places in trials.values() for one in places.values()])
+    if len(trials) > MOST_ROWS or len(beside) > MOST_BESIDE:
+        logger.warning("event=grid_cut rows=%d beside=%d", len(trials), len(beside))
+    kept = beside[:MOST_BESIDE]
+    return {
+        row: {column: record for column, record in places.items() if column in kept}
+        for row, places in itertools.islice(trials.items(), MOST_ROWS)
+    }
+
+
 def _combinations(axes: Sequence[str], records: Sequence[TrialRecord]) -> list[Combination]:
     """Return the combinations that occur, ordered axis by axis as their values appear."""
     ordered = sorted(records, key=lambda one: one.index)
@@ -142,15 +158,29 @@ def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> TrialI
 def _sizes(report: Report, images: Mapping[Combination, Mapping[Combination, TrialImages]]) -> dict[str, int]:
     """Return the number of images in each block; a part that no trial has is no block."""
     sizes: dict[str, int] = {}
+    most = _most_images(images)
     for part in dict.fromkeys(report.parts):
         counts = [
             len(one.parts[part][0]) for row in images.values() for one in row.values() if part in one.parts
         ]
         if counts:
-            sizes[part] = min(report.columns, max(counts))
+            sizes[part] = min(report.columns, max(counts), most)
+            if most < min(report.columns, max(counts)):
+                logger.warning("event=grid_cut part=%s images=%d", part, most)
         else:
             logger.warning('event=block_left_out report.parts=%s reason="no trial has such images"', part)
     return sizes
+
+
+def _most_images(images: Mapping[Combination, Mapping[Combination, TrialImages]]) -> int:
+    """Return how many images a block may have so that the picture has at most `MOST_PIXELS`."""
+    pairs = [pair for row in images.values() for one in row.values() for pair in one.parts.values()]
+    side = max((pair[0].shape[-1] for pair in pairs), default=TILE)
+    tile = math.ceil(TILE / side) * side
+    columns = len({column for row in images.values() for column in row})
+    blocks = len({part for row in images.values() for one in row.values() for part in one.parts})
+    across = min(MOST_SIDE // tile, MOST_PIXELS // (2 * len(images) * tile * tile))
+    return max(1, across // max(columns * blocks, 1))
 
 
 def _lines(
@@ -216,7 +246,7 @@ def label(axes: Sequence[str], values: Combination) -> str:
             words.append(value)
         else:
             words.append(f"{name if last.count(name) == 1 else axis}={value}")
-    return ", ".join(words) or ABSENT
+    return ", ".join(words)[:LONGEST] or ABSENT
 
 
 class _Sheet:

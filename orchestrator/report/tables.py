@@ -20,6 +20,7 @@ from orchestrator.report.curves import costs_table, curve_table, draw_curve, dra
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.image_grid import draw_grid
+from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import Setting, present_values, setting_of
 from orchestrator.report.statistics import half_column, mean_and_interval
 from orchestrator.store.artifacts import Artifacts
@@ -127,7 +128,8 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     }
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective)
-        if study.report.rows and (figure := draw_grid(study, records, store)) is not None:
+        figure = drawn("figure.png", draw_grid, study, records, store) if study.report.rows else None
+        if figure is not None:
             files["figure.png"] = figure
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
@@ -162,7 +164,8 @@ def _drawn(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], bytes]
     if table.empty:
         logger.warning('event=figure_left_out name=%s reason="no finished trial has what it shows"', name)
         return {}
-    return {f"{name}.csv": csv(table), f"{name}.png": draw(table)}
+    picture = drawn(f"{name}.png", draw, table)
+    return {f"{name}.csv": csv(table)} | ({} if picture is None else {f"{name}.png": picture})
 
 
 def _both(name: str, table: pd.DataFrame, *, csv_only: Sequence[str] = ()) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
 from orchestrator.config.base import Scalar
@@ -260,3 +261,16 @@ def test_a_figure_of_nothing_is_left_out_with_a_warning(
 def test_two_figures_may_not_share_their_files() -> None:
     with pytest.raises(ValueError, match=r"report\n.*curves has name=budgets twice"):
         study_of(curves=[CURVE.model_dump()] * 2)
+
+
+def test_pictures_of_many_values_are_cut_and_their_tables_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    records = [record(i, {"budget": f"b{i}", "epoch": 1}, {X: 0.5, Y: i / 100}) for i in range(60)]
+    table = curve_table(CURVE, records)
+    assert len(table) == 60
+    with Image.open(io.BytesIO(draw_curve(CURVE, table))) as image:
+        assert image.size == (768, 576)
+    assert "event=picture_cut name=curve-budgets parts=60 drawn=24" in caplog.text
+    bins = [{"budget": f"b{i}", "low": 0.0, "high": 1.0, "successful": 1, "failed": 2} for i in range(60)]
+    with Image.open(io.BytesIO(draw_histogram(HISTOGRAM, pd.DataFrame(bins)))) as image:
+        assert image.size[0] < 6000
+    assert "event=picture_cut name=histogram-confidence parts=60 drawn=12" in caplog.text

@@ -11,7 +11,7 @@ from PIL import Image
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.image_grid import draw_grid, label
+from orchestrator.report.image_grid import TrialImages, _most_images, draw_grid, label
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
@@ -34,7 +34,7 @@ def stored(
     for part in parts:
         for name, value in ((f"victims_{part}.npy", original), (f"reconstructions_{part}.npy", 20 * index)):
             buffer = io.BytesIO()
-            np.save(buffer, np.full((4, 1, 32, 32), value, np.uint8))
+            np.save(buffer, np.full((4, 1, 32, 32), value % 256, np.uint8))
             files[name] = buffer.getvalue()
     if status == "finished":
         store.publish(Artifact(key, "evaluation", 1, {}), files)
@@ -172,3 +172,28 @@ def test_a_figure_that_no_trial_fits_is_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert draw_grid(tiny.study({"seed": [0]}, report={"rows": ["m"], **report}), sweep, store) is None
     assert text in caplog.text
+
+
+def test_a_figure_of_any_sweep_is_bounded(store: Artifacts, caplog: pytest.LogCaptureFixture) -> None:
+    """Three hundred rows, twenty images side by side, and pictures of a thousand pixels."""
+    long = [stored(store, index, {"m": index}) for index in range(300)]
+    wide = [stored(store, index + 300, {"k": index, "m": 1}) for index in range(20)]
+    tall = pixels(long, store, rows=["m"])
+    assert tall.shape[0] < 64 * 2 * 90
+    assert "event=grid_cut rows=300 beside=1" in caplog.text
+    flat = pixels(wide, store, rows=["m"], beside=["k"])
+    assert flat.shape[1] < 16_000
+    assert "event=grid_cut rows=1 beside=20" in caplog.text
+
+
+@pytest.mark.parametrize(("side", "rows", "most"), [(32, 3, 250), (224, 9, 55), (299, 64, 4), (2000, 64, 1)])
+def test_large_images_leave_room_for_fewer(side: int, rows: int, most: int) -> None:
+    image = np.zeros((1, 1, side, side), np.uint8)
+    images: dict[tuple[Scalar, ...], dict[tuple[Scalar, ...], TrialImages]] = {
+        (row,): {(): TrialImages({"test": (image, image)})} for row in range(rows)
+    }
+    found = _most_images(images)
+    tile = -(-64 // side) * side
+    assert found == most
+    assert found == 1 or found * tile <= 16_000
+    assert found == 1 or 2 * rows * found * tile**2 <= 50_000_000
