@@ -46,8 +46,7 @@ from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
-from orchestrator.stages.graph import Stage
-from orchestrator.stages.graph import plan as plan_stages
+from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
@@ -157,13 +156,15 @@ class Sweep:
         self.search, self.num_points, self.dropped = search_points(
             study, self.preflight, as_written(file) if options.scale or options.overrides else None
         )
-        self.profile, self.profiles = profile_of(study.resources), profiles_of(study.resources)
+        self._planner = Planner(
+            self.preflight.digests, profile_of(study.resources), profiles_of(study.resources)
+        )
         if local:
             check_local(study)
 
     def plan(self, point: Point) -> dict[str, Stage]:
         """Return the stages of a point."""
-        return plan_stages(normalise(point.spec), self.preflight.digests, self.profile, self.profiles)
+        return self._planner.plan(normalise(point.spec))
 
     def print_plan(self) -> None:
         """Print what would run."""

@@ -32,7 +32,7 @@ from orchestrator.config.base import (
     Spec,
     Weight,
 )
-from orchestrator.config.release import Release
+from orchestrator.config.release import EVERYTHING, Release
 
 SearchStep = Annotated[float, Field(gt=0.0, le=1000.0)]
 
@@ -145,7 +145,7 @@ class InverterAttack(AttackSpec):
     def made_from(self, release: Release) -> tuple[Self, Release]:
         """Unaligned, G never sees the release, so all truncations share one training; alignment is in the
         release, so a full release has one inverter, aligned or not."""
-        return self.but(align=True), release if self.align else Release()
+        return self.but(align=True), release if self.align else EVERYTHING
 
     @model_validator(mode="after")
     def _learns_from_scores(self) -> Self:

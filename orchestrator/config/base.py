@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import json
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum, auto
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+T = TypeVar("T")
 Scalar = str | int | float | bool
 Count = Annotated[int, Field(gt=0, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -69,7 +71,12 @@ def shortened(text: str) -> str:
 
 
 class Spec(BaseModel):
-    """A frozen record that refuses unknown fields; its canonical JSON enters stage keys."""
+    """A frozen record that refuses unknown fields; its canonical JSON enters stage keys.
+
+    Thousands of trials share their parts: what is derived from a part is computed once for each object.
+    """
+
+    __slots__ = ("_derived",)  # beside the fields: no part of equality, JSON, copies or pickles
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -83,9 +90,34 @@ class Spec(BaseModel):
         return value
 
     def but(self, **changes: object) -> Self:
-        """Return a copy with fields replaced, validated like any other; raise `ValidationError`."""
+        """Return the copy with these fields replaced, validated like any other; raise `ValidationError`."""
+        parts = {name: id(part) if isinstance(part, Spec) else part for name, part in changes.items()}
+        # The changes are kept, so that no other object gets the id of one of them.
+        return self.once(("but", repr(parts)), lambda: (changes, self._replaced(changes)))[1]
+
+    def _replaced(self, changes: Mapping[str, object]) -> Self:
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**kept, **changes})
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The spec as JSON values; not to be changed."""
+        return self.once("plain", lambda: self.model_dump(mode="json"))
+
+    @property
+    def text(self) -> str:
+        """The canonical JSON."""
+        return self.once("text", lambda: canonical(self.plain))
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when it was first called for this object under this name."""
+        derived: dict[Hashable, T] | None = getattr(self, "_derived", None)
+        if derived is None:
+            derived = {}
+            object.__setattr__(self, "_derived", derived)
+        if name not in derived:
+            derived[name] = make()
+        return derived[name]
 
 
 @functools.cache
@@ -186,6 +218,16 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def composed(texts: Mapping[str, str]) -> str:
+    """Return the canonical JSON of a mapping from the canonical JSON of its values."""
+    return "{" + ",".join(f"{canonical(name)}:{texts[name]}" for name in sorted(texts)) + "}"
+
+
 def digest(value: object) -> str:
     """Return the SHA-256 hex digest of the canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return digest_of(canonical(value))
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 hex digest of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -11,9 +11,11 @@ from orchestrator.config.attack_spec import AttackSpec
 from orchestrator.config.base import Recipe
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.config.evaluation import Evaluation
-from orchestrator.config.release import Release
+from orchestrator.config.release import EVERYTHING, LABELS, Release
 from orchestrator.config.target import Pretrain, Target
 from orchestrator.config.trial import TrialSpec
+
+SHOWN = Evaluation()
 
 
 class PlannedSpec(TrialSpec):
@@ -39,16 +41,16 @@ class PlannedSpec(TrialSpec):
         if self.attack.trains_target:
             return self.release.but(decimals=None)
         if self.attack.leaves == "images" and self.evaluation.task == "class-inference":
-            return Release()
+            return EVERYTHING
         return self.attack.made_from(self.release)[1]
 
     @property
     def drawn_images(self) -> Evaluation:
         """The settings that draw what is attacked: class inference has classes and no images."""
-        shown, asked = Evaluation(), self.evaluation
+        shown, asked = SHOWN, self.evaluation
         if asked.task == "class-inference":
-            return Evaluation(task=asked.task, classes=asked.classes, candidates=asked.candidates)
-        return self.evaluation.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
+            return SHOWN.but(task=asked.task, classes=asked.classes, candidates=asked.candidates)
+        return asked.but(grid=shown.grid, networks=shown.networks, fisher=shown.fisher)
 
     @property
     def measured(self) -> Evaluation:
@@ -56,9 +58,9 @@ class PlannedSpec(TrialSpec):
         return self.evaluation.but(fisher=None)
 
     @classmethod
-    def of(cls, spec: TrialSpec) -> Self:
-        """Return the same trial as this type, validated."""
-        return cls.model_validate({name: getattr(spec, name) for name in TrialSpec.model_fields})
+    def of(cls, spec: TrialSpec, **changes: object) -> Self:
+        """Return the trial as this type with fields replaced, validated."""
+        return cls.model_validate({name: getattr(spec, name) for name in TrialSpec.model_fields} | changes)
 
 
 def normalise(spec: TrialSpec, *, cut: NamedBudget | None = None) -> PlannedSpec:
@@ -68,9 +70,9 @@ def normalise(spec: TrialSpec, *, cut: NamedBudget | None = None) -> PlannedSpec
     and the training of weights that were trained elsewhere are left out.
     """
     spec = respelled(spec, cut=cut)
-    release = Release(labels_only=True) if spec.release.labels_only else spec.release
+    release = LABELS if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
-    return PlannedSpec.of(spec.but(attack=spec.attack.canonical(), release=release, target=target))
+    return PlannedSpec.of(spec, attack=spec.attack.canonical(), release=release, target=target)
 
 
 def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None) -> TrialSpec:
@@ -86,7 +88,8 @@ def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None) -> TrialSpec:
         is_full = cut == FULL
         frozen = {"freeze": "weights", "freezes_random": False} if is_full else {}
         target = target.but(budget=cut, **frozen)
-    return spec.but(release=release, target=target)
+    is_same = release is spec.release and target is spec.target
+    return spec if is_same else spec.but(release=release, target=target)
 
 
 def _used(pretrain: Pretrain | None) -> Pretrain | None:

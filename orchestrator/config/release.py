@@ -21,3 +21,7 @@ class Release(Spec):
 
     labels_only: bool = False
     """True releases the top label without its score (entry 1), at every truncation."""
+
+
+EVERYTHING, LABELS = Release(), Release(labels_only=True)
+"""What trials release that differ in nothing that counts: one object, for all of them."""

@@ -7,7 +7,8 @@ profile. Same key, same artifact.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from types import MappingProxyType
 
 from orchestrator.config import PublicNetworks, Spec, TrialSpec
@@ -57,10 +58,10 @@ class Stage:
     profile: Mapping[str, str | int] = field(default_factory=dict)
     instance: str = ""  # of several uses by one trial; not in the key, so that trials share artifacts
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 hex of the canonical JSON of everything above but the instance."""
-        return digest({name: value for name, value in asdict(self).items() if name != "instance"})
+        return digest({one.name: getattr(self, one.name) for one in fields(self) if one.name != "instance"})
 
     @property
     def label(self) -> str:
@@ -144,34 +145,76 @@ def weight_names(spec: TrialSpec) -> dict[str, str]:
     return names
 
 
+class Planner:
+    """Plans trials. A stage that several of them have is one object, whose key is computed once.
+
+    `digests`: data set name -> manifest digest, `weights/NAME` -> digest of their file, of all trials when
+    they are planned; `profiles`: those of stages (by name) that have another than `profile`.
+    """
+
+    def __init__(
+        self,
+        digests: Mapping[str, str],
+        profile: Profile,
+        profiles: Mapping[str, Profile] = MappingProxyType({}),
+    ) -> None:
+        self._digests = digests
+        self._profiles = {name: asdict(profiles.get(name, profile)) for name in STAGES}
+        self._stages: dict[tuple[object, ...], Stage] = {}
+
+    def plan(self, spec: PlannedSpec) -> dict[str, Stage]:
+        """Return the stages of one trial by label, in the order they run."""
+        names, public = dataset_names(spec), weight_names(spec)
+        stages: dict[str, Stage] = {}
+        uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
+        for kind, use in uses:
+            specs = {role: use.specs.get(role) or getattr(spec, role) for role in kind.reads}
+            stage = self._shared(
+                kind,
+                use.instance,
+                specs,
+                _digested(kind.datasets, names, self._digests, ""),
+                _needs(kind, use, stages.values()),
+                _digested(kind.weights, public, self._digests, "weights/"),
+            )
+            stages[stage.label] = stage
+        return stages
+
+    def _shared(
+        self,
+        kind: Kind,
+        instance: str,
+        specs: Mapping[str, Spec],
+        datasets: Mapping[str, Mapping[str, str]],
+        needs: Mapping[str, str],
+        weights: Mapping[str, Mapping[str, str]],
+    ) -> Stage:
+        """Return the stage, which is the one that an earlier trial has if there is one."""
+        texts = (part.text for part in specs.values())
+        named = (part["digest"] for part in (*datasets.values(), *weights.values()))
+        same = (kind.name, instance, *texts, *datasets, *weights, *named, *needs.items())
+        if same not in self._stages:
+            self._stages[same] = Stage(
+                name=kind.name,
+                version=kind.version,
+                specs={role: part.plain for role, part in specs.items()},
+                datasets=datasets,
+                needs=needs,
+                weights=weights,
+                profile=self._profiles[kind.name],
+                instance=instance,
+            )
+        return self._stages[same]
+
+
 def plan(
     spec: PlannedSpec,
     digests: Mapping[str, str],
     profile: Profile,
     profiles: Mapping[str, Profile] = MappingProxyType({}),
 ) -> dict[str, Stage]:
-    """Return the stages of one trial by label, in the order they run.
-
-    `digests`: data set name -> manifest digest, `weights/NAME` -> digest of their file; `profiles`: those of
-    stages (by name) that have another than `profile`.
-    """
-    names, public = dataset_names(spec), weight_names(spec)
-    stages: dict[str, Stage] = {}
-    uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
-    for kind, use in uses:
-        specs = {role: use.specs[role] if role in use.specs else getattr(spec, role) for role in kind.reads}
-        stage = Stage(
-            name=kind.name,
-            version=kind.version,
-            specs={role: part.model_dump(mode="json") for role, part in specs.items()},
-            datasets=_digested(kind.datasets, names, digests, ""),
-            needs=_needs(kind, use, stages.values()),
-            weights=_digested(kind.weights, public, digests, "weights/"),
-            profile=asdict(profiles.get(kind.name, profile)),
-            instance=use.instance,
-        )
-        stages[stage.label] = stage
-    return stages
+    """Return the stages of one trial by label, in the order they run; the arguments are `Planner`'s."""
+    return Planner(digests, profile, profiles).plan(spec)
 
 
 def _digested(

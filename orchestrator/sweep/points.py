@@ -1,16 +1,18 @@
 """Sweep points: the combinations of a study's axes that can exist, and those that cannot (m > k)."""
 
+import ast
 import copy
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.config import TrialSpec
-from orchestrator.config.base import NO_VALUE, Refused, Scalar, digest
+from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, composed, digest_of
 from orchestrator.config.load import assign, faults
 from orchestrator.config.normalise import respelled
 from orchestrator.config.study import (
@@ -24,6 +26,13 @@ from orchestrator.config.study import (
 )
 
 LONGEST_PART = 80  # letters of one axis in a run's name
+
+_PLAIN = TypeAdapter(Any)
+_SECTIONS = {
+    name: TypeAdapter(hint)
+    for name, hint in get_type_hints(TrialSpec, include_extras=True).items()
+    if name in TrialSpec.model_fields
+}
 
 ABSENT = "-"
 """How tables write an axis that the attack of a point does not have."""
@@ -49,8 +58,10 @@ class Point:
 
     @cached_property
     def _digests(self) -> tuple[str, str]:
-        plain = self.spec.model_dump(mode="json")
-        return digest(plain), digest(without_seeds(plain))
+        parts: dict[str, Spec] = {name: getattr(self.spec, name) for name in TrialSpec.model_fields}
+        whole = {name: part.text for name, part in parts.items()}
+        settings = {name: part.once("setting", partial(_setting, part)) for name, part in parts.items()}
+        return digest_of(composed(whole)), digest_of(composed(settings))
 
     @property
     def name(self) -> str:
@@ -101,6 +112,10 @@ class Settings:
         return point
 
 
+def _setting(part: Spec) -> str:
+    return canonical(without_seeds(part.plain))
+
+
 def _texts(axes: Mapping[str, Scalar]) -> tuple[str, ...]:
     return tuple(map(str, axes.values()))
 
@@ -136,19 +151,39 @@ def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
 
 def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | Dropped:
     """Put axis values over the base; what cannot exist is dropped, a wrong value raises `StudyError`."""
-    raw = copy.deepcopy(study.base)
-    for axis, value in values.items():
-        for path in SHORTHANDS.get(axis, (axis,)):
-            assign(raw, path, _settings(value))
+    raw = _raw(study, values)
     axes = {short_name(axis): study.shown(value, axis) for axis, value in values.items()}
     try:
-        spec = TrialSpec.model_validate(raw)
+        spec = TrialSpec.model_validate({name: _shared(name, part) for name, part in raw.items()})
         axes = _all_axes(study, values, spec)
     except ValidationError as error:
         if all(fault["type"] == "value_error" and not fault["loc"] for fault in error.errors()):
             return Dropped(axes, _reason(error))
         raise StudyError(*faults(error, "base")) from None
     return Point(index, axes, respelled(spec))
+
+
+def _raw(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial as written: the base, whose untouched sections are not copied, and the axis values."""
+    changes = [(path, value) for axis, value in values.items() for path in SHORTHANDS.get(axis, (axis,))]
+    touched = {path.partition(".")[0] for path, _ in changes}
+    raw = {name: copy.deepcopy(part) if name in touched else part for name, part in study.base.items()}
+    for path, value in changes:
+        assign(raw, path, _settings(value))
+    return raw
+
+
+def _shared(name: str, written: Any) -> Any:
+    """Return a section of a trial validated, one object for one text; as written if it is wrong."""
+    try:
+        return _section(name, repr(written))
+    except (KeyError, ValueError, SyntaxError):  # the whole trial's validation says what is wrong
+        return written
+
+
+@functools.lru_cache(maxsize=1024)
+def _section(name: str, written: str) -> Any:
+    return _SECTIONS[name].validate_python(ast.literal_eval(written))
 
 
 def _settings(value: Any) -> Any:
@@ -186,7 +221,7 @@ def _lookup(spec: TrialSpec, path: str) -> Any:
         if isinstance(value, BaseModel) and part not in type(value).model_fields:
             return ABSENT
         value = getattr(value, part) if isinstance(value, BaseModel) else None
-    return TypeAdapter(Any).dump_python(value, mode="json")
+    return _PLAIN.dump_python(value, mode="json")
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

@@ -3,7 +3,7 @@
 No torch, unless F starts from public weights, whose names and shapes are compared with its network.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -43,15 +43,12 @@ class Preflight:
         self._location, self._workers = location, workers
         self._fitting: set[tuple[object, ...]] = set()  # trainings that have enough images
         self.descriptions: dict[str, Description] = {}
+        self.digests: dict[str, str] = {}
+        """Data set name -> digest of its manifest; `weights/NAME` -> digest of their file."""
         self._weights: dict[str, weights_manifest.Weights] = {}
+        self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
         self._labels: dict[str, Labels] = {}
         self._networks = NetworkChecks()
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        """Data set name -> digest of its manifest; `weights/NAME` -> digest of their file."""
-        public = {weights_manifest.key_of(name): about.digest for name, about in self._weights.items()}
-        return {name: about.digest for name, about in self.descriptions.items()} | public
 
     def resolve(self, point: Point) -> Point:
         """Return the point with its budget as a cut point's name; raise `StudyError` if it cannot be run."""
@@ -60,7 +57,8 @@ class Preflight:
             for role, name in dataset_names(spec).items():
                 if name not in self.descriptions:
                     self.descriptions[name] = self._verify(role, name)
-            self._check_classes(spec)
+                    self.digests[name] = self.descriptions[name].digest
+            self._check_data(spec)
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
@@ -88,6 +86,15 @@ class Preflight:
             return verify(name, self._location)
         except Refused as refused:  # what is wrong with a file has the file's address
             raise refused.under(SECTIONS[role]) if refused.field == "dataset" else refused from refused
+
+    def _check_data(self, spec: TrialSpec) -> None:
+        """Check classes and images once for all trials that have the same."""
+        target, owns = spec.target, spec.attack.owns_images
+        pretrain = target.pretrain and (target.pretrain.dataset, target.pretrain.weights)
+        same = (spec.data.text, target.classes, pretrain, owns, spec.auxiliary.text if owns else "")
+        if same not in self._checked:
+            self._check_classes(spec)
+            self._checked.add(same)
 
     def _check_classes(self, spec: TrialSpec) -> None:
         about = self.descriptions[spec.data.dataset]
@@ -188,6 +195,7 @@ class Preflight:
             field = "target.pretrain.weights" if role == "pretrain" else f"evaluation.networks.{role}"
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
+                self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None

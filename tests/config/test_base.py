@@ -1,5 +1,6 @@
 """Refusals are one line; specs are copied with validation; canonical JSON does not depend on order."""
 
+import copy
 import math
 import pickle
 from collections.abc import Iterator
@@ -8,7 +9,17 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config import Release, study
-from orchestrator.config.base import NO_VALUE, Refused, Spec, canonical, digest
+from orchestrator.config.base import (
+    NO_VALUE,
+    Model,
+    Refused,
+    Spec,
+    canonical,
+    composed,
+    digest,
+    digest_of,
+)
+from tests import tiny
 
 
 def test_a_refusal_is_one_line_with_field_value_rule_and_way_out() -> None:
@@ -85,3 +96,22 @@ def test_only_switches_take_true(spec: type[Spec], name: str) -> None:
     is_switch = spec.model_fields[name].annotation is bool
     assert takes(spec, name, True) == is_switch
     assert not takes(spec, name, [True])
+
+
+def test_what_is_derived_of_a_part_is_one_object_and_no_part_of_it() -> None:
+    model, same = Model(name="vgg16"), Model(name="vgg16")
+    assert model.but(width=0.5) is model.but(width=0.5)
+    assert model.but(width=0.5) is not model.but(width=0.25)
+    assert model.text == canonical(model.model_dump(mode="json"))
+    assert model == same
+    assert hash(model) == hash(same)
+    assert pickle.dumps(model) == pickle.dumps(same)
+    assert model.model_dump() == same.model_dump()
+    assert copy.deepcopy(model).but(width=0.5) is not model.but(width=0.5)
+
+
+def test_a_text_composed_of_texts_is_the_canonical_one() -> None:
+    spec = tiny.spec()
+    parts = {name: getattr(spec, name).text for name in type(spec).model_fields}
+    assert composed(parts) == canonical(spec.model_dump(mode="json"))
+    assert digest_of(composed({})) == digest({})

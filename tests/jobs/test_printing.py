@@ -1,0 +1,81 @@
+"""The plan: a forecast from few manifests, however many the store has."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.printing import OTHERS_READ, STAGE_READ, print_plan
+from orchestrator.config.normalise import normalise
+from orchestrator.stages.graph import Planner, Stage
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.points import expand
+from orchestrator.sweep.trial import Task
+from tests import tiny
+
+
+class Counted(DirectoryBlobs):
+    """A folder that counts the manifests read from it."""
+
+    read = 0
+
+    def get(self, name: str) -> bytes | None:
+        self.read += name.endswith("manifest.json")
+        return super().get(name)
+
+
+def publish(store: Artifacts, key: str, stage: str, cpu_seconds: float) -> None:
+    store.publish(
+        Artifact(
+            key=key,
+            stage=stage,
+            version=1,
+            spec={},
+            inputs={},
+            metrics={},
+            cost={"cpu_seconds": cpu_seconds},
+            profile={},
+            code_version="0",
+            created_ms=0,
+        ),
+        {},
+    )
+
+
+def test_a_forecast_reads_few_manifests_and_takes_medians(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tiny.study({"seed": list(range(60))})
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    blobs = Counted(tmp_path)
+    store = Artifacts(blobs)
+    for task in tasks[:50]:
+        publish(store, task.stages["target"].key, "target", 3.0)
+    for number in range(OTHERS_READ + 50):
+        publish(store, f"{number:064x}", "inversion", 5.0)
+    blobs.read = 0
+    print_plan(Console(width=160), study, tasks, [], store)
+    printed = capsys.readouterr().out
+    assert blobs.read <= STAGE_READ + OTHERS_READ
+    assert "study tiny: 60 points" in printed
+    assert f"  {tasks[0].point.name}\n  {tasks[1].point.name}\n" in printed
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["target"] == ["60", "50", "10", "about 30"]
+    assert table["inversion"] == ["60", "0", "60", "about 300"]
+    assert table["evaluation"] == ["60", "0", "60", "unknown"]
+    assert "forecast: about 330 CPU seconds, from the medians of this store" in printed
+
+
+def test_equal_stages_of_many_trials_are_one_object() -> None:
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    points = expand(tiny.study({"release.truncation": [1, 2], "attack.seed": [0, 1]}))[0]
+    planned = [planner.plan(normalise(point.spec)) for point in points]
+    assert len({id(stages["target"]) for stages in planned}) == 1
+    stages: dict[str, set[int]] = {}
+    for one in (stage for trial in planned for stage in trial.values()):
+        assert isinstance(one, Stage)
+        stages.setdefault(one.key, set()).add(id(one))
+    assert all(len(objects) == 1 for objects in stages.values())
