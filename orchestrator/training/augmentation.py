@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 AREA = (0.85, 1.0)  # of the random crop, PPA's targets
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.2, 0.1, 0.1  # of its colour jitter
@@ -27,6 +26,8 @@ def flip(images: Tensor) -> Tensor:
 
 def crop_jitter_flip(images: Tensor) -> Tensor:
     """Cut a square of 85 to 100 % of the area, resize it back, change colours, mirror half of the images."""
+    from torchvision.transforms import v2  # here: it takes 2 s to import, and few studies augment so
+
     side = images.shape[-1]
     crop = v2.RandomResizedCrop(side, scale=AREA, ratio=(1.0, 1.0), antialias=True)
     jitter = v2.ColorJitter(BRIGHTNESS, CONTRAST, SATURATION, HUE)
