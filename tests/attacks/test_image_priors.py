@@ -131,6 +131,7 @@ def test_pixel_norms_and_contributions_join_the_channels() -> None:
         (1 / 3, image([0.0, 0.0, 0.0], [0.6, 0.8, 1.0], [0.5, 0.5, 0.5])),
         (5 / 9, image([0.0, 0.0, 0.0], [0.6, 0.8, 1.0], [0.0, 0.0, 0.5])),  # ties: the left ones first
         (0.6, image([0.0, 0.0, 0.0], [0.6, 0.8, 1.0], [0.0, 0.0, 0.5])),  # 5.4 pixels
+        (0.65, image([0.0, 0.0, 0.0], [0.6, 0.8, 1.0], [0.0, 0.0, 0.0])),  # 5.85, rounded
     ],
 )
 def test_clipping_takes_the_smallest_share(share: float, expected: Tensor) -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from orchestrator.defenses.private import epsilon, prepared, private_optimizer, 
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
+from tests.ranks import run_two
 
 LABELS = torch.tensor([0, 1, 2, 0])
 PLAIN = DpSgd(noise_multiplier=0.0, max_grad_norm=1e6)
@@ -84,6 +86,10 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(trained, lr=1e-3, amsgrad=True, fused=True)
 
 
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.5)
+
+
 def test_a_step_without_noise_and_clipping_is_the_plain_one() -> None:
     """Whatever the layers, with images in the channels' order, under a fused optimiser."""
     plain = network()
@@ -98,6 +104,30 @@ def test_a_step_without_noise_and_clipping_is_the_plain_one() -> None:
         torch.testing.assert_close(private.state_dict(), plain.state_dict(), rtol=0, atol=2e-6)
     assert list(private.state_dict()) == names
     assert privately.state_dict().keys() == plainly.state_dict().keys()
+
+
+def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+    """Take a step on this rank's half of the images; leave the weights."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
+    model = network()
+    rows = slice(2 * rank, 2 * rank + 2)
+    optimizer = private_optimizer(PLAIN, sgd(with_image_gradients(model)), batch_size=4)
+    functional.cross_entropy(model(images()[rows]), LABELS[rows]).backward()
+    optimizer.step()
+    torch.save(model.state_dict(), f"{folder}/rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_take_the_step_of_one_on_the_whole_batch(tmp_path: Path) -> None:
+    plain = network()
+    step(plain, sgd(plain))
+    run_two(as_rank, tmp_path)
+    for rank in (0, 1):
+        weights = torch.load(tmp_path / f"rank{rank}.pt")
+        torch.testing.assert_close(weights, dict(plain.state_dict()), rtol=1e-5, atol=1e-6)
 
 
 def image_gradients() -> list[Tensor]:

@@ -136,6 +136,11 @@ def test_overlap_by_hand() -> None:
     assert overlap.coverage == 3 / 4
 
 
+def test_recall_counts_real_images_not_found_ones() -> None:
+    """As above with one more real image, which no found one reaches, although each found one reaches some."""
+    assert precision_recall_density_coverage(line(0, 1, 3, 10, 1000), line(1.5, 4, 30), k=1).recall == 4 / 5
+
+
 def test_the_second_neighbour_by_hand() -> None:
     """Real 0, 1, 3 reach 3, 2, 3; found 5 lies in the ball of 3 alone and is too lonely for a recall."""
     overlap = precision_recall_density_coverage(line(0, 1, 3), line(5), k=2)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
+from orchestrator.defenses.private import epsilon
 from orchestrator.models.build import build_classifier
 from orchestrator.stages import runner
 from orchestrator.stages.graph import StageFailed
@@ -139,6 +141,19 @@ def test_the_judge_learns_every_class_from_other_weights(kept: Kept) -> None:
         (predict(judge, test.images, torch.device("cpu")).argmax(1) == test.labels).float().mean().item()
     )
     assert kept.artifact("judge").metrics["judge/accuracy"] == pytest.approx(accuracy)
+
+
+def test_epsilon_is_that_of_every_batch_of_every_epoch(kept: Kept) -> None:
+    defense = {"dp": {"noise_multiplier": 2.0}}
+    recipe = {**tiny.RECIPE, "epochs": 3}
+    trial = tiny.spec({"target.budget": "full", "target.defense": defense, "target.recipe": recipe})
+    images = target_images(load("digits", Location()), trial.data, 3, "train")
+    fitted, _ = hold_out(len(images), 0.1, trial.target.seed)
+    dp, batches = trial.target.defense.dp, math.ceil(len(fitted) / 64)
+    assert dp is not None
+    assert batches > 1
+    expected = epsilon(dp, 64 / len(fitted), 3 * batches)
+    assert kept.artifact("target", trial).metrics["target/epsilon"] == pytest.approx(expected)
 
 
 def test_the_target_accuracy_is_that_of_its_own_test_images(kept: Kept) -> None:
