@@ -13,53 +13,57 @@ from orchestrator.store.directory import DirectoryBlobs
 from tests import tiny
 
 GOLDEN = {
-    "attack/accuracy_top1_test": 0.3125,
-    "attack/accuracy_top1_train": 0.5,
+    "attack/accuracy_top1_test": 0.1875,
+    "attack/accuracy_top1_train": 0.4375,
     "attack/accuracy_top5_test": 1.0,
     "attack/accuracy_top5_train": 1.0,
     "inversion/best_epoch": 1.0,
-    "inversion/mse_test": 0.15066004025268745,
-    "inversion/mse_train": 0.1537529291358367,
-    "inversion/psnr_test": 8.22413465554241,
-    "inversion/psnr_train": 8.135515570849417,
-    "inversion/ssim_test": 0.029488392174243927,
-    "inversion/ssim_train": 0.02696259506046772,
-    "inversion/validation_loss": 0.15442179640134177,
-    "judge/accuracy": 0.5615212527964206,
+    "inversion/mse_test": 0.17201978476580362,
+    "inversion/mse_train": 0.17823617999034952,
+    "inversion/psnr_test": 7.650182157753546,
+    "inversion/psnr_train": 7.4980179841383245,
+    "inversion/ssim_test": 0.029033058555796742,
+    "inversion/ssim_train": 0.029166571097448468,
+    "inversion/validation_loss": 0.17267600695292154,
+    "judge/accuracy": 0.5503355704697986,
     "judge/best_epoch": 1.0,
-    "judge/validation_accuracy": 0.5333333333333333,
-    "judge/validation_loss": 2.163424004448785,
+    "judge/validation_accuracy": 0.4888888888888889,
+    "judge/validation_loss": 2.1740597195095486,
     "attack/queries": 64.0,
-    "attack/centroid_distance_test": 1.8139816555549888,
-    "attack/centroid_distance_train": 1.8242207277182665,
-    "attack/knn_distance_test": 3.2498582996742704,
-    "attack/knn_distance_train": 3.3318477366859285,
-    "attack/target_confidence_test": 0.33175233006477356,
-    "attack/target_confidence_train": 0.3410571739077568,
+    "attack/centroid_distance_test": 2.1400126322959037,
+    "attack/centroid_distance_train": 2.157514130443656,
+    "attack/knn_distance_test": 4.26001068550716,
+    "attack/knn_distance_train": 4.24360579750169,
+    "attack/target_confidence_test": 0.3309416323900223,
+    "attack/target_confidence_train": 0.33052779361605644,
     "predictions/classes_chao1": 2.0,
     "predictions/classes_seen": 2.0,
     "predictions/images": 64.0,
     "predictions/shared_identities": 0.0,
     "pretrain/best_epoch": 1.0,
-    "pretrain/validation_accuracy": 0.23880597014925373,
-    "pretrain/validation_loss": 1.5821978440925257,
-    "target/accuracy": 0.4253731343283582,
+    "pretrain/validation_accuracy": 0.45588235294117646,
+    "pretrain/validation_loss": 1.5841191235710592,
+    "target/accuracy": 0.6015037593984962,
     "target/best_epoch": 1.0,
     "target/theta_c_millions": 0.001614,
     "target/theta_t_millions": 0.001662,
-    "target/validation_accuracy": 0.5185185185185185,
-    "target/validation_loss": 1.0631460966887298,
+    "target/validation_accuracy": 0.5555555555555556,
+    "target/validation_loss": 1.0964881755687572,
 }
-# What torch's AVX2 kernels give instead where it is further away than ACROSS_CPUS: one epoch on other
-# rounding leaves another evaluation model, and with it another feature space.
-AVX2 = {
-    "attack/knn_distance_test": 3.266293091524156,
-    "attack/knn_distance_train": 3.3408459022975268,
-}
-# CPUs add in other orders. Measured between SSE4, AVX2 and AVX-512: 1e-3 of any loss or likeness, and four
-# images in a hundred for a share.
-ACROSS_CPUS = 3e-3
+# CPUs add in other orders: between SSE4, AVX2 and AVX-512: 2e-3 of any loss, 2e-4 of a likeness, four
+# images in a hundred for a share. One epoch on other rounding leaves another evaluation model, and with
+# it another feature space: 3 % of a distance in it.
+ACROSS_CPUS, LIKENESS_ACROSS_CPUS = 3e-3, 3e-4
 SHARES_ACROSS_CPUS = 0.06
+DISTANCES_ACROSS_CPUS = 0.05
+
+
+def tolerance(name: str) -> float:
+    """Return how far a metric may be from the golden one on another CPU."""
+    if "accuracy" in name:
+        return SHARES_ACROSS_CPUS
+    share = DISTANCES_ACROSS_CPUS if "distance" in name else ACROSS_CPUS
+    return max(share * abs(GOLDEN[name]), LIKENESS_ACROSS_CPUS if "ssim" in name else 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metrics_of_the_tiny_trial_are_the_golden_ones(folder: Path) -> None:
     metrics = tiny.run(tiny.spec(), folder)
-    golden = GOLDEN | (AVX2 if torch.backends.cpu.get_cpu_capability() == "AVX2" else {})
-    assert set(metrics) == set(golden)
+    assert set(metrics) == set(GOLDEN)
     for name, value in metrics.items():
-        tolerance = SHARES_ACROSS_CPUS if "accuracy" in name else ACROSS_CPUS * abs(golden[name])
-        assert value == pytest.approx(golden[name], abs=tolerance), name
+        assert value == pytest.approx(GOLDEN[name], abs=tolerance(name)), name
 
 
 def test_the_same_trial_in_another_store_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:

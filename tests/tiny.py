@@ -1,6 +1,5 @@
 """The smallest study that goes through every stage: bundled digits, the narrowest networks, one epoch."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -22,34 +21,41 @@ RECIPE = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}
 DIVERGING = {"epochs": 1, "batch_size": 2, "optimizer": "sgd", "learning_rate": 10.0, "weight_decay": 10.0}
 """A recipe under which a stage fails: every step makes the weights a hundred times larger."""
 
+# No seed is a default or another's: a stage that forgot its own would leave what it leaves with the default.
 BASE: dict[str, Any] = {
-    "data": {"dataset": "digits", "class_pool": 5},
+    "data": {"dataset": "digits", "class_pool": 5, "class_seed": 1},
     "target": {
         "classes": 3,
         "model": DIGIT,
-        "pretrain": {"recipe": RECIPE},
+        "pretrain": {"recipe": RECIPE, "seed": 2},
         "budget": "block1",
         "recipe": RECIPE,
+        "seed": 3,
     },
     "release": {"truncation": 1},
-    "auxiliary": {"kind": "same-heldout", "size": 64},
-    "attack": {"model": DIGIT, "recipe": RECIPE},
-    "judge": {"model": DIGIT, "recipe": RECIPE},
-    "evaluation": {"images": 16, "grid": 4},
+    "auxiliary": {"kind": "same-heldout", "size": 64, "seed": 4},
+    "attack": {"model": DIGIT, "recipe": RECIPE, "seed": 5},
+    "judge": {"model": DIGIT, "recipe": RECIPE, "seed": 42},
+    "evaluation": {"images": 16, "grid": 4, "seed": 7},
 }
 PROFILE = Profile()
 
 
 def base(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the base spec with dotted paths changed."""
-    raw = json.loads(json.dumps(BASE))  # no two parts are the same object
+    raw = _copied(BASE)
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")
         part = raw
         for parent in parents:
             part = part[parent]
-        part[last] = copy.deepcopy(value)  # a later path may change a part of it
+        part[last] = _copied(value)  # a later path may change a part of it
     return raw
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy in which no two parts are the same object."""
+    return json.loads(json.dumps(value))
 
 
 def spec(changes: dict[str, Any] | None = None) -> TrialSpec:

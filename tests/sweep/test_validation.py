@@ -162,7 +162,7 @@ def test_private_classes_in_another_set_are_refused_removed_or_allowed(tmp_path:
     with pytest.raises(StudyError) as refusal:
         preflight.resolve(other("refuse"))
     assert str(refusal.value) == (
-        "auxiliary.dataset=mine holds 5 of the private classes by name (2, 3, 4, ...), but "
+        "auxiliary.dataset=mine holds 5 of the private classes by name (0, 1, 4, ...), but "
         f"auxiliary.kind={kind} promises others; set auxiliary.overlap to remove or allow, or stage it again "
         "with --exclude."
     )

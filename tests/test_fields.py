@@ -1,0 +1,322 @@
+"""Spans modules: each field of a trial and of a stage's resources, changed alone, and the keys it changes.
+
+A field that no stage reads, or that a stage reads and its key does not hold, is found here: the table names
+every field of `TrialSpec`, of every attack and of every defense.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.config import ATTACK_SPECS, Spec, TrialSpec
+from orchestrator.config.normalise import normalise
+from orchestrator.config.resources import Resources, StageResources
+from orchestrator.datasets import Location
+from orchestrator.stages import runner
+from orchestrator.stages.graph import STAGES, Stage, plan
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.profiles import profile_of, profiles_of
+from orchestrator.training.world import World
+from tests import tiny
+
+NETWORKS = {name: name for name in ("inception", "facenet", "vgg", "alex")}
+RECIPE = {"epochs": 3, "batch_size": 64, "learning_rate": 0.003}
+SURROGATE = {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 11}
+LOSSES = {"adversarial": 0.1, "features": 0.2, "total_variation": 0.3, "surrogate": SURROGATE}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "inverter": {"model": tiny.DIGIT, "recipe": RECIPE, "losses": LOSSES, "seed": 12},
+    "joint": {"name": "joint", "model": tiny.DIGIT, "seed": 12},
+    "mia": {"name": "mia", "noise": 0.1, "seed": 12},
+    "optimization": {"name": "optimization", "seed": 12},
+}
+COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}}
+EVERYTHING: dict[str, Any] = {
+    "target.recipe": RECIPE,
+    "target.defense": COMPOSED,
+    "target.snapshots": [1],
+    "release": {"truncation": 1, "decimals": 3},
+    "auxiliary.kind": "distinct",
+    "auxiliary.dataset": "patches",
+    "attack": ATTACKS["inverter"],
+    "evaluation.networks": NETWORKS,
+    "evaluation.fisher": {},
+}
+INFERENCE = {"evaluation.task": "class-inference", "evaluation.fisher": None}
+STARTS: Mapping[str, dict[str, Any]] = {
+    "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
+    "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
+    "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
+    "release.labels_only": {"evaluation.fisher": None},
+    "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
+    "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
+    "attack:joint.": {"attack": ATTACKS["joint"], "target.defense": {}},
+    "attack:mia.": {"attack": ATTACKS["mia"], **INFERENCE},
+    "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
+}
+"""Beginning of a path -> what is set beside `EVERYTHING` so that the field is used; the longest applies."""
+
+OTHERS: Mapping[str, Any] = {
+    "data.dataset": "faces",
+    "data.split": "even",
+    "target.pretrain.weights": "public",
+    "target.pretrain.dataset": "faces",
+    "target.budget": "block2",
+    "target.snapshots": [1, 2],
+    "target.snapshot": 1,
+    "auxiliary.dataset": "photo-patches",
+    "evaluation.classes": [1],
+    "evaluation.fisher.distances": ["l1"],
+    "evaluation.fisher.iterations": [1],
+    "evaluation.networks.vgg": None,
+    "target.defense.dp": {},
+    **{f"evaluation.networks.{name}": f"other-{name}" for name in NETWORKS},
+    **{
+        f"{recipe}.milestones": [1]
+        for recipe in (
+            "target.recipe",
+            "target.pretrain.recipe",
+            "judge.recipe",
+            "attack:inverter.recipe",
+            "attack:inverter.losses.surrogate.recipe",
+        )
+    },
+    **{
+        f"{model}.name": "vgg16"
+        for model in ("target.model", "judge.model", "attack:inverter.losses.surrogate.model")
+    },
+    **{f"attack:{name}.model.name": "ami-face" for name in ("inverter", "joint")},
+}
+"""Path -> another value, where none is made of the field's own."""
+
+MEASURED = {"evaluation"}
+ATTACKED = {"inversion", "fisher", *MEASURED}
+SEARCHED = {"optimization", *MEASURED}
+RELEASED = {"surrogate", *ATTACKED}
+QUERIED = {"predictions", *RELEASED}
+TRAINED = {"target", "victims", *QUERIED}
+EVERY = {"pretrain", "judge", *TRAINED}
+READERS: Mapping[str, set[str]] = {
+    "data": EVERY,
+    "target": TRAINED,
+    "target.model": {"pretrain", *TRAINED},
+    "target.pretrain": {"pretrain", *TRAINED},
+    "target.snapshot": {"snapshot", *TRAINED} - {"target"},
+    "target.snapshots": TRAINED,
+    "target.defense.dp.delta": TRAINED,
+    "release": RELEASED,
+    "release.labels_only": RELEASED - {"fisher"},
+    "auxiliary": QUERIED,
+    "attack:inverter": ATTACKED,
+    "attack:inverter.align": RELEASED,  # unaligned, the surrogate learns from full scores too
+    "attack:inverter.losses.surrogate": RELEASED,
+    "attack:joint": {"joint", "victims", "fisher", *MEASURED},
+    "attack:mia": SEARCHED,
+    "attack:optimization": SEARCHED,
+    "judge": {"judge", *MEASURED},
+    "evaluation": MEASURED,
+    "evaluation.images": {"victims", *MEASURED},
+    "evaluation.seed": {"victims", *MEASURED},
+    "evaluation.task": {"victims", *MEASURED},
+    "evaluation.classes": SEARCHED,
+    "evaluation.candidates": SEARCHED,
+    "evaluation.fisher": {"fisher"},
+    "evaluation.networks.vgg": {"fisher", *MEASURED},
+    "evaluation.networks.alex": {"fisher", *MEASURED},
+}
+"""Beginning of a path -> the stages whose keys its fields change; the longest applies."""
+
+NO_IMAGES = "is of a classifier's images, and an inverter reads scores"
+FIXED = {
+    "attack:inverter.recipe.augmentation": "changes images, but an inverter learns from scores",
+    "attack:inverter.model.scaling": NO_IMAGES,
+    "attack:joint.model.scaling": NO_IMAGES,
+}
+"""Path -> the refusal of every other value."""
+
+
+def specs_of(annotation: Any) -> Iterator[type[Spec]]:
+    """Yield the specs that a field may hold."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, Spec):
+            yield one
+
+
+def fields_of(spec: type[Spec], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and annotation of every field that holds no spec itself, of a spec and of those in it."""
+    for name, field in spec.model_fields.items():
+        inner = list(specs_of(field.annotation))
+        yield from ((f"{path}{name}", field.annotation),) if not inner else ()
+        for one in inner:
+            yield from fields_of(one, f"{path}{name}.")
+
+
+def every_field() -> dict[str, Any]:
+    """Return path -> annotation; those of attacks begin with `attack:NAME`, whose name is no field."""
+    found = {path: kind for path, kind in fields_of(TrialSpec, "") if not path.startswith("attack")}
+    for name, spec in ATTACK_SPECS.items():
+        found |= {
+            path: kind for path, kind in fields_of(spec, f"attack:{name}.") if path != f"attack:{name}.name"
+        }
+    return found
+
+
+FIELDS = every_field()
+
+
+def longest(table: Mapping[str, Any], path: str) -> Any:
+    """Return the value of the longest beginning of a path; None without one."""
+    return table.get(max((begin for begin in table if path.startswith(begin)), key=len, default=""))
+
+
+def another(path: str, value: Any) -> Any:
+    """Return another value of a field."""
+    if path in OTHERS:
+        return OTHERS[path]
+    kind = next((one for one in (FIELDS[path], *get_args(FIELDS[path])) if get_origin(one) is Literal), None)
+    if kind is not None:
+        return next(word for word in get_args(kind) if word != value)
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else value / 2 if value else 0.25
+
+
+def planned(changes: dict[str, Any], resources: Resources | None = None) -> dict[str, Stage]:
+    """Return the stages of the trial that uses everything, with dotted paths changed."""
+    resources = resources or Resources()
+    spec = tiny.spec({**EVERYTHING, **changes})
+    names = {"digits", "faces", "patches", "photo-patches"}
+    weights = {"public", *NETWORKS, *(f"other-{name}" for name in NETWORKS)}
+    digests = {name: name for name in names} | {f"weights/{name}": name for name in weights}
+    return plan(normalise(spec), digests, profile_of(resources), profiles_of(resources))
+
+
+def differing(before: Mapping[str, Stage], after: Mapping[str, Stage]) -> set[str]:
+    """Return the stages that only one of two trials has."""
+    kept = {stage.key for stage in before.values()} & {stage.key for stage in after.values()}
+    return {stage.name for stage in (*before.values(), *after.values()) if stage.key not in kept}
+
+
+def now(start: dict[str, Any], path: str) -> Any:
+    """Return the value of a field in the trial that uses everything."""
+    value: Any = tiny.spec({**EVERYTHING, **start})
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_field_changes_the_keys_of_what_reads_it(path: str) -> None:
+    start = dict(longest(STARTS, path) or {})
+    dotted = "attack." + path.partition(".")[2] if path.startswith("attack:") else path
+    changes = {**start, dotted: another(path, now(start, dotted))}
+    if path in FIXED:
+        with pytest.raises(ValidationError, match=FIXED[path]):
+            planned(changes)
+        return
+    assert differing(planned(start), planned(changes)) == longest(READERS, path), changes[dotted]
+
+
+def test_no_seed_of_the_tiny_trial_is_a_default_or_anothers() -> None:
+    seeds = [now({}, path) for path in FIELDS if path.endswith("seed") and not path.startswith("attack:")]
+    seeds.append(tiny.spec().attack.seed)
+    assert len({0, 1_000_003, *seeds}) == 2 + len(seeds)
+
+
+def after(stages: Mapping[str, Stage], name: str) -> set[str]:
+    """Return a stage and those that need what it leaves, by their keys."""
+    reached = {name}
+    keys = {stages[one].key for one in reached}
+    for one, stage in stages.items():  # in the order they run
+        if keys & set(stage.needs.values()):
+            reached.add(one)
+            keys.add(stage.key)
+    return reached
+
+
+RESOURCES = {"workers": 2, "threads": 2, "gpus_per_worker": 1.0, "precision": "bfloat16"}
+"""Field of a stage's own resources -> another value."""
+
+
+def test_every_resource_of_a_stage_is_in_the_table() -> None:
+    assert RESOURCES.keys() == StageResources.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", RESOURCES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field: str) -> None:
+    starts: dict[str, dict[str, Any]] = {
+        "joint": STARTS["attack:joint."],
+        "optimization": STARTS["attack:optimization."],
+        "snapshot": {"target.snapshot": 1},
+    }
+    start = starts.get(stage, {})
+    changed = {field: RESOURCES[field]}
+    plain = planned(start)
+    own, everywhere = (
+        planned(start, Resources.model_validate(raw)) for raw in ({"stages": {stage: changed}}, changed)
+    )
+    assert differing(plain, own) == after(plain, stage)
+    assert everywhere[stage].profile == own[stage].profile
+    assert differing(plain, everywhere) == set(plain)
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"groups": 3}, {"checkpoint_seconds": 1.0}, {"stages": {"evaluation": {"gpus_per_worker": 0.0}}}],
+    ids=str,
+)
+def test_resources_outside_the_numeric_profile_change_no_key(resources: dict[str, Any]) -> None:
+    assert differing(planned({}), planned({}, Resources.model_validate(resources))) == set()
+
+
+LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("pretrain", {}, {"target.pretrain.seed": 20}),
+    ("target", {}, {"target.seed": 20}),
+    ("target", {}, {"data.class_seed": 20}),
+    ("target", {"target.defense": {"mid": {}}}, {"target.defense": {"mid": {"weight": 0.1}}}),
+    ("judge", {}, {"judge.seed": 20}),
+    ("victims", {}, {"evaluation.seed": 20}),
+    ("predictions", {}, {"auxiliary.seed": 20}),
+    ("surrogate", {"attack": ATTACKS["inverter"]}, {"attack.losses.surrogate.seed": 20}),
+    ("inversion", {}, {"attack.seed": 20}),
+    ("inversion", {}, {"attack.recipe.learning_rate": 0.001}),
+    ("inversion", {"release": {}}, {"release": {"decimals": 1}}),
+    ("joint", {"attack": ATTACKS["joint"]}, {"attack.seed": 20}),
+    ("optimization", {"attack": {**ATTACKS["optimization"], "steps": 2}}, {"attack.seed": 20}),
+    ("optimization", {"attack": {**ATTACKS["mia"], "steps": 2}, **INFERENCE}, {"attack.seed": 20}),
+]
+"""Stage, what is set for it, and a change of what it leaves; most are seeds that must be drawn from."""
+
+
+def files_left(name: str, changes: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Build a stage of the tiny trial and what it needs; return file -> digest."""
+    runner.use_profile(tiny.PROFILE.threads)
+    store, stages = Artifacts(DirectoryBlobs(folder)), tiny.stages(tiny.spec(changes))
+    needed = {stages[name].key}
+    for stage in reversed(stages.values()):
+        needed |= set(stage.needs.values()) if stage.key in needed else set()
+    for stage in stages.values():
+        if stage.key in needed and store.find(stage.key) is None:
+            runner.run(stage, World(), store, Location())
+    artifact = store.find(stages[name].key)
+    assert artifact is not None
+    return {file.name: file.sha256 for file in artifact.files.values()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store that the tests of this file share."""
+    return tmp_path_factory.mktemp("fields")
+
+
+@pytest.mark.parametrize(("stage", "start", "changes"), LEFT, ids=str)
+def test_a_field_changes_what_its_stage_leaves(
+    stage: str, start: dict[str, Any], changes: dict[str, Any], folder: Path
+) -> None:
+    before, changed = (files_left(stage, extra, folder) for extra in (start, {**start, **changes}))
+    assert before.keys() == changed.keys()
+    assert before != changed
