@@ -21,8 +21,8 @@ from orchestrator.models.outlines import IR50_UNITS, IR152_UNITS, IR_CHANNELS, r
 BACKBONE_SIZE = 112
 """Image side of public backbones, the only one that fits their embedding layer."""
 
-NARROW = 8
-"""Input channels of one AVX2 register."""
+NARROW = 16
+"""Input channels of one AVX-512 register; AVX2 has 8."""
 
 
 class Ir(Classifier):
@@ -100,8 +100,9 @@ class Unit(nn.Module):
 class Projection(nn.Conv2d):
     """1x1 convolution with a stride; with few input channels it selects the pixels first.
 
-    Below 8 input channels the backward pass of oneDNN's AVX2 kernel (torch 2.15, channels last) writes
-    outside its buffers and ends the process; the convolution of every `stride`-th pixel is the same function.
+    With fewer input channels than a register has, 8 with AVX2 and 16 with AVX-512, the backward pass of
+    oneDNN's kernel (torch 2.15, channels last) writes outside its buffers and ends the process; the
+    convolution of every `stride`-th pixel is the same function.
     """
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def test_other_sizes_are_refused(build: type[Ir], name: str) -> None:
         small(build, 100)
 
 
-@pytest.mark.parametrize("inputs", [4, 8])
+@pytest.mark.parametrize("inputs", [4, 8, 15, 16])
 def test_a_projection_convolves_every_second_pixel_and_passes_its_gradient(inputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
     projection = Projection(inputs, 9, kernel_size=1, stride=2, bias=False)
