@@ -112,7 +112,7 @@ TRAINED = {"target", *QUERIED}
         ({"data.class_seed": 9}, {"pretrain", "judge", *TRAINED}),
         ({"data.split": "even"}, {"pretrain", "judge", *TRAINED}),
     ],
-    ids=str,
+    ids=tiny.in_order,
 )
 def test_a_setting_changes_the_stages_that_read_it_and_those_after(
     changes: dict[str, Any], stages: set[str]
@@ -136,7 +136,7 @@ def test_unaligned_inverters_share_one_training_over_m() -> None:
         Profile(workers=2),
         Profile(threads=2),
     ],
-    ids=str,
+    ids=tiny.in_order,
 )
 def test_what_changes_bits_changes_every_key(profile: Profile) -> None:
     other = plan(normalise(tiny.spec()), DIGESTS, profile)
@@ -202,7 +202,7 @@ def test_resources_never_enter_a_key() -> None:
         ({"auxiliary.kind": "augmented"}, {"private": "digits"}),
         ({"target.pretrain": {"dataset": "faces"}}, {"private": "digits", "pretrain": "faces"}),
     ],
-    ids=str,
+    ids=tiny.in_order,
 )
 def test_data_sets_that_a_trial_reads(changes: dict[str, Any], names: dict[str, str]) -> None:
     assert dataset_names(tiny.spec(changes)) == names

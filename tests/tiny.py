@@ -58,6 +58,11 @@ def _copied(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def in_order(value: Any) -> str:
+    """Return a parameter as text for a test's name: a set's order is another in every process."""
+    return str(sorted(value)) if isinstance(value, set | frozenset) else str(value)
+
+
 def spec(changes: dict[str, Any] | None = None) -> TrialSpec:
     """Return the tiny trial with dotted paths changed."""
     return TrialSpec.model_validate(base(changes))

@@ -175,7 +175,7 @@ def test_only_the_feature_loss_needs_a_surrogate(losses: dict[str, Any]) -> None
         ({"release.truncation": 2}, {"surrogate", "inversion", "evaluation"}),
         ({"auxiliary.size": 32}, {"predictions", "surrogate", "inversion", "evaluation"}),
     ],
-    ids=str,
+    ids=tiny.in_order,
 )
 def test_a_surrogate_depends_on_the_answers_and_not_on_the_inverter(
     changes: dict[str, Any], stages: set[str]
@@ -214,7 +214,7 @@ AFTER_JOINT = {"joint", "victims", "evaluation"}
         ({"target.pretrain": {"seed": 3}}, {"pretrain", *AFTER_JOINT}),
         ({"judge.seed": 4}, {"judge", "evaluation"}),
     ],
-    ids=str,
+    ids=tiny.in_order,
 )
 def test_a_joint_target_depends_on_the_attack_and_on_the_release(
     changes: dict[str, Any], stages: set[str]
