@@ -7,6 +7,7 @@ import enum
 import io
 import pathlib
 import pickle
+import sys
 import types
 import warnings
 import zipfile
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save
 from torch import nn
 
@@ -84,7 +85,7 @@ BESIDE: dict[str, Any] = {
     "NumPy generator": np.random.RandomState(0),
     "Namespace": argparse.Namespace(lr=0.1, seed=np.int64(1)),
     "SimpleNamespace": types.SimpleNamespace(lr=0.1),
-    "OmegaConf": OmegaConf.create({"model": {"name": "resnet18"}, "layers": [1, 2]}),
+    "table": pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4]}),
     "path": pathlib.PurePosixPath("runs/1"),
     "time": datetime.datetime(2026, 1, 1),
     "defaultdict": collections.defaultdict(list, {"loss": [1.0]}),
@@ -105,6 +106,16 @@ def test_what_stands_beside_the_weights_does_no_harm(name: str, is_zip: bool) ->
         warnings.simplefilter("error")
         found = choose(read(data, "x"), "x")
     assert {key: one.sum() for key, one in found.items()} == {key: one.sum() for key, one in state().items()}
+
+
+def test_a_class_of_a_package_that_is_not_installed_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a trainer's configuration is, which most people have not installed."""
+    with monkeypatch.context() as there:
+        package = types.ModuleType("trainer_of_others")
+        package.Config = type("Config", (dict,), {"__module__": package.__name__})  # type: ignore[attr-defined]
+        there.setitem(sys.modules, package.__name__, package)
+        data = saved({"config": package.Config(lr=0.1), "state_dict": state()})
+    assert choose(read(data, "x"), "x").keys() == state().keys()
 
 
 def test_a_module_that_was_saved_whole_gives_its_state_dict() -> None:
