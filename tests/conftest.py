@@ -6,29 +6,25 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
-from tests import s3, servers
-
-GROUPS = ("ray", "mlflow")
-"""Markers of the tests that share a server: in a parallel run one process starts it, and takes them all."""
+from tests import groups, s3, servers
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for a parallel run, the longest groups first: by server, and by file for all others."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: (*GROUPS, _group(item)).index(_group(item)))
+    """Run the tests that share a server first."""
+    items.sort(key=lambda item: groups.order_of(str(item.path.relative_to(item.config.rootpath))))
 
 
-def _group(item: pytest.Item) -> str:
-    shared = (name for name in GROUPS if item.get_closest_marker(name))
-    return next(shared, str(item.path.relative_to(item.config.rootpath)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> groups.ByServer:
+    """Return the scheduler of a parallel run."""
+    return groups.ByServer(config, log)
 
 
 @pytest.fixture(scope="session")
