@@ -59,9 +59,9 @@ def refusal(changes: dict[str, Any], workers: int = 1) -> str:
                 f"{path}.validation_fraction=0.9999 leaves 0 of {images} images to train on by {path}",
             )
             for path, images in (
-                ("target.recipe", 271),
+                ("target.recipe", 267),
                 ("judge.recipe", 899),
-                ("target.pretrain.recipe", 674),
+                ("target.pretrain.recipe", 678),
             )
         ),
         (
@@ -72,7 +72,7 @@ def refusal(changes: dict[str, Any], workers: int = 1) -> str:
         (
             {"attack": {"name": "joint", "model": tiny.DIGIT}, "target.recipe.validation_fraction": 0.999},
             1,
-            "target.recipe.validation_fraction=0.999 leaves 0 of 271 images",
+            "target.recipe.validation_fraction=0.999 leaves 0 of 267 images",
         ),
         (
             {"data.class_pool": 9},
