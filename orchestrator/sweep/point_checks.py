@@ -56,7 +56,7 @@ def _unmeasured(
     """Yield metrics that no trial leaves; an adaptive search needs its objectives of every trial."""
     is_adaptive = study.search.algorithm == "optuna"
     named = study.report.named().under("report").metrics
-    if study.report.metrics == Report().metrics:  # nobody asked for them: tables write why one is not there
+    if study.report.metrics == Report().metrics:  # the defaults: tables write why one is not there
         named = {field: name for field, name in named.items() if not field.startswith("report.metrics.")}
     for name in study.search.objectives:
         metric = MetricName.parse(name)

@@ -92,7 +92,7 @@ def check_ranges(study: Study) -> None:
 
 
 def _of_range(fault: str | Refused, axis: str) -> str | Refused:
-    """Return a refusal of a value that a range has, which nobody wrote, as one of the range."""
+    """Return a refusal of a value inside a range as one of the range, which is what the study has."""
     if not isinstance(fault, Refused) or fault.field not in SHORTHANDS.get(axis, (axis,)):
         return fault
     rule = f"is a range with {fault.value}, which {fault.rule}"

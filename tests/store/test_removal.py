@@ -1,4 +1,4 @@
-"""What belongs to a sweep or was computed from a data set: the rest stays, whatever it is."""
+"""What belongs to a sweep or was computed from a data set: the rest stays."""
 
 import re
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def _wrapper(names: Iterable[str]) -> str | None:
 
 
 def _are_above_classes(places: Mapping[str, tuple[str, ...]], folders: set[str], least: int = 1) -> bool:
-    """Return whether the topmost folders are only these, at least so many of them, with classes below."""
+    """Return whether the topmost folders are `least` or more of these and no others, with classes below."""
     tops = {top.lower() for top in _tops(places)}
     is_deeper = any(len(place) > 2 for place in places.values())
     has_images = any(len(place) == 2 and _is_image(name) for name, place in places.items())
