@@ -18,8 +18,12 @@ HEAVY = {
     *("ray", "mlflow", "optuna", "boto3", "botocore"),
 }
 """Packages that no help text, refusal or plan needs."""
-CPU_SECONDS = 1.0
-TRIES = 3  # on a busy machine the same work costs more CPU seconds
+LIMIT = 0.6
+"""Of a command's CPU seconds, in those of `import torch` beside it: a busy machine needs more for both. On an
+idle one that import takes 2.2 s, these commands 0.3 to 1.0 s."""
+LIMIT_OF_MANY = 4.5
+"""The same for 10,000 points: 10 s where `import torch` takes 2.2 s."""
+TRIES = 3
 
 COMMANDS = [
     ("jobs.sweep --help", 0, "Sweep a study"),
@@ -63,10 +67,11 @@ def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
     assert done.code == code, printed
     assert text in printed
     assert imported(done.output) & HEAVY == set()
-    costs = [done.seconds]
-    while min(costs) >= CPU_SECONDS and len(costs) < TRIES:
-        costs.append(run(["-m", *words.split()], tmp_path).seconds)
-    assert min(costs) < CPU_SECONDS, costs
+    shares: list[float] = []
+    while not shares or (min(shares) >= LIMIT and len(shares) < TRIES):
+        command, torch = (run(w, tmp_path) for w in (["-m", *words.split()], ["-c", "import torch"]))
+        shares.append(command.seconds / torch.seconds)
+    assert min(shares) < LIMIT, shares
 
 
 MANY = {
@@ -90,7 +95,7 @@ def test_a_plan_of_10000_points_takes_10_seconds_and_a_gigabyte(tmp_path: Path) 
     study = tiny.write(tmp_path / "many.yaml", MANY)
     done = run(["-c", PEAK, "-m", "jobs.sweep", str(study), "--plan"], tmp_path)
     assert "10000 points" in done.output
-    assert done.seconds < 10.0
+    assert done.seconds < LIMIT_OF_MANY * run(["-c", "import torch"], tmp_path).seconds
     assert int(done.output.split()[-1]) < 1_000_000
 
 
