@@ -28,9 +28,8 @@ cluster: $(READY) ## start a Ray head, 3 worker nodes, MLflow and an S3 test ser
 cluster-stop:    ## stop the processes that `make cluster` started
 	cluster/one-host.sh stop
 
-# Threads of torch that wait, instead of spinning, leave their core to the tests in the other processes.
 test: $(READY)   ## run every test that needs no accelerator and no network, on every core
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)   ## run ruff
 	$(BIN)/ruff check .
