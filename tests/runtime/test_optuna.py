@@ -13,19 +13,7 @@ from orchestrator.runtime.search import search_points
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.validation import Preflight
-from tests import tiny
-
-OFFSETS = {"low": 0.5, "high": 50.0, "log": True}
-AXES: dict[str, Any] = {
-    "release.truncation": {"low": 1, "high": 5, "integer": True},
-    "target.classes": [2, 3, 4],
-    "attack.offset": OFFSETS,
-}
-
-
-def searched(algorithm: str, axes: Any = AXES, **search: Any) -> Study:
-    """Return a study of some search over the tiny base."""
-    return tiny.study(axes, search={"algorithm": algorithm, **search})
+from tests.searches import OFFSETS, searched
 
 
 def opened(study: Study) -> tuple[Points, int, list[Dropped]]:

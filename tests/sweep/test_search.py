@@ -7,24 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config import InverterAttack
-from orchestrator.config.study import Study, StudyError
+from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.sweep.points import Point, make_point
 from orchestrator.sweep.search import FixedPoints, check_ranges, fixed_points, random_points
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
-
-OFFSETS = {"low": 0.5, "high": 50.0, "log": True}
-AXES: dict[str, Any] = {
-    "release.truncation": {"low": 1, "high": 5, "integer": True},
-    "target.classes": [2, 3, 4],
-    "attack.offset": OFFSETS,
-}
-
-
-def searched(algorithm: str, axes: Any = AXES, **search: Any) -> Study:
-    """Return a study of some search over the tiny base."""
-    return tiny.study(axes, search={"algorithm": algorithm, **search})
+from tests.searches import AXES, searched
 
 
 def test_random_points_repeat_and_depend_on_their_number_only() -> None:
