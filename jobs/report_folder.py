@@ -43,6 +43,11 @@ def folder_name(study: Study, file: Path, scale: str | None, *, is_overridden: b
     return ".".join(words)
 
 
+def folders_of(out: Path, study: str) -> list[Path]:
+    """Return the folders below `out` that a report of some sweep of a study may have."""
+    return [out / study, *sorted(out.glob(f"{study}.*/"))]
+
+
 def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a report's files; remove those of an earlier report that this one does not have."""
     assert all(any(fnmatch(name, ours) for ours in OURS) for name in files)

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 
 from jobs.options import RUNS, Store, TrackingUri
 from jobs.options import Out as OutFolder
+from jobs.report_folder import folders_of
 from jobs.store_output import AsJson, DryRun, Out, opened, refusing
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
@@ -90,9 +91,9 @@ def _copies(blobs: Blobs, removal: Removal, out: Path) -> list[Path]:
     for sweep in removal.sweeps:
         folder = f"sweeps/{sweep.key}/report/"
         for entry in (entry for entry in removal.entries if entry.name.startswith(folder)):
-            path = out / sweep.study / entry.name.removeprefix(folder)
-            if path.is_file() and path.read_bytes() == blobs.get(entry.name):
-                found.append(path)
+            name, content = entry.name.removeprefix(folder), blobs.get(entry.name)
+            paths = (place / name for place in folders_of(out, sweep.study))
+            found += [path for path in paths if path.is_file() and path.read_bytes() == content]
         unshipped = out / "unshipped" / f"{sweep.study}-{sweep.key[:12]}"
         found += [unshipped] if sweep.study and unshipped.is_dir() else []
     return found

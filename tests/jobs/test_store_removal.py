@@ -93,6 +93,15 @@ def test_a_removed_sweep_leaves_nothing_and_the_other_is_whole(out: Path) -> Non
     assert files(out / "second") == other
 
 
+@pytest.mark.parametrize("folder", ["first.smoke", "first.1a2b3c4d"])
+def test_a_report_in_the_folder_of_a_scale_or_an_override_goes_too(folder: str, out: Path) -> None:
+    shutil.move(out / "first", out / folder)
+    before = files(out / "second")
+    assert run("rm", "--sweep", key_of(out, "first"), "--out", out).exit_code == 0
+    assert not (out / folder).exists()
+    assert files(out / "second") == before
+
+
 def test_everything_that_was_computed_from_a_data_set_goes(out: Path) -> None:
     told = run("rm", "--dataset", "digits", "--out", out, "--json")
     assert told.exit_code == 0, (told.output, told.exception)
