@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-from orchestrator.config.load import read_study
-from orchestrator.config.study import Study, StudyError
+from orchestrator.config.load import as_written
+from orchestrator.config.study import Study
 
 OURS = (
     "study.yaml",
@@ -38,7 +38,8 @@ def folder_name(study: Study, file: Path, scale: str | None, *, is_overridden: b
     is_plain = scale is None or re.fullmatch(r"[A-Za-z0-9_-]+", scale) is not None
     if scale is not None and is_plain:
         words.append(scale)
-    if not is_plain or (is_overridden and study.key != _key(file, scale)):
+    written = as_written(file, scale) if is_overridden else study
+    if not is_plain or written is None or study.key != written.key:
         words.append(study.key[:KEY_LETTERS])
     return ".".join(words)
 
@@ -57,11 +58,3 @@ def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
             path.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-
-
-def _key(file: Path, scale: str | None) -> str | None:
-    """Return the key without overrides; None where the study cannot be read without them."""
-    try:
-        return read_study(file, scale=scale).key
-    except StudyError:
-        return None

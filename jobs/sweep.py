@@ -12,6 +12,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -36,10 +37,10 @@ from jobs.options import (
 from jobs.printing import SweepProgress, print_dropped, print_plan
 from jobs.report_folder import folder_name, write_report
 from orchestrator.config.base import Refused, Scalar, one_line
-from orchestrator.config.load import read_study, scales_of
+from orchestrator.config.load import as_written, read_study, scales_of
 from orchestrator.config.normalise import normalise
 from orchestrator.config.plain import check_path
-from orchestrator.config.study import Study, StudyError
+from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
@@ -279,7 +280,7 @@ class Sweep:
         ended_ms = max((record.ended_ms for record in records), default=0)
         return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the report is written here."""
         options = self.options
@@ -325,14 +326,6 @@ class Sweep:
     def _describe(self, name: str) -> DatasetInput:
         about = self.preflight.descriptions[name]
         return DatasetInput(name, about.digest, about.source, "", about.num_images, about.num_classes)
-
-
-def as_written(file: Path) -> Study | None:
-    """Return the study without scale and overrides; None where it cannot be read without them."""
-    try:
-        return read_study(file)
-    except StudyError:
-        return None
 
 
 def _find(study: str) -> Path:

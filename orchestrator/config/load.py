@@ -42,6 +42,14 @@ def read_study(path: Path, *, overrides: Sequence[str] = (), scale: str | None =
         raise StudyError(*faults(error, path.name)) from None
 
 
+def as_written(file: Path, scale: str | None = None) -> Study | None:
+    """Return a study without overrides, at a scale or without; None where it cannot be read so."""
+    try:
+        return read_study(file, scale=scale)
+    except StudyError:
+        return None
+
+
 def _scale(scales: Mapping[str, Any], scale: str, where: str) -> Mapping[str, Any]:
     """Return what a scale sets: path -> value."""
     if not isinstance(scales.get(scale, {}), Mapping):
