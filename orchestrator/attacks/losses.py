@@ -84,8 +84,12 @@ class AdversarialStep:
         weight: float,
     ) -> None:
         self.losses, self.world, self.weight = world.wrap(_Losses(model, smooth)), world, weight
-        networks = {"inverter": model.network, "discriminator": model.discriminator}
-        self.descents = {name: Descent(part.parameters(), recipe) for name, part in networks.items()}
+        inverter, discriminator = model.network, model.discriminator
+        rates = {inverter.get_parameter(name): rate for name, rate in objective.own_rates.items()}
+        self.descents = {
+            "inverter": Descent(inverter.parameters(), recipe, rates=rates),
+            "discriminator": Descent(discriminator.parameters(), recipe),
+        }
 
     def begin(self, epoch: int, epochs: int) -> None:
         """Set both learning rates."""

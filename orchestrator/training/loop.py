@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -50,7 +50,8 @@ class OneOptimizer:
     def __init__(self, model: nn.Module, objective: "Objective", recipe: Recipe, world: World) -> None:
         self.objective, self.world = objective, world
         self.loss = world.wrap(_Loss(objective.wrap(model), objective))
-        self.descent = Descent(model.parameters(), recipe, objective.steps_by)
+        rates = {model.get_parameter(name): rate for name, rate in objective.own_rates.items()}
+        self.descent = Descent(model.parameters(), recipe, objective.steps_by, rates)
 
     def begin(self, epoch: int, epochs: int) -> None:
         """Set the learning rate and the objective's own schedule."""
@@ -100,6 +101,9 @@ class Objective:
     begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with
     steps_by: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer
+    own_rates: Mapping[str, float] = field(
+        default_factory=dict
+    )  # parameter by name -> its first learning rate
     step: Callable[[Any, "Objective", Recipe, World], Step] = OneOptimizer
 
 

@@ -1,7 +1,8 @@
 """Optimisers and steps: the recipe's optimiser, its learning rate by epoch, its state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,11 @@ from orchestrator.training.world import World
 AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
 
 
-def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimizer:
+Groups = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+"""Parameters, or torch's groups of them, each with a learning rate `lr` if it has one of its own."""
+
+
+def new_optimizer(parameters: Groups, recipe: Recipe) -> Optimizer:
     """Return the recipe's optimiser over the given parameters."""
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
@@ -23,9 +28,13 @@ def new_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe) -> Optimiz
     return torch.optim.Adam(parameters, lr=rate, betas=betas, weight_decay=decay, amsgrad=is_ami, fused=True)
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate of an epoch (from 1): a tenth after each milestone."""
-    return recipe.learning_rate * 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
+def learning_rate(recipe: Recipe, epoch: int, first: float | None = None) -> float:
+    """Return the learning rate of an epoch (from 1): a tenth after each milestone.
+
+    `first`: that of the first epoch; None takes the recipe's.
+    """
+    start = recipe.learning_rate if first is None else first
+    return start * 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
 
 
 class Step(Protocol):
@@ -52,7 +61,8 @@ class Descent:
     """One optimiser with its schedule, over those of the parameters that require gradients.
 
     A step with one network has one of these, a step with a generator and a critic has two, each with a recipe
-    of its own. `adapt` (optimiser, batch size) -> optimiser is applied to the optimiser once.
+    of its own. `adapt` (optimiser, batch size) -> optimiser is applied to the optimiser once. `rates`: those
+    of the parameters whose first learning rate is another than the recipe's; they come last in the state.
     """
 
     def __init__(
@@ -60,15 +70,21 @@ class Descent:
         parameters: Iterable[nn.Parameter],
         recipe: Recipe,
         adapt: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer,
+        rates: Mapping[nn.Parameter, float] = MappingProxyType({}),
     ) -> None:
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        common = [one for one in parameters if one.requires_grad and one not in rates]
+        self.parameters = [*common, *rates]
         self.recipe = recipe
-        self.optimizer = adapt(new_optimizer(self.parameters, recipe), recipe.batch_size)
+        self.first_rates = [recipe.learning_rate, *rates.values()]
+        groups: Groups = common
+        if rates:
+            groups = [{"params": common}, *({"params": [one], "lr": rate} for one, rate in rates.items())]
+        self.optimizer = adapt(new_optimizer(groups, recipe), recipe.batch_size)
 
     def begin(self, epoch: int) -> None:
-        """Set the learning rate of an epoch, from 1."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, epoch)
+        """Set the learning rates of an epoch, from 1."""
+        for group, first in zip(self.optimizer.param_groups, self.first_rates, strict=True):
+            group["lr"] = learning_rate(self.recipe, epoch, first)
 
     def clear(self) -> None:
         """Drop the gradients of the last step."""

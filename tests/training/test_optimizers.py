@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.config import Recipe
-from orchestrator.training.optimizers import learning_rate, new_optimizer
+from orchestrator.training.optimizers import Descent, learning_rate, new_optimizer
+from orchestrator.training.world import World
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.5, weight_decay=0.2),
@@ -57,3 +58,45 @@ def test_the_step_size_is_a_tenth_after_each_milestone() -> None:
     recipe = Recipe(epochs=6, learning_rate=0.1, milestones=(2, 4))
     rates = [learning_rate(recipe, epoch) for epoch in range(1, 7)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_parameter_may_have_a_rate_of_its_own_that_decays_with_the_recipes() -> None:
+    """sgd without momentum down a slope of 1: each step is as long as the rate."""
+    first, own, last = (nn.Parameter(torch.tensor([float(n)])) for n in range(3))
+    recipe = Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.0, milestones=(1,))
+    descent = Descent([first, own, last], recipe, rates={own: 0.5})
+    for epoch in (1, 2):
+        descent.begin(epoch)
+        descent.descend(first.sum() + own.sum() + last.sum(), World())
+    assert [one.item() for one in (first, own, last)] == pytest.approx([-0.11, 1 - 0.55, 2 - 0.11])
+
+
+def test_the_state_of_a_parameter_with_its_own_rate_is_restored_to_it() -> None:
+    def descent() -> tuple[list[nn.Parameter], Descent]:
+        weights = [nn.Parameter(torch.ones(n)) for n in (1, 2, 3)]
+        return weights, Descent(weights, Recipe(learning_rate=0.1), rates={weights[0]: 0.7})
+
+    (weights, one), (others, other) = descent(), descent()
+    for step in range(3):
+        one.begin(1)
+        one.descend(sum((step + 1) * weight.square().sum() for weight in weights), World())
+    with torch.no_grad():
+        for weight, copy in zip(weights, others, strict=True):
+            copy.copy_(weight)
+    other.load({name: tensor.clone() for name, tensor in one.state().items()})
+    other.begin(1)
+    for which, held in ((one, weights), (other, others)):
+        which.descend(sum(weight.sum() for weight in held), World())
+    assert all(torch.equal(weight, copy) for weight, copy in zip(weights, others, strict=True))
+
+
+def test_a_rate_of_its_own_leaves_the_others_bits_alone() -> None:
+    def stepped_with(rates: dict[nn.Parameter, float], weights: list[nn.Parameter]) -> Tensor:
+        descent = Descent(weights, Recipe(learning_rate=0.1), rates=rates)
+        for epoch in (1, 2, 3):
+            descent.begin(epoch)
+            descent.descend(sum(weight.square().sum() for weight in weights), World())
+        return weights[1].detach()
+
+    one, other = ([nn.Parameter(torch.linspace(0, 1, 5)) for _ in range(2)] for _ in range(2))
+    assert torch.equal(stepped_with({}, one), stepped_with({other[0]: 0.7}, other))
