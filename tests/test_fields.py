@@ -53,7 +53,12 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "release.labels_only": {"evaluation.fisher": None},
     "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
     "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
+    "attack:inverter.offset_learning_rate": {"attack.offset_learnable": True},
     "attack:joint.": {"attack": ATTACKS["joint"], "target.defense": {}},
+    "attack:joint.offset_learning_rate": {
+        "attack": {**ATTACKS["joint"], "offset_learnable": True},
+        "target.defense": {},
+    },
     "attack:mia.": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
 }

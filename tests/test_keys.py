@@ -105,6 +105,11 @@ TRAINED = {"target", *QUERIED}
         ({"attack.seed": 1}, ATTACKED),
         ({"attack.align": False}, ATTACKED),
         ({"attack.offset_learnable": True}, ATTACKED),
+        ({"attack.offset": "log-k"}, ATTACKED),
+        ({"attack.encoding": "log"}, set()),
+        ({"attack.encoding": "logit"}, ATTACKED),
+        ({"attack.offset_learning_rate": 0.1}, set()),  # of a constant c
+        ({"attack.offset_learnable": True, "attack.offset_learning_rate": 0.1}, ATTACKED),
         ({"judge.seed": 9}, {"judge", "evaluation"}),
         ({"evaluation.images": 8}, {"victims", "evaluation"}),
         ({"evaluation.grid": 2}, {"evaluation"}),

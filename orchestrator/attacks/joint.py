@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.attacks.inverter import Inverter, encode_logs
+from orchestrator.attacks.encoder import encode_logs
+from orchestrator.attacks.inverter import Inverter
 from orchestrator.threat import largest
 from orchestrator.training.loop import Objective
 from orchestrator.training.objectives import classification_sums, squared_error_sum
@@ -38,7 +39,8 @@ class Pair(nn.Module):
         if self.is_renormalised:
             logs = logs - logs.where(kept, -float("inf")).logsumexp(dim=1, keepdim=True)
         inverter = self.inverter
-        return encode_logs(logs, kept, inverter.offset, inverter.zero_policy, inverter.log_floor)
+        policy, floor = inverter.zero_policy, inverter.log_floor
+        return encode_logs(logs, kept, inverter.offset, policy, floor, inverter.encoding)
 
 
 def objective(attack: config.JointAttack, num_pixels: int) -> Objective:

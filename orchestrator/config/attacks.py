@@ -31,10 +31,15 @@ from orchestrator.config.base import (
     Share,
     Spec,
     Weight,
+    added_field,
 )
 from orchestrator.config.release import EVERYTHING, Release
 
 SearchStep = Annotated[float, Field(gt=0.0, le=1000.0)]
+StepSize = Annotated[float, Field(gt=0.0, le=10.0)]
+Offset = Weight | Literal["log-k"]
+Encoding = Literal["log", "logit", "log-ratio"]
+ZeroPolicy = Literal["zero-after-log", "log-clamp", "floor"]
 
 
 class Losses(Spec):
@@ -82,13 +87,22 @@ class InverterAttack(AttackSpec):
     align: bool = True
     """Train on scores truncated as released (section IV-B); False is the TB baseline, on full scores."""
 
-    offset: Weight = 50.0
-    """c in z = log F(x) + c: its value, or its start when learnable."""
+    encoding: Encoding = added_field("log")
+    """What precedes c: log F(x), as printed; logit, log of F(x) / (1 - F(x)), which resolves scores near 1;
+    or log-ratio, log F(x) minus its mean over the row."""
+
+    offset: Offset = 50.0
+    """c in z = log F(x) + c, a number or log-k, the logarithm of the number of classes: its value, or its
+    start when learnable. With 0 a single score leaves nothing in z, not even its class."""
 
     offset_learnable: bool = False
     """True optimises c with the inverter, as printed; False keeps it constant, as released."""
 
-    zero_policy: Literal["zero-after-log", "log-clamp", "floor"] = "zero-after-log"
+    offset_learning_rate: StepSize | None = added_field(None)
+    """Step size of a learnable c, which follows the recipe in all else; None takes the recipe's, whose 2e-4
+    hardly moves a c of 50."""
+
+    zero_policy: ZeroPolicy = "zero-after-log"
     """What a dropped score becomes: 0 in z; log 0 clamped at -1000; or log(1e-6)."""
 
     losses: Losses = Losses()
@@ -139,8 +153,9 @@ class InverterAttack(AttackSpec):
         return self.selection == "victim-train"
 
     def canonical(self) -> Self:
-        """Leave out a surrogate that no loss uses."""
-        return self.but(losses=self.losses.but(surrogate=self.surrogate))
+        """Leave out a surrogate that no loss uses and the step size of a constant c."""
+        rate = self.offset_learning_rate if self.offset_learnable else None
+        return self.but(losses=self.losses.but(surrogate=self.surrogate), offset_learning_rate=rate)
 
     def made_from(self, release: Release) -> tuple[Self, Release]:
         """Unaligned, G never sees the release, so all truncations share one training; alignment is in the
@@ -186,13 +201,19 @@ class JointAttack(AttackSpec):
     reduction: Literal["mean", "sum"] = "mean"
     """Whether an image's squared error is averaged over pixels or summed; the paper does not say."""
 
-    offset: Weight = 50.0
-    """c in z = log F(x) + c: its value, or its start when learnable."""
+    encoding: Encoding = added_field("log")
+    """What precedes c, as for the inverter."""
+
+    offset: Offset = 50.0
+    """c in z = log F(x) + c, as for the inverter."""
 
     offset_learnable: bool = False
     """True optimises c with F and G."""
 
-    zero_policy: Literal["zero-after-log", "log-clamp", "floor"] = "zero-after-log"
+    offset_learning_rate: StepSize | None = added_field(None)
+    """Step size of a learnable c; None takes that of `target.recipe`."""
+
+    zero_policy: ZeroPolicy = "zero-after-log"
     """What a dropped score becomes, as for the inverter."""
 
     log_floor: Annotated[float, Field(lt=0.0, ge=-1e9)] = -50.0
@@ -205,6 +226,10 @@ class JointAttack(AttackSpec):
     def inverter(self) -> Model:
         """G."""
         return self.model
+
+    def canonical(self) -> Self:
+        """Leave out the step size of a constant c."""
+        return self if self.offset_learnable else self.but(offset_learning_rate=None)
 
 
 class MiaAttack(AttackSpec):

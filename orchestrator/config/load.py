@@ -114,7 +114,7 @@ def faults(error: ValidationError, where: str) -> list[Refused]:
 
 def _is_branch(part: int | str) -> bool:
     """Return whether a part of a fault's place is pydantic's name of a type instead of a field."""
-    return part in (
+    return str(part).startswith("literal[") or part in (
         "list",
         "range",
         "str",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from orchestrator.attacks import losses as extra
+from orchestrator.attacks.inverter import own_rates
 from orchestrator.config import Auxiliary, Data, InverterAttack, Release, Target
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.stages.images import auxiliary_images, fitted_images
@@ -42,7 +43,7 @@ def run(
 
     network = inverter.network if is_encoded else AtTruncation(inverter, m)
     network, loss = _with_losses(inputs, network, attack, data, target)
-    loss = replace(loss, keeps_last=attack.selection == "last")
+    loss = replace(loss, keeps_last=attack.selection == "last", own_rates=own_rates(attack))
     chosen_on, num_queries = _chosen_on(inputs, data, target, attack, release, pairs_of)
     pairs = pairs_of(scores, images)
     fitted = fit(network, pairs, loss, attack.recipe, attack.seed, inputs.world, chosen_on)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from orchestrator.attacks.inverter import own_rates
 from orchestrator.attacks.joint import Pair, objective
 from orchestrator.config import Data, JointAttack, Release, Target
 from orchestrator.stages.io import Inputs, Outputs, tensors
@@ -18,7 +19,7 @@ def run(inputs: Inputs, data: Data, target: Target, attack: JointAttack, release
     inverter = new_inverter(attack, data, target)
     pair = Pair(network, inverter, released_length(target.classes, release), release.renormalised)
     loss = objective(attack, num_pixels=data.channels * data.image_size**2)
-    loss = replace(loss, keeps_last=target.selection == "last")
+    loss = replace(loss, keeps_last=target.selection == "last", own_rates=own_rates(attack))
     images, chosen_on = private_sets(inputs, data, target)
     pairs = Pairs(images.images, images.labels)
     held_out = Pairs(chosen_on.images, chosen_on.labels) if chosen_on else None

@@ -76,9 +76,8 @@ class Descent:
         self.parameters = [*common, *rates]
         self.recipe = recipe
         self.first_rates = [recipe.learning_rate, *rates.values()]
-        groups: Groups = common
-        if rates:
-            groups = [{"params": common}, *({"params": [one], "lr": rate} for one, rate in rates.items())]
+        own: list[dict[str, Any]] = [{"params": [one], "lr": rate} for one, rate in rates.items()]
+        groups: Groups = [{"params": common}, *own] if own else common
         self.optimizer = adapt(new_optimizer(groups, recipe), recipe.batch_size)
 
     def begin(self, epoch: int) -> None:

@@ -14,7 +14,8 @@ from orchestrator import config
 from orchestrator.analyses import fisher
 from orchestrator.analyses.fisher import Logits, Profile, Search
 from orchestrator.attacks import mia
-from orchestrator.attacks.inverter import Inverter, ZeroPolicy
+from orchestrator.attacks.inverter import Inverter
+from orchestrator.config.attacks import ZeroPolicy
 from orchestrator.defenses.mid import MidHead
 from orchestrator.models.ami import AmiClassifier, AmiInverter
 from orchestrator.threat import WhiteBox, released

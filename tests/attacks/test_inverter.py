@@ -1,6 +1,8 @@
-"""The encoder of released scores, checked by hand, and the inverter around it."""
+"""The inverter around its encoder: its constant, what it is trained by, and what it makes."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,88 +10,22 @@ from torch import nn
 
 from orchestrator import config
 from orchestrator.attacks import build_attack
-from orchestrator.attacks.inverter import Inverter, ZeroPolicy, encode
-from orchestrator.threat import truncate
+from orchestrator.attacks.inverter import Inverter, own_rates
+from orchestrator.attacks.losses import Rival, objective
+from orchestrator.models.discriminator import Discriminator
+from orchestrator.stages.networks import AtTruncation
+from orchestrator.training.loop import fit
+from orchestrator.training.pairs import Pairs
+from orchestrator.training.seeds import seeded
+from orchestrator.training.world import World
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
 TRUNCATED = torch.tensor([[0.6, 0, 0, 0.2, 0]])
-LOG6, LOG2 = math.log(0.6), math.log(0.2)
 
 
 def inverter(attack: config.InverterAttack | None = None) -> Inverter:
     attack = attack or config.InverterAttack(model=config.Model(name="ami-digit", width=0.05))
     return build_attack(attack, classes=5, channels=1, image_size=32)
-
-
-@pytest.mark.parametrize(
-    ("policy", "m", "offset", "expected"),
-    [
-        ("zero-after-log", 2, 50.0, [LOG6 + 50, 0, 0, LOG2 + 50, 0]),
-        ("zero-after-log", 5, 50.0, [LOG6 + 50, 0, 0, LOG2 + 50, 0]),  # a zero score is never a kept one
-        ("zero-after-log", 1, 50.0, [LOG6 + 50, 0, 0, 0, 0]),
-        ("zero-after-log", 2, 1.0, [LOG6 - LOG2, 0, 0, 0, 0]),  # log 0.2 + 1 < 0, so the row is shifted
-        ("log-clamp", 5, 50.0, [LOG6 + 1000, 0, 0, LOG2 + 1000, 0]),  # 50 - 1000, then 950 for everyone
-        ("log-clamp", 2, 50.0, [LOG6 + 1000, 0, 0, LOG2 + 1000, 0]),
-        ("floor", 2, 50.0, [LOG6 + 50, *[math.log(1e-6) + 50] * 2, LOG2 + 50, math.log(1e-6) + 50]),
-        ("floor", 2, 1.0, [LOG6 + 1, *[math.log(1e-6) + 1] * 2, LOG2 + 1, math.log(1e-6) + 1]),
-    ],
-)
-def test_encoding_by_hand(policy: ZeroPolicy, m: int, offset: float, expected: list[float]) -> None:
-    torch.testing.assert_close(encode(TRUNCATED, m, offset, policy), torch.tensor([expected]))
-
-
-def test_zeros_through_the_logarithm_saturate_the_inverter() -> None:
-    """The trap: the same truncated vector is ordinary under one policy and near 1000 under the other."""
-    trap = encode(TRUNCATED, 5, 50.0, "log-clamp")[0].round(decimals=1)
-    torch.testing.assert_close(trap, torch.tensor([999.5, 0, 0, 998.4, 0]))
-
-
-@pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp"])
-def test_a_full_vector_needs_no_zero_policy(policy: ZeroPolicy) -> None:
-    torch.testing.assert_close(encode(PAPER, 5, 50.0, policy), PAPER.log() + 50)
-
-
-def test_a_one_hot_vector_maps_to_exactly_the_offset() -> None:
-    one_hot = torch.eye(5)
-    assert torch.equal(encode(one_hot, 1, 50.0, "zero-after-log"), 50 * one_hot)
-
-
-def test_a_full_vector_is_cut_to_m() -> None:
-    torch.testing.assert_close(
-        encode(PAPER, 2, 50.0, "zero-after-log"), encode(truncate(PAPER, 2), 2, 50.0, "zero-after-log")
-    )
-
-
-def test_scores_rounded_away_leave_an_empty_row() -> None:
-    assert torch.equal(encode(torch.zeros(2, 5), 5, 50.0, "zero-after-log"), torch.zeros(2, 5))
-
-
-def test_kept_scores_and_the_offset_pass_gradients_and_dropped_ones_none() -> None:
-    scores = TRUNCATED.clone().requires_grad_()
-    offset = torch.tensor(50.0, requires_grad=True)
-    encode(scores, 2, offset, "zero-after-log").sum().backward()
-    assert scores.grad is not None
-    torch.testing.assert_close(scores.grad, torch.tensor([[1 / 0.6, 0, 0, 1 / 0.2, 0]]))
-    assert offset.grad == 2.0
-
-
-@pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
-def test_gradients_are_finite_at_zero(policy: ZeroPolicy) -> None:
-    scores = torch.tensor([[1.0, 0, 0, 1e-40, 0]], requires_grad=True)
-    encode(scores, 3, 50.0, policy).sum().backward()
-    assert scores.grad is not None
-    assert scores.grad[0, [0, 1, 2, 4]].isfinite().all()
-
-
-def test_a_shift_takes_the_offset_out() -> None:
-    offset = torch.tensor(1.0, requires_grad=True)
-    z = encode(TRUNCATED, 2, offset, "zero-after-log")
-    z.sum().backward()
-    assert offset.grad == 0.0
-
-
-def test_encoding_is_float32_whatever_comes_in() -> None:
-    assert encode(TRUNCATED.double(), 2, 50.0, "zero-after-log").dtype == torch.float32
 
 
 def test_a_fixed_offset_is_a_buffer_and_a_learnable_one_a_parameter() -> None:
@@ -114,6 +50,56 @@ def test_a_learnable_offset_is_trained() -> None:
     network(PAPER.repeat(2, 1), 5).square().mean().backward()
     assert network.offset.grad is not None
     assert network.offset.grad != 0.0
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_the_offset_may_be_the_logarithm_of_the_number_of_classes(learnable: bool) -> None:
+    model = config.Model(name="ami-digit", width=0.05)
+    made = inverter(config.InverterAttack(model=model, offset="log-k", offset_learnable=learnable))
+    assert made.offset.item() == pytest.approx(math.log(5))
+
+
+def moved(rate: float | None, **changes: Any) -> float:
+    """Return by how much c has moved from 3 after 2 epochs of 4 steps, of which the second is decayed."""
+    recipe = config.Recipe(epochs=2, batch_size=8, learning_rate=1e-4, milestones=(1,))
+    attack = config.InverterAttack(
+        model=config.Model(name="ami-digit", width=0.05),
+        offset=3.0,
+        offset_learnable=True,
+        offset_learning_rate=rate,
+        recipe=recipe,
+        **changes,
+    )
+    made: Any = seeded(lambda: inverter(attack), 0)
+    generator = torch.Generator().manual_seed(0)
+    scores, images = (
+        torch.rand(36, 5, generator=generator).softmax(1),
+        torch.rand(36, 1, 32, 32, generator=generator),
+    )
+    network: nn.Module = AtTruncation(made, 5)
+    loss = objective(attack.losses, None)
+    if attack.losses.adversarial:
+        network = Rival(network, seeded(lambda: Discriminator(channels=1, image_size=32, width=0.05), 0))
+    fit(network, Pairs(scores, images), replace(loss, own_rates=own_rates(attack)), recipe, 0, World())
+    return abs(made.offset.item() - 3.0)
+
+
+@pytest.mark.parametrize("losses", [{}, {"adversarial": 0.01}], ids=str)
+def test_a_learnable_offset_moves_by_its_own_rate_and_else_by_the_recipes(losses: dict[str, float]) -> None:
+    """Steps of Adam are at most about as long as the rate, which the recipe decays after four of eight."""
+    own, recipes = moved(0.05, losses=losses), moved(None, losses=losses)
+    assert 0.02 < own < 4.4 * 0.05
+    assert 0 < recipes < 4.4 * 1e-4
+    assert own > 100 * recipes
+
+
+@pytest.mark.parametrize(("rate", "learnable", "rates"), [(0.1, True, 1), (None, True, 0), (0.1, False, 0)])
+def test_only_a_learnable_offset_has_a_rate_of_its_own(
+    rate: float | None, learnable: bool, rates: int
+) -> None:
+    model = config.Model(name="ami-digit", width=0.05)
+    attack = config.InverterAttack(model=model, offset_learnable=learnable, offset_learning_rate=rate)
+    assert len(own_rates(attack)) == rates
 
 
 def test_the_truncation_belongs_to_the_scores() -> None:

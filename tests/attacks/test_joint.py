@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks.inverter import Inverter, ZeroPolicy, encode_logs
+from orchestrator.attacks.encoder import encode_logs
+from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.joint import Pair, objective
+from orchestrator.config.attacks import Encoding, ZeroPolicy
 from orchestrator.threat import released
 
 LOGITS = torch.tensor([[1.0, 0.5, -1.0], [-2.0, 0.3, 3.0], [0.0, 4.0, 1.0]])
@@ -41,14 +43,18 @@ def attack(**changes: Any) -> config.JointAttack:
     return config.JointAttack(name="joint", model=config.Model(name="ami-digit"), **changes)
 
 
+ENCODINGS: tuple[Encoding, ...] = ("log", "logit", "log-ratio")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
 @pytest.mark.parametrize("offset", [50.0, 1.0])  # of which the smaller one shifts rows
 @pytest.mark.parametrize("is_renormalised", [False, True])
 @pytest.mark.parametrize("m", [1, 2, 3])
 def test_the_inverter_trains_on_what_is_released(
-    m: int, is_renormalised: bool, offset: float, policy: ZeroPolicy
+    m: int, is_renormalised: bool, offset: float, policy: ZeroPolicy, encoding: Encoding
 ) -> None:
-    both = pair(m, is_renormalised, offset=offset, zero_policy=policy)
+    both = pair(m, is_renormalised, offset=offset, zero_policy=policy, encoding=encoding)
     scores = released(LOGITS.softmax(1), config.Release(truncation=m, renormalised=is_renormalised))
     torch.testing.assert_close(both.encode(LOGITS), both.inverter.encode(scores, m), atol=1e-5, rtol=1e-5)
 
@@ -101,11 +107,14 @@ def test_renormalised_scores_depend_on_the_kept_logits_only(m: int) -> None:
     torch.testing.assert_close(jacobian(pair(m, True), logits), (torch.eye(3) - shares) * kept[:, None])
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("is_renormalised", [False, True])
-@pytest.mark.parametrize("offset", [50.0, 0.5])  # of which the smaller one shifts every row
+@pytest.mark.parametrize("offset", [50.0, 0.5])  # of which the smaller one shifts every row of log
 @pytest.mark.parametrize("m", [2, 3])
-def test_gradients_are_finite_differences(m: int, offset: float, is_renormalised: bool) -> None:
-    both = pair(m, is_renormalised, offset=offset)
+def test_gradients_are_finite_differences(
+    m: int, offset: float, is_renormalised: bool, encoding: Encoding
+) -> None:
+    both = pair(m, is_renormalised, offset=offset, encoding=encoding)
     assert torch.autograd.gradcheck(both.encode, LOGITS.double().requires_grad_())
 
 
@@ -138,6 +147,22 @@ def test_vanishing_scores_have_finite_gradients(policy: ZeroPolicy, is_renormali
     (z * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
     assert logits.grad is not None
     assert logits.grad.tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("gap", [5.0, 15.0, 18.0, 30.0, 200.0])
+@pytest.mark.parametrize("is_renormalised", [False, True])
+@pytest.mark.parametrize("policy", ["zero-after-log", "log-clamp", "floor"])
+@pytest.mark.parametrize("encoding", ["logit", "log-ratio"])
+def test_gradients_of_our_encodings_stay_small_as_scores_go_to_0_and_1(
+    encoding: Encoding, policy: ZeroPolicy, is_renormalised: bool, gap: float
+) -> None:
+    """The slope of a logit, 1 / p(1 - p), meets that of the softmax, p(1 - p): products stay near 1."""
+    logits = torch.tensor([[0.0, gap, -gap]], requires_grad=True)
+    z = pair(3, is_renormalised, zero_policy=policy, encoding=encoding).encode(logits)
+    assert z.isfinite().all()
+    (z * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 10
 
 
 def test_only_scores_above_the_floor_move_the_logits() -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator import config
 from orchestrator.config.base import canonical
+from orchestrator.config.load import faults
 from tests import tiny
 
 SPECS = [
@@ -66,8 +67,8 @@ def refused(changes: dict[str, Any]) -> str:
             "'distinct' or 'augmented'",
         ),
         ({"auxiliary.size": 0}, "auxiliary.size: Input should be greater than 0"),
-        ({"attack.offset": -1}, "attack.offset: Input should be greater than or equal to 0"),
-        ({"attack.offset": float("inf")}, "attack.offset: Input should be a finite number"),
+        ({"attack.offset_learning_rate": 0}, "attack.offset_learning_rate: Input should be greater than 0"),
+        ({"attack.encoding": "exp"}, "attack.encoding: Input should be 'log', 'logit' or 'log-ratio'"),
         (
             {"attack.zero_policy": "clamp"},
             "attack.zero_policy: Input should be 'zero-after-log', 'log-clamp' or 'floor'",
@@ -85,6 +86,23 @@ def refused(changes: dict[str, Any]) -> str:
 )
 def test_wrong_values_are_refused_where_they_stand(changes: dict[str, Any], text: str) -> None:
     assert refused(changes) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (-1, "greater than or equal to 0"),
+        (float("inf"), "a finite number"),
+        ("log-m", "a valid number, unable to parse string as a number"),
+    ],
+)
+def test_the_constant_of_an_encoding_is_a_number_or_log_k(value: Any, rule: str) -> None:
+    assert tiny.spec({"attack.offset": "log-k"}).attack.offset == "log-k"  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError) as caught:
+        tiny.spec({"attack.offset": value})
+    (refusal,) = faults(caught.value, "base")
+    text = f"attack.offset={value} is refused: Input should be {rule}; or Input should be 'log-k'."
+    assert str(refusal) == text
 
 
 def test_the_largest_release_and_pool_are_allowed() -> None:

@@ -56,8 +56,9 @@ Sections = dict[str, Any]
             {"attack.sise": 3},
             [],
             [
-                "attack.sise is not a field of attack.name=inverter; known here: align, losses, model, name, "
-                "offset, offset_learnable, recipe, seed, selection, zero_policy."
+                "attack.sise is not a field of attack.name=inverter; known here: align, encoding, losses, "
+                "model, name, offset, offset_learnable, offset_learning_rate, recipe, seed, selection, "
+                "zero_policy."
             ],
         ),
         (
@@ -159,8 +160,8 @@ Sections = dict[str, Any]
             {"attack": {"name": "joint", "model": tiny.DIGIT, "recipe": {"epochs": 1}}},
             [],
             [
-                "attack.recipe is not a field of attack.name=joint; known here: log_floor, model, name, "
-                "offset, offset_learnable, reduction, seed, weight, zero_policy."
+                "attack.recipe is not a field of attack.name=joint; known here: encoding, log_floor, model, "
+                "name, offset, offset_learnable, offset_learning_rate, reduction, seed, weight, zero_policy."
             ],
         ),
         (

@@ -34,6 +34,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"target.defense": {"bido": {"kind": "coco", "epsilon": 0.1}}},
         {"target.defense": {"bido": {"epsilon": 0.1}}},
     ),
+    "attack.offset_learning_rate=0.1": (
+        {"attack.offset_learning_rate": 0.1},
+        {"attack.offset_learning_rate": 0.1, "attack.offset_learnable": True},
+    ),
     "attack.losses.surrogate": (
         {"attack.losses": {"surrogate": {"model": tiny.DIGIT}}},
         {"attack.losses": {"features": 0.1, "surrogate": {"model": tiny.DIGIT}}},

@@ -60,6 +60,11 @@ def test_the_step_size_is_a_tenth_after_each_milestone() -> None:
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
+def squares(weights: list[nn.Parameter]) -> Tensor:
+    """Return the sum of all squares."""
+    return torch.cat([weight.flatten() for weight in weights]).square().sum()
+
+
 def test_a_parameter_may_have_a_rate_of_its_own_that_decays_with_the_recipes() -> None:
     """sgd without momentum down a slope of 1: each step is as long as the rate."""
     first, own, last = (nn.Parameter(torch.tensor([float(n)])) for n in range(3))
@@ -79,14 +84,14 @@ def test_the_state_of_a_parameter_with_its_own_rate_is_restored_to_it() -> None:
     (weights, one), (others, other) = descent(), descent()
     for step in range(3):
         one.begin(1)
-        one.descend(sum((step + 1) * weight.square().sum() for weight in weights), World())
+        one.descend((step + 1) * squares(weights), World())
     with torch.no_grad():
         for weight, copy in zip(weights, others, strict=True):
             copy.copy_(weight)
     other.load({name: tensor.clone() for name, tensor in one.state().items()})
     other.begin(1)
     for which, held in ((one, weights), (other, others)):
-        which.descend(sum(weight.sum() for weight in held), World())
+        which.descend(squares(held), World())
     assert all(torch.equal(weight, copy) for weight, copy in zip(weights, others, strict=True))
 
 
@@ -95,7 +100,7 @@ def test_a_rate_of_its_own_leaves_the_others_bits_alone() -> None:
         descent = Descent(weights, Recipe(learning_rate=0.1), rates=rates)
         for epoch in (1, 2, 3):
             descent.begin(epoch)
-            descent.descend(sum(weight.square().sum() for weight in weights), World())
+            descent.descend(squares(weights), World())
         return weights[1].detach()
 
     one, other = ([nn.Parameter(torch.linspace(0, 1, 5)) for _ in range(2)] for _ in range(2))
