@@ -29,7 +29,8 @@ def print_end(
 ) -> None:
     """Print the report's tables, trial and stage counts, and the report's folder."""
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
-    console.print(_rich_table(with_reasons(summary_table(ledger.records, metrics), metrics), metrics))
+    summary = summary_table(ledger.records, metrics, study.report)
+    console.print(_rich_table(with_reasons(summary, metrics), metrics))
     if "comparison.csv" in files:
         console.print(_printed_numbers(files["comparison.csv"]))
     if "orderings.csv" in files:

@@ -1,4 +1,4 @@
-"""Checks of a sweep's axes: two that set one field, and grids of more points than a study may have."""
+"""A sweep's axes: which repeat a setting; checks for two that set one field and for too many points."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,18 @@ from orchestrator.config.search import MAX_POINTS
 LABEL = "label"
 """What a mapping among an axis's values may have beside settings: how tables write it."""
 
+SEED = "seed"
+"""Last part of every field, and so of every axis, that repeats a setting instead of changing it."""
+
 MAX_LABEL = 100
 
 Shorthands = Mapping[str, Sequence[str]]
 """Axis -> the fields that it sets together."""
+
+
+def is_seed(axis: str) -> bool:
+    """Return whether an axis, or a field, repeats a setting with other random numbers."""
+    return axis.rsplit(".", 1)[-1] == SEED
 
 
 def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from orchestrator.config.axes import is_seed
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec
 
 FILE_NAME = r"^[a-z0-9][a-z0-9-]{0,60}$"
@@ -250,6 +251,14 @@ class Report(Spec):
     columns: int = Field(default=10, gt=0, le=200)
     """Images in each row of a block."""
 
+    replicates: tuple[str, ...] | None = None
+    """Axes (short names) that repeat a setting: tables average over them, and intervals resample each of them
+    by itself. None: every axis whose last part is `seed`."""
+
+    population: bool = False
+    """Whether the target's classes are all there are, as ten digits are. True holds them fixed; False
+    resamples them too, as people drawn from many."""
+
     printed: tuple[Printed, ...] = ()
     """Numbers that a paper prints for settings of this study."""
 
@@ -294,9 +303,15 @@ class Report(Spec):
             placed[name] = path
         return self
 
+    def repeats(self, axis: str) -> bool:
+        """Return whether an axis (short name) repeats a setting."""
+        return is_seed(axis) if self.replicates is None else axis in self.replicates
+
     def named(self) -> Named:
-        """Return the metrics of the summary, the axes of the image grid, and what the sections name."""
+        """Return the metrics of the summary, the axes of image grid and replicates, and what the sections
+        name."""
         axes = _places("rows", self.rows) | _places("beside", self.beside) | _keys("where", self.where)
+        axes |= _places("replicates", self.replicates or ())
         own = Named(_places("metrics", self.metrics), axes=axes, values=_values("where", self.where))
         return reduce(or_, (section.named().under(path) for path, section in self.sections()), own)
 

@@ -18,14 +18,12 @@ from pydantic import (
 )
 
 from orchestrator.config.axes import LABEL as LABEL
-from orchestrator.config.axes import check_grids
+from orchestrator.config.axes import SEED, check_grids
+from orchestrator.config.axes import is_seed as is_seed
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest, one_line
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
 from orchestrator.config.search import Range, Search
-
-SEED = "seed"
-"""Last part of every field, and so of every axis, that repeats a setting instead of changing it."""
 
 # `seed` is shorthand: the target's and the adversary's seeds move together.
 SHORTHANDS = {SEED: ("target.seed", "attack.seed")}
@@ -170,11 +168,6 @@ class Study(Spec):
 def short_name(axis: str) -> str:
     """Return the column name of an axis: m, k, auxiliary, budget, ... or its path without the section."""
     return SHORT_NAMES.get(axis, axis)
-
-
-def is_seed(axis: str) -> bool:
-    """Return whether an axis, or a field, repeats a setting with other random numbers."""
-    return axis.rsplit(".", 1)[-1] == SEED
 
 
 def without_seeds(value: Any) -> Any:

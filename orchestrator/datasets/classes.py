@@ -22,7 +22,7 @@ NAMES_SHOWN = 3  # of shared identities in a message
 
 
 def class_order(num_classes: int, seed: int) -> np.ndarray:
-    """Return all class ids in the order in which they become private, (num_classes,) int64."""
+    """Return all N class ids in the order in which they become private, (N,) int64."""
     return np.random.default_rng(seed).permutation(num_classes)
 
 

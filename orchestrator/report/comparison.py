@@ -2,7 +2,9 @@
 
 `comparison_table` sets our mean over seeds beside each number of `report.printed`. `orderings_table` takes
 each pair of neighbours in `report.orderings`, pairs trials that differ in that axis only, and tests the
-claimed order (`statistics`). A number or an order without a matching trial keeps its row.
+claimed order (`statistics`) on differences crossed over seeds and classes. Holm's correction runs over all
+rows but those that compare a computation with itself; rows of the same trials are one test. A number or an
+order without a matching trial keeps its row.
 """
 
 import itertools
@@ -13,71 +15,77 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.config.base import Scalar
-from orchestrator.config.report import Ordering, Printed
+from orchestrator.config.report import Ordering, Printed, Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
+from orchestrator.report.crossed import ByClass, Crossed, cross
+from orchestrator.report.means import mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
     Axes,
     Setting,
     finished_trials,
     fits,
+    held_fixed,
     in_words,
     is_same,
     merged_axes,
+    replicate_of,
     setting_of,
     why_none,
 )
 from orchestrator.report.statistics import (
     CONFIDENCE,
     Comparison,
-    class_differences,
-    compare_classes,
-    compare_seeds,
+    compare,
     half_column,
     holm,
-    mean_and_interval,
 )
-from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
-ONE_SEED = {
-    "classes": "one seed: only classes are resampled",
-    "nothing": "one seed: no interval",
-}
-
 
 def comparison_table(study: Study, records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Return one row for each printed number: theirs, our mean over seeds, half a 95 % t-interval."""
+    """Return one row for each printed number: theirs, our mean over seeds and half its 95 % interval."""
     finished = finished_trials(records)
-    return pd.DataFrame([_printed_row(printed, finished) for printed in study.report.printed])
+    return pd.DataFrame([_printed_row(printed, finished, study.report) for printed in study.report.printed])
 
 
-def orderings_table(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+def orderings_table(study: Study, records: Sequence[TrialRecord], images: PerImage) -> pd.DataFrame:
     """Return one row for each claimed pair of neighbours and setting; differences are positive as claimed."""
-    finished, images = finished_trials(records), PerImage(store)
+    finished = finished_trials(records)
     rows: list[dict[str, object]] = []
+    tests: list[_Test] = []
     for ordering in study.report.orderings:
         for lower, upper in itertools.pairwise(ordering.order):
-            rows += _pair_rows(ordering, (lower, upper), finished, images)
-    adjusted = holm([float(str(row.pop("p"))) for row in rows])
-    for row, p in zip(rows, adjusted, strict=True):
+            for row, test in _pair_rows(ordering, (lower, upper), finished, images, study.report):
+                rows.append(row)
+                tests.append(test)
+    family = {test: float(str(row["p"])) for row, test in zip(rows, tests, strict=True)}
+    adjusted = dict(zip(family, holm(list(family.values())), strict=True))
+    for row, test in zip(rows, tests, strict=True):
+        p = adjusted[test]
         row["p_holm"] = p
         row["survives_holm"] = "" if np.isnan(p) else "yes" if p < 1 - CONFIDENCE else "no"
-    last = ["verdict", "resampled", "note"]
+    last = ["verdict", "resampled", "fixed", "note"]
     table = pd.DataFrame(rows)
     return table[[name for name in table.columns if name not in last] + last] if rows else table
 
 
-def _printed_row(printed: Printed, finished: Sequence[TrialRecord]) -> dict[str, object]:
+_Test = tuple[object, ...]
+"""What a row tests: rows that test the same are one member of Holm's family."""
+
+_NO_TRIALS = "no trials"
+
+
+def _printed_row(printed: Printed, finished: Sequence[TrialRecord], report: Report) -> dict[str, object]:
     fitting = [record for record in finished if fits(record.axes, printed.where)]
     values = [record.metrics[printed.metric] for record in fitting if printed.metric in record.metrics]
-    mean, half = mean_and_interval(values)
+    mean, half = mean_and_half(fitting, printed.metric, report=report)
     remarks = [printed.note, why_none(printed.where, finished)] if not fitting else [printed.note]
     if fitting and not values:
         remarks.append(f"{printed.metric} was not measured")
-    settings = {setting_of(record.axes) for record in fitting}
+    settings = {setting_of(record.axes, report.repeats) for record in fitting}
     if len(settings) > 1:
         remarks.append(f"mean of {len(settings)} settings; narrow where")
     return {
@@ -107,11 +115,13 @@ def _pair_rows(
     values: tuple[Scalar, Scalar],
     finished: Sequence[TrialRecord],
     images: PerImage,
-) -> list[dict[str, object]]:
-    """Return a row for each setting of the other axes, or one row with the reason why there is none."""
+    report: Report,
+) -> list[tuple[dict[str, object], _Test]]:
+    """Return a row for each setting of the other axes, or one row with the reason why there is none; each
+    with what it tests."""
     settings: dict[Setting, list[_Neighbours]] = {}
     for pair in _pairs(ordering, values, finished):
-        settings.setdefault(setting_of(pair.merged), []).append(pair)
+        settings.setdefault(setting_of(pair.merged, report.repeats), []).append(pair)
     head = {
         "claim": ordering.claim,
         "source": ordering.source,
@@ -121,14 +131,25 @@ def _pair_rows(
         "upper": str(values[1]),
     }
     if not settings:
-        return [head | _without_answer(_why_no_pair(ordering, values, finished))]
+        return [(head | _without_answer(_why_no_pair(ordering, values, finished)), (_NO_TRIALS,))]
     free = {axis for setting in settings for axis, _ in setting}
     shown = [a for a in sorted(free) if len({dict(s).get(a) for s in settings}) > 1 or a in ordering.where]
     rows = []
     for setting, pairs in settings.items():
         words = in_words({axis: value for axis, value in setting if axis in shown})
-        rows.append(head | {"setting": words} | _answer(_compare(ordering.metric, pairs, images)))
+        row = head | {"setting": words} | _answer(_compare(ordering.metric, pairs, images, report), report)
+        rows.append((row, _test(ordering.metric, pairs)))
     return rows
+
+
+def _test(metric: str, pairs: Sequence[_Neighbours]) -> _Test:
+    """Return what a row tests: the metric and the stages of each pair, whichever of the two is the lower."""
+
+    def work(record: TrialRecord) -> tuple[str, ...]:
+        return tuple(sorted(record.stage_keys.values())) or (record.key,)
+
+    sides = (sorted((work(pair.lower), work(pair.upper))) for pair in pairs)
+    return (metric, *sorted(map(tuple, sides)))
 
 
 def _pairs(
@@ -188,40 +209,53 @@ _Table = dict[tuple[Scalar, ...], list[tuple[int, TrialRecord]]]
 """Values of some axes -> the trials that have them, with their places."""
 
 
-def _compare(metric: str, pairs: Sequence[_Neighbours], images: PerImage) -> Comparison:
-    """Compare by class where every trial kept its values by image, else by seed."""
-    measured = MetricName.parse(metric).metric
-    sign = -1.0 if measured.leaks == "down" else 1.0
-    kept = [(images.of(pair.lower, metric), images.of(pair.upper, metric)) for pair in pairs]
-    by_class = [
-        class_differences(lower, upper, measured.name)
-        for lower, upper in kept
-        if lower is not None and upper is not None
-    ]
-    if len(by_class) == len(pairs) and all(len(differences) for differences in by_class):
-        return compare_classes(by_class, sign=sign)
-    return compare_seeds([p.upper.metrics[metric] - p.lower.metrics[metric] for p in pairs], sign=sign)
+def _compare(metric: str, pairs: Sequence[_Neighbours], images: PerImage, report: Report) -> Comparison:
+    """Compare by class where every trial kept its values by image, else by the trials' own values."""
+    sign = -1.0 if MetricName.parse(metric).metric.leaks == "down" else 1.0
+    return compare(_differences(metric, pairs, images, report), sign=sign)
 
 
-def _answer(comparison: Comparison) -> dict[str, object]:
-    return {
-        "difference": comparison.difference,
-        "low": comparison.low,
-        "high": comparison.high,
+def _differences(metric: str, pairs: Sequence[_Neighbours], images: PerImage, report: Report) -> Crossed:
+    """Return upper minus lower over replicates and, where all kept values by image, over classes."""
+    replicates = [replicate_of(pair.merged, report.repeats) for pair in pairs]
+    by_class: list[ByClass] = []
+    for pair in pairs:
+        lower, upper = images.by_class(pair.lower, metric), images.by_class(pair.upper, metric)
+        if lower is not None and upper is not None:
+            by_class.append(upper.minus(lower))
+    if len(by_class) == len(pairs) and all(len(one.values) for one in by_class):
+        crossed = cross(list(zip(replicates, by_class, strict=True)))
+        return crossed.repeated() if report.population else crossed
+    own = [pair.upper.metrics[metric] - pair.lower.metrics[metric] for pair in pairs]
+    return cross(list(zip(replicates, own, strict=True)))
+
+
+def _answer(comparison: Comparison, report: Report) -> dict[str, object]:
+    row: dict[str, object] = {"difference": comparison.difference}
+    for name, interval in (
+        ("", comparison.interval),
+        ("bootstrap_", comparison.bootstrap),
+        ("seeds_", comparison.seeds),
+    ):
+        row |= {f"{name}low": interval.low, f"{name}high": interval.high}
+    return row | {
         "seeds_agreeing": comparison.num_agreeing,
         "seeds": comparison.num_seeds,
+        "p_flip": comparison.p_flip,
         "p": comparison.p,
         "verdict": comparison.verdict,
         "resampled": comparison.resampled,
-        "note": ONE_SEED.get(comparison.resampled, ""),
+        "fixed": held_fixed(comparison.factors),
+        "note": comparison.note,
     }
 
 
 def _without_answer(reason: str) -> dict[str, object]:
     nan = float("nan")
-    row: dict[str, object] = {"setting": "", "difference": nan, "low": nan, "high": nan}
-    row |= {"seeds_agreeing": 0, "seeds": 0, "p": nan}
-    return row | {"verdict": "no trials", "resampled": "nothing", "note": reason}
+    ends = [f"{name}{end}" for name in ("", "bootstrap_", "seeds_") for end in ("low", "high")]
+    row: dict[str, object] = {"setting": "", "difference": nan} | dict.fromkeys(ends, nan)
+    row |= {"seeds_agreeing": 0, "seeds": 0, "p_flip": nan, "p": nan}
+    return row | {"verdict": "no trials", "resampled": "nothing", "fixed": "", "note": reason}
 
 
 def _why_no_pair(ordering: Ordering, values: tuple[Scalar, Scalar], finished: Sequence[TrialRecord]) -> str:

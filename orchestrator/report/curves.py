@@ -17,11 +17,14 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure
 
 from orchestrator.config.base import Scalar
-from orchestrator.config.report import Costs, Histogram, RobustnessCurve
+from orchestrator.config.report import Costs, Histogram, Report, RobustnessCurve
+from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
+from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
+    Repeats,
     Setting,
     finished_trials,
     fits,
@@ -29,7 +32,7 @@ from orchestrator.report.settings import (
     merged_axes,
     narrowed,
     present_values,
-    seeds_of,
+    replicates_of,
     setting_of,
     varying_axes,
 )
@@ -51,14 +54,23 @@ SUCCESSFUL, FAILED = "#d55e00", "#0072b2"
 PERCENT = 100
 
 
-def curve_table(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Return one row for each point of each line: means over seeds with half a 95 % t-interval; may be
-    empty."""
+def curve_table(
+    curve: RobustnessCurve,
+    records: Sequence[TrialRecord],
+    images: PerImage | None = None,
+    report: Report = DEFAULTS,
+) -> pd.DataFrame:
+    """Return one row for each point of each line: means over seeds with half a 95 % interval over seeds and,
+    where images are kept, classes; may be empty."""
     measured = [r for r in finished_trials(records) if curve.x in r.metrics and curve.y in r.metrics]
     fitting = [r for r in measured if curve.line in r.axes and fits(r.axes, curve.where)]
-    others = [axis for axis in varying_axes(fitting) if axis not in (curve.line, curve.points)]
+    others = [
+        axis for axis in varying_axes(fitting, report.repeats) if axis not in (curve.line, curve.points)
+    ]
     if curve.points:
-        fitting = narrowed(fitting, {curve.line, curve.points, *curve.where, *seeds_of(fitting)})
+        fitting = narrowed(
+            fitting, {curve.line, curve.points, *curve.where, *replicates_of(fitting, report.repeats)}
+        )
         others = [curve.points, *others]
     lines: dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]] = {}
     for record in fitting:
@@ -69,9 +81,7 @@ def curve_table(curve: RobustnessCurve, records: Sequence[TrialRecord]) -> pd.Da
         for place, members in points.items():
             row: dict[str, object] = {curve.line: line, **dict(zip(others, place, strict=True))}
             for metric in (curve.x, curve.y):
-                row[metric], row[half_column(metric)] = mean_and_interval(
-                    [one.metrics[metric] for one in members]
-                )
+                row[metric], row[half_column(metric)] = mean_and_half(members, metric, images, report)
             rows.append(row | {"seeds": len(members)})
     return pd.DataFrame(rows)
 
@@ -119,13 +129,14 @@ def _first(parts: Sequence[Part], most: int, name: str) -> Sequence[Part]:
     return parts[:most]
 
 
-def histogram_table(spec: Histogram, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+def histogram_table(
+    spec: Histogram, records: Sequence[TrialRecord], images: PerImage, repeats: Repeats = is_seed
+) -> pd.DataFrame:
     """Return one row for each bin of each panel: its ends, numbers of successful and failed attacks; may be
     empty."""
-    images = PerImage(store)
     fitting = [r for r in finished_trials(records) if spec.panels in r.axes and fits(r.axes, spec.where)]
-    shown = narrowed(fitting, {spec.panels, *spec.where, *seeds_of(fitting)})
-    others = [axis for axis in varying_axes(fitting) if axis != spec.panels]
+    shown = narrowed(fitting, {spec.panels, *spec.where, *replicates_of(fitting, repeats)})
+    others = [axis for axis in varying_axes(fitting, repeats) if axis != spec.panels]
     fixed = {axis: (present_values(axis, shown) or [ABSENT])[0] for axis in others}
     panels: dict[Scalar, list[tuple[np.ndarray, np.ndarray]]] = {}
     for record in shown:
@@ -267,4 +278,4 @@ def _seeds(counts: pd.Series) -> str:
     least, most = int(counts.min()), int(counts.max())
     if most == 1:
         return "one seed, no error bars"
-    return f"means over {most if least == most else f'{least}-{most}'} seeds, bars: 95 % t-interval"
+    return f"means over {most if least == most else f'{least}-{most}'} seeds, bars: 95 % interval"

@@ -1,36 +1,38 @@
 """Delta: drop of attack accuracy by a defense over its drop of natural accuracy, as TL-DMI reports it.
 
-Delta = (AttAcc_none - AttAcc_def) / (Acc_none - Acc_def), each from the means of classes. Its interval is a
-two-level bootstrap: seeds, and classes within each; numerator and denominator share every draw, because a
-ratio of separate ones would be too wide and Fieller's interval fails for small denominators. The ratio has
-no value where the defended model is not less accurate, and no bounds where that cannot be told from noise.
-On synthetic data the interval covers the truth in 93-97 % of the cases with eight seeds, in 89 % with three.
+Delta = (AttAcc_none - AttAcc_def) / (Acc_none - Acc_def), each from the means of classes. Both drops have the
+interval of every comparison (`statistics`). The ratio's is a bootstrap over seeds and classes: numerator and
+denominator share every draw, because a ratio of separate ones would be too wide and Fieller's interval fails
+for small denominators; replicates are stretched about the mean until AttAcc's drop less Delta times Acc's
+spreads as its own interval does, because a bootstrap over few seeds is too narrow. The ratio has no value
+where the defended model is not less accurate, and no bounds where that cannot be told from noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from orchestrator.config.base import Scalar
-from orchestrator.config.report import Delta
+from orchestrator.config.report import Delta, Report
 from orchestrator.config.study import Study
-from orchestrator.metrics.names import MetricName
+from orchestrator.report.crossed import ByClass, Crossed, cross
 from orchestrator.report.per_image import PerImage
+from orchestrator.report.resampling import REPLICATES, resampled_means
 from orchestrator.report.settings import (
     Setting,
     finished_trials,
     fits,
+    held_fixed,
     in_words,
     merged_axes,
+    replicate_of,
     setting_of,
     why_none,
 )
-from orchestrator.report.statistics import CONFIDENCE, REPLICATES, resampled_means
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.report.statistics import CONFIDENCE, Interval, Uncertainty, one_seed_note
 from orchestrator.sweep.records import TrialRecord
 
 POINTS = 100  # percentage points of a share
@@ -40,9 +42,10 @@ NOTES: dict[Verdict, str] = {
     "defined": "",
     "unstable": "denominator's interval includes 0",
     "undefined": "undefined: the defended model is not less accurate",
-    "no interval": "one seed: no interval",
+    "no interval": "",
 }
 NAN = float("nan")
+LEAST_SPREAD = 1e-12  # of replicates, as a share of the numerator: less is rounding
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,12 @@ class Drop:
     """Undefended minus defended share, with its 95 % interval."""
 
     mean: float
-    low: float = NAN  # NaN where there is nothing to resample
-    high: float = NAN
+    interval: Interval
+
+    @classmethod
+    def of(cls, drops: Crossed) -> "Drop":
+        """Return the drop with the interval of its mean."""
+        return cls(drops.mean, Uncertainty.of(drops).interval)
 
 
 @dataclass(frozen=True)
@@ -61,47 +68,50 @@ class Ratio:
     leakage: Drop  # the numerator
     utility: Drop  # the denominator
     delta: float
-    low: float
-    high: float
+    interval: Interval
     verdict: Verdict
 
 
-def delta_of(seeds: Sequence[np.ndarray], *, replicates: int = REPLICATES) -> Ratio:
-    """Return Delta from each seed's drops by class, (classes, 2): of leakage and of utility."""
-    means = np.mean([drops.mean(axis=0) for drops in seeds], axis=0)
-    leakage, utility = (Drop(float(mean)) for mean in means)
-    low = high = NAN
-    if len(seeds) > 1 or len(seeds[0]) > 1:
-        drawn = resampled_means(seeds, replicates)
-        leakage, utility = (
-            Drop(drop.mean, *_interval(column))
-            for drop, column in zip((leakage, utility), drawn.T, strict=True)
-        )
-        low, high = _interval(_ratios(drawn))
-    verdict = _verdict(utility)
-    if verdict != "defined":
-        low = high = NAN
-    return Ratio(leakage, utility, _ratio(leakage.mean, utility.mean), low, high, verdict)
+def delta_of(leakage: Crossed, utility: Crossed, *, replicates: int = REPLICATES) -> Ratio:
+    """Return Delta from the drops of leakage and of utility, arrays that lack the same values."""
+    numerator, denominator = Drop.of(leakage), Drop.of(utility)
+    delta = _ratio(numerator.mean, denominator.mean)
+    verdict = _verdict(denominator)
+    interval = _bounds(leakage, utility, delta, replicates) if verdict == "defined" else Interval()
+    return Ratio(numerator, denominator, delta, interval, verdict)
 
 
-def delta_table(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> pd.DataFrame:
+def _bounds(leakage: Crossed, utility: Crossed, delta: float, replicates: int) -> Interval:
+    """Return the percentiles of the stretched replicates' ratios."""
+    drawn = np.stack([resampled_means(drops, replicates) for drops in (leakage, utility)], axis=1)
+    drawn = drawn[~np.isnan(drawn).any(axis=1)]
+    own = _percentiles(drawn @ (1, -delta))
+    rest = Crossed(leakage.values - delta * utility.values, leakage.factors)
+    spread, half = (own.high - own.low) / 2, Uncertainty.of(rest).half()
+    stretch = half / spread if spread > LEAST_SPREAD * abs(leakage.mean) else 1.0
+    means = np.array([leakage.mean, utility.mean])
+    return _percentiles(_ratios(means + stretch * (drawn - means)))
+
+
+def delta_table(study: Study, records: Sequence[TrialRecord], images: PerImage) -> pd.DataFrame:
     """Return one row for each defended setting: both drops in points, Delta, intervals, a verdict and a note.
 
     The study has `report.delta`.
     """
     delta = study.report.delta
     assert delta is not None
-    finished, images = finished_trials(records), PerImage(store)
+    finished = finished_trials(records)
     by_setting: dict[Setting, list[_Defended]] = {}
     for pair in _pairs(delta, finished):
-        by_setting.setdefault(setting_of(pair.axes), []).append(pair)
+        by_setting.setdefault(setting_of(pair.axes, study.report.repeats), []).append(pair)
     settings = [dict(setting) for setting in by_setting]
     axes = dict.fromkeys(axis for setting in settings for axis in setting)
     shown = [a for a in axes if a in delta.reference or len({s.get(a) for s in settings}) > 1]
     rows = []
     for setting, pairs in zip(settings, by_setting.values(), strict=True):
         row: dict[str, object] = {axis: setting.get(axis, "") for axis in shown}
-        rows.append(row | _answer(delta, [pair for pair in pairs if pair.reference], images))
+        having = [pair for pair in pairs if pair.reference]
+        rows.append(row | _answer(delta, having, images, study.report))
     if not rows:
         reason = why_none({}, finished) or "every finished trial is undefended"
         rows = [dict.fromkeys(delta.reference, "") | _without_answer(reason)]
@@ -128,7 +138,7 @@ def _pairs(delta: Delta, finished: Sequence[TrialRecord]) -> Iterator[_Defended]
         yield from paired or [_Defended(None, record, record.axes)]
 
 
-def _answer(delta: Delta, pairs: Sequence[_Defended], images: PerImage) -> dict[str, object]:
+def _answer(delta: Delta, pairs: Sequence[_Defended], images: PerImage, report: Report) -> dict[str, object]:
     if not pairs:
         words = in_words(delta.reference)
         return _without_answer(f"no finished trial has {words} and the same other axes and seeds")
@@ -136,63 +146,71 @@ def _answer(delta: Delta, pairs: Sequence[_Defended], images: PerImage) -> dict[
     for metric in (delta.leakage, delta.utility):
         if not all(metric in record.metrics for record in trials):
             return _without_answer(f"{metric} was not measured in every trial")
+    leakage, utility = _crossed_drops(delta, pairs, images, report)
+    return _row(delta_of(leakage, utility), leakage, len(pairs))
+
+
+def _crossed_drops(
+    delta: Delta, pairs: Sequence[_Defended], images: PerImage, report: Report
+) -> tuple[Crossed, Crossed]:
+    """Return both drops over replicates and, where all kept values by image, over classes."""
+    replicates = [replicate_of(pair.axes, report.repeats) for pair in pairs]
     by_class = [_drops_by_class(delta, pair, images) for pair in pairs]
-    kept = [drops for drops in by_class if drops is not None and len(drops)]
+    kept = [drops for drops in by_class if drops is not None and len(drops[0].values)]
+    own: Sequence[tuple[ByClass, ByClass] | tuple[float, float]] = kept
     if len(kept) < len(pairs):
-        kept = [_drops_of_means(delta, pair) for pair in pairs]
-    return _row(delta_of(kept), kept)
+        own = [_drops_of_means(delta, pair) for pair in pairs]
+    leakage, utility = (
+        cross([(axes, drops[part]) for axes, drops in zip(replicates, own, strict=True)]) for part in (0, 1)
+    )
+    return (leakage.repeated(), utility.repeated()) if report.population else (leakage, utility)
 
 
-def _drops_by_class(delta: Delta, pair: _Defended, images: PerImage) -> np.ndarray | None:
-    """Return both drops for the classes that all four have, (classes, 2); None where a trial kept nothing."""
+def _drops_by_class(delta: Delta, pair: _Defended, images: PerImage) -> tuple[ByClass, ByClass] | None:
+    """Return both drops for the classes that all four have; None where a trial kept nothing."""
     assert pair.reference is not None
-    means = []
+    drops = []
     for metric in (delta.leakage, delta.utility):
-        field = MetricName.parse(metric).metric.name
-        for record in (pair.reference, pair.trial):
-            rows = images.of(record, metric)
-            if rows is None:
-                return None
-            means.append(pd.Series(rows[field].astype(np.float64)).groupby(rows["label"]).mean())
-    shared = reduce(pd.Index.intersection, (series.index for series in means)).sort_values()
-    leakage_none, leakage_def, utility_none, utility_def = (series[shared].to_numpy() for series in means)
-    return np.stack([leakage_none - leakage_def, utility_none - utility_def], axis=1)
+        before, after = images.by_class(pair.reference, metric), images.by_class(pair.trial, metric)
+        if before is None or after is None:
+            return None
+        drops.append(before.minus(after))
+    leakage, utility = drops
+    return leakage.among(utility), utility.among(leakage)
 
 
-def _drops_of_means(delta: Delta, pair: _Defended) -> np.ndarray:
-    """Return both drops of the trials' own means as those of a single class, (1, 2)."""
+def _drops_of_means(delta: Delta, pair: _Defended) -> tuple[float, float]:
+    """Return both drops of the trials' own means."""
     assert pair.reference is not None
     before, after = pair.reference.metrics, pair.trial.metrics
-    return np.array([[before[metric] - after[metric] for metric in (delta.leakage, delta.utility)]])
+    return before[delta.leakage] - after[delta.leakage], before[delta.utility] - after[delta.utility]
 
 
-def _row(ratio: Ratio, seeds: Sequence[np.ndarray]) -> dict[str, object]:
+def _row(ratio: Ratio, drops: Crossed, num_pairs: int) -> dict[str, object]:
     row: dict[str, object] = {}
     for name, drop in (("numerator", ratio.leakage), ("denominator", ratio.utility)):
-        row |= {name: POINTS * drop.mean, f"{name}_low": POINTS * drop.low}
-        row[f"{name}_high"] = POINTS * drop.high
-    row |= {"delta": ratio.delta, "low": ratio.low, "high": ratio.high, "seeds": len(seeds)}
-    is_by_class = len(seeds[0]) > 1
-    levels = [name for name, drawn in (("classes", is_by_class), ("seeds", len(seeds) > 1)) if drawn]
-    note = NOTES[ratio.verdict]
-    if levels == ["classes"]:
-        note = "; ".join(filter(None, (note, "one seed: only classes are resampled")))
-    return row | {"verdict": ratio.verdict, "resampled": " and ".join(levels) or "nothing", "note": note}
+        row |= {name: POINTS * drop.mean, f"{name}_low": POINTS * drop.interval.low}
+        row[f"{name}_high"] = POINTS * drop.interval.high
+    row |= {"delta": ratio.delta, "low": ratio.interval.low, "high": ratio.interval.high, "seeds": num_pairs}
+    note = "; ".join(filter(None, (NOTES[ratio.verdict], one_seed_note(drops.resampled))))
+    row |= {"verdict": ratio.verdict, "resampled": drops.in_words, "fixed": held_fixed(drops.resampled)}
+    return row | {"note": note}
 
 
 def _without_answer(reason: str) -> dict[str, object]:
     names = [f"{part}{end}" for part in ("numerator", "denominator") for end in ("", "_low", "_high")]
     row: dict[str, object] = dict.fromkeys([*names, "delta", "low", "high"], NAN)
-    return row | {"seeds": 0, "verdict": "no trials", "resampled": "nothing", "note": reason}
+    row |= {"seeds": 0, "verdict": "no trials", "resampled": "nothing", "fixed": ""}
+    return row | {"note": reason}
 
 
 def _verdict(utility: Drop) -> Verdict:
     """Return whether the ratio is defined, by the mean and the interval of its denominator."""
     if utility.mean <= 0:
         return "undefined"
-    if np.isnan(utility.low):
+    if np.isnan(utility.interval.low):
         return "no interval"
-    return "defined" if utility.low > 0 else "unstable"
+    return "defined" if utility.interval.low > 0 else "unstable"
 
 
 def _ratio(leakage: float, utility: float) -> float:
@@ -207,8 +225,8 @@ def _ratios(drawn: np.ndarray) -> np.ndarray:
     return np.divide(leakage, utility, out=limits, where=is_positive)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def _percentiles(values: np.ndarray) -> Interval:
     """Return the percentile interval; its ends are replicates, since some may be infinite."""
     tail = (1 - CONFIDENCE) / 2
     low = np.quantile(values, tail, method="lower")
-    return float(low), float(np.quantile(values, 1 - tail, method="higher"))
+    return Interval(float(low), float(np.quantile(values, 1 - tail, method="higher")))

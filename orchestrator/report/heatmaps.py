@@ -17,6 +17,7 @@ from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import MetricName
 from orchestrator.metrics.plots import figure_png
 from orchestrator.report.pictures import drawn
+from orchestrator.report.settings import Repeats
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
@@ -28,7 +29,7 @@ LOGARITHMIC = 100  # an axis is, if its values differ by this factor
 LONGEST_TICK = 40  # letters
 
 
-def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
+def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is_seed) -> dict[str, bytes]:
     """Return one PNG for each pair of swept axes: the metric's mean over settings that all cells share.
 
     Cells of a sweep of several grids may hold different settings of the other axes; their means would compare
@@ -43,7 +44,7 @@ def heat_maps(records: Sequence[TrialRecord], metric: str) -> dict[str, bytes]:
         return {}
     table = pd.DataFrame(rows)
     axes = [name for name in table.columns if name != "value" and table[name].nunique(dropna=False) > 1]
-    pairs = list(itertools.combinations([name for name in axes if not is_seed(name)], 2))
+    pairs = list(itertools.combinations([name for name in axes if not repeats(name)], 2))
     if len(pairs) > MOST_MAPS:
         logger.warning("event=heat_maps_left_out pairs=%d drawn=%d", len(pairs), MOST_MAPS)
     maps: dict[str, bytes | None] = {}

@@ -1,16 +1,22 @@
-"""Values by image: what stages keep of every image, with its class, which is the unit of resampling.
+"""Values by image: what stages keep of every image, with its class, which is a unit of resampling.
 
 The stage `evaluation` keeps every metric of the reconstructions (`per_image_PART.npy`), the target's own
-stage whether it is right about each of its test images (`accuracy_test.npy`).
+stage whether it is right about each of its test images (`accuracy_test.npy`). Files have the target's labels;
+which class of the data set a label is follows from the trial's data spec.
 """
 
 import io
 
 import numpy as np
 
+from orchestrator.datasets.classes import class_order
 from orchestrator.metrics.names import ImageFile, MetricName
+from orchestrator.report.crossed import ByClass
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
+
+CLASS_SEED = "data.class_seed"
+MOST_CLASSES = 2**32  # of one data set, among which identities are numbered
 
 
 class PerImage:
@@ -19,6 +25,8 @@ class PerImage:
     def __init__(self, store: Artifacts) -> None:
         self._store = store
         self._read: dict[tuple[str, str], np.ndarray | None] = {}
+        self._classes: dict[tuple[str, str, int, int], ByClass] = {}
+        self._sets: dict[str, int] = {}  # digest of a data set -> its number
 
     def of(self, record: TrialRecord, metric: str) -> np.ndarray | None:
         """Return a structured array (N,) with `label` and a field named like the metric (without stage and
@@ -35,6 +43,26 @@ class PerImage:
         rows = self._read[key, place.file]
         return rows if rows is not None and place.field in (rows.dtype.names or ()) else None
 
+    def by_class(self, record: TrialRecord, metric: str) -> ByClass | None:
+        """Return the metric's mean over each class's images, classes by their identity in the data set.
+
+        None where the trial kept no image's value. Raise as `of`.
+        """
+        rows = self.of(record, metric)
+        place = MetricName.parse(metric).file()
+        if rows is None or place is None or not len(rows):
+            return None
+        private = next((one for one in record.datasets if one.context == "private"), None)
+        number = self._sets.setdefault(private.digest if private else "", len(self._sets))
+        seed = int(record.params.get(CLASS_SEED, 0))
+        cached = (str(_key(record, place)), metric, number, seed)
+        if cached not in self._classes:
+            labels, values = _class_means(rows["label"], rows[place.field].astype(np.float64))
+            classes = labels if private is None else class_order(private.num_classes, seed)[labels]
+            order = np.argsort(classes)
+            self._classes[cached] = ByClass(number * MOST_CLASSES + classes[order], values[order])
+        return self._classes[cached]
+
     def _load(self, key: str, name: str) -> np.ndarray | None:
         artifact = self._store.find(key)
         if artifact is None or name not in artifact.files:
@@ -46,3 +74,9 @@ class PerImage:
 def _key(record: TrialRecord, place: ImageFile) -> str | None:
     """Return the key of the first of the file's stages that the trial has."""
     return next((record.stage_keys[stage] for stage in place.stages if stage in record.stage_keys), None)
+
+
+def _class_means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that occur, ascending int64, and their means."""
+    classes, places = np.unique(labels, return_inverse=True)
+    return classes.astype(np.int64), np.bincount(places, weights=values) / np.bincount(places)

@@ -1,14 +1,29 @@
 """Settings: axes and values of trials, which of them fit given values, and what two of them share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from orchestrator.config.base import Scalar, is_same
-from orchestrator.config.study import is_seed
+from orchestrator.config.study import SHORTHANDS, is_seed
+from orchestrator.report.crossed import CLASSES
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
 Axes = Mapping[str, Scalar]
 Setting = tuple[tuple[str, Scalar], ...]
+Repeats = Callable[[str], bool]
+"""Whether an axis repeats a setting: `Report.repeats` of the study, by default whether it is a seed."""
+
+FIXED = {
+    "target.seed": "seed of F",
+    "attack.seed": "seed of the attack",
+    CLASSES: "classes",
+    "data.class_seed": "class draw",
+    "data.split": "split",
+    "auxiliary.seed": "auxiliary draw",
+    "evaluation.seed": "attacked images",
+    "judge.seed": "judge",
+}
+"""What is drawn at random in a study: axis -> its name in tables that hold it fixed."""
 
 
 def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -16,9 +31,20 @@ def finished_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted((r for r in records if r.status == "finished"), key=lambda one: one.index)
 
 
-def setting_of(axes: Axes) -> Setting:
-    """Return the axes that are no seeds, with their values."""
-    return tuple((axis, value) for axis, value in axes.items() if not is_seed(axis))
+def setting_of(axes: Axes, repeats: Repeats = is_seed) -> Setting:
+    """Return the axes that are no replicates, with their values."""
+    return tuple((axis, value) for axis, value in axes.items() if not repeats(axis))
+
+
+def replicate_of(axes: Axes, repeats: Repeats = is_seed) -> dict[str, Scalar]:
+    """Return the replicate axes that a trial has, with their values."""
+    return {axis: value for axis, value in axes.items() if repeats(axis) and value != ABSENT}
+
+
+def held_fixed(resampled: Collection[str]) -> str:
+    """Return what an interval over these axes, and classes, holds fixed, `split, judge`."""
+    free = {field for axis in resampled for field in SHORTHANDS.get(axis, (axis,))}
+    return ", ".join(words for field, words in FIXED.items() if field not in free)
 
 
 def fits(axes: Axes, where: Axes, *, absent_fits: bool = False) -> bool:
@@ -30,9 +56,9 @@ def fits(axes: Axes, where: Axes, *, absent_fits: bool = False) -> bool:
     )
 
 
-def seeds_of(records: Sequence[TrialRecord]) -> set[str]:
+def replicates_of(records: Sequence[TrialRecord], repeats: Repeats = is_seed) -> set[str]:
     """Return the axes that repeat a setting."""
-    return {axis for record in records for axis in record.axes if is_seed(axis)}
+    return {axis for record in records for axis in record.axes if repeats(axis)}
 
 
 def narrowed(records: Sequence[TrialRecord], named: Collection[str]) -> list[TrialRecord]:
@@ -50,9 +76,9 @@ def present_values(axis: str, records: Sequence[TrialRecord]) -> list[Scalar]:
     return [value for value in values if value != ABSENT]
 
 
-def varying_axes(records: Sequence[TrialRecord]) -> list[str]:
-    """Return the axes, seeds apart, that have several values; absence is one."""
-    axes = dict.fromkeys(axis for record in records for axis in record.axes if not is_seed(axis))
+def varying_axes(records: Sequence[TrialRecord], repeats: Repeats = is_seed) -> list[str]:
+    """Return the axes, replicates apart, that have several values; absence is one."""
+    axes = dict.fromkeys(axis for record in records for axis in record.axes if not repeats(axis))
     return [axis for axis in axes if len({record.axes.get(axis, ABSENT) for record in records}) > 1]
 
 

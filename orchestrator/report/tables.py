@@ -13,6 +13,7 @@ from functools import partial
 
 import pandas as pd
 
+from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.comparison import comparison_table, orderings_table
@@ -20,9 +21,11 @@ from orchestrator.report.curves import costs_table, curve_table, draw_curve, dra
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.image_grid import draw_grid
+from orchestrator.report.means import DEFAULTS, mean_and_half
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import Setting, present_values, setting_of
-from orchestrator.report.statistics import half_column, mean_and_interval
+from orchestrator.report.statistics import half_column
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
 
@@ -30,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 DIGITS = 6  # significant digits of the CSV
 SHOWN_DIGITS = 4  # of LaTeX tables
-WIDE = ["survives_holm", "resampled", "note"]  # columns of comparisons that only the CSV has room for
+WIDE = [
+    *("bootstrap_low", "bootstrap_high", "seeds_low", "seeds_high", "p_flip", "p"),
+    *("survives_holm", "resampled", "fixed", "note"),
+]  # columns of comparisons that only the CSV has room for
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -88,18 +94,19 @@ def latex(table: pd.DataFrame) -> bytes:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]).encode()
 
 
-def summary_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return mean and half-width of the 95 % t-interval over seeds; one seed has no interval."""
+def summary_table(
+    records: Sequence[TrialRecord], metrics: Sequence[str], report: Report = DEFAULTS
+) -> pd.DataFrame:
+    """Return means over replicates and half of their 95 % interval, classes held fixed; one seed has none."""
     finished = [record for record in records if record.status == "finished"]
     groups: dict[Setting, list[TrialRecord]] = {}
     for record in sorted(finished, key=lambda one: one.index):
-        groups.setdefault(setting_of(record.axes), []).append(record)
+        groups.setdefault(setting_of(record.axes, report.repeats), []).append(record)
     rows = []
     for setting, members in groups.items():
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
         for metric in metrics:
-            values = [member.metrics[metric] for member in members if metric in member.metrics]
-            row[metric], row[half_column(metric)] = mean_and_interval(values)
+            row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -118,16 +125,17 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     table = results_table(records)
     objective, _ = study.objective
     metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
+    images = PerImage(store)
     files = {
         "results.csv": csv(table),
         "results.parquet": parquet(table),
         "study.yaml": study.yaml().encode(),
-        **_both("summary", with_reasons(summary_table(records, metrics), metrics)),
-        **_comparisons(study, records, store),
-        **_curves(study, records, store),
+        **_both("summary", with_reasons(summary_table(records, metrics, study.report), metrics)),
+        **_comparisons(study, records, images),
+        **_curves(study, records, images, store),
     }
     if any(record.status == "finished" for record in records):
-        files |= heat_maps(records, objective)
+        files |= heat_maps(records, objective, study.report.repeats)
         figure = drawn("figure.png", draw_grid, study, records, store) if study.report.rows else None
         if figure is not None:
             files["figure.png"] = figure
@@ -136,24 +144,26 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     return files
 
 
-def _comparisons(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
+def _comparisons(study: Study, records: Sequence[TrialRecord], images: PerImage) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     if study.report.printed:
         files |= _both("comparison", comparison_table(study, records))
     if study.report.orderings:
-        files |= _both("orderings", orderings_table(study, records, store), csv_only=WIDE)
+        files |= _both("orderings", orderings_table(study, records, images), csv_only=WIDE)
     if study.report.delta:
-        files |= _both("delta", delta_table(study, records, store), csv_only=WIDE)
+        files |= _both("delta", delta_table(study, records, images), csv_only=WIDE)
     return files
 
 
-def _curves(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
+def _curves(
+    study: Study, records: Sequence[TrialRecord], images: PerImage, store: Artifacts
+) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for curve in study.report.curves:
-        table = curve_table(curve, records)
+        table = curve_table(curve, records, images, study.report)
         files |= _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
     for one in study.report.histograms:
-        table = histogram_table(one, records, store)
+        table = histogram_table(one, records, images, study.report.repeats)
         files |= _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
     if study.report.costs:
         files |= _both("costs", costs_table(study.report.costs, records, store), csv_only=WIDE)

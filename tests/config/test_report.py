@@ -11,6 +11,7 @@ WHOLE = Report.model_validate(
         "rows": ["k"],
         "beside": ["align"],
         "where": {"seed": 0},
+        "replicates": ["data.split", "judge.seed"],
         "printed": [{"source": "a", "label": "b", "metric": "class/fid", "value": 1, "where": {"m": 1}}],
         "orderings": [
             {"claim": "a", "source": "b", "metric": "class/recall", "axis": "m", "order": [1, 2]},
@@ -50,6 +51,8 @@ def test_a_report_names_what_its_sections_name() -> None:
         "rows.0": "k",
         "beside.0": "align",
         "where.seed": "seed",
+        "replicates.0": "data.split",
+        "replicates.1": "judge.seed",
         "printed.0.where.m": "m",
         "orderings.0.axis": "m",
         "orderings.1.axis": "k",
@@ -88,3 +91,15 @@ def test_files_have_one_owner(field: str, part: dict[str, str]) -> None:
         ValidationError, match=f"{field} has name=one twice; rename one: each has files of its own"
     ):
         Report.model_validate({field: [part, part]})
+
+
+def test_seeds_repeat_a_setting_unless_the_report_names_what_does() -> None:
+    assert [axis for axis in ("m", "seed", "judge.seed", "data.split") if Report().repeats(axis)] == [
+        "seed",
+        "judge.seed",
+    ]
+    assert [axis for axis in ("m", "seed", "judge.seed", "data.split") if WHOLE.repeats(axis)] == [
+        "judge.seed",
+        "data.split",
+    ]
+    assert not Report(replicates=()).repeats("seed")

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,17 @@ import pytest
 from scipy import stats
 
 from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.classes import class_order
 from orchestrator.report.comparison import _Partners, comparison_table, orderings_table
+from orchestrator.report.means import crossed_values
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import merged_axes
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.points import ABSENT
-from orchestrator.sweep.records import TrialRecord
+from orchestrator.sweep.records import DatasetInput, TrialRecord
 from tests import tiny
 from tests.report.trials import MSE, grid, record
 
@@ -76,11 +81,13 @@ def ordering(axis: str, order: Sequence[Scalar], **more: Any) -> dict[str, Any]:
 
 
 def ordered(
-    records: Sequence[TrialRecord], *entries: dict[str, Any], store: Artifacts | None = None
+    records: Sequence[TrialRecord], *entries: dict[str, Any], store: Artifacts | None = None, **more: Any
 ) -> list[dict[Any, Any]]:
     """Return the rows of the table of orders."""
-    study = tiny.study({"seed": [0]}, report={"orderings": entries})
-    return orderings_table(study, records, store or Artifacts(MemoryBlobs("memory"))).to_dict("records")
+    study = tiny.study({"seed": [0]}, report={"orderings": entries, **more})
+    return orderings_table(study, records, PerImage(store or Artifacts(MemoryBlobs("memory")))).to_dict(
+        "records"
+    )
 
 
 def test_neighbours_are_paired_by_seed_and_setting_and_signed_as_claimed() -> None:
@@ -102,9 +109,11 @@ def test_neighbours_are_paired_by_seed_and_setting_and_signed_as_claimed() -> No
     ]
     assert [r["difference"] for r in rows] == pytest.approx([0.1, -0.15, 0.0])
     assert rows[0]["low"] == pytest.approx(rows[0]["high"])
-    assert [r["resampled"] for r in rows] == ["seeds"] * 3
+    assert [r["resampled"] for r in rows] == ["2 seed"] * 3
     assert rows[0]["survives_holm"] == "yes"
-    assert rows[1]["p_holm"] == pytest.approx(2 * 2 * stats.t.sf(3.0, 1))  # the second smallest of three
+    assert rows[1]["p_holm"] == pytest.approx(2 * stats.t.sf(3.0, 1))  # the larger of two: 3 and 5 are equal
+    assert math.isnan(rows[2]["p_holm"])
+    assert [r["p_flip"] for r in rows[:2]] == [0.5, 0.5]  # two seeds agree in half of all choices of signs
     ((row),) = ordered(grid(cells), ordering("m", [1, 3], where={"k": 5}, metric=MSE))
     assert row["setting"] == "k=5"
 
@@ -144,16 +153,110 @@ def test_values_by_image_are_compared_class_by_class() -> None:
     ]
     (row,) = ordered(records, ordering("k", [2, 3]), store=store)
     assert row["difference"] == pytest.approx((0.2 + 0.1 + 0.3 + 0.2) / 4, abs=1e-6)
-    # 0.1 and 0.3 are drawn with 1/64 each, less often than a fortieth; the next means are 0.025 further in.
-    assert (row["low"], row["high"]) == (pytest.approx(0.125, abs=1e-6), pytest.approx(0.275, abs=1e-6))
-    assert (row["verdict"], row["resampled"], row["survives_holm"]) == ("holds", "classes and seeds", "yes")
+    # Means of seeds are 0.15 and 0.25, of classes 0.25 and 0.15; nothing is left beside these effects.
+    half = stats.t.ppf(0.975, 1) * math.sqrt(2 * (0.05**2 + 0.05**2) / 2)
+    assert (row["low"], row["high"]) == (
+        pytest.approx(0.2 - half, abs=1e-6),
+        pytest.approx(0.2 + half, abs=1e-6),
+    )
+    half = stats.t.ppf(0.975, 1) * math.sqrt((0.05**2 + 0.05**2) / 2)
+    assert row["seeds_high"] == pytest.approx(0.2 + half, abs=1e-6)
+    # Each factor's mean is 0.05 up or down with a quarter each: both are with 1/16, more than a fortieth.
+    assert (row["bootstrap_low"], row["bootstrap_high"]) == (
+        pytest.approx(0.1, abs=1e-6),
+        pytest.approx(0.3, abs=1e-6),
+    )
+    assert (row["verdict"], row["resampled"], row["survives_holm"]) == (
+        "not shown",
+        "2 seed x 2 classes",
+        "no",
+    )
+    assert row["fixed"] == "class draw, split, auxiliary draw, attacked images, judge"
     (row,) = ordered(records[:2], ordering("k", [2, 3]), store=store)
     assert (row["seeds"], row["note"]) == (1, "one seed: only classes are resampled")
     (row,) = ordered(records, ordering("k", [3, 2]), store=store)
-    assert row["verdict"] == "reversed"
+    assert row["difference"] == pytest.approx(-0.2, abs=1e-6)
+    (row,) = ordered(records, ordering("k", [2, 3]), store=store, population=True)
+    assert (row["resampled"], row["difference"]) == ("2 seed", pytest.approx(0.2, abs=1e-6))
+    assert row["fixed"].startswith("classes, ")
     half = [*records[:3], record(3, {"k": 3, "seed": 1}, {MSE: 0.2})]  # one trial kept nothing by image
     (row,) = ordered(half, ordering("k", [2, 3]), store=store)
-    assert row["resampled"] == "seeds"
+    assert row["resampled"] == "2 seed"
+
+
+def of_classes(
+    store: Artifacts, index: int, axes: Mapping[str, Scalar], class_seed: int, errors: Mapping[int, float]
+) -> TrialRecord:
+    """Return a trial on five classes in the order of a seed, with an error for each original class."""
+    order = class_order(5, class_seed)
+    one = with_images(store, index, axes, [errors[int(original)] for original in order])
+    private = DatasetInput("faces", "digest", "here", "private", 50, 5)
+    return replace(one, params={"data.class_seed": class_seed}, datasets=[private])
+
+
+def test_classes_are_paired_by_who_they_are_and_not_by_their_label() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    errors = {0: 0.1, 1: 0.5, 2: 0.9, 3: 0.2, 4: 0.4}
+    records = [
+        of_classes(
+            store,
+            10 * seed + m,
+            {"m": m, "data.class_seed": seed},
+            seed,
+            {c: e - m / 100 for c, e in errors.items()},
+        )
+        for seed in (0, 1, 3)
+        for m in (1, 3)
+    ]
+    assert len({tuple(class_order(5, seed)) for seed in (0, 1, 3)}) == 3
+    (row,) = ordered(records, ordering("m", [1, 3]), store=store, replicates=["data.class_seed"])
+    assert (row["resampled"], row["seeds"]) == ("3 data.class_seed x 5 classes", 3)
+    crossed = crossed_values(records[::2], MSE, PerImage(store), Report(replicates=("data.class_seed",)))
+    assert crossed.values.tolist() == [pytest.approx([errors[c] - 0.01 for c in range(5)], abs=1e-6)] * 3
+    other = replace(records[1], datasets=[replace(records[1].datasets[0], digest="another")])
+    (row,) = ordered([records[0], other], ordering("m", [1, 3]), store=store)
+    assert row["resampled"] == "nothing"  # people of two data sets are no pairs
+
+
+def test_seeds_of_f_and_g_swept_apart_are_no_nine_seeds() -> None:
+    values = {
+        (m, f, g): 0.5 - m / 100 + (0.2 if m == 3 and f == 0 else 0.0)
+        for m in (1, 3)
+        for f in range(3)
+        for g in range(3)
+    }
+    records = [
+        record(i, {"m": m, "target.seed": f, "attack.seed": g}, {MSE: value})
+        for i, ((m, f, g), value) in enumerate(values.items())
+    ]
+    (row,) = ordered(records, ordering("m", [1, 3]))
+    assert (row["resampled"], row["seeds"]) == ("3 target.seed x 3 attack.seed", 9)
+    own = [0.02 - 0.2, 0.02, 0.02]  # of each seed of F; those of G change nothing
+    assert row["high"] - row["difference"] == pytest.approx(4.302652729911275 * stats.sem(own))
+    together = [
+        replace(
+            one,
+            axes={
+                "m": one.axes["m"],
+                "seed": 3 * int(one.axes["target.seed"]) + int(one.axes["attack.seed"]),
+            },
+        )
+        for one in records
+    ]
+    (naive,) = ordered(together, ordering("m", [1, 3]))
+    assert naive["high"] - naive["low"] < 0.5 * (row["high"] - row["low"])
+
+
+def test_one_computation_leaves_holms_family_and_one_test_counts_once() -> None:
+    cells = {(1, 3): [0.4, 0.52], (3, 3): [0.3, 0.4], (5, 3): [0.3, 0.4]}
+    records = grid(cells)
+    first = ordering("m", [1, 3])
+    alone = ordered(records, first)[0]["p_holm"]
+    again = ordered(records, first, {**first, "claim": "the same in another figure"}, ordering("m", [3, 5]))
+    assert [row["p_holm"] for row in again[:2]] == [alone, alone]
+    assert (again[2]["verdict"], again[2]["survives_holm"]) == ("equal", "")
+    opposite = ordered(records, first, {**first, "metric": MSE, "order": [3, 1]})
+    assert [row["p_holm"] for row in opposite] == [alone] * 2  # two-sided
 
 
 def test_an_axis_that_one_attack_does_not_have_pairs_with_each_of_its_values() -> None:
@@ -202,8 +305,8 @@ def test_tables_that_compare_are_made_where_the_study_asks() -> None:
         "source,label,metric,printed,ours,ours +-,difference,seeds,note"
     )
     assert files["orderings.csv"].decode().splitlines()[0] == (
-        "claim,source,metric,axis,lower,upper,setting,difference,low,high,seeds_agreeing,seeds,p_holm,"
-        "survives_holm,verdict,resampled,note"
+        "claim,source,metric,axis,lower,upper,setting,difference,low,high,bootstrap_low,bootstrap_high,"
+        "seeds_low,seeds_high,seeds_agreeing,seeds,p_flip,p,p_holm,survives_holm,verdict,resampled,fixed,note"
     )
     assert not [name for name in report_files(tiny.study(axes), records, store) if "orderings" in name]
 

@@ -17,10 +17,12 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Costs, Histogram, RobustnessCurve
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
+from tests.report.test_delta import with_classes
 from tests.report.trials import record
 
 X, Y = "target/accuracy", "attack/accuracy_top1_test"
@@ -62,6 +64,19 @@ def test_a_point_is_the_mean_over_seeds_with_its_interval() -> None:
     t = stats.t.ppf(0.975, 2)
     assert table[f"{X} +-"].tolist() == pytest.approx([t * 0.01 / math.sqrt(3)] * 6)
     assert table[f"{Y} +-"].tolist() == pytest.approx([t * 0.02 / math.sqrt(3)] * 6)
+
+
+def test_bars_span_classes_where_values_by_image_are_kept(store: Artifacts) -> None:
+    records = []
+    for seed in (0, 1, 2):
+        one = with_classes(
+            store, seed, {"budget": "full", "epoch": 1, "seed": seed}, [0, 0.5, 1], [0.25, 0.5]
+        )
+        records.append(one)
+    table = curve_table(CURVE, records, PerImage(store))
+    assert table[f"{Y} +-"].tolist() == pytest.approx([stats.t.ppf(0.975, 2) * 0.5 / math.sqrt(3)])
+    assert table[f"{X} +-"].tolist() == pytest.approx([stats.t.ppf(0.975, 1) * 0.125])
+    assert curve_table(CURVE, records)[f"{Y} +-"].tolist() == [0.0]  # seeds agree
 
 
 def test_other_axes_take_the_first_value_unless_they_are_asked_for() -> None:
@@ -120,7 +135,7 @@ def attacks(store: Artifacts) -> list[TrialRecord]:
 
 
 def test_images_of_all_seeds_are_counted_by_bin(store: Artifacts) -> None:
-    table = histogram_table(HISTOGRAM, attacks(store)[::-1], store)
+    table = histogram_table(HISTOGRAM, attacks(store)[::-1], PerImage(store))
     assert list(table.columns) == ["budget", "m", "low", "high", "successful", "failed"]
     assert len(table) == 2 * 20
     counted = table[(table["successful"] > 0) | (table["failed"] > 0)]
@@ -134,7 +149,7 @@ def test_images_of_all_seeds_are_counted_by_bin(store: Artifacts) -> None:
     ]
     assert table["m"].unique().tolist() == [1]
     asked = HISTOGRAM.model_copy(update={"where": {"m": 3}})
-    assert histogram_table(asked, attacks(store), store)["successful"].sum() == 1
+    assert histogram_table(asked, attacks(store), PerImage(store))["successful"].sum() == 1
 
 
 def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) -> None:
@@ -143,7 +158,7 @@ def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) ->
     np.save(buffer, rows)
     store.publish(Artifact("evaluation", "evaluation", 1, {}), {"per_image_class.npy": buffer.getvalue()})
     one = record(0, {"budget": "full"}, stage_keys={"evaluation": "evaluation"})
-    table = histogram_table(HISTOGRAM.model_copy(update={"value": "class/mse_mean"}), [one], store)
+    table = histogram_table(HISTOGRAM.model_copy(update={"value": "class/mse_mean"}), [one], PerImage(store))
     assert (table["low"].min(), table["high"].max()) == (pytest.approx(0.01), pytest.approx(0.03))
     assert table[["successful", "failed"]].sum().tolist() == [1, 1]
 
@@ -151,16 +166,19 @@ def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) ->
 def test_a_histogram_is_drawn_and_repeats_byte_for_byte(store: Artifacts) -> None:
     records = attacks(store)
     first, again = (
-        draw_histogram(HISTOGRAM, histogram_table(HISTOGRAM, rs, store)) for rs in (records, records[::-1])
+        draw_histogram(HISTOGRAM, histogram_table(HISTOGRAM, rs, PerImage(store)))
+        for rs in (records, records[::-1])
     )
     assert first == again
     assert plt.imread(io.BytesIO(first)).std() > 0.05
 
 
 def test_trials_that_kept_nothing_by_image_have_no_histogram(store: Artifacts) -> None:
-    assert histogram_table(HISTOGRAM, training(), store).empty
+    assert histogram_table(HISTOGRAM, training(), PerImage(store)).empty
     trials = attacks(store)
-    assert histogram_table(HISTOGRAM.model_copy(update={"success": "class/judge_top5"}), trials, store).empty
+    assert histogram_table(
+        HISTOGRAM.model_copy(update={"success": "class/judge_top5"}), trials, PerImage(store)
+    ).empty
 
 
 def timed(

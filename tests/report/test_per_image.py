@@ -1,9 +1,15 @@
 """Values by image: of which stage, and what a trial may not have kept."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.classes import class_order
 from orchestrator.report.per_image import PerImage
 from orchestrator.store.artifacts import Artifacts
-from tests.report.test_delta import UTILITY, with_classes
+from orchestrator.sweep.records import DatasetInput
+from tests.report.test_delta import LEAKAGE, UTILITY, with_classes
 from tests.report.trials import record
 
 
@@ -21,3 +27,23 @@ def test_values_are_those_of_the_attacked_target_and_each_file_is_read_once() ->
     assert images.of(both, "attack/accuracy_top5_test") is None  # the file has no such field
     assert images.of(both, "class/judge_top1") is None  # no such file
     assert images.of(record(3, {}), UTILITY) is None
+
+
+def test_labels_are_named_by_the_class_of_the_data_set() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    one = with_classes(store, 0, {}, [1, 0.5, 0.25], [1.0])
+    plain = PerImage(store).by_class(one, LEAKAGE)
+    assert plain is not None
+    assert (plain.identities.tolist(), plain.values.tolist()) == ([0, 1, 2], [1, 0.5, 0.25])
+    private = DatasetInput("faces", "digest", "here", "private", 50, 5)
+    order = class_order(5, 3)[:3]
+    images = PerImage(store)
+    known = images.by_class(replace(one, params={"data.class_seed": 3}, datasets=[private]), LEAKAGE)
+    assert known is not None
+    assert known.identities.tolist() == sorted(order)
+    assert known.values.tolist() == [[1, 0.5, 0.25][place] for place in np.argsort(order)]
+    other = replace(one, datasets=[replace(private, digest="another")])
+    elsewhere = images.by_class(other, LEAKAGE)
+    assert elsewhere is not None
+    assert not set(known.identities) & set(elsewhere.identities)
+    assert images.by_class(record(3, {}), LEAKAGE) is None

@@ -3,13 +3,18 @@
 import pytest
 
 from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
 from orchestrator.report.settings import (
     fits,
+    held_fixed,
     in_words,
     is_same,
     merged_axes,
     narrowed,
     present_values,
+    replicate_of,
+    replicates_of,
+    setting_of,
     varying_axes,
     why_none,
 )
@@ -52,6 +57,26 @@ def test_axes_vary_by_their_absence_too_but_not_by_seeds() -> None:
     assert varying_axes(MIXED) == ["attack", "m", "align"]
     assert varying_axes(MIXED[:2]) == ["attack", "align"]
     assert present_values("align", MIXED) == [True, False, True]
+
+
+def test_replicates_are_seeds_unless_a_study_names_others() -> None:
+    axes: dict[str, Scalar] = {"m": 1, "data.split": "a", "target.seed": 0, "attack.seed": "-"}
+    assert replicate_of(axes) == {"target.seed": 0}  # an attack without a seed repeats nothing
+    assert setting_of(axes) == (("m", 1), ("data.split", "a"))
+    repeats = Report(replicates=("data.split",)).repeats
+    assert replicate_of(axes, repeats) == {"data.split": "a"}
+    assert setting_of(axes, repeats) == (("m", 1), ("target.seed", 0), ("attack.seed", "-"))
+    assert replicates_of([record(0, axes)], repeats) == {"data.split"}
+    assert varying_axes(MIXED, Report(replicates=("m",)).repeats) == ["attack", "align", "seed"]
+
+
+def test_what_no_interval_resamples_is_held_fixed() -> None:
+    rest = "class draw, split, auxiliary draw, attacked images, judge"
+    assert held_fixed(("seed", "classes")) == rest
+    assert held_fixed(("target.seed",)) == f"seed of the attack, classes, {rest}"
+    assert held_fixed(("seed", "classes", "data.split", "judge.seed")) == (
+        "class draw, auxiliary draw, attacked images"
+    )
 
 
 def test_two_trials_share_what_one_of_them_has() -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 from scipy import stats
 
+from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.tables import (
     csv,
@@ -73,6 +74,14 @@ def test_every_seed_repeats_a_setting_in_every_table() -> None:
         records = [record(i, {"m": 1, axis: i}, {MSE: float(i)}) for i in range(3)]
         table = summary_table(records, [MSE])
         assert table[["m", "seeds", MSE]].to_numpy().tolist() == [[1, 3, 1.0]]
+
+
+def test_the_summary_averages_over_the_replicates_that_the_study_names() -> None:
+    records = [record(i, {"m": 1, "data.split": s, "seed": 0}, {MSE: float(i)}) for i, s in enumerate("abc")]
+    assert len(summary_table(records, [MSE])) == 3
+    table = summary_table(records, [MSE], Report(replicates=("data.split", "seed")))
+    assert table[["m", "seeds", MSE]].to_numpy().tolist() == [[1, 3, 1.0]]
+    assert table[f"{MSE} +-"].tolist() == pytest.approx([4.302652729911275 / math.sqrt(3)])
 
 
 def test_a_metric_that_is_missing_is_empty_not_zero() -> None:
