@@ -19,6 +19,7 @@ OURS = (
     "comparison.*",
     "orderings.*",
     "delta.*",
+    "variance.*",
     "costs.*",
     "pareto.csv",
     "figure.png",

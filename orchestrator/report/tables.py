@@ -26,6 +26,7 @@ from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import Setting, present_values, setting_of
 from orchestrator.report.statistics import half_column
+from orchestrator.report.variance import variance_table
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
 
@@ -134,6 +135,8 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
         **_comparisons(study, records, images),
         **_curves(study, records, images, store),
     }
+    if len(variances := variance_table(study.report, metrics, records, images)):
+        files |= _both("variance", variances, csv_only=WIDE)
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective, study.report.repeats)
         figure = drawn("figure.png", draw_grid, study, records, store) if study.report.rows else None

@@ -45,7 +45,11 @@ REPORT: dict[str, Any] = {
         }
     ],
 }
-TABLES = {f"{name}.{ending}" for name in ("summary", "comparison", "orderings") for ending in ("csv", "tex")}
+TABLES = {
+    f"{name}.{ending}"
+    for name in ("summary", "variance", "comparison", "orderings")
+    for ending in ("csv", "tex")
+}
 FILES = TABLES | {"results.csv", "results.parquet", "study.yaml", "figure.png"}
 
 

@@ -1,0 +1,190 @@
+"""Variance components: how much of a metric's spread is of seeds, of classes, of images, and the rest.
+
+By the method of moments on one setting's values over seeds and images: each source's levels differ by its own
+effect and by what the other sources leave in their means. Negative estimates are written as 0. The residual
+holds interactions (of seeds with classes and images) and noise. Sources that the sweep does not tell apart
+are one row, and its note says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
+from orchestrator.config.study import SHORTHANDS
+from orchestrator.metrics.names import MetricName
+from orchestrator.report.crossed import CLASSES, TOGETHER, ByClass, Crossed, cross
+from orchestrator.report.per_image import PerImage
+from orchestrator.report.settings import Setting, finished_trials, replicate_of, setting_of
+from orchestrator.sweep.records import TrialRecord
+
+NAN = float("nan")
+SAME_IMAGES = {"seed", "target.seed", "attack.seed", "judge.seed", "auxiliary.seed"}
+"""Replicate axes under which every trial attacks the same images."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """Variance of one source."""
+
+    source: str
+    levels: int
+    variance: float  # NaN where it cannot be estimated
+    note: str = ""
+
+
+def variance_table(
+    report: Report, metrics: Sequence[str], records: Sequence[TrialRecord], images: PerImage
+) -> pd.DataFrame:
+    """Return a row for each source of each metric and setting: levels, standard deviation, share of the
+    variance, note; empty where nothing repeats."""
+    settings: dict[Setting, list[TrialRecord]] = {}
+    for record in finished_trials(records):
+        settings.setdefault(setting_of(record.axes, report.repeats), []).append(record)
+    rows: list[dict[str, object]] = []
+    for setting, members in settings.items():
+        for metric in metrics:
+            having = [one for one in members if metric in one.metrics]
+            found = components(having, metric, images, report) if having else []
+            total = sum(one.variance for one in found if one.variance > 0)
+            for one in found:
+                row: dict[str, object] = {**dict(setting), "metric": metric, "source": one.source}
+                row |= {"levels": one.levels, "deviation": float(np.sqrt(one.variance))}
+                row["share"] = one.variance / total if total else NAN
+                rows.append(row | {"note": one.note})
+    return pd.DataFrame(rows)
+
+
+def components(
+    records: Sequence[TrialRecord], metric: str, images: PerImage, report: Report
+) -> list[Component]:
+    """Return the sources of a metric's variance over the trials of one setting; none if nothing repeats.
+
+    There is a trial, and all have the metric. Raise as `PerImage.of`.
+    """
+    replicates = [replicate_of(record.axes, report.repeats) for record in records]
+    kept = [images.of(record, metric) for record in records]
+    rows = [one for one in kept if one is not None and len(one)]
+    if not rows or len(rows) < len(records):
+        numbers = [record.metrics[metric] for record in records]
+        return _of_numbers(cross(list(zip(replicates, numbers, strict=True))))
+    labels = [one["label"] for one in rows]
+    values = [_values(one, metric) for one in rows]
+    if _are_same(replicates, labels):
+        by_image = [ByClass(np.arange(len(own)), own) for own in values]
+        return _of_same_images(cross(list(zip(replicates, by_image, strict=True))), labels[0])
+    by_class = [one for one in (images.by_class(record, metric) for record in records) if one is not None]
+    within = _mean([_within(one, own) for one, own in zip(labels, values, strict=True)])
+    return _of_other_images(cross(list(zip(replicates, by_class, strict=True))), within)
+
+
+def _values(rows: np.ndarray, metric: str) -> np.ndarray:
+    place = MetricName.parse(metric).file()
+    assert place is not None  # there are rows
+    values: np.ndarray = rows[place.field].astype(np.float64)
+    return values
+
+
+def _are_same(replicates: Sequence[Mapping[str, Scalar]], labels: Sequence[np.ndarray]) -> bool:
+    """Return whether every trial has values of the same images, in one order."""
+    values: dict[str, set[str]] = {}
+    for axis, value in (item for one in replicates for item in one.items()):
+        values.setdefault(axis, set()).add(str(value))
+    swept = {axis for axis, distinct in values.items() if len(distinct) > 1}
+    return swept <= SAME_IMAGES and all(np.array_equal(labels[0], other) for other in labels[1:])
+
+
+def _of_numbers(crossed: Crossed) -> list[Component]:
+    """Return the components of one number for each trial."""
+    if len(crossed.drawn) > 1:
+        return [*_of_seeds(crossed, crossed.drawn), _residual(crossed)]
+    note = "one number for each: not told apart from all else that differs"
+    return [replace(one, note=note) for one in _of_seeds(crossed, crossed.drawn)]
+
+
+def _of_same_images(crossed: Crossed, labels: np.ndarray) -> list[Component]:
+    """Return the components of values over seeds and images, the last factor, which have labels (images,)."""
+    last = len(crossed.factors) - 1
+    seeds = [axis for axis in crossed.drawn if axis != last]
+    means, counts = _means(crossed, last)
+    left = _residual(crossed).variance * _mean(1 / counts) if seeds else 0.0
+    together = "" if seeds else " and residual"
+    note = "" if seeds else "one seed: not told apart"
+    found = [*_of_seeds(crossed, seeds)] if seeds else [Component("seeds", 1, NAN, "one seed")]
+    num_classes, within = len(np.unique(labels)), _within(labels, means)
+    if np.isnan(within):
+        alone = "; ".join(filter(None, ("one image of each class: not told apart", note)))
+        spread = _positive(_variance(means) - left)
+        found.append(Component(f"classes and images{together}", num_classes, spread, alone))
+    else:
+        sizes, by_class = _by_class(labels, means)
+        spread = _positive(_variance(by_class) - within * _mean(1 / sizes))
+        found.append(Component(CLASSES, num_classes, spread))
+        found.append(Component(f"images{together}", len(labels), _positive(within - left), note))
+    return [*found, *([_residual(crossed)] if seeds else [])]
+
+
+def _of_other_images(crossed: Crossed, within: float) -> list[Component]:
+    """Return the components of class means over seeds and classes, the last factor, if images differ."""
+    residual = _residual(crossed)
+    found = _of_seeds(crossed, crossed.drawn)
+    note = "other images in each trial: not told apart"
+    return [*found, Component("images and residual", residual.levels, within, note)]
+
+
+def _of_seeds(crossed: Crossed, axes: Sequence[int]) -> list[Component]:
+    """Return the component of each of these factors."""
+    left = _residual(crossed).variance if len(crossed.drawn) > 1 else 0.0
+    found = []
+    for axis in axes:
+        means, counts = _means(crossed, axis)
+        name = crossed.factors[axis]
+        fields = [field for part in name.split(TOGETHER) for field in SHORTHANDS.get(part, (part,))]
+        note = f"{' and '.join(fields)} move together: not told apart" if len(fields) > 1 else ""
+        spread = _positive(_variance(means) - left * _mean(1 / counts))
+        found.append(Component(name, len(means), spread, note))
+    return found
+
+
+def _residual(crossed: Crossed) -> Component:
+    """Return what effects of all factors leave, as a variance of single values."""
+    free = crossed.count - 1 - sum(crossed.values.shape[axis] - 1 for axis in crossed.drawn)
+    squares = float((crossed.residuals() ** 2).sum())
+    return Component("residual", crossed.count, squares / free if free > 0 else NAN)
+
+
+def _means(crossed: Crossed, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of a factor's levels and how many values each is of."""
+    counts = crossed.level_sums(axis, crossed.seen)
+    return crossed.level_sums(axis, crossed.filled) / counts, counts
+
+
+def _by_class(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of images of each class and their mean."""
+    _, places = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(places)
+    return sizes, np.bincount(places, weights=values) / sizes
+
+
+def _within(labels: np.ndarray, values: np.ndarray) -> float:
+    """Return the variance of images of one class, pooled over classes; NaN for one image of each."""
+    _, places = np.unique(labels, return_inverse=True)
+    sizes, means = _by_class(labels, values)
+    free = len(values) - len(sizes)
+    return float(((values - means[places]) ** 2).sum()) / free if free else NAN
+
+
+def _variance(values: np.ndarray) -> float:
+    return float(np.var(values, ddof=1)) if len(values) > 1 else NAN
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.mean(values))
+
+
+def _positive(variance: float) -> float:
+    """Return an estimate of a variance, which may come out negative, as one."""
+    return max(variance, 0.0) if not np.isnan(variance) else NAN
