@@ -18,6 +18,9 @@ PHOTO_PATCHES = "photo-patches"
 SAME_PARTS = {"same-train": "train", "same-heldout": "auxiliary", "same-test": "evaluation"}
 """Auxiliary kind -> the part of the private classes that it consists of."""
 
+PRIVATE_PARTS = {**SAME_PARTS, "augmented": "train"}
+"""Auxiliary kind -> the part of the private classes that is in it; other kinds have no private image."""
+
 NAMES_SHOWN = 3  # of shared identities in a message
 
 

@@ -16,6 +16,7 @@ from orchestrator.config import Auxiliary, Data
 from orchestrator.config.base import Refused
 from orchestrator.datasets.catalog import Dataset
 from orchestrator.datasets.classes import (
+    PRIVATE_PARTS,
     SAME_PARTS,
     auxiliary_dataset_name,
     check_auxiliary,
@@ -117,7 +118,7 @@ def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxili
         unseen = _pick(private if other is None else other, data, classes, None)
     _check_unseen(unseen, private, data, k, auxiliary)
     if auxiliary.kind == "augmented":
-        return _join(target_images(private, data, k, "train"), unseen)
+        return _join(target_images(private, data, k, PRIVATE_PARTS[auxiliary.kind]), unseen)
     return unseen
 
 

@@ -154,6 +154,7 @@ _ROWS = (
     Metric("steps", "", None, "stage", ("optimization",)),
     # Counts.
     Metric("queries", "", None, "stage", ("attack",)),
+    Metric("queries_beyond_release", "", None, "stage", ("attack",)),
     Metric("images", "", None, "stage", ("predictions",)),
     Metric("classes_seen", "", None, "stage", ("predictions",)),
     Metric("classes_chao1", "", None, "stage", ("predictions",)),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from orchestrator.config.normalise import PlannedSpec
 from orchestrator.metrics.names import CLASS, MetricName
 from orchestrator.stages.graph import STAGES
+from orchestrator.sweep.adversary import BEYOND
 
 MEASURES = "evaluation"
 """The stage that leaves the metrics of reconstructions; its families are other stages' too."""
@@ -51,6 +52,7 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain/validation_loss": _TRAINED_HERE,
     "pretrain/best_epoch": _TRAINED_HERE,
     "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
+    BEYOND: _or_needs(lambda spec: spec.attack.queries_target, "an attack that queries the target"),
     **{
         f"fisher/early_share_{distance}": _profiled(distance)
         for distance in ("l2", "l1", "lpips-vgg", "lpips-alex")

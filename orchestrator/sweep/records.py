@@ -47,6 +47,7 @@ class TrialRecord:
     curves: Sequence[Curve] = ()
     images: Mapping[str, bytes] = field(default_factory=dict)  # name -> PNG
     datasets: Sequence[DatasetInput] = ()
+    held: Sequence[str] = ()  # parts of the metrics whose private images the adversary held: train, test
     failed_stage: str | None = None
     error: str | None = None
     started_ms: int = 0  # Unix milliseconds, from the manifests

@@ -12,6 +12,7 @@ from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.journal import now_ms
 from orchestrator.store.parallel import parallel_map
+from orchestrator.sweep.adversary import held_parts, queries_beyond_release
 from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import Curve, DatasetInput, TrialRecord
 from orchestrator.sweep.trial import Outcome, Task
@@ -91,11 +92,13 @@ class StoredTrials:
         assert outcome.status != "left"
         artifacts = [artifact for _, artifact in stored]
         metrics = {stage.metric(name): value for stage, one in stored for name, value in one.metrics.items()}
+        spec = task.point.spec
+        metrics |= queries_beyond_release(spec, metrics)
         return TrialRecord(
             key=task.point.key,
             index=task.point.index,
             name=task.point.name,
-            params=flatten(task.point.spec.model_dump(mode="json")),
+            params=flatten(spec.model_dump(mode="json")),
             axes=dict(task.point.axes),
             status=outcome.status,
             stage_keys={name: stage.key for name, stage in task.stages.items()},
@@ -104,6 +107,7 @@ class StoredTrials:
             curves=curves,
             images=images,
             datasets=self._datasets(task),
+            held=held_parts(spec),
             failed_stage=outcome.failed_stage,
             error=outcome.error,
             started_ms=min((_started_ms(artifact) for artifact in artifacts), default=now_ms()),
