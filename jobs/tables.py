@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.config.study import Study
+from orchestrator.report.held import caption
 from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.sweep.ledger import Ledger
@@ -118,7 +119,9 @@ def _short(cell: str) -> str:
 def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
     halves = [half_column(metric) for metric in metrics]
     axes = [name for name in summary.columns if name not in (*metrics, *halves)]
-    table = Table(*axes, *metrics, title="mean over seeds, +- half a 95 % interval", title_justify="left")
+    title = "mean over seeds, +- half a 95 % interval"
+    below = caption(summary.columns) or None
+    table = Table(*axes, *metrics, title=title, title_justify="left", caption=below, caption_justify="left")
     for row in summary.to_dict("records"):
         cells = [_cell(row[axis]) for axis in axes]
         for metric, column in zip(metrics, halves, strict=True):

@@ -19,6 +19,7 @@ from orchestrator.config.report import Ordering, Printed, Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.crossed import ByClass, Crossed, cross
+from orchestrator.report.held import beyond, claimed, remarks
 from orchestrator.report.means import mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
@@ -82,12 +83,13 @@ def _printed_row(printed: Printed, finished: Sequence[TrialRecord], report: Repo
     fitting = [record for record in finished if fits(record.axes, printed.where)]
     values = [record.metrics[printed.metric] for record in fitting if printed.metric in record.metrics]
     mean, half = mean_and_half(fitting, printed.metric, report=report)
-    remarks = [printed.note, why_none(printed.where, finished)] if not fitting else [printed.note]
+    noted = [printed.note, why_none(printed.where, finished)] if not fitting else [printed.note]
+    noted += remarks(printed.metric, fitting)
     if fitting and not values:
-        remarks.append(f"{printed.metric} was not measured")
+        noted.append(f"{printed.metric} was not measured")
     settings = {setting_of(record.axes, report.repeats) for record in fitting}
     if len(settings) > 1:
-        remarks.append(f"mean of {len(settings)} settings; narrow where")
+        noted.append(f"mean of {len(settings)} settings; narrow where")
     return {
         "source": printed.source,
         "label": printed.label,
@@ -97,7 +99,7 @@ def _printed_row(printed: Printed, finished: Sequence[TrialRecord], report: Repo
         half_column("ours"): half,
         "difference": mean - printed.value,
         "seeds": len(values),
-        "note": "; ".join(remark for remark in remarks if remark),
+        "note": "; ".join(remark for remark in noted if remark),
     }
 
 
@@ -138,6 +140,7 @@ def _pair_rows(
     for setting, pairs in settings.items():
         words = in_words({axis: value for axis, value in setting if axis in shown})
         row = head | {"setting": words} | _answer(_compare(ordering.metric, pairs, images, report), report)
+        row |= _marked(ordering, values, pairs, str(row["note"]))
         rows.append((row, _test(ordering.metric, pairs)))
     return rows
 
@@ -150,6 +153,16 @@ def _test(metric: str, pairs: Sequence[_Neighbours]) -> _Test:
 
     sides = (sorted((work(pair.lower), work(pair.upper))) for pair in pairs)
     return (metric, *sorted(map(tuple, sides)))
+
+
+def _marked(
+    ordering: Ordering, values: tuple[Scalar, Scalar], pairs: Sequence[_Neighbours], note: str
+) -> dict[str, object]:
+    """Return the claim and the note of a row, which say what the adversary had beyond the release."""
+    members = ([pair.lower for pair in pairs], [pair.upper for pair in pairs])
+    sides = dict(zip(map(str, values), members, strict=True))
+    claim = claimed(ordering.claim, ordering.metric, sides)
+    return {"claim": claim, "note": "; ".join(filter(None, [note, *beyond(sides.items())]))}
 
 
 def _pairs(

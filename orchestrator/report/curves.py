@@ -21,6 +21,7 @@ from orchestrator.config.report import Costs, Histogram, Report, RobustnessCurve
 from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
+from orchestrator.report.held import caption, held_column, without_empty_marks
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
@@ -82,8 +83,8 @@ def curve_table(
             row: dict[str, object] = {curve.line: line, **dict(zip(others, place, strict=True))}
             for metric in (curve.x, curve.y):
                 row[metric], row[half_column(metric)] = mean_and_half(members, metric, images, report)
-            rows.append(row | {"seeds": len(members)})
-    return pd.DataFrame(rows)
+            rows.append(row | {"seeds": len(members)} | held_column(members))
+    return without_empty_marks(pd.DataFrame(rows))
 
 
 def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
@@ -116,7 +117,8 @@ def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:
     plot.set_xlabel(_axis_label(curve.x))
     plot.set_ylabel(_axis_label(curve.y))
     fixed = in_words({**curve.where, **_fixed(table, curve.x)})
-    plot.set_title("\n".join(filter(None, (fixed, _seeds(table["seeds"])))), fontsize=8)
+    words = (fixed, _seeds(table["seeds"]), caption(table.columns))
+    plot.set_title("\n".join(filter(None, words)), fontsize=8)
     plot.grid(alpha=0.3, linewidth=0.6)
     plot.legend(fontsize=8, title=curve.line, title_fontsize=8)
     return figure_png(figure)

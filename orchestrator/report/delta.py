@@ -19,6 +19,7 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta, Report
 from orchestrator.config.study import Study
 from orchestrator.report.crossed import ByClass, Crossed, cross
+from orchestrator.report.held import held_column, without_empty_marks
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.resampling import REPLICATES, resampled_means
 from orchestrator.report.settings import (
@@ -110,12 +111,13 @@ def delta_table(study: Study, records: Sequence[TrialRecord], images: PerImage) 
     rows = []
     for setting, pairs in zip(settings, by_setting.values(), strict=True):
         row: dict[str, object] = {axis: setting.get(axis, "") for axis in shown}
+        row |= held_column([pair.trial for pair in pairs])
         having = [pair for pair in pairs if pair.reference]
         rows.append(row | _answer(delta, having, images, study.report))
     if not rows:
         reason = why_none({}, finished) or "every finished trial is undefended"
         rows = [dict.fromkeys(delta.reference, "") | _without_answer(reason)]
-    return pd.DataFrame(rows)
+    return without_empty_marks(pd.DataFrame(rows))
 
 
 @dataclass(frozen=True)

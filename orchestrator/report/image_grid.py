@@ -10,7 +10,7 @@ import io
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.plots import figure_png
+from orchestrator.report.held import SHOWN, row_label
 from orchestrator.report.settings import fits, is_same, narrowed
 from orchestrator.store.artifacts import Artifacts, gone
 from orchestrator.sweep.points import ABSENT
@@ -54,6 +55,7 @@ class TrialImages:
     """The images that a trial kept: part -> (originals, reconstructions)."""
 
     parts: Mapping[str, tuple[Images, Images]]
+    held: Sequence[str] = ()  # those of which the adversary had the originals
 
 
 @dataclass
@@ -95,8 +97,9 @@ def draw_grid(study: Study, records: Sequence[TrialRecord], store: Artifacts) ->
         return None
     columns = _combinations(report.beside, [r for places in trials.values() for r in places.values()])
     headers = [label(report.beside, column) for column in columns] if report.beside else []
-    sheet = _Sheet([TITLES[part] for part in sizes], headers, list(_lines(report, images, sizes, columns)))
-    return sheet.png()
+    lines = list(_lines(report, images, sizes, columns))
+    is_held = any(set(one.held) & sizes.keys() for row in images.values() for one in row.values())
+    return _Sheet([TITLES[part] for part in sizes], headers, lines, [SHOWN] if is_held else []).png()
 
 
 def cells(report: Report, records: Sequence[TrialRecord]) -> Cells:
@@ -152,7 +155,7 @@ def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> TrialI
                 np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False) for name in names
             )
             kept[part] = (first, second)
-    return TrialImages(kept)
+    return TrialImages(kept, record.held)
 
 
 def _sizes(report: Report, images: Mapping[Combination, Mapping[Combination, TrialImages]]) -> dict[str, int]:
@@ -192,7 +195,7 @@ def _lines(
     """Yield rows of reconstructions, each below its originals unless these are the ones shown last."""
     last: dict[str, list[Images | None]] = {}
     for row, places in images.items():
-        line = Line(label(report.rows, row))
+        line = Line(_row_label(report, row, places, sizes))
         above = Line("training image" if set(sizes) == {"class"} else "original", is_originals=True)
         own: dict[str, list[Images | None]] = {}
         for part, size in sizes.items():
@@ -206,6 +209,16 @@ def _lines(
             last = own
             yield above
         yield line
+
+
+def _row_label(
+    report: Report, row: Combination, places: Mapping[Combination, TrialImages], shown: Collection[str]
+) -> str:
+    """Return a row's label, which says of which shown parts the adversary had the originals."""
+    held = {
+        label(report.beside, column): [p for p in one.held if p in shown] for column, one in places.items()
+    }
+    return row_label(label(report.rows, row), held)
 
 
 def _tiles(columns: Sequence[Images | None], size: int) -> list[list[np.ndarray | None]]:
@@ -252,7 +265,9 @@ def label(axes: Sequence[str], values: Combination) -> str:
 class _Sheet:
     """Layout of tiles and words in pixels, from the top left corner."""
 
-    def __init__(self, titles: Sequence[str], headers: Sequence[str], lines: Sequence[Line]) -> None:
+    def __init__(
+        self, titles: Sequence[str], headers: Sequence[str], lines: Sequence[Line], notes: Sequence[str]
+    ) -> None:
         self._titles, self._lines = titles, lines
         side = max(tile.shape[-1] for line in lines for *_, tile in line.tiles())
         self._tile = math.ceil(TILE / side) * side
@@ -261,6 +276,7 @@ class _Sheet:
         widths = [len(block) * self._pitch for block in lines[0].blocks]
         self._letter = min(LARGEST, max(SMALLEST, sum(widths) // PIXELS_PER_LETTER))
         self._headers, key = self._fitted(headers)
+        key = [*key, *notes]
         wide = [max(w, self._measure(title)) + BLOCK_GAP for w, title in zip(widths, titles, strict=True)]
         left = 2 * MARGIN + max(self._measure(line.label) for line in lines)
         self._starts = [left + before for before in itertools.accumulate(wide[:-1], initial=0)]

@@ -20,6 +20,7 @@ from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import heat_maps
+from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty_marks
 from orchestrator.report.image_grid import draw_grid
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
@@ -58,11 +59,13 @@ def results_table(records: Sequence[TrialRecord]) -> pd.DataFrame:
     rows = []
     for record in sorted(records, key=lambda one: one.index):
         row: dict[str, object] = {"trial": record.name, **record.axes, "status": record.status}
+        row |= held_column([record])
         row |= dict(record.metrics) if record.status == "finished" else {}
         row |= {"failed_stage": record.failed_stage, "error": record.error}
         rows.append(row)
     last = ["failed_stage", "error"]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "status", *last])
+    table = without_empty_marks(table)
     return table[[name for name in table.columns if name not in last] + last]
 
 
@@ -92,6 +95,8 @@ def latex(table: pd.DataFrame) -> bytes:
     lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", _latex_row(map(_escape, names)), r"\midrule"]
     for row in table.to_dict("records"):
         lines.append(_latex_row(_latex_cell(row[name], row.get(half_column(name))) for name in names))
+    if below := caption(names):
+        lines += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{l}}{{{_escape(below)}}} \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]).encode()
 
 
@@ -105,11 +110,11 @@ def summary_table(
         groups.setdefault(setting_of(record.axes, report.repeats), []).append(record)
     rows = []
     for setting, members in groups.items():
-        row: dict[str, object] = {**dict(setting), "seeds": len(members)}
+        row: dict[str, object] = {**dict(setting), "seeds": len(members), **marks(members)}
         for metric in metrics:
             row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return without_empty_marks(pd.DataFrame(rows))
 
 
 def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -250,6 +255,7 @@ def note(study: Study, records: Sequence[TrialRecord]) -> str:
     if finished:
         best = (max if is_larger_better else min)(finished, key=lambda one: one.metrics[objective])
         lines += ["", f"Best `{objective}`: {best.metrics[objective]:.4g} in `{best.name}`."]
+    lines += note_lines(finished)
     failed = [record for record in records if record.status == "failed"]
     lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

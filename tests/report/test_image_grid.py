@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.image_grid import TrialImages, _most_images, draw_grid, label
+from orchestrator.report.image_grid import TrialImages, _most_images, _row_label, draw_grid, label
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import Status, TrialRecord
 from tests import tiny
@@ -98,6 +99,33 @@ def test_settings_stand_side_by_side_and_what_is_missing_is_blank(store: Artifac
     taller = pixels([*records, failed], store, rows=["m"], beside=["align"], columns=2)
     assert tiles(taller) == tiles(figure)
     assert taller.shape[0] - figure.shape[0] > TILE  # its row is there, blank
+
+
+def test_pictures_of_held_images_say_so(store: Artifacts) -> None:
+    own, held = (
+        [replace(stored(store, index, {"m": index}, parts=["train", "test"]), held=parts) for index in (1, 2)]
+        for parts in ((), ("test",))
+    )
+    plain, marked, other = (
+        pixels(records, store, rows=["m"], columns=2, parts=parts)
+        for records, parts in ((own, ["test"]), (held, ["test"]), (held, ["train"]))
+    )
+    assert tiles(marked) == tiles(plain) == [[200, 200], [20, 20], [40, 40]]
+    assert marked.shape[0] - plain.shape[0] > 15  # a line says what held means
+    assert marked.shape[1] > plain.shape[1]  # and labels are longer
+    assert np.array_equal(other, pixels(own, store, rows=["m"], columns=2, parts=["train"]))
+
+
+def test_a_row_names_the_column_whose_images_were_held(store: Artifacts) -> None:
+    kinds = {"same-heldout": (), "same-test": ("train", "test")}
+    records = [
+        replace(stored(store, 1, {"m": 1, "auxiliary": kind}), held=held) for kind, held in kinds.items()
+    ]
+    report = tiny.study({"seed": [0]}, report={"rows": ["m"], "beside": ["auxiliary"]}).report
+    columns: dict[tuple[Scalar, ...], TrialImages] = {
+        (one.axes["auxiliary"],): TrialImages({}, one.held) for one in records
+    }
+    assert _row_label(report, (1,), columns, {"test"}) == "m=1, held: test of same-test"
 
 
 def test_parts_stand_from_left_to_right(store: Artifacts) -> None:

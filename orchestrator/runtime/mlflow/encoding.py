@@ -11,10 +11,13 @@ from dataclasses import asdict
 from PIL import Image
 
 from orchestrator.config.base import Scalar
+from orchestrator.sweep.adversary import HELD, held_words, trial_note
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
+
+HELD_TAG = f"inversion.{HELD}"
 
 MetricPoint = tuple[str, float, int, int]  # name, value, timestamp in ms, step
 
@@ -71,6 +74,10 @@ def tags(trial: TrialRecord) -> dict[str, str]:
         found["failed_stage"] = trial.failed_stage
     if trial.error is not None:
         found["error"] = trial.error
+    if trial.held:
+        found[HELD_TAG] = held_words(trial.held)
+    if note := trial_note(trial):
+        found["mlflow.note.content"] = note
     if trial.images:
         found["mlflow.loggedImages"] = "True"  # makes the pages look for pictures
     return {key(name): value[:MAX_TAG] for name, value in found.items()}
@@ -126,9 +133,11 @@ def trials_table(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> bytes:
     """Return the table page's JSON; its first column must be the name, the page groups by it."""
     ordered = sorted(trials, key=lambda trial: trial.index)
     metrics = sorted({name for trial in ordered for name in trial.metrics})
-    columns = ["trial", "status", *sweep.axes, *metrics]
+    held = [HELD] if any(trial.held for trial in ordered) else []
+    columns = ["trial", "status", *sweep.axes, *held, *metrics]
     rows: list[list[Scalar | None]] = [
         [trial.name, trial.status, *(trial.axes.get(axis) for axis in sweep.axes)]
+        + [held_words(trial.held) for _ in held]
         + [_finite(trial.metrics, name) for name in metrics]
         for trial in ordered
     ]

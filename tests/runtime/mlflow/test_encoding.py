@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.runtime.mlflow import encoding
+from orchestrator.sweep.adversary import BEYOND
 from orchestrator.sweep.records import Curve
 from tests.runtime.samples import sample_report, sample_sweep, sample_trials
 
@@ -64,6 +65,22 @@ def test_pictures_have_the_same_names_every_time_and_a_small_copy() -> None:
         if path.endswith(".webp"):
             with Image.open(io.BytesIO(content)) as image:
                 assert max(image.size) == encoding.PREVIEW_PIXELS
+
+
+def test_a_trial_says_what_its_adversary_had() -> None:
+    plain, marked = (
+        encoding.tags(TRIAL),
+        encoding.tags(replace(TRIAL, held=("train", "test"), metrics={BEYOND: 64.0})),
+    )
+    assert {"inversion.held", "mlflow.note.content"}.isdisjoint(plain)
+    assert marked["inversion.held"] == "train, test"
+    assert marked["mlflow.note.content"].startswith("The adversary held the private images")
+    assert "64 queries" in marked["mlflow.note.content"]
+    table = json.loads(encoding.trials_table(sample_sweep(), [TRIAL, replace(TRIAL, held=("test",))]))
+    place = table["columns"].index("held")
+    assert [row[place] for row in table["data"]] == ["", "test"]
+    assert all(len(row) == len(table["columns"]) for row in table["data"])
+    assert "held" not in json.loads(encoding.trials_table(sample_sweep(), [TRIAL]))["columns"]
 
 
 def test_the_table_has_null_where_json_has_no_number() -> None:
