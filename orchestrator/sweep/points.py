@@ -195,13 +195,27 @@ def _settings(value: Any) -> Any:
 
 
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
-    """Return the validated value of every swept axis; one that this grid does not sweep has the base's."""
+    """Return the validated value of every swept axis; one that this grid does not sweep has the base's.
+
+    A value that means the same as null, such as m = k, is null where the axis has that too: a grid over k and
+    m has its full releases under one value, whichever of the two was written first.
+    """
     axes: dict[str, Scalar] = {}
+    respelt = respelled(spec)
     for axis in dict.fromkeys(axis for grid in study.sweep for axis in grid):
-        validated = _lookup(spec, SHORTHANDS.get(axis, (axis,))[0])
+        path = SHORTHANDS.get(axis, (axis,))[0]
+        validated = _lookup(spec, path)
         written = values.get(axis, validated)
+        if validated is not None and _lookup(respelt, path) is None and _has_null(study, axis):
+            validated = written = None
         axes[short_name(axis)] = study.shown(written, axis, _validated(written, validated))
     return axes
+
+
+def _has_null(study: Study, axis: str) -> bool:
+    """Return whether null is a value of the axis in some grid."""
+    listed = (grid.get(axis) for grid in study.sweep)
+    return any(isinstance(values, list) and None in values for values in listed)
 
 
 def _validated(written: Any, validated: Any) -> Any:

@@ -229,7 +229,7 @@ def test_one_setting_has_one_text_in_every_grid() -> None:
     )
     assert len({point.setting for point in points}) == 1
     assert [dict(point.axes) for point in points] == [
-        {"attack": "inverter offset=50.0 align", "m": 3, "seed": seed} for seed in range(3)
+        {"attack": "inverter offset=50.0 align", "m": "all", "seed": seed} for seed in range(3)
     ]
 
 
@@ -275,3 +275,17 @@ def test_points_that_tables_cannot_tell_apart_are_refused(
         return
     with pytest.raises(StudyError, match=f"^{re.escape(text)}$"):
         named(*grids)
+
+
+@pytest.mark.parametrize("ms", [[1, 3, None], [None, 3, 1]], ids=str)
+def test_full_releases_of_a_grid_over_m_and_k_are_one_value_of_m(ms: list[int | None]) -> None:
+    """So that k can be compared at full scores (AMI, Figures 8 and 9), whichever was written first."""
+    points, dropped = expand(tiny.study({"target.classes": [3, 5], "release.truncation": ms}))
+    assert {(point.axes["k"], point.axes["m"]) for point in points} == {
+        (3, 1),
+        (3, "all"),
+        *((5, m) for m in (1, 3, "all")),
+    }
+    assert [one.axes for one in dropped] == [{"k": 3, "m": "all"}]
+    counted, _ = expand(tiny.study({"target.classes": [3, 5], "release.truncation": [1, 3]}))
+    assert [point.axes["m"] for point in counted] == [1, 3, 1, 3]  # without null as it is written
