@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from jobs import report, sweep
 from orchestrator.config import TrialSpec
+from orchestrator.config.base import Scalar
 from orchestrator.config.load import read_study
-from orchestrator.config.report import Report
+from orchestrator.config.report import Ordering, Report
 from orchestrator.config.study import Study
 from orchestrator.models.budgets import resolve_budget
+from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.study_checks import check_report
 
@@ -53,7 +55,9 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
     assert done.exit_code == 0, done.output
     table = pd.read_csv(out / f"{name}.smoke" / "results.csv")
     assert set(table["status"]) == {"finished"}
-    asked = study_at(name, "smoke").report
+    study = study_at(name, "smoke")
+    asked, held = study.report, [held_words(held_parts(point.spec)) for point in expand(study)[0]]
+    assert (table["held"].fillna("").tolist() if any(held) else held) == held
     assert set(asked.metrics) <= set(table.columns)
     left = {path.name for path in (out / f"{name}.smoke").iterdir()}
     assert promised(asked) <= left
@@ -65,6 +69,36 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
         assert set(verdicts["verdict"]) <= {"holds", "reversed", "not shown", "equal"}
     if asked.costs:
         assert pd.read_csv(out / f"{name}.smoke" / "costs.csv")["wall_ratio"].notna().all()
+
+
+TWINS = ["ami-truncation", "ami-prediction-size", "ami-baselines", "ami-losses", "ami-release"]
+"""Studies whose paper tests the inverter on the images that it is trained on (AMI, Table I)."""
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("scale", [None, "small"])
+def test_headlines_are_of_images_that_the_adversary_did_not_hold(name: str, scale: str | None) -> None:
+    study = study_at(name, scale)
+    points, _ = expand(study)
+    owning = [point for point in points if point.spec.attack.owns_images]
+    held = {point.axes["auxiliary"]: held_parts(point.spec) for point in owning}
+    assert held == {"same-heldout": (), "same-test": ("test",)}
+    assert study.report.where["auxiliary"] == "same-heldout"
+    first, *others = study.report.orderings
+    headlines = [(one.claim, one.metric) for one in (first, *others) if _kind(one) == "same-heldout"]
+    assert (first.claim, first.metric) in headlines
+    for one in others:
+        is_twin = one.axis == "auxiliary" or (one.claim, one.metric) in headlines
+        assert is_twin, one
+    kinds = [point.axes["auxiliary"] for point in owning if point.axes["data.split"] == "default"]
+    assert kinds.count("same-heldout") == kinds.count("same-test") > 0
+    allocations = {(point.axes["data.split"], point.axes["auxiliary"]) for point in owning}
+    assert (("half", "same-test") in allocations) == (scale is None)
+
+
+def _kind(ordering: Ordering) -> Scalar | None:
+    """Return the auxiliary kind that an ordering is restricted to."""
+    return ordering.where.get("auxiliary")
 
 
 def test_a_report_is_rebuilt_byte_for_byte_without_training(out: Path) -> None:
