@@ -16,6 +16,7 @@ from orchestrator.models.budgets import counted
 from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
+from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import Dropped
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
@@ -138,7 +139,7 @@ def print_plan(
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
     print_dropped(console, dropped)
-    for words in _budgets(tasks):
+    for words in (*_budgets(tasks), *_held(tasks)):
         console.print(words, markup=False, soft_wrap=True)
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
     stored = set(store.keys())
@@ -175,6 +176,14 @@ def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
             f"budget {frozen.cut} of {model.name}, width {model.width:g}, k={classes}: "
             f"{trained:.3f} of {total:.3f} million parameters train"
         )
+
+
+def _held(tasks: Sequence[Task]) -> Iterator[str]:
+    """Yield one line for each combination of parts whose private images adversaries hold."""
+    counts = Counter(held_words(held_parts(task.point.spec)) for task in tasks)
+    for parts, count in counts.items():
+        if parts:
+            yield f"held: {count} of {len(tasks)} points read images that the adversary held ({parts})"
 
 
 def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:

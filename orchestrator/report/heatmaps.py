@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import MetricName
 from orchestrator.metrics.plots import figure_png
+from orchestrator.report.held import ON_HELD, reads_held
 from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import Repeats
 from orchestrator.sweep.points import ABSENT
@@ -35,14 +36,15 @@ def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is
     Cells of a sweep of several grids may hold different settings of the other axes; their means would compare
     unlike things. A pair whose cells share nothing has no map. Raise `Refused` for an unknown metric.
     """
-    rows = [
-        {**r.axes, "value": r.metrics[metric]}
-        for r in sorted(records, key=lambda one: one.index)  # not in the order in which trials ended
-        if r.status == "finished" and math.isfinite(r.metrics.get(metric, math.nan))
+    measured = [
+        record
+        for record in sorted(records, key=lambda one: one.index)  # not in the order in which trials ended
+        if record.status == "finished" and math.isfinite(record.metrics.get(metric, math.nan))
     ]
-    if not rows:
+    if not measured:
         return {}
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([{**record.axes, "value": record.metrics[metric]} for record in measured])
+    title = _title(metric, measured)
     axes = [name for name in table.columns if name != "value" and table[name].nunique(dropna=False) > 1]
     pairs = list(itertools.combinations([name for name in axes if not repeats(name)], 2))
     if len(pairs) > MOST_MAPS:
@@ -53,11 +55,11 @@ def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is
         pair = f"{_plain(one)}-{_plain(other)}.png"
         if not long:
             rest = [axis for axis in axes if axis not in (one, other)]
-            maps[f"heatmap-{pair}"] = drawn(f"heatmap-{pair}", _heat_map, table, (one, other), rest, metric)
+            maps[f"heatmap-{pair}"] = drawn(f"heatmap-{pair}", _heat_map, table, (one, other), rest, title)
             continue
         having = table[(table[long] != ABSENT).all(axis=1)]
         if all(map(_is_number, having[long].to_numpy().ravel().tolist())):
-            maps[f"scatter-{pair}"] = drawn(f"scatter-{pair}", _scatter, having, (one, other), metric)
+            maps[f"scatter-{pair}"] = drawn(f"scatter-{pair}", _scatter, having, (one, other), title)
         else:
             logger.warning(
                 "event=heat_map_left_out name=%s reason=%r", pair, f"{long[0]} has too many values"
@@ -72,7 +74,7 @@ def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[s
     return table.assign(setting=settings)[settings.isin(set.intersection(*cells))]
 
 
-def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], metric: str) -> bytes | None:
+def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], title: str) -> bytes | None:
     """Draw means with the number in each cell, None if cells share nothing; what was not run stays empty."""
     one, other = pair
     table = matched_settings(table, one, other, rest)
@@ -92,7 +94,7 @@ def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], m
     axis.set_xlabel(other)
     axis.set_ylabel(one)
     shared = f"mean of {table['setting'].nunique()} settings that every cell has"
-    axis.set_title(f"{metric}\n{MetricName.parse(metric).describe()}\n{shared}", fontsize=8)
+    axis.set_title(f"{title}\n{shared}", fontsize=8)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             is_light = value > low + 0.6 * (high - low)
@@ -103,7 +105,7 @@ def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], m
     return figure_png(figure)
 
 
-def _scatter(table: pd.DataFrame, pair: tuple[str, str], metric: str) -> bytes:
+def _scatter(table: pd.DataFrame, pair: tuple[str, str], title: str) -> bytes:
     """Draw a point for each trial, coloured by the metric; words have places in their order."""
     figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
     plot = figure.subplots()
@@ -121,9 +123,16 @@ def _scatter(table: pd.DataFrame, pair: tuple[str, str], metric: str) -> bytes:
     points = plot.scatter(places[1], places[0], c=table["value"].to_numpy(dtype=float), cmap="viridis", s=18)
     plot.set_xlabel(pair[1])
     plot.set_ylabel(pair[0])
-    plot.set_title(f"{metric}\n{MetricName.parse(metric).describe()}\n{len(table)} trials", fontsize=8)
+    plot.set_title(f"{title}\n{len(table)} trials", fontsize=8)
     figure.colorbar(points)
     return figure_png(figure)
+
+
+def _title(metric: str, records: Sequence[TrialRecord]) -> str:
+    """Return the metric with unit and direction, and in how many trials it reads held images."""
+    held = sum(reads_held(record, metric) for record in records)
+    words = f"\n{held} of {len(records)} trials {ON_HELD}" if held else ""
+    return f"{metric}\n{MetricName.parse(metric).describe()}{words}"
 
 
 def _is_number(value: object) -> bool:

@@ -79,3 +79,13 @@ def test_equal_stages_of_many_trials_are_one_object() -> None:
         assert isinstance(one, Stage)
         stages.setdefault(one.key, set()).add(id(one))
     assert all(len(objects) == 1 for objects in stages.values())
+
+
+def test_the_plan_counts_points_on_held_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    study = tiny.study({"auxiliary.kind": ["same-heldout", "same-test", "same-train"], "seed": [0, 1]})
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held")]
+    own = "held: 2 of 6 points read images that the adversary held ({})"
+    assert lines == [own.format("test"), own.format("train")]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.config.base import Scalar
-from orchestrator.report.heatmaps import heat_maps
+from orchestrator.report.heatmaps import _title, heat_maps
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 from tests.report.trials import FAILED, MSE, record
@@ -96,3 +96,11 @@ def test_values_that_are_not_finite_have_no_cell(value: float) -> None:
     records = [record(i, {"m": i % 2, "k": i // 2}, {MSE: i / 9}) for i in range(4)]
     assert list(heat_maps([*records, record(5, {"m": 0, "k": 0}, {MSE: value})], MSE)) == ["heatmap-m-k.png"]
     assert heat_maps([record(i, {"m": i % 2, "k": i // 2}, {MSE: value}) for i in range(4)], MSE) == {}
+
+
+def test_the_title_counts_trials_on_held_images() -> None:
+    records = [
+        record(i, {"m": i}, {MSE: 0.1}, held=held) for i, held in enumerate([(), ("train",), ("test",)])
+    ]
+    assert _title(MSE, records).splitlines()[-1] == "1 of 3 trials on images that the adversary held"
+    assert len(_title(MSE, records[:2]).splitlines()) == 2
