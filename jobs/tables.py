@@ -77,6 +77,7 @@ def _printed_numbers(content: bytes) -> Table:
 
 
 def _claimed_orders(content: bytes) -> Table:
+    claims = list(_rows(content))
     rows = [
         {
             **{name: row[name] for name in ("claim", "source", "metric")},
@@ -85,12 +86,17 @@ def _claimed_orders(content: bytes) -> Table:
             "difference": _short(row["difference"]),
             "95 % interval": f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else "",
             "seeds agreeing": f"{row['seeds_agreeing']}/{row['seeds']}",
+            "p (signs)": _short(row["p_flip"]),
             "p (Holm)": _short(row["p_holm"]),
+            "resampled": row["resampled"],
             **{name: row[name] for name in ("verdict", "note")},
         }
-        for row in _rows(content)
+        for row in claims
     ]
-    return _table("orders that papers report, differences positive as claimed", rows)
+    table = _table("orders that papers report, differences positive as claimed", rows)
+    fixed = dict.fromkeys(row["fixed"] for row in claims if row["fixed"])
+    table.caption = f"held fixed: {'; or '.join(fixed)}" if fixed else None
+    return table
 
 
 def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:

@@ -116,6 +116,7 @@ def test_everything_is_written_again_from_the_store(study: Path, tmp_path: Path)
     assert "black-box [1]" in result.stdout
     assert "orders that papers report" in result.stdout
     assert "m: 1 -> 2" in result.stdout
+    assert "held fixed: classes, class draw, split" in " ".join(result.stdout.split())
     assert "trials: 4 finished, 0 failed, 0 pruned" in result.stdout
     blobs = DirectoryBlobs(out / "store")
     in_store = {name.rsplit("/", 1)[1]: blobs.get(name) for name in blobs.names("sweeps/")}
