@@ -179,6 +179,22 @@ def coverage(found: list[Interval]) -> float:
     return float(np.mean([one.low <= 0 <= one.high for one in found]))
 
 
+@pytest.mark.parametrize("num_seeds", [(3,), (5,), (3, 3)])
+def test_intervals_hold_where_values_are_missing(num_seeds: tuple[int, ...]) -> None:
+    """Each seed has half of the classes, as where the class draw is a replicate, or a pair is missing."""
+    generator = np.random.default_rng(6)
+    tried = []
+    for _ in range(400):
+        values = made_up(generator, num_seeds, 20, *[0.3] * len(num_seeds), 1.0).values
+        if len(num_seeds) == 2:
+            values[2, 2] = math.nan
+        else:
+            for own in values:
+                own[generator.permutation(20)[:10]] = math.nan
+        tried.append(Crossed(values, (*("target.seed", "attack.seed")[: len(num_seeds)], CLASSES)))
+    assert 0.93 <= coverage([Uncertainty.of(one).interval for one in tried]) <= 0.995
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """Classes are the same under all seeds. Of the bootstrap, printed beside, fewer experiments are made."""
     generator = np.random.default_rng(20)
