@@ -303,6 +303,16 @@ class Report(Spec):
             placed[name] = path
         return self
 
+    @model_validator(mode="after")
+    def _replicates_are_not_compared(self) -> Self:
+        for path, axis in self.named().axes.items():
+            is_fixed = path.startswith(("where.", "replicates.")) or ".where." in path
+            if self.replicates and axis in self.replicates and not is_fixed:
+                shown = NO_VALUE if path.endswith(f".{axis}") else axis  # keys of `reference` are in the path
+                rule = "is one of report.replicates, over which tables average"
+                raise Refused(path, shown, rule, "leave it out of one of them")
+        return self
+
     def repeats(self, axis: str) -> bool:
         """Return whether an axis (short name) repeats a setting."""
         return is_seed(axis) if self.replicates is None else axis in self.replicates

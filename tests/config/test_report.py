@@ -1,5 +1,7 @@
 """Sections of a report: the metrics and axes that each one names, and file names that are used once."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -91,6 +93,21 @@ def test_files_have_one_owner(field: str, part: dict[str, str]) -> None:
         ValidationError, match=f"{field} has name=one twice; rename one: each has files of its own"
     ):
         Report.model_validate({field: [part, part]})
+
+
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ({"rows": ["m"]}, "rows.0=m is one of report.replicates, over which tables average;"),
+        ({"delta": {"reference": {"m": 1}}}, "delta.reference.m is one of report.replicates"),
+        ({"curves": [{"name": "a", "line": "k", "points": "m"}]}, "curves.0.points=m is one of"),
+    ],
+)
+def test_replicates_are_averaged_and_so_not_compared(sections: dict[str, object], text: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(text)):
+        Report.model_validate({"replicates": ["m"], **sections})
+    assert Report.model_validate(sections).replicates is None
+    Report.model_validate({"replicates": ["m"], "where": {"m": 1}})
 
 
 def test_seeds_repeat_a_setting_unless_the_report_names_what_does() -> None:
