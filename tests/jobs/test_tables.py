@@ -36,9 +36,13 @@ def test_the_summary_marks_held_images_and_says_what_that_means() -> None:
 def test_claims_and_notes_of_orders_are_printed() -> None:
     names = (
         *("claim", "source", "metric", "axis", "lower", "upper", "setting", "difference", "low", "high"),
-        *("seeds_agreeing", "seeds", "p_holm", "verdict", "note"),
+        *("seeds_agreeing", "seeds", "p_flip", "p_holm", "verdict", "resampled", "fixed", "note"),
     )
     row = dict.fromkeys(names, "") | {"claim": "held ones", "note": "False: 64 queries beyond the release"}
+    row |= {"p_flip": "0.25", "resampled": "3 seed x 62 classes", "fixed": "split"}
     text = printed(_claimed_orders(f"{','.join(row)}\n{','.join(row.values())}\n".encode()))
     assert "held ones" in text
     assert "64 queries beyond the release" in text
+    assert "0.25" in text
+    assert "3 seed x 62 classes" in text
+    assert "held fixed: split" in text
