@@ -63,9 +63,11 @@ def remarks(metric: str, records: Sequence[TrialRecord]) -> list[str]:
 
 def beyond(sides: Iterable[tuple[str, Sequence[TrialRecord]]]) -> list[str]:
     """Return a remark for each side, a value of the compared axis or none, whose attack was answered with
-    more than the release."""
-    counted = ((f"{side}: " if side else "", _queries(records)) for side, records in sides)
-    return [f"{side}{queries} queries beyond the release" for side, queries in counted if queries]
+    more than the release; one for all sides where they agree."""
+    counted = {f"{side}: " if side else "": _queries(records) for side, records in sides}
+    if len(set(counted.values())) == 1:
+        counted = {"": next(iter(counted.values()))}
+    return [f"{side}{queries} queries beyond the release" for side, queries in counted.items() if queries]
 
 
 def row_label(label: str, columns: Mapping[str, Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.held import (
     MEANING,
+    beyond,
     caption,
     claimed,
     note_lines,
@@ -124,6 +125,13 @@ def test_an_ordering_names_the_side_that_was_held() -> None:
     assert row["note"] == ""
     one, other = trials("same-test", "same-heldout")[::2]
     assert claimed("x", MSE, {"a": [one], "b": [one, other]}).endswith("held")
+
+
+def test_sides_with_equally_many_queries_beyond_the_release_share_a_remark() -> None:
+    more, none = trials("same-heldout", aligned=(False,)), trials("same-heldout")
+    assert beyond({"a": more, "b": more}.items()) == ["64 queries beyond the release"]
+    assert beyond({"a": none, "b": more}.items()) == ["b: 64 queries beyond the release"]
+    assert beyond({"a": none, "b": none}.items()) == beyond([]) == []
 
 
 def test_a_printed_number_beside_held_images_says_so() -> None:
