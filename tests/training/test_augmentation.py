@@ -1,10 +1,14 @@
-"""Random changes of training images: each its own, repeatable, of the shape and range it came with."""
+"""Random changes of training images: each its own, repeatable, of the shape and range it came with.
 
-from collections.abc import Iterator
+Crops and colours are compared with torchvision's transforms of one image.
+"""
+
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
 from orchestrator.training import augmentation as module
 from orchestrator.training.augmentation import augmentation, crop_jitter_flip, flip
@@ -67,6 +71,52 @@ def test_crops_and_colours_keep_shape_and_range(channels: int, side: int) -> Non
     assert found.min() >= 0
     assert found.max() <= 1
     assert torch.equal(given, before)
+
+
+def one_by_one(given: Tensor) -> Tensor:
+    """Return what torchvision's transforms make of each image by itself."""
+    crop = v2.RandomResizedCrop(given.shape[-1], scale=module.AREA, ratio=(1.0, 1.0), antialias=True)
+    jitter = v2.ColorJitter(module.BRIGHTNESS, module.CONTRAST, module.SATURATION, module.HUE)
+    return flip(torch.stack([jitter(crop(image)) for image in given]))
+
+
+def grey_edges(number: int, channels: int, side: int) -> Tensor:
+    """Return images with black, white and grey parts, where a hue is not defined, and full colours."""
+    given = images(number, channels, side).round()
+    given[:, :, : side // 4] = 0.5
+    return given
+
+
+@pytest.mark.parametrize("make", [images, grey_edges])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [16, 70])
+def test_a_batch_is_what_torchvision_makes_of_each_image(
+    make: Callable[[int, int, int], Tensor], channels: int, side: int
+) -> None:
+    given = make(60, channels, side)
+    torch.manual_seed(5)
+    wanted, state = one_by_one(given), torch.random.get_rng_state()
+    torch.manual_seed(5)
+    found = crop_jitter_flip(given)
+    assert torch.equal(torch.random.get_rng_state(), state)  # neither more nor fewer draws
+    torch.testing.assert_close(found, wanted, atol=3e-5, rtol=0)
+    assert (found - given).abs().mean() > 0.02
+
+
+@pytest.mark.parametrize("pixels", [1, 3 * 16**2, 10**9])
+def test_how_many_images_are_changed_together_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    given = images(40)
+    torch.manual_seed(5)
+    wanted = crop_jitter_flip(given)
+    monkeypatch.setattr(module, "PIXELS", pixels)
+    torch.manual_seed(5)
+    torch.testing.assert_close(crop_jitter_flip(given), wanted, atol=1e-6, rtol=0)
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    assert crop_jitter_flip(images(0)).shape == (0, 3, 16, 16)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
