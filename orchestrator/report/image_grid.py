@@ -6,7 +6,6 @@ place, a `Line` is a row of tiles, `_Sheet` lays them out in pixels. A place wit
 blank.
 """
 
-import io
 import itertools
 import logging
 import math
@@ -23,7 +22,8 @@ from orchestrator.config.study import Study
 from orchestrator.metrics.plots import figure_png
 from orchestrator.report.held import SHOWN, row_label
 from orchestrator.report.settings import fits, is_same, narrowed
-from orchestrator.store.artifacts import Artifacts, gone
+from orchestrator.report.stored_images import Images, kept_images
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
@@ -47,7 +47,6 @@ PIXELS_PER_LETTER = 80  # of the grid's width, within these two: chosen by eye o
 
 Combination = tuple[Scalar, ...]
 Cells = dict[Combination, dict[Combination, TrialRecord]]  # rows -> beside -> trial
-Images = np.ndarray  # (n, C, S, S) uint8
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,10 @@ def draw_grid(study: Study, records: Sequence[TrialRecord], store: Artifacts) ->
         logger.warning('event=grid_left_out report.where="%s" reason="fits no finished trial"', report.where)
         return None
     images = {
-        row: {column: _load(record, report.parts, store) for column, record in places.items()}
+        row: {
+            column: TrialImages(kept_images(record, report.parts, store), record.held)
+            for column, record in places.items()
+        }
         for row, places in trials.items()
     }
     sizes = _sizes(report, images)
@@ -140,22 +142,6 @@ def _combinations(axes: Sequence[str], records: Sequence[TrialRecord]) -> list[C
 
 def _values(axes: Sequence[str], record: TrialRecord) -> Combination:
     return tuple(record.axes.get(axis, ABSENT) for axis in axes)
-
-
-def _load(record: TrialRecord, parts: Sequence[str], store: Artifacts) -> TrialImages:
-    """Return the images of those parts that the trial's evaluation kept."""
-    artifact = store.find(record.stage_keys["evaluation"])
-    if artifact is None:
-        raise gone(record.stage_keys["evaluation"])
-    kept = {}
-    for part in parts:
-        names = (f"victims_{part}.npy", f"reconstructions_{part}.npy")
-        if all(name in artifact.files for name in names):
-            first, second = (
-                np.load(io.BytesIO(store.read(artifact, name)), allow_pickle=False) for name in names
-            )
-            kept[part] = (first, second)
-    return TrialImages(kept, record.held)
 
 
 def _sizes(report: Report, images: Mapping[Combination, Mapping[Combination, TrialImages]]) -> dict[str, int]:
