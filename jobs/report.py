@@ -4,21 +4,43 @@ Reads the store, trains nothing and starts no Ray. Use it after `report` in the 
 sweep runs. Tables, plots, heat maps and the image grid go to `--out`, the store and the sweep's run in
 MLflow.
 
+`--compare`, twice, exports a user study of two settings instead: a page for raters, and a key to keep.
+`--answers` reads what they downloaded.
+
 Exit code 0: every point is in it. 1: some are not stored or failed. 2: none is stored, nothing was written.
 3: every point is in it, but MLflow did not take all records.
 """
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from jobs.options import RUNS, Data, Options, Out, Overrides, Scale, ShipLater, Store, StudyName, TrackingUri
 from jobs.printing import SweepProgress
 from jobs.sweep import Sweep, open_tracker, refuse, start_console
-from orchestrator.config.study import StudyError
+from jobs.user_study import PAIRS, check_request, export, none_stored, table_of
+from orchestrator.store.artifacts import Corrupt
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Ledger, Tracker
+
+Compare = Annotated[
+    list[str],
+    typer.Option(
+        "--compare",
+        metavar="AXES",
+        help="Export a blinded user study of two settings, and no report; give it twice, e.g. "
+        "'{budget: full}' and '{budget: conv4_1}'.",
+    ),
+]
+Pairs = Annotated[int, typer.Option(help="Ask raters at most this many pairs.")]
+OrderSeed = Annotated[int, typer.Option(help="Draw pairs, their order and their sides by this seed.")]
+Answers = Annotated[
+    list[Path],
+    typer.Option("--answers", help="Read a rater's answers, and write no report; repeat for several."),
+]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,15 +55,25 @@ def report(  # noqa: PLR0913 - options of a command
     data: Data = None,
     tracking_uri: TrackingUri = None,
     ship_later: ShipLater = False,
+    compare: Compare = [],  # noqa: B006 - as above
+    pairs: Pairs = PAIRS,
+    order_seed: OrderSeed = 0,
+    answers: Answers = [],  # noqa: B006 - as above
 ) -> None:
     """Write a study's tables and pictures from what is stored, without running anything."""
     options = Options(study, overrides, scale, out, store, data, tracking_uri, ship_later)
     try:
+        settings = check_request(compare, answers, pairs, order_seed)
         opened = Sweep(options, start_console(), writes=False)
+        if settings or answers:
+            lines = export(opened, settings, pairs, order_seed) if settings else table_of(opened, answers)
+            for line in lines:
+                opened.say(line)
+            return
         journal = Journal(opened.store.blobs, opened.study.key)  # only read: a report is no start
         ledger, files, num_missing = collect(opened, journal)
         tracker = open_tracker(opened)
-    except ValueError as error:
+    except (ValueError, Corrupt) as error:
         refuse(error)
     tracker.open(opened.sweep_record(journal))
     sys.exit(publish(opened, ledger, tracker, files, num_missing))
@@ -58,10 +90,7 @@ def collect(opened: Sweep, journal: Journal) -> tuple[Ledger, dict[str, bytes], 
         files = opened.report_files(ledger)
         is_whole = is_whole and files is not None
     if files is None:
-        raise StudyError(
-            f"none of the {opened.num_points} points of {opened.study.study} is stored at "
-            f"{opened.locations.store}; this computes them: {opened.options.command()}"
-        )
+        raise none_stored(opened)
     return ledger, files, 0 if is_whole else opened.num_points - len(ledger.records)
 
 
