@@ -12,8 +12,10 @@ import pytest
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import canonical
 from orchestrator.config.normalise import normalise
+from orchestrator.datasets import Location
 from orchestrator.stages.graph import STAGES, Profile, Stage, dataset_names, plan
 from orchestrator.sweep.points import Point, expand
+from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
 DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}
@@ -38,6 +40,7 @@ GOLDEN = {
 }
 
 
+BOTTLENECK = {"target.defense": {"mid": {"weight": 0.01}}}
 JOINT = {"name": "joint", "model": tiny.DIGIT}
 WHITE_BOX = {"name": "optimization"}
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
@@ -61,6 +64,14 @@ def changed(changes: dict[str, Any], start: dict[str, Any] | None = None) -> set
 
 def test_golden_keys() -> None:
     assert {name: stage.key for name, stage in plan(normalise(FIXED), DIGESTS, Profile()).items()} == GOLDEN
+
+
+def test_a_bottleneck_on_a_network_without_a_norm_keeps_its_key() -> None:
+    point = expand(tiny.study({"seed": [3]}, BOTTLENECK))[0][0]
+    spec = normalise(Preflight(Location()).resolve(point).spec)
+    key = plan(spec, DIGESTS, Profile())["target"].key
+    assert key == "748ced5170f991c8d3b4e97d16c6a066f79adcd6eb2e88ad01f8e66df5e4c4e4"
+    assert key != plan(normalise(tiny.spec(BOTTLENECK)), DIGESTS, Profile())["target"].key  # as of a VGG16
 
 
 def test_stages_come_in_the_order_they_need_each_other() -> None:

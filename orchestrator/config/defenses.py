@@ -13,10 +13,17 @@ class Mid(Spec):
 
     weight: Weight = 0.003
     """lambda of the divergence beside the cross-entropy. Printed: 0.002 to 0.01 for VGG16 on CelebA, 0.01 to
-    0.05 on FaceScrub; the default lies in the first range."""
+    0.05 on FaceScrub; the default lies in the first range. The divergence is a sum over the dimensions of the
+    code, half of the features: 1,024 for VGG16 at 64x64 and width 1, 256 for ResNet-18. So a printed lambda
+    does not transfer to another width or network: times 1,024 / dimensions it weighs as much in all."""
 
     noise_at_inference: bool = True
     """Whether the trained network still draws noise for each prediction, as the released ones do."""
+
+    # None is left out of JSON, so that networks without such a norm keep their keys.
+    replaces_norm: bool | None = Field(default=True, exclude_if=lambda value: value is None)
+    """Whether the batch norm between features and head goes with the head, as in the released VGG16 with MID;
+    None is true for VGG16. No other network has such a norm, and there it is None."""
 
 
 class Bido(Spec):

@@ -63,23 +63,26 @@ class PlannedSpec(TrialSpec):
         return cls.model_validate({name: getattr(spec, name) for name in TrialSpec.model_fields} | changes)
 
 
-def normalise(spec: TrialSpec, *, cut: NamedBudget | None = None) -> PlannedSpec:
+def normalise(
+    spec: TrialSpec, *, cut: NamedBudget | None = None, has_norm: bool | None = None
+) -> PlannedSpec:
     """Return the canonical form of a trial whose budget means `cut`; None leaves the budget as written.
 
-    Beside what `respelled` does: labels have no truncation, rounding or sum; a surrogate that no loss uses
-    and the training of weights that were trained elsewhere are left out.
+    `has_norm`: whether a batch norm stands between F's features and its head; None leaves what MID does to it
+    as written. Beside what `respelled` does: labels have no truncation, rounding or sum; a surrogate that no
+    loss uses and the training of weights that were trained elsewhere are left out.
     """
-    spec = respelled(spec, cut=cut)
+    spec = respelled(spec, cut=cut, has_norm=has_norm)
     release = LABELS if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
     return PlannedSpec.of(spec, attack=spec.attack.canonical(), release=release, target=target)
 
 
-def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None) -> TrialSpec:
+def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None, has_norm: bool | None = None) -> TrialSpec:
     """Return the trial in the spelling that identifies a sweep point.
 
     Releasing k of k scores is releasing all of them; a budget is its cut point; where nothing is frozen there
-    is one way of freezing.
+    is one way of freezing; a network without a batch norm before its head has none that MID could replace.
     """
     release, target = spec.release, spec.target
     if release.truncation == target.classes:
@@ -88,6 +91,10 @@ def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None) -> TrialSpec:
         is_full = cut == FULL
         frozen = {"freeze": "weights", "freezes_random": False} if is_full else {}
         target = target.but(budget=cut, **frozen)
+    mid = target.defense.mid
+    replaces = mid.replaces_norm is not False if mid and has_norm else None
+    if mid and has_norm is not None and mid.replaces_norm is not replaces:
+        target = target.but(defense=target.defense.but(mid=mid.but(replaces_norm=replaces)))
     is_same = release is spec.release and target is spec.target
     return spec if is_same else spec.but(release=release, target=target)
 

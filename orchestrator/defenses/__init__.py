@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.config import Defense
 from orchestrator.defenses.bido import penalty
@@ -24,6 +24,8 @@ def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:
 
     New weights come from torch's global generator. Raise `Refused` if `dp` cannot protect a layer.
     """
+    if defense.mid and defense.mid.replaces_norm is not False and network.norm_before_head:
+        network.blocks.register_module(network.norm_before_head, nn.Identity())
     if defense.mid:
         network.head = MidHead(network.num_features, classes, defense.mid.noise_at_inference)
     if defense.dp:

@@ -1,8 +1,8 @@
 """MID: a noisy information bottleneck in place of the head (Wang et al., AAAI 2021), `config.Mid`.
 
 Features f -> linear -> (mu, s), half of their length each; t = mu + softplus(s - 5) * noise;
-logits = linear(t). The divergence of t from a standard normal, times lambda, joins the loss. The 5 and
-sampling at inference are those of the released code.
+logits = linear(t). The divergence of t from a standard normal, times lambda, joins the loss. The 5, sampling
+at inference and features without VGG16's batch norm after them are those of the released code.
 """
 
 import torch

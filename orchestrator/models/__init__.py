@@ -28,11 +28,14 @@ class Architecture:
     is_flexible: bool = False
     """Whether it admits other sides; constructor and outline check which."""
 
+    has_norm: bool = False
+    """Whether it has a `Classifier.norm_before_head`."""
+
 
 CLASSIFIERS: dict[str, Architecture] = {
     "ami-digit": Architecture("ami.AmiClassifier", 32, outlines.ami),
     "ami-face": Architecture("ami.AmiClassifier", 64, outlines.ami),
-    "vgg16": Architecture("vgg.Vgg16", 64, outlines.vgg16, is_flexible=True),
+    "vgg16": Architecture("vgg.Vgg16", 64, outlines.vgg16, is_flexible=True, has_norm=True),
     "ir152": Architecture("ir.Ir152", 64, outlines.ir152, is_flexible=True),
     "facenet64": Architecture("ir.FaceNet64", 64, outlines.facenet64, is_flexible=True),
     "facenet": Architecture("ir.FaceNet", 112, outlines.facenet, is_flexible=True),

@@ -46,6 +46,9 @@ class Classifier(nn.Module):
     """Prefixes of our names that public files may lack or hold for another image size; such parts keep their
     initial values."""
 
+    norm_before_head: str = ""
+    """Name of the last block where it is a batch norm of the features that belongs to the head."""
+
     fixed: range = range(0)
     """Places of the blocks that stay in evaluation mode in training too."""
 

@@ -34,6 +34,7 @@ class Vgg16(Classifier):
     renamed = PUBLIC_NAMES
     ignored = ("classifier.",)  # torchvision's: three layers for 224x224 images
     own = ("blocks.norm.",)
+    norm_before_head = "norm"
 
     def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ from orchestrator.datasets.classes import (
     private_classes,
     public_classes,
 )
+from orchestrator.models import CLASSIFIERS
 from orchestrator.stages.graph import dataset_names, weight_names
 from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
@@ -62,7 +63,8 @@ class Preflight:
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
-            return replace(point, spec=respelled(spec, cut=self._networks.cut(spec)))
+            cut, has_norm = self._networks.cut(spec), CLASSIFIERS[spec.target.model.name].has_norm
+            return replace(point, spec=respelled(spec, cut=cut, has_norm=has_norm))
         except Refused as refused:
             raise StudyError(refused) from refused
         except ValueError as error:

@@ -71,6 +71,18 @@ def test_where_nothing_is_frozen_there_is_one_way_of_freezing() -> None:
     assert (target.budget, target.freeze, target.freezes_random) == ("full", "weights", False)
 
 
+@pytest.mark.parametrize("replaces", [True, False])
+def test_mid_replaces_no_norm_where_there_is_none(replaces: bool) -> None:
+    spec = tiny.spec({"target.defense": {"mid": {"weight": 0.01, "replaces_norm": replaces}}})
+    assert normalise(spec).target == respelled(spec).target == spec.target
+    without = normalise(spec, has_norm=False).target.defense.mid
+    assert without == config.Mid(weight=0.01, replaces_norm=None)
+    assert without.plain == {"weight": 0.01, "noise_at_inference": True}
+    again = spec.but(target=spec.target.but(defense=config.Defense(mid=without)))
+    assert normalise(again).target.defense.mid == without
+    assert normalise(again, has_norm=True).target.defense.mid == config.Mid(weight=0.01)
+
+
 def test_a_point_keeps_settings_that_its_stages_do_not_read() -> None:
     spec = tiny.spec({"release": {"labels_only": True, "truncation": 2}})
     assert respelled(spec) == spec

@@ -14,6 +14,7 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.vgg import Vgg16
 from orchestrator.training.loop import fit
 from orchestrator.training.objectives import classification
 from orchestrator.training.pairs import Pairs
@@ -120,6 +121,28 @@ def test_a_defended_network_is_the_same_one_with_other_parts() -> None:
     assert network.head.noise_at_inference is False
     assert network(images()).shape == (6, CLASSES)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+
+
+def vgg(mid: Mid) -> Classifier:
+    torch.manual_seed(0)
+    return defended(Vgg16(classes=CLASSES, channels=1, image_size=32, width=0.05), Defense(mid=mid), CLASSES)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_mid_replaces_vgg16s_norm_of_the_features_with_the_head(replaces: bool) -> None:
+    network = vgg(Mid(replaces_norm=replaces)).train()
+    plain = Vgg16(classes=CLASSES, channels=1, image_size=32, width=0.05)
+    body = {name for name in plain.state_dict() if not name.startswith("head.")}
+    norm = {name for name in body if name.startswith("blocks.norm.")}
+    kept = {name for name in network.state_dict() if not name.startswith("head.")}
+    assert norm
+    assert kept == (body - norm if replaces else body)
+    assert len(network.blocks) == len(plain.blocks)  # cut points and taps stay
+    given = 5 * images()
+    features = network.features(given)
+    is_normal = torch.allclose(features.mean(0), torch.zeros(()), atol=1e-4)
+    assert is_normal is not replaces
+    torch.testing.assert_close(network.with_hidden(given)[1][-1], features)
 
 
 @pytest.mark.parametrize(

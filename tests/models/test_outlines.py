@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.config.base import Model, Refused
 from orchestrator.models import CLASSIFIERS, outline
-from orchestrator.models.build import build_classifier
+from orchestrator.models.build import build_classifier, network_class
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import outline_of
 from orchestrator.models.outlines import Outline, count_halvings, require_multiple, scaled
@@ -68,6 +68,11 @@ def test_an_outline_refuses_what_the_network_refuses_in_the_same_words(
             of(model, classes=5, channels=3, field="judge.model", **settings)
         texts.append(str(refusal.value))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_norm_before_the_head_is_known_without_the_network(name: str) -> None:
+    assert CLASSIFIERS[name].has_norm == bool(network_class(CLASSIFIERS[name]).norm_before_head)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
