@@ -35,6 +35,7 @@ app = typer.Typer(add_completion=False)
 # Sets that torchvision can download -> their names there.
 DOWNLOADS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST", "cifar10": "CIFAR10"}
 CROP = re.compile(r"\d{1,6},\d{1,6},[1-9]\d{0,5}")
+SHARE_OF_SIDE = re.compile(r"\d{1,6}/\d{1,6}")
 SHARE = r"(\d{1,9}(\.\d{0,20})?|\.\d{1,20})"
 SPLIT = re.compile(
     rf"(?P<name>[a-z0-9._-]{{1,64}})=(?P<fractions>{SHARE}(,{SHARE}){{2}})(@(?P<seed>\d{{1,10}}))?"
@@ -57,7 +58,8 @@ def main(  # noqa: PLR0913 - one parameter per flag
     crop: Annotated[
         str,
         typer.Option(
-            help="Crop to LEFT,TOP,SIDE in pixels, or centre, before resizing; default: the source's crop."
+            help="Crop to LEFT,TOP,SIDE in pixels, to centre (the largest square) or to PART/WHOLE (the "
+            "centre of each side, as 88/128) before resizing; default: the source's crop."
         ),
     ] = "",
     stretch: Annotated[
@@ -185,10 +187,11 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
 
 
 def _crop(text: str) -> tuple[int, ...] | str | None:
-    if text in ("", "centre"):
+    if text in ("", "centre") or SHARE_OF_SIDE.fullmatch(text):
         return text or None
     if CROP.fullmatch(text) is None:
-        raise Refused("--crop", text, "must read LEFT,TOP,SIDE or centre", "write for instance 35,70,108")
+        rule = "must read LEFT,TOP,SIDE or centre or PART/WHOLE"
+        raise Refused("--crop", text, rule, "write for instance 35,70,108")
     return tuple(int(number) for number in text.split(","))
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 
 from orchestrator.config import Seed, Spec
 from orchestrator.config.base import NO_VALUE, Refused, added_field
@@ -71,11 +71,28 @@ class Exclusion(Spec):
     """Names that were classes of the source."""
 
 
+def is_share(crop: object) -> bool:
+    """Return whether a crop is PART/WHOLE of each side."""
+    return isinstance(crop, str) and "/" in crop
+
+
+def _no_more_than_all(share: str) -> str:
+    part, whole = map(int, share.split("/"))
+    if part > whole:
+        raise ValueError("the part must not exceed the whole")
+    return share
+
+
+SHARE = r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$"
+CentreShare = Annotated[str, Field(pattern=SHARE), AfterValidator(_no_more_than_all)]
+
+
 class Options(Spec):
     """User options of `jobs.stage_data`."""
 
-    crop: tuple[Count, Count, PositiveInt] | Literal["centre"] | None = None
-    """Square cropped before resizing: left, top and side in pixels, or the largest one in the centre."""
+    crop: tuple[Count, Count, PositiveInt] | Literal["centre"] | CentreShare | None = None
+    """Part cropped before resizing: a square by left, top and side in pixels, the largest square in the
+    centre, or the centre PART/WHOLE of each side, such as 88/128."""
 
     stretch: bool = False
     """Whether to admit images that are not square; resizing stretches them to squares."""

@@ -79,6 +79,8 @@ def test_pictures_that_are_not_square(shared_data: Path, tmp_path: Path) -> None
     assert "40 classes, 92x92x1" in staged(source, tmp_path, "--crop", "centre")
     assert "40 classes, 32x32x1" in staged(source, tmp_path, "--stretch", "--size", 32, "--name", "wide")
     assert "40 classes, 80x80x1" in staged(source, tmp_path, "--crop", "6,20,80", "--name", "cut")
+    share = ("--crop", "54/64", "--stretch", "--size", "64")
+    assert "40 classes, 64x64x1" in staged(source, tmp_path, *share, "--name", "share")
     with np.load(source) as arrays:
         assert np.array_equal(
             load("cut", Location(DirectoryBlobs(tmp_path))).images[7], arrays["images"][7][20:100, 6:86]
@@ -495,9 +497,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ((folder, out, "--name", "No"), "--name=No must be lower-case letters"),
         (
             (folder, out, "--crop", "1,2"),
-            "--crop=1,2 must read LEFT,TOP,SIDE or centre; write for instance 35",
+            "--crop=1,2 must read LEFT,TOP,SIDE or centre or PART/WHOLE; write for instance 35",
         ),
         ((folder, out, "--crop", "1,2,0"), "--crop=1,2,0 must read LEFT,TOP,SIDE or centre"),
+        (
+            (folder, out, "--crop", "129/128"),
+            "--crop=129/128 is refused: Value error, the part must not exceed the whole; see --help.",
+        ),
         (
             (folder, out, "--name", "n", "--crop", "4,0,5"),
             "0.png is 8x8, so the crop LEFT,TOP,SIDE=4,0,5 leaves",

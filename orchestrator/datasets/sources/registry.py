@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.builtin import BUILTINS
-from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.manifest import Options, is_share
 from orchestrator.datasets.sources import torchvision_raw
 from orchestrator.datasets.sources.arrays import npz
 from orchestrator.datasets.sources.base import BadImage, Source
@@ -68,7 +68,12 @@ def _open(text: str, *, is_labelled: bool) -> Source:
 
 
 def settled(source: Source, options: Options) -> Options:
-    """Return the options with the source's default crop and stretching unless either was chosen."""
+    """Return the options with the source's default crop and stretching unless either was chosen.
+
+    A share of each side leaves an image in its form, so it keeps the source's stretching.
+    """
+    if is_share(options.crop) and source.stretch:
+        return options.but(stretch=True)
     if options.crop is not None or options.stretch:
         return options
     return options.but(crop=source.crop, stretch=source.stretch)
@@ -94,15 +99,23 @@ def _cropped(image: np.ndarray, options: Options, name: str) -> np.ndarray:
     height, width = image.shape[:2]
     if options.crop is None:
         return image
-    if options.crop == "centre":
-        side = min(height, width)
-        left, top = (width - side) // 2, (height - side) // 2
-    else:
-        left, top, side = options.crop
+    if isinstance(options.crop, str):
+        tall, wide = _centred(height, width, options.crop)
+        left, top = (width - wide) // 2, (height - tall) // 2
+        return image[top : top + tall, left : left + wide]
+    left, top, side = options.crop
     if left + side > width or top + side > height:
         rule = f"is {height}x{width}, so the crop LEFT,TOP,SIDE={left},{top},{side} leaves it"
         raise BadImage(name, NO_VALUE, rule, "pass another --crop or --on-bad skip", "outside the crop")
     return image[top : top + side, left : left + side]
+
+
+def _centred(height: int, width: int, crop: str) -> tuple[int, int]:
+    """Return height and width of the centre that `Options.crop` names, rounded down, in pixels."""
+    if not is_share(crop):
+        return min(height, width), min(height, width)
+    part, whole = map(int, crop.split("/"))
+    return max(1, height * part // whole), max(1, width * part // whole)
 
 
 def _check_square(image: np.ndarray, options: Options, name: str) -> None:
