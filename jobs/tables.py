@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.config.study import Study
+from orchestrator.report.captions import captions
 from orchestrator.report.held import caption
 from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
@@ -42,6 +43,8 @@ def print_end(
                 {column: _short(cell) for column, cell in row.items()} for row in _rows(files[f"{name}.csv"])
             ]
             console.print(_table(title, rows))
+    for remark in captions(ledger.records):
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
     counts = Counter(record.status for record in ledger.records)
     console.print(
         f"trials: {counts['finished']} finished, {counts['failed']} failed, {counts['pruned']} pruned"

@@ -16,6 +16,7 @@ import pandas as pd
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
+from orchestrator.report.captions import captions
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
@@ -258,4 +259,5 @@ def note(study: Study, records: Sequence[TrialRecord]) -> str:
     lines += note_lines(finished)
     failed = [record for record in records if record.status == "failed"]
     lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
+    lines += [f"- {remark}." for remark in captions(records)]
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

@@ -1,0 +1,25 @@
+"""Captions: what a reader of a report's tables must know of how its trials were made."""
+
+from collections.abc import Sequence
+
+from orchestrator.report.settings import finished_trials
+from orchestrator.sweep.records import TrialRecord
+
+
+def captions(records: Sequence[TrialRecord]) -> list[str]:
+    """Return one sentence for each such thing that holds for a finished trial."""
+    finished = finished_trials(records)
+    chosen = [one for one in finished if _is_chosen_on_test(one)]
+    if not chosen:
+        return []
+    share = "every trial" if len(chosen) == len(finished) else f"{len(chosen)} of {len(finished)} trials"
+    return [
+        f"target/accuracy of {share} is that of the epoch which is best on the test images themselves "
+        "(target.selection=test): it is too high"
+    ]
+
+
+def _is_chosen_on_test(record: TrialRecord) -> bool:
+    """Return whether F's epoch was chosen on the images of its accuracy; a snapshot's was not chosen."""
+    params = record.params
+    return params.get("target.selection") == "test" and params.get("target.snapshot", "none") == "none"
