@@ -73,7 +73,7 @@ class Target(Spec):
 
     selection: Literal["held-out", "last", "test"] = "held-out"
     """Which epoch is kept: the best on held-out training images, the last, or the best on the test images,
-    which AMI's released code takes."""
+    which AMI's and TL-DMI's released code takes; then all training images are trained on."""
 
     snapshots: tuple[Count, ...] = ()
     """Epochs whose weights are kept as well, to be attacked by `snapshot`."""

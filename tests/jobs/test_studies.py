@@ -1,5 +1,6 @@
 """Spans modules: every study of a paper runs at its smoke scale, on bundled data, and writes its report."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from orchestrator.models.budgets import resolve_budget
 from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.study_checks import check_report
+from tests.test_floors import ROOT
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
 STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI
@@ -148,6 +150,47 @@ def test_a_printed_number_and_an_order_name_settings_of_the_papers_scale(name: s
     for ordering in study.report.orderings:
         assert {str(value) for value in ordering.order} <= values[ordering.axis]
         assert all(str(value) in values[axis] for axis, value in ordering.where.items())
+
+
+STAGING = re.compile(r"^ *# (python -m jobs\.stage_data .* --name (\S+) .*)$", re.MULTILINE)
+"""A command in a study's comments, and the name that it stages."""
+
+
+@pytest.mark.parametrize("name", TL_DMI)
+def test_a_tl_dmi_study_says_how_its_sets_are_staged(name: str) -> None:
+    documented = (ROOT / "docs" / "studies.md").read_text(encoding="ascii").splitlines()
+    files = [sweep.STUDIES / f"{name}.yaml", sweep.STUDIES / "common" / "tl-dmi.yaml"]
+    said = [found for file in files for found in STAGING.findall(file.read_text(encoding="ascii"))]
+    staged = {staged: command for command, staged in said}
+    assert set(staged.values()) <= set(documented)
+    specs = [point.spec for point in expand(study_at(name, None))[0]]
+    for spec in specs:
+        assert f"--split {spec.data.split}=" in staged[spec.data.dataset]
+        assert f"--size {spec.data.image_size} " in staged[spec.data.dataset]
+        assert spec.auxiliary.dataset in staged
+        assert spec.target.selection == "test"
+    small = [point.spec for scale in ("small", "smoke") for point in expand(study_at(name, scale))[0]]
+    assert {(spec.target.selection, spec.data.split) for spec in small} <= {
+        ("held-out", "eighty"),
+        ("held-out", "default"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("staged", "crop"),
+    [
+        ("celeba-private", "35,55,108"),
+        ("celeba-private-224", "35,55,108"),
+        ("celeba-public", "35,55,108"),
+        ("ffhq", "88/128"),
+        ("facescrub-64", "54/64"),
+        ("pubfig83", "67/100"),
+    ],
+)
+def test_tl_dmi_s_sets_are_cut_as_in_its_code(staged: str, crop: str) -> None:
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="ascii")
+    (command,) = re.findall(rf"^python -m jobs\.stage_data .* --name {staged} .*$", text, re.MULTILINE)
+    assert f" --crop {crop} " in f"{command} "
 
 
 def _shape(spec: TrialSpec) -> str:
