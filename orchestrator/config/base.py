@@ -153,7 +153,7 @@ class Model(Spec):
 
     scaling: Literal["unit", "imagenet", "signed"] = "unit"
     """Of images before a classifier's first layer: [0, 1] as they are, which TL-DMI's released code feeds
-    even to ImageNet weights; by ImageNet's mean and deviation; or to [-1, 1]."""
+    even to ImageNet weights; by ImageNet's mean and deviation; or to [-1, 1], as PPA's networks get them."""
 
 
 class Recipe(Spec):

@@ -193,6 +193,16 @@ def test_tl_dmi_s_sets_are_cut_as_in_its_code(staged: str, crop: str) -> None:
     assert f" --crop {crop} " in f"{command} "
 
 
+@pytest.mark.parametrize("name", TL_DMI)
+def test_networks_of_ppa_s_kind_get_signed_pixels_and_no_others(name: str) -> None:
+    for scale in (None, "small", "smoke"):
+        for spec in (point.spec for point in expand(study_at(name, scale))[0]):
+            models = {"target": (spec.target.model, spec.data.image_size), "judge": (spec.judge.model, 299)}
+            for role, (model, side) in models.items():
+                is_ppa = model.name.startswith(("resn", "maxvit", "inception")) and side >= 224
+                assert (model.scaling == "signed") == is_ppa, (scale, role, model)
+
+
 def _shape(spec: TrialSpec) -> str:
     """Return what decides how large a victim is and what of it is frozen."""
     target, data = spec.target, spec.data
