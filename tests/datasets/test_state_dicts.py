@@ -56,6 +56,14 @@ def test_the_entry_that_fits_is_found(loaded: Any) -> None:
     assert_net(choose(loaded, "x", check=check))
 
 
+@pytest.mark.parametrize("checked", [None, check])
+def test_loose_tensors_beside_a_state_dict_never_win(checked: Any) -> None:
+    """As torchvision's reference training saves them, and more of them than the network has."""
+    loose = {name: torch.tensor(93.5) for name in ("best_acc1", "best_acc5", "epoch", "lr", "loss")}
+    assert_net(choose({**loose, "state_dict": NET}, "x", check=checked))
+    assert_net(choose({"state_dict": NET, **loose}, "x", check=checked))
+
+
 SEVERAL = {
     "entries": {"student": NET, "teacher": OTHER},
     "prefixes": {**under("student.", NET), **under("teacher.", OTHER)},
