@@ -131,10 +131,16 @@ def _duration(seconds: float) -> str:
 
 
 def print_plan(
-    console: Console, study: Study, tasks: Sequence[Task], dropped: Sequence[Dropped], store: Artifacts
+    console: Console,
+    study: Study,
+    tasks: Sequence[Task],
+    dropped: Sequence[Dropped],
+    store: Artifacts,
+    set_bytes: Mapping[str, int],
 ) -> None:
-    """Print points, dropped combinations with reasons, distinct stages and a forecast of their CPU
-    seconds."""
+    """Print points, dropped combinations with reasons, distinct stages with the memory of their image sets,
+    and a forecast of their CPU seconds. `set_bytes`: data set -> bytes of its images as they are loaded.
+    """
     console.print(f"study {study.study}: {len(tasks)} points")
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
@@ -147,22 +153,40 @@ def print_plan(
         artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact
     )
     table = Table(
-        "stage", "distinct", "stored", "to run", "CPU seconds", title="stages", title_justify="left"
+        *("stage", "distinct", "stored", "to run", "image sets", "CPU seconds"),
+        title="stages",
+        title_justify="left",
     )
-    total = 0.0
+    total, loaded = 0.0, {key: _loaded(stage, set_bytes) for key, stage in stages.items()}
     for name in dict.fromkeys(stage.name for stage in stages.values()):
         keys = [key for key, stage in stages.items() if stage.name == name]
         missing = sum(key not in stored for key in keys)
         cost = typical.get(name)
         total += missing * (cost or 0.0)
         words = "0" if not missing else "unknown" if cost is None else f"about {missing * cost:.0f}"
-        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), words)
+        memory = _in_words(max(loaded[key] for key in keys))
+        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), memory, words)
     console.print(table)
+    console.print(
+        f"memory: a stage loads its image sets whole into each worker, at most "
+        f"{_in_words(max(loaded.values(), default=0))}; copies of the images that it selects come on top",
+        soft_wrap=True,
+    )
     console.print(
         f"forecast: about {total:.0f} CPU seconds, from the medians of this store"
         if typical
         else "forecast: unknown, nothing of this kind is in the store yet"
     )
+
+
+def _loaded(stage: Stage, set_bytes: Mapping[str, int]) -> int:
+    """Return the bytes of the image sets that a stage loads; a set in two roles is loaded once."""
+    return sum(set_bytes[name] for name in {one["name"] for one in stage.datasets.values()})
+
+
+def _in_words(num_bytes: int) -> str:
+    """Return bytes in GiB, or in MiB below one."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _budgets(tasks: Sequence[Task]) -> Iterator[str]:

@@ -170,7 +170,8 @@ class Sweep:
     def print_plan(self) -> None:
         """Print what would run."""
         tasks = [Task(point, self.plan(point)) for point in self.search.ask()]
-        print_plan(self.console, self.study, tasks, self.dropped, self.store)
+        set_bytes = {name: about.num_bytes for name, about in self.preflight.descriptions.items()}
+        print_plan(self.console, self.study, tasks, self.dropped, self.store, set_bytes)
 
     def execute(self, tracker: Tracker) -> int:
         """Run the sweep to its end; return the exit code.

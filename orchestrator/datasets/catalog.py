@@ -48,6 +48,11 @@ class Description:
     class_names: tuple[str, ...]
     is_labelled: bool = True  # False: the images have no classes, and one class stands for all
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images in memory, as `load` holds them."""
+        return self.num_images * math.prod(self.image_shape)
+
 
 class Labels(NamedTuple):
     """Labels and splits of a set; the arrays are read-only because stages share them."""

@@ -64,6 +64,7 @@ def test_built_in_sets_are_described_without_a_location(name: str) -> None:
     assert about.source == "built-in"
     assert about == verify(name, Location()) == load(name, Location()).description
     assert about.splits == ("default", "eighty", "even", "half")
+    assert about.num_bytes == load(name, Location()).images.nbytes
     assert about.class_names == load(name, Location()).class_names
 
 

@@ -56,17 +56,50 @@ def test_a_forecast_reads_few_manifests_and_takes_medians(
     for number in range(OTHERS_READ + 50):
         publish(store, f"{number:064x}", "inversion", 5.0)
     blobs.read = 0
-    print_plan(Console(width=160), study, tasks, [], store)
+    print_plan(Console(width=160), study, tasks, [], store, {"digits": 5 * 2**19})
     printed = capsys.readouterr().out
     assert blobs.read <= STAGE_READ + OTHERS_READ
     assert "study tiny: 60 points" in printed
     assert f"  {tasks[0].point.name}\n  {tasks[1].point.name}\n" in printed
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
-    table = {row[0]: row[1:] for row in rows}
-    assert table["target"] == ["60", "50", "10", "about 30"]
-    assert table["inversion"] == ["60", "0", "60", "about 300"]
-    assert table["evaluation"] == ["60", "0", "60", "unknown"]
+    table = rows(printed)
+    assert table["target"] == ["60", "50", "10", "2.5 MiB", "about 30"]
+    assert table["inversion"] == ["60", "0", "60", "2.5 MiB", "about 300"]
+    assert table["evaluation"] == ["60", "0", "60", "2.5 MiB", "unknown"]
     assert "forecast: about 330 CPU seconds, from the medians of this store" in printed
+
+
+def rows(printed: str) -> dict[str, list[str]]:
+    """Return stage -> the other cells of its row in a printed plan."""
+    lines = [line for line in printed.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_a_plan_gives_the_memory_of_the_image_sets_of_each_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"auxiliary": {"kind": "distinct", "dataset": "faces"}, "target.pretrain.dataset": "faces"}
+    study = tiny.study({"auxiliary.size": [64, 32]}, changes)
+    planner = Planner({"digits": "0" * 64, "faces": "1" * 64}, tiny.PROFILE)
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    sets = {"digits": 2**20, "faces": 3 * 2**30}
+    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), sets)
+    printed = capsys.readouterr().out
+    memory = {stage: cells[3] for stage, cells in rows(printed).items()}
+    both, private = "3.0 GiB", "1.0 MiB"
+    assert memory == {
+        **dict.fromkeys(("pretrain", "predictions", "inversion"), both),
+        **dict.fromkeys(("target", "judge", "victims", "evaluation"), private),
+    }
+    assert "memory: a stage loads its image sets whole into each worker, at most 3.0 GiB; copies" in printed
+
+
+def test_a_set_in_two_roles_is_loaded_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tiny.study({"seed": [0]}, {"target.pretrain.dataset": "digits"})
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), {"digits": 2**20})
+    assert rows(capsys.readouterr().out)["pretrain"][3] == "1.0 MiB"
 
 
 def test_equal_stages_of_many_trials_are_one_object() -> None:
@@ -85,7 +118,7 @@ def test_the_plan_counts_points_on_held_images(tmp_path: Path, capsys: pytest.Ca
     planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
     study = tiny.study({"auxiliary.kind": ["same-heldout", "same-test", "same-train"], "seed": [0, 1]})
     tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
-    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)))
+    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), {"digits": 0})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held")]
     own = "held: 2 of 6 points read images that the adversary held ({})"
     assert lines == [own.format("test"), own.format("train")]
