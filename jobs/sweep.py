@@ -141,6 +141,7 @@ class Sweep:
         file = _find(options.study)
         study = read_study(file, overrides=options.overrides, scale=options.scale)
         self.options, self.study, self.local, self.console = options, study, local, console
+        self._runs = writes
         self.locations = options.locations()
         check_study(study)
         self.store = self.locations.open_store()
@@ -201,6 +202,7 @@ class Sweep:
             self._describe,
             pruned=lambda: read_pruned(journal),
             listeners=listeners,
+            takes_older=not self._runs,
         )
 
     def _complete(self, ledger: Ledger, journal: Journal, interruption: Interruption) -> dict[str, bytes]:

@@ -100,9 +100,10 @@ OTHERS: Mapping[str, Any] = {
 MEASURED = {"evaluation"}
 ATTACKED = {"inversion", "fisher", *MEASURED}
 SEARCHED = {"optimization", *MEASURED}
-RELEASED = {"surrogate", *ATTACKED}
+RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
+DRAWN = {"victims", "yardsticks", *MEASURED}
 EVERY = {"pretrain", "judge", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
@@ -116,18 +117,19 @@ READERS: Mapping[str, set[str]] = {
     "release.labels_only": RELEASED - {"fisher"},
     "auxiliary": QUERIED,
     "attack:inverter": ATTACKED,
-    "attack:inverter.align": RELEASED,  # unaligned, the surrogate learns from full scores too
-    "attack:inverter.losses.surrogate": RELEASED,
-    "attack:joint": {"joint", "victims", "fisher", *MEASURED},
+    "attack:inverter.align": RELEASED
+    - {"yardsticks"},  # unaligned, the surrogate learns from full scores too
+    "attack:inverter.losses.surrogate": RELEASED - {"yardsticks"},
+    "attack:joint": {"joint", "fisher", *DRAWN},
     "attack:mia": SEARCHED,
     "attack:optimization": SEARCHED,
     "judge": {"judge", *MEASURED},
     "evaluation": MEASURED,
-    "evaluation.images": {"victims", *MEASURED},
-    "evaluation.seed": {"victims", *MEASURED},
-    "evaluation.task": {"victims", *MEASURED},
-    "evaluation.classes": SEARCHED,
-    "evaluation.candidates": SEARCHED,
+    "evaluation.images": DRAWN,
+    "evaluation.seed": DRAWN,
+    "evaluation.task": DRAWN,
+    "evaluation.classes": {"yardsticks", *SEARCHED},
+    "evaluation.candidates": {"yardsticks", *SEARCHED},
     "evaluation.fisher": {"fisher"},
     "evaluation.networks.vgg": {"fisher", *MEASURED},
     "evaluation.networks.alex": {"fisher", *MEASURED},
@@ -291,6 +293,10 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("inversion", {}, {"attack.recipe.learning_rate": 0.001}),
     ("inversion", {"release": {}}, {"release": {"decimals": 1}}),
     ("joint", {"attack": ATTACKS["joint"]}, {"attack.seed": 20}),
+    ("yardsticks", {}, {"evaluation.seed": 20}),
+    ("yardsticks", {}, {"auxiliary.seed": 20}),
+    ("yardsticks", {"release": {}}, {"release": {"decimals": 1}}),
+    ("yardsticks", {"evaluation.task": "class-inference"}, {"judge.seed": 20}),
     ("optimization", {"attack": {**ATTACKS["optimization"], "steps": 2}}, {"attack.seed": 20}),
     ("optimization", {"attack": {**ATTACKS["mia"], "steps": 2}, **INFERENCE}, {"attack.seed": 20}),
 ]

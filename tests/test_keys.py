@@ -36,6 +36,7 @@ GOLDEN = {
     "victims": "142d03a4fc33a68fcea830dd0b81757734b9905acd36c73256aaaf820a50e3d6",
     "predictions": "92196d50f35a96226c65d4b713edec740d39b17a6d50bfc5afd682a46f697021",
     "inversion": "f4944b1fa9cd05bf8b67254da8099647efad255afd2ed3e17a4c73411990b001",
+    "yardsticks": "64f4ffa8e304855edc8ba1e17d227d8e4b203684377aab78d685a60b614426bd",
     "evaluation": "67a11e352cca0432d88c7e1e2826e2b32525d403d9dc4edf8a3bb6f1d32ee8f4",
 }
 
@@ -88,16 +89,17 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
 
 
 ATTACKED = {"inversion", "evaluation"}
-QUERIED = {"predictions", "victims", *ATTACKED}
+RELEASED = {"yardsticks", *ATTACKED}
+QUERIED = {"predictions", "victims", *RELEASED}
 TRAINED = {"target", *QUERIED}
 
 
 @pytest.mark.parametrize(
     ("changes", "stages"),
     [
-        ({"release.truncation": 2}, ATTACKED),
-        ({"release.truncation": None}, ATTACKED),
-        ({"release.decimals": 3}, ATTACKED),
+        ({"release.truncation": 2}, RELEASED),
+        ({"release.truncation": None}, RELEASED),
+        ({"release.decimals": 3}, RELEASED),
         ({"target.seed": 1}, TRAINED),
         ({"target.classes": 2}, TRAINED),
         ({"target.budget": "block2"}, TRAINED),
@@ -110,9 +112,9 @@ TRAINED = {"target", *QUERIED}
         ({"target.pretrain": {"seed": 3}}, {"pretrain", *TRAINED}),
         ({"target.pretrain": {"dataset": "faces"}}, {"pretrain", *TRAINED}),
         ({"target.pretrain": None}, {"pretrain", *TRAINED}),
-        ({"auxiliary.kind": "same-train"}, {"predictions", *ATTACKED}),
-        ({"auxiliary.kind": "distinct"}, {"predictions", *ATTACKED}),
-        ({"auxiliary.size": 32}, {"predictions", *ATTACKED}),
+        ({"auxiliary.kind": "same-train"}, {"predictions", *RELEASED}),
+        ({"auxiliary.kind": "distinct"}, {"predictions", *RELEASED}),
+        ({"auxiliary.size": 32}, {"predictions", *RELEASED}),
         ({"attack.seed": 1}, ATTACKED),
         ({"attack.align": False}, ATTACKED),
         ({"attack.offset_learnable": True}, ATTACKED),
@@ -122,7 +124,7 @@ TRAINED = {"target", *QUERIED}
         ({"attack.offset_learning_rate": 0.1}, set()),  # of a constant c
         ({"attack.offset_learnable": True, "attack.offset_learning_rate": 0.1}, ATTACKED),
         ({"judge.seed": 9}, {"judge", "evaluation"}),
-        ({"evaluation.images": 8}, {"victims", "evaluation"}),
+        ({"evaluation.images": 8}, {"victims", "yardsticks", "evaluation"}),
         ({"evaluation.grid": 2}, {"evaluation"}),
         ({"attack.losses": {"surrogate": {"model": tiny.DIGIT}}}, set()),
         ({"data.class_seed": 9}, {"pretrain", "judge", *TRAINED}),
@@ -138,8 +140,8 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_after(
 
 def test_unaligned_inverters_share_one_training_over_m() -> None:
     unaligned = {"attack.align": False}
-    assert changed({"release.truncation": 2}, unaligned) == {"evaluation"}
-    assert changed({"release.truncation": None}, unaligned) == {"evaluation"}
+    assert changed({"release.truncation": 2}, unaligned) == {"yardsticks", "evaluation"}
+    assert changed({"release.truncation": None}, unaligned) == {"yardsticks", "evaluation"}
     keys = {planned({"attack.align": False, "release.truncation": m})["inversion"].key for m in (1, 2, None)}
     assert len(keys) == 1
 
@@ -163,7 +165,7 @@ def test_other_bytes_of_a_data_set_change_what_reads_it_and_what_follows() -> No
     trial = tiny.spec({"auxiliary.kind": "distinct"})
     before = plan(normalise(trial), DIGESTS, Profile())
     after = plan(normalise(trial), {**DIGESTS, "photo-patches": "q" * 64}, Profile())
-    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
+    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *RELEASED}
     every = plan(normalise(trial), {**DIGESTS, "digits": "e" * 64}, Profile())
     assert all(before[name].key != every[name].key for name in before)
 
@@ -173,7 +175,7 @@ def test_a_new_version_of_a_stage_changes_its_key_and_what_needs_it(monkeypatch:
     newer = replace(STAGES["predictions"], version=STAGES["predictions"].version + 1)
     monkeypatch.setitem(STAGES, "predictions", newer)
     after = planned()
-    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *ATTACKED}
+    assert {name for name in before if before[name].key != after[name].key} == {"predictions", *RELEASED}
 
 
 def test_every_part_of_a_stage_enters_its_key() -> None:

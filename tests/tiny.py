@@ -10,6 +10,7 @@ from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.config.study import Study
 from orchestrator.datasets import Location, verify
+from orchestrator.metrics.skill import derived
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from orchestrator.store.artifacts import Artifacts
@@ -98,4 +99,4 @@ def run(trial: TrialSpec, folder: Path) -> dict[str, float]:
         artifact = store.find(stage.key)
         assert artifact is not None
         metrics |= {stage.metric(name): value for name, value in artifact.metrics.items()}
-    return metrics
+    return metrics | derived(metrics)

@@ -63,6 +63,14 @@ class AttackSpec(Spec):
     """Of everything that the attack draws."""
 
     @property
+    def looks_up(self) -> Literal["auxiliary", "training", "none"]:
+        """Which images the adversary has without an attack, with the target's answers to them: the auxiliary
+        set, F's own training images as its developer, or none."""
+        if self.trains_target:
+            return "training"
+        return "auxiliary" if self.owns_images and self.queries_target else "none"
+
+    @property
     def inverter(self) -> Model | None:
         """The network that rebuilds images from scores; None if the attack leaves images."""
         return None

@@ -38,6 +38,7 @@ __all__ = [
     "ImageSet",
     "auxiliary_dataset_name",
     "auxiliary_images",
+    "class_counts",
     "class_order",
     "classes_map",
     "judge_images",
@@ -79,6 +80,12 @@ def public_images(dataset: Dataset, data: Data) -> ImageSet:
 def judge_images(dataset: Dataset, data: Data, part: str) -> ImageSet:
     """Return one part of every class, (N, C, S, S) uint8, under original labels."""
     return _pick(dataset, data, range(dataset.description.num_classes), (part,))
+
+
+def class_counts(dataset: Dataset, data: Data, part: str) -> np.ndarray:
+    """Return how many images of one part each class of the set has, int64 (K,) of its K, by original id."""
+    is_of_part = dataset.splits[data.split] == PARTS.index(part)
+    return np.bincount(dataset.labels[is_of_part], minlength=dataset.description.num_classes)
 
 
 def whole(dataset: Dataset, data: Data) -> ImageSet:

@@ -5,7 +5,7 @@ the store's listing take names, units, directions and files from here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from orchestrator.config.base import Refused
@@ -15,6 +15,14 @@ PARTS = ("test", "train")
 
 CLASS = "class"
 """Stage and part of class inference, which makes one image for each class."""
+
+
+GUESSES = ("grey", "mean", "label", "bins", "nearest")
+"""Yardsticks of reconstructions: what is guessed without training. `grey` is for adversaries without images,
+the others for those with some."""
+
+CLASS_GUESSES = ("grey", "label", "random")
+"""Yardsticks of class inference, likewise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class Metric:
 
     needs: str | None = None
     """Field of `evaluation.networks` that it needs; None: it is always measured."""
+
+    kept_by: str = "evaluation"
+    """The stage that keeps the value of each image."""
 
     version: int = 1
     """Version of the stage `evaluation` since which reconstructions are measured like this. A new metric and
@@ -69,14 +80,21 @@ class Metric:
 
 _TRAINED = ("target", "joint", "judge", "pretrain")
 _SIMILAR = ("attack", CLASS)
+_TO_MEAN = "squared intensity to the class's mean training image"
+_PIXELS = "squared intensity, pixels in [0, 1]"
 _FISHER = "share of Fisher information in the first layers"
+
+
+def _yardstick(name: str, unit: str, stages: tuple[str, ...]) -> Metric:
+    return Metric(name, unit, "down", "image", stages, kept_by="yardsticks")
+
 
 _ROWS = (
     # Classifiers on test images of their own.
     Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "pretrain")),
     Metric("epsilon", "privacy loss of DP-SGD", None, "stage", ("target",)),
     # Reconstructions beside the private images that they are of.
-    Metric("mse", "squared intensity, pixels in [0, 1]", "down", "image", ("inversion",)),
+    Metric("mse", _PIXELS, "down", "image", ("inversion",)),
     Metric("psnr", "dB", "up", "image", ("inversion",)),
     Metric("ssim", "1, in [-1, 1]", "up", "image", ("inversion",)),
     # What the evaluation model and the target make of reconstructions.
@@ -87,14 +105,7 @@ _ROWS = (
     Metric("target_top1", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
     Metric("target_confidence", "mean score in [0, 1]", "up", "image", _SIMILAR, version=3),
     # Reconstructions beside the target's training images of their class, in pixels and in networks' features.
-    Metric(
-        "mse_mean",
-        "squared intensity to the class's mean training image",
-        "down",
-        "image",
-        (CLASS,),
-        version=2,
-    ),
+    Metric("mse_mean", _TO_MEAN, "down", "image", (CLASS,), version=2),
     Metric(
         "mse_nearest",
         "squared intensity to the class's nearest training image",
@@ -137,6 +148,22 @@ _ROWS = (
     Metric("recall", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
     Metric("density", "mean count over k, >= 0", "up", "images", _SIMILAR, "inception", version=3),
     Metric("coverage", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
+    # The attack beside guesses without training and beside chance: of other metrics, in `skill.derived`.
+    Metric(
+        "skill", "1 - error / error of the best yardstick, at most 1", "up", "images", ("inversion", CLASS)
+    ),
+    Metric("over_chance", "(share - chance) / (1 - chance), at most 1", "up", "images", _SIMILAR),
+    # Guesses without training: errors, and whether the evaluation model finds the class in those of classes.
+    *(_yardstick(f"{guess}_mse", _PIXELS, ("yardstick",)) for guess in GUESSES),
+    *(_yardstick(f"yardstick_{guess}_mse", _TO_MEAN, (CLASS,)) for guess in CLASS_GUESSES),
+    *(
+        replace(_yardstick(f"yardstick_{guess}_top1", "share of classes in [0, 1]", (CLASS,)), leaks="up")
+        for guess in CLASS_GUESSES
+    ),
+    # What a recognition by chance gives, and the most frequent class on the test images of F and the judge.
+    Metric("chance", "share in [0, 1]", None, "stage", ("yardstick",)),
+    Metric("target_chance", "share in [0, 1]", None, "stage", ("yardstick",)),
+    Metric("judge_chance", "share in [0, 1]", None, "stage", ("yardstick",)),
     # Fisher information of layers.
     Metric("early_share_classification", _FISHER, None, "stage", ("fisher",)),
     Metric("early_share_l2", _FISHER, None, "stage", ("fisher",)),
@@ -155,6 +182,8 @@ _ROWS = (
     # Counts.
     Metric("queries", "", None, "stage", ("attack",)),
     Metric("queries_beyond_release", "", None, "stage", ("attack",)),
+    Metric("target_images", "", None, "stage", ("yardstick",)),
+    Metric("judge_images", "", None, "stage", ("yardstick",)),
     Metric("images", "", None, "stage", ("predictions",)),
     Metric("classes_seen", "", None, "stage", ("predictions",)),
     Metric("classes_chao1", "", None, "stage", ("predictions",)),
@@ -220,7 +249,7 @@ class MetricName:
             return ImageFile(("snapshot", "target", "joint"), "accuracy_test.npy", "accuracy")
         if self.metric.of != "image":
             return None
-        return ImageFile(("evaluation",), per_image_file(self.part), self.metric.name)
+        return ImageFile((self.metric.kept_by,), per_image_file(self.part), self.metric.name)
 
 
 def measured() -> list[str]:
@@ -229,7 +258,7 @@ def measured() -> list[str]:
 
 
 def per_image_file(part: str) -> str:
-    """Return the file of the stage `evaluation` with the values of each reconstruction of a part."""
+    """Return the file of a stage with the values of each reconstruction, or yardstick, of a part."""
     return f"per_image_{part}.npy"
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from orchestrator.config import PublicNetworks, Spec, TrialSpec
 from orchestrator.config.base import digest
 from orchestrator.config.normalise import PlannedSpec
+from orchestrator.config.release import LABELS
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.metrics.names import evaluation_version
 
@@ -84,6 +85,9 @@ class Use:
     without: tuple[str, ...] = ()
     """Roles of the row's needs that this use has not."""
 
+    unread: tuple[str, ...] = ()
+    """Roles of the row's sub-specs that this use has not."""
+
     instance: str = ""
     """Distinguishes several uses by one trial."""
 
@@ -116,6 +120,9 @@ class Kind:
 
     uses: Callable[[PlannedSpec], Sequence[Use]] = lambda spec: (Use(),)
     """Return what a trial uses the stage for: nothing, once, or several times."""
+
+    is_added: bool = False
+    """Whether stores from before the stage existed are read without it; a sweep builds it."""
 
     module: str = ""
     """File beside this one that holds `run`, where it is not called by the stage's name."""
@@ -168,7 +175,8 @@ class Planner:
         stages: dict[str, Stage] = {}
         uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
         for kind, use in uses:
-            specs = {role: use.specs.get(role) or getattr(spec, role) for role in kind.reads}
+            roles = [role for role in kind.reads if role not in use.unread]
+            specs = {role: use.specs.get(role) or getattr(spec, role) for role in roles}
             stage = self._shared(
                 kind,
                 use.instance,
@@ -292,6 +300,29 @@ def _fisher(spec: PlannedSpec) -> Sequence[Use]:
     return (Use({"fisher": fisher}, without),) if fisher else ()
 
 
+def _yardsticks(spec: PlannedSpec) -> Sequence[Use]:
+    """What needs no attack depends on none of its settings; only the images of classes are judged."""
+    images, is_inference = spec.attack.looks_up, spec.evaluation.task == "class-inference"
+    specs: dict[str, Spec] = {"evaluation": spec.drawn_images}
+    if is_inference:
+        specs["release"] = LABELS  # a look-up of a class reads labels, which are in every release
+    unread = {
+        "judge": not is_inference,
+        "auxiliary": images != "auxiliary",
+        "release": images == "none",
+    }
+    without = {
+        "judge": not is_inference,
+        "target": images != "training",
+        "victims": images == "none",
+    }
+    return (Use(specs, _named(without), _named(unread)),)
+
+
+def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
+    return tuple(role for role, is_named in roles.items() if is_named)
+
+
 def _evaluation(spec: PlannedSpec) -> Sequence[Use]:
     return (Use({"evaluation": spec.measured}),)
 
@@ -383,6 +414,21 @@ _ROWS = (
         weights=("vgg", "alex"),
         metrics=("fisher",),
         uses=_fisher,
+    ),
+    Kind(
+        "yardsticks",
+        version=1,
+        reads=("data", "target", "auxiliary", "release", "judge", "evaluation"),
+        needs={
+            "target": TARGET,
+            "victims": ("victims",),
+            "predictions": ("predictions",),
+            "judge": ("judge",),
+        },
+        datasets=("private", "auxiliary"),
+        metrics=("yardstick", "class"),
+        uses=_yardsticks,
+        is_added=True,
     ),
     Kind(
         "evaluation",

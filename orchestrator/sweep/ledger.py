@@ -76,7 +76,8 @@ class Ledger:
     """The state of one sweep in its driver.
 
     `plan` returns the stages of a point, `describe` a data set by its name, `pruned` the keys of the trials
-    that earlier starts stopped early; it is called only if some stage is not stored.
+    that earlier starts stopped early; it is called only if some stage is not stored. With `takes_older`
+    trials of earlier versions are adopted without the stages that were added since.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class Ledger:
         *,
         pruned: Callable[[], Collection[str]] = tuple,
         listeners: Sequence[Listener] = (),
+        takes_older: bool = False,
     ) -> None:
         self._search, self._plan, self._list_pruned = search, plan, pruned
-        self._store, self._stored = store, StoredTrials(store, describe)
+        self._store, self._stored = store, StoredTrials(store, describe, takes_older=takes_older)
         self.listeners = list(listeners)
         self.records: list[TrialRecord] = []
         self.built: set[str] = set()  # keys of the stages that this start ran
@@ -208,7 +210,7 @@ class Ledger:
 
     def _read_stored(self, task: Task, stored: set[str]) -> TrialRecord | None:
         """Return the record of a trial whose stages are all stored and whole."""
-        if any(stage.key not in stored for stage in task.stages.values()):
+        if self._stored.lacking(task, stored):
             return None
         try:
             return self._stored.record(task, Outcome("finished"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from orchestrator.config.normalise import PlannedSpec
-from orchestrator.metrics.names import CLASS, MetricName
+from orchestrator.metrics.names import CLASS, CLASS_GUESSES, GUESSES, METRICS, MetricName
 from orchestrator.stages.graph import STAGES
 from orchestrator.sweep.adversary import BEYOND
 
@@ -44,6 +44,8 @@ def _has_losses(spec: PlannedSpec) -> object:
     return losses and (losses.adversarial or losses.features or losses.total_variation)
 
 
+_HAS_IMAGES = _or_needs(lambda spec: spec.attack.looks_up != "none", "an adversary with images")
+_HAS_NONE = _or_needs(lambda spec: spec.attack.looks_up == "none", "an adversary without images")
 _TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
 SETTINGS: Mapping[str, Setting] = {
     "target/epsilon": _or_needs(lambda spec: spec.target.defense.dp, "target.defense.dp"),
@@ -56,6 +58,13 @@ SETTINGS: Mapping[str, Setting] = {
     **{
         f"fisher/early_share_{distance}": _profiled(distance)
         for distance in ("l2", "l1", "lpips-vgg", "lpips-alex")
+    },
+    **{
+        str(name): _HAS_NONE if guess == "grey" else _HAS_IMAGES
+        for guess in dict.fromkeys((*GUESSES, *CLASS_GUESSES))
+        for metric in (f"{guess}_mse", f"yardstick_{guess}_mse", f"yardstick_{guess}_top1")
+        if metric in METRICS
+        for name in METRICS[metric].names()
     },
 }
 """Metric -> what it needs beside its stage and its network."""

@@ -5,10 +5,11 @@ A damaged file is quarantined by its reading, so that its stage counts as missin
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from orchestrator.stages.graph import Stage
+from orchestrator.metrics.skill import derived
+from orchestrator.stages.graph import STAGES, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.journal import now_ms
 from orchestrator.store.parallel import parallel_map
@@ -33,16 +34,26 @@ class Incomplete(Exception):
 
 
 class StoredTrials:
-    """Reads trials back from the store; shared stages are read once."""
+    """Reads trials back from the store; shared stages are read once.
 
-    def __init__(self, store: Artifacts, describe: Callable[[str], DatasetInput]) -> None:
-        self._store, self._describe = store, describe
+    With `takes_older` a trial is whole without the stages that stores of earlier versions lack.
+    """
+
+    def __init__(
+        self, store: Artifacts, describe: Callable[[str], DatasetInput], *, takes_older: bool = False
+    ) -> None:
+        self._store, self._describe, self._takes_older = store, describe, takes_older
         self._artifacts: dict[str, Artifact] = {}
         self._curves: dict[str, list[Curve]] = {}
 
     def has(self, key: str) -> bool:
         """Return whether a stage is published."""
         return self._find(key) is not None
+
+    def lacking(self, task: Task, stored: Collection[str]) -> list[Stage]:
+        """Return the stages of a trial whose keys are not stored and that it is not whole without."""
+        missing = [stage for stage in task.stages.values() if stage.key not in stored]
+        return [stage for stage in missing if not (self._takes_older and STAGES[stage.name].is_added)]
 
     def among(self, keys: Sequence[str]) -> set[str]:
         """Return those of the keys that are published."""
@@ -65,7 +76,7 @@ class StoredTrials:
         stored = [(stage, artifact) for stage, artifact in found if artifact is not None]
         curves: list[Curve] = []
         images: dict[str, bytes] = {}
-        absent = [stage for stage, artifact in found if artifact is None]
+        absent = self.lacking(task, {artifact.key for _, artifact in stored})
         damaged = []
         for stage, artifact in stored:
             try:
@@ -102,7 +113,7 @@ class StoredTrials:
             axes=dict(task.point.axes),
             status=outcome.status,
             stage_keys={name: stage.key for name, stage in task.stages.items()},
-            metrics=dict(sorted(metrics.items())),
+            metrics=dict(sorted((metrics | derived(metrics)).items())),
             costs=_sum_costs(artifacts),
             curves=curves,
             images=images,

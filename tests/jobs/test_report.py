@@ -18,6 +18,7 @@ from jobs.options import RUNS, Options
 from jobs.sweep import Sweep, start_console
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
 from orchestrator.sweep.json_tracker import read_trials
 from orchestrator.sweep.study_checks import check_report
 from tests import tiny
@@ -78,12 +79,13 @@ def options(study: Path, out: Path, **more: Any) -> Options:
     return Options(study=str(study), out=out, **{**given, "ship_later": True, **more})
 
 
-def fill(study: Path, out: Path, num_points: int) -> None:
-    """Store made-up stages of the first points: errors fall with m and a little with the seed."""
+def fill(study: Path, out: Path, num_points: int, *, without: str = "") -> None:
+    """Store made-up stages of the first points, one left out: errors fall with m and a little with the
+    seed."""
     opened = Sweep(options(study, out), start_console())
     for point in opened.search.ask()[:num_points]:
         error = 0.4 - 0.1 * float(point.axes["m"]) - 0.01 * float(point.axes["seed"])
-        for stage in opened.plan(point).values():
+        for stage in (one for one in opened.plan(point).values() if one.name != without):
             is_last = stage.name == "evaluation"
             metrics = {"inversion/mse_test": error} if is_last else {}
             artifact = Artifact(stage.key, stage.name, 1, {}, metrics=metrics, created_ms=1)
@@ -127,6 +129,29 @@ def test_everything_is_written_again_from_the_store(study: Path, tmp_path: Path)
     again = report(study, out, "--ship-later", "--set", "report.columns=1")
     assert again.exit_code == 0
     assert (out / "tiny" / "figure.png").read_bytes() != in_store["figure.png"]
+
+
+def test_a_store_from_before_a_stage_is_read_and_a_sweep_adds_that_stage_alone(
+    study: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    fill(study, out, 4, without="yardsticks")
+    result = report(study, out, "--ship-later")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "trials: 4 finished, 0 failed, 0 pruned" in result.stdout
+    table = pd.read_csv(out / "tiny" / "results.csv")
+    assert table["inversion/mse_test"].tolist() == pytest.approx([0.3, 0.29, 0.2, 0.19])
+    opened = Sweep(options(study, out), start_console())
+    ledger = opened.ledger(Journal(opened.store.blobs, opened.study.key), [])
+    missing = [
+        stage.name
+        for task in ledger.next_tasks()
+        for stage in task.stages.values()
+        if opened.store.find(stage.key) is None
+    ]
+    assert missing == ["yardsticks"] * 4
+    fill(study, tmp_path / "other", 4, without="victims")  # no stage that was always there may be missing
+    assert report(study, tmp_path / "other", "--ship-later").exit_code == 2
 
 
 def test_points_whose_files_are_damaged_are_missing(study: Path, tmp_path: Path) -> None:

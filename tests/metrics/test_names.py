@@ -32,6 +32,11 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         "target_confidence": "up",
         "accuracy": None,
         "epsilon": None,
+        **dict.fromkeys(("skill", "over_chance", "yardstick_grey_top1"), "up"),
+        **dict.fromkeys(("yardstick_label_top1", "yardstick_random_top1"), "up"),
+        **{f"{guess}_mse": "down" for guess in ("grey", "mean", "label", "bins", "nearest")},
+        **{f"yardstick_{guess}_mse": "down" for guess in ("grey", "label", "random")},
+        **dict.fromkeys(("chance", "target_chance", "judge_chance")),
         **dict.fromkeys(("knn_distance", "centroid_distance", "delta_facenet"), "down"),
         **dict.fromkeys(("lpips_vgg", "lpips_alex", "fid"), "down"),
         **dict.fromkeys(("precision", "recall", "density", "coverage"), "up"),
@@ -41,14 +46,15 @@ def test_every_metric_names_its_unit_and_direction() -> None:
     assert all(METRICS[name].leaks is None and METRICS[name].of == "stage" for name in bare)
     assert bare == [
         *("validation_accuracy", "validation_loss", "validation_agreement", "validation_mse"),
-        *("validation_total", "best_epoch", "cost", "steps", "queries", "queries_beyond_release", "images"),
+        *("validation_total", "best_epoch", "cost", "steps", "queries", "queries_beyond_release"),
+        *("target_images", "judge_images", "images"),
         *("classes_seen", "classes_chao1", "shared_identities", "theta_c_millions", "theta_t_millions"),
     ]
 
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 86
+    assert len(names) == len(set(names)) == 113
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

@@ -81,12 +81,21 @@ def test_stages_in_order_and_what_they_need(
     if task == "reconstruction":
         expected["victims"] = {"target": target}
         judged["victims"] = "victims"
-    expected |= {**own, "evaluation": judged}
+    expected |= {**own, "yardsticks": _looked_up(attack, task, target), "evaluation": judged}
     names = {stage.key: name for name, stage in stages.items()}
     found = {name: {role: names[key] for role, key in stage.needs.items()} for name, stage in stages.items()}
     assert found == expected
     assert list(stages) == list(expected)
     assert all(stage.name == name for name, stage in stages.items())
+
+
+def _looked_up(attack: str, task: str, target: str) -> dict[str, str]:
+    """Return what the yardsticks of an attack need: answers that its adversary has, a judge of classes."""
+    needs = {"judge": "judge"} if task == "class-inference" else {"victims": "victims"}
+    has_images = {"joint": {"target": target}, "mia": {}, "optimization": {}}
+    if has_images.get(attack) == {}:
+        needs.pop("victims", None)
+    return needs | has_images.get(attack, {"predictions": "predictions"})
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -145,6 +154,17 @@ def test_optimisation_of_a_prediction_depends_on_what_is_released() -> None:
     assert changed("optimization", {"release.decimals": 2}) == {"optimization", "evaluation"}
 
 
+@pytest.mark.parametrize("task", ["reconstruction", "class-inference"])
+def test_attacks_on_the_same_answers_share_their_yardsticks(task: str) -> None:
+    start = {"evaluation.task": task}
+    one = planned("inverter", start)
+    for changes in ({"attack.seed": 9}, {"attack.align": False}, {"attack.recipe": {"epochs": 9}}):
+        assert planned("inverter", {**start, **changes})["yardsticks"].key == one["yardsticks"].key
+    assert planned("with features", start)["yardsticks"].key == one["yardsticks"].key
+    searched = [planned(name, INFERENCE)["yardsticks"].key for name in ("mia", "optimization")]
+    assert len(set(searched)) == 1
+
+
 # The surrogate
 
 
@@ -172,8 +192,8 @@ def test_only_the_feature_loss_needs_a_surrogate(losses: dict[str, Any]) -> None
             {"attack.losses": {**LOSSES, "surrogate": {**SURROGATE, "seed": 1}}},
             {"surrogate", "inversion", "evaluation"},
         ),
-        ({"release.truncation": 2}, {"surrogate", "inversion", "evaluation"}),
-        ({"auxiliary.size": 32}, {"predictions", "surrogate", "inversion", "evaluation"}),
+        ({"release.truncation": 2}, {"surrogate", "yardsticks", "inversion", "evaluation"}),
+        ({"auxiliary.size": 32}, {"predictions", "surrogate", "yardsticks", "inversion", "evaluation"}),
     ],
     ids=tiny.in_order,
 )
@@ -186,19 +206,19 @@ def test_a_surrogate_depends_on_the_answers_and_not_on_the_inverter(
 def test_what_changes_nothing_changes_no_key() -> None:
     labels = {"release.labels_only": True, "release.truncation": None}
     assert changed("inverter", {"release.truncation": 2}, labels) == set()
-    assert changed("joint", {"release.decimals": 2}) == {"evaluation"}
+    assert changed("joint", {"release.decimals": 2}) == {"yardsticks", "evaluation"}
     assert changed("mia", {"evaluation.images": 5}, INFERENCE) == {"evaluation"}
     assert changed("optimization", {"evaluation.grid": 2}) == {"evaluation"}
 
 
 def test_an_unaligned_inverter_and_its_surrogate_share_full_answers() -> None:
     unaligned = {"attack.align": False}
-    assert changed("with features", {"release.truncation": 2}, unaligned) == {"evaluation"}
+    assert changed("with features", {"release.truncation": 2}, unaligned) == {"yardsticks", "evaluation"}
 
 
 # Joint training
 
-AFTER_JOINT = {"joint", "victims", "evaluation"}
+AFTER_JOINT = {"joint", "victims", "yardsticks", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +258,7 @@ def test_attacks_on_one_target_share_it() -> None:
 @pytest.mark.parametrize("images", [8, 4096])
 @pytest.mark.parametrize("attack", ["inverter", "with features", "joint"])
 def test_the_number_of_images_measured_changes_no_training(attack: str, images: int) -> None:
-    assert changed(attack, {"evaluation.images": images}) == {"victims", "evaluation"}
+    assert changed(attack, {"evaluation.images": images}) == {"victims", "yardsticks", "evaluation"}
     assert changed(attack, {"evaluation.images": images}, INFERENCE) == {"evaluation"}
 
 
@@ -246,7 +266,7 @@ def test_the_number_of_images_measured_changes_no_training(attack: str, images: 
 def test_both_tasks_share_every_training(attack: str) -> None:
     one, other = planned(attack), planned(attack, INFERENCE)
     different = {name for name in other if one[name].key != other[name].key}
-    assert different == {"evaluation"}
+    assert different == {"yardsticks", "evaluation"}
     assert set(one) - set(other) == {"victims"}
 
 

@@ -36,7 +36,10 @@ WITH_FEATURES = {
 def test_rows_name_what_their_functions_take(name: str, task: str) -> None:
     for stage in tiny.stages(trial(name, task)).values():
         _, specs = runner.load_stage(stage)
-        assert set(specs) == set(STAGES[stage.name].reads)
+        kind = STAGES[stage.name]
+        (unread,) = (use.unread for use in kind.uses(normalise(trial(name, task))))
+        assert set(specs) | set(unread) == set(kind.reads)
+        assert not set(specs) & set(unread)
 
 
 def test_needs_name_stages_and_metrics_have_a_family() -> None:

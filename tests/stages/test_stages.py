@@ -74,6 +74,7 @@ def test_what_each_stage_leaves(kept: Kept) -> None:
         "predictions": ["scores.npy"],
         "victims": ["scores_test.npy", "scores_train.npy"],
         "inversion": ["curves.json", "inverter.safetensors"],
+        "yardsticks": [f"per_image_{part}.npy" for part in parts],
         "evaluation": sorted(
             [f"grid_{part}.png" for part in parts]
             + [f"{what}_{part}.npy" for what in ("per_image", "reconstructions", "victims") for part in parts]

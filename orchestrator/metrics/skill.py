@@ -1,0 +1,68 @@
+"""Skill: how far an attack beats the best guess without training, and recognition beats chance. No torch.
+
+Both are differences over what is left to gain, 1 - error / error of the yardstick and (share - chance) /
+(1 - chance): 1 is a perfect attack, 0 one that gained nothing over a look-up. They follow from other metrics
+of a trial, so that no stage is computed again for them.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.metrics.names import CLASS, CLASS_GUESSES, GUESSES, METRICS, PARTS, MetricName
+
+CHANCE = "yardstick/chance"
+
+
+def error_name(part: str) -> MetricName:
+    """Return the metric of the attack's error at a part: test, train or class."""
+    return METRICS["mse_mean" if part == CLASS else "mse"].on(part)
+
+
+def skill_name(part: str) -> MetricName:
+    """Return the metric of the skill at a part: test, train or class."""
+    return METRICS["skill"].on(part)
+
+
+def yardstick_names(part: str) -> dict[str, MetricName]:
+    """Return guess -> the metric of its error at a part: test, train or class."""
+    if part == CLASS:
+        return {guess: METRICS[f"yardstick_{guess}_mse"].on(part) for guess in CLASS_GUESSES}
+    return {guess: METRICS[f"{guess}_mse"].on(part) for guess in GUESSES}
+
+
+def best_yardstick(metrics: Mapping[str, float], part: str) -> str | None:
+    """Return the guess with the smallest error of a trial's metrics; None where none was measured."""
+    measured = {guess: metrics.get(str(name)) for guess, name in yardstick_names(part).items()}
+    errors = {guess: error for guess, error in measured.items() if error is not None}
+    return min(errors, key=lambda guess: errors[guess], default=None)
+
+
+def unbeaten(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the best yardstick of every part, test, train or class, at which the skill is not above 0."""
+    skills = {part: metrics.get(str(skill_name(part))) for part in (*PARTS, CLASS)}
+    lost = [part for part, skill in skills.items() if skill is not None and skill <= 0]
+    return {part: guess for part in lost if (guess := best_yardstick(metrics, part)) is not None}
+
+
+def unbeaten_words(metrics: Mapping[str, float]) -> str:
+    """Return the same as tables write it, `label (test, train)`; empty where every yardstick is beaten."""
+    parts: dict[str, list[str]] = {}
+    for part, guess in unbeaten(metrics).items():
+        parts.setdefault(guess, []).append(part)
+    return "; ".join(f"{guess} ({', '.join(named)})" for guess, named in parts.items())
+
+
+def derived(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return skill and recognition over chance of every part that a trial's metrics have them for."""
+    return {str(name): value for part in (*PARTS, CLASS) for name, value in _of_part(metrics, part)}
+
+
+def _of_part(metrics: Mapping[str, float], part: str) -> Iterator[tuple[MetricName, float]]:
+    error, guess = metrics.get(str(error_name(part))), best_yardstick(metrics, part)
+    if error is not None and guess is not None:
+        best = metrics[str(yardstick_names(part)[guess])]
+        if best > 0:  # else there is nothing to gain
+            yield skill_name(part), 1.0 - error / best
+    recognised = METRICS["judge_top1" if part == CLASS else "accuracy_top1"].on(part)
+    share, chance = metrics.get(str(recognised)), metrics.get(CHANCE)
+    if share is not None and chance is not None:
+        yield METRICS["over_chance"].on(part), (share - chance) / (1.0 - chance)
