@@ -26,7 +26,7 @@ STAGE_READ, OTHERS_READ = 25, 200
 
 
 class SweepProgress:
-    """Implements `Listener`: stages and trials done, trials running, best so far, time left."""
+    """Implements `Listener`: stages and trials done, trials running, the objective so far, time left."""
 
     def __init__(self, console: Console, objective: str, is_maximized: bool) -> None:
         self._console, self._objective, self._is_maximized = console, objective, is_maximized
@@ -116,7 +116,8 @@ class SweepProgress:
             spent = time.monotonic() - self._started
             words.append(f"about {_duration(spent / self._built * (self._missing - self._built))} left")
         if self._best is not None:
-            words.append(f"best {self._objective} {self._best[0]:.4g}")
+            end = "highest" if self._is_maximized else "lowest"  # the best is known when all are compared
+            words.append(f"{end} {self._objective} {self._best[0]:.4g}")
         self._progress.update(
             self._bar, total=self._missing or None, completed=self._built, words=", ".join(words)
         )

@@ -14,6 +14,8 @@ from orchestrator.config.study import Study
 
 OURS = (
     "study.yaml",
+    "note.md",
+    "warnings.csv",
     "results.*",
     "summary.*",
     "comparison.*",

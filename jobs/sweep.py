@@ -256,13 +256,13 @@ class Sweep:
     ) -> int:
         """Write and print the report, give it to the listeners; return the exit code."""
         from jobs.tables import print_end  # here, as above
-        from orchestrator.report.tables import note
+        from orchestrator.report.tables import NOTE
 
         records = ledger.records
         counts = Counter(record.status for record in records)
         folder = self._write(files)
         print_end(self.console, self.study, ledger, folder, files, is_whole=not num_missing)
-        for line in ledger.finish(self._report(ledger, files, note(self.study, records), num_missing)):
+        for line in ledger.finish(self._report(ledger, files, files[NOTE].decode(), num_missing)):
             self.console.print(line, markup=False, soft_wrap=True)
         if counts["finished"] + counts["pruned"] < len(records) + num_missing:
             return 1

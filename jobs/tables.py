@@ -15,6 +15,7 @@ from rich.table import Table
 from orchestrator.config.study import Study
 from orchestrator.report.captions import captions
 from orchestrator.report.held import caption
+from orchestrator.report.skill import at_chance, summary_metrics, warnings
 from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.sweep.ledger import Ledger
@@ -30,7 +31,7 @@ def print_end(
     is_whole: bool = True,
 ) -> None:
     """Print the report's tables, trial and stage counts, and the report's folder."""
-    metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
+    metrics = summary_metrics(study, ledger.records)
     summary = summary_table(ledger.records, metrics, study.report)
     console.print(_rich_table(with_reasons(summary, metrics), metrics))
     if "comparison.csv" in files:
@@ -43,6 +44,8 @@ def print_end(
                 {column: _short(cell) for column, cell in row.items()} for row in _rows(files[f"{name}.csv"])
             ]
             console.print(_table(title, rows))
+    for line in warnings(at_chance(ledger.records)):
+        console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
     for remark in captions(ledger.records):
         console.print(f"note: {remark}", markup=False, soft_wrap=True)
     counts = Counter(record.status for record in ledger.records)

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import pandas as pd
@@ -27,6 +28,14 @@ from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import Setting, present_values, setting_of
+from orchestrator.report.skill import (
+    at_chance,
+    best_lines,
+    caution_lines,
+    summary_metrics,
+    unbeaten_column,
+    without_empty_column,
+)
 from orchestrator.report.statistics import half_column
 from orchestrator.report.variance import variance_table
 from orchestrator.store.artifacts import Artifacts
@@ -35,6 +44,7 @@ from orchestrator.sweep.records import TrialRecord
 logger = logging.getLogger(__name__)
 
 DIGITS = 6  # significant digits of the CSV
+NOTE = "note.md"  # what was swept, the best trial and what not to trust: MLflow's note of the sweep
 SHOWN_DIGITS = 4  # of LaTeX tables
 WIDE = [
     *("bootstrap_low", "bootstrap_high", "seeds_low", "seeds_high", "p_flip", "p"),
@@ -104,18 +114,22 @@ def latex(table: pd.DataFrame) -> bytes:
 def summary_table(
     records: Sequence[TrialRecord], metrics: Sequence[str], report: Report = DEFAULTS
 ) -> pd.DataFrame:
-    """Return means over replicates and half of their 95 % interval, classes held fixed; one seed has none."""
+    """Return means over replicates and half of their 95 % interval, classes held fixed; one seed has none.
+
+    A setting whose attack is no better than a yardstick is marked, in a column that is there if one is.
+    """
     finished = [record for record in records if record.status == "finished"]
     groups: dict[Setting, list[TrialRecord]] = {}
     for record in sorted(finished, key=lambda one: one.index):
         groups.setdefault(setting_of(record.axes, report.repeats), []).append(record)
     rows = []
     for setting, members in groups.items():
-        row: dict[str, object] = {**dict(setting), "seeds": len(members), **marks(members)}
+        row: dict[str, object] = {**dict(setting), "seeds": len(members)}
+        row |= marks(members) | unbeaten_column(members)
         for metric in metrics:
             row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
-    return without_empty_marks(pd.DataFrame(rows))
+    return without_empty_column(without_empty_marks(pd.DataFrame(rows)))
 
 
 def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -131,18 +145,20 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     """Return the report's files by path. Raise `Refused` if the study names an unknown metric."""
     table = results_table(records)
     objective, _ = study.objective
-    metrics = list(dict.fromkeys([*study.search.objectives, *study.report.metrics]))
-    images = PerImage(store)
+    metrics, warned, images = summary_metrics(study, records), at_chance(records), PerImage(store)
     files = {
         "results.csv": csv(table),
         "results.parquet": parquet(table),
         "study.yaml": study.yaml().encode(),
+        NOTE: note(study, records, images).encode(),
         **_both("summary", with_reasons(summary_table(records, metrics, study.report), metrics)),
         **_comparisons(study, records, images),
         **_curves(study, records, images, store),
     }
     if len(variances := variance_table(study.report, metrics, records, images)):
         files |= _both("variance", variances, csv_only=WIDE)
+    if warned:
+        files["warnings.csv"] = csv(pd.DataFrame([asdict(one) for one in warned]))
     if any(record.status == "finished" for record in records):
         files |= heat_maps(records, objective, study.report.repeats)
         figure = drawn("figure.png", draw_grid, study, records, store) if study.report.rows else None
@@ -244,19 +260,17 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) 
     return [record for record in finished if not is_beaten(record)]
 
 
-def note(study: Study, records: Sequence[TrialRecord]) -> str:
-    """Return Markdown for the parent run: what was swept and the best point."""
-    objective, is_larger_better = study.objective
+def note(study: Study, records: Sequence[TrialRecord], images: PerImage) -> str:
+    """Return Markdown for the parent run: what was swept, the best point, and what not to trust."""
     records = sorted(records, key=lambda one: one.index)
-    finished = [record for record in records if record.status == "finished" and objective in record.metrics]
+    finished = [record for record in records if record.status == "finished"]
     lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
     axes = dict.fromkeys(axis for record in records for axis in record.axes)
     shown = {axis: dict.fromkeys(map(str, present_values(axis, records))) for axis in axes} or study.axes()
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
-    if finished:
-        best = (max if is_larger_better else min)(finished, key=lambda one: one.metrics[objective])
-        lines += ["", f"Best `{objective}`: {best.metrics[objective]:.4g} in `{best.name}`."]
-    lines += note_lines(finished)
+    if best := best_lines(study, records, images):
+        lines += ["", *best]
+    lines += [*caution_lines(records), *note_lines(finished)]
     failed = [record for record in records if record.status == "failed"]
     lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
     lines += [f"- {remark}." for remark in captions(records)]

@@ -51,7 +51,7 @@ TABLES = {
     for name in ("summary", "variance", "comparison", "orderings")
     for ending in ("csv", "tex")
 }
-FILES = TABLES | {"results.csv", "results.parquet", "study.yaml", "figure.png"}
+FILES = TABLES | {"results.csv", "results.parquet", "study.yaml", "note.md", "figure.png"}
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.metrics.skill import best_yardstick, derived
+from orchestrator.metrics.skill import best_yardstick, derived, unbeaten, unbeaten_words
 
 IMAGES = {
     "inversion/mse_test": 0.03,
@@ -46,3 +46,14 @@ def test_what_was_not_measured_has_no_skill() -> None:
     assert derived({"yardstick/mean_mse_test": 0.1, "yardstick/chance": 0.1}) == {}
     assert best_yardstick({}, "test") is None
     assert derived({"inversion/mse_test": 0.1, "yardstick/mean_mse_test": 0.0}) == {}
+
+
+def test_yardsticks_that_are_not_beaten_are_named_with_their_parts() -> None:
+    lost = {**IMAGES, "inversion/skill_test": 0.0, "inversion/skill_train": -0.1}
+    lost["yardstick/mean_mse_train"] = 0.1
+    assert unbeaten(lost) == {"test": "bins", "train": "mean"}
+    assert unbeaten_words(lost) == "bins (test); mean (train)"
+    assert unbeaten_words({**lost, "yardstick/mean_mse_train": 0.2, "yardstick/bins_mse_train": 0.1}) == (
+        "bins (test, train)"
+    )
+    assert unbeaten_words({**IMAGES, "inversion/skill_test": 0.01}) == ""

@@ -17,6 +17,7 @@ from orchestrator.report.held import (
     remarks,
     row_label,
 )
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import csv, latex, note, report_files, results_table, summary_table
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.adversary import BEYOND
@@ -166,7 +167,8 @@ def test_delta_and_curves_have_the_column() -> None:
 
 def test_the_note_counts_trials_with_marks() -> None:
     study = tiny.study({"seed": [0]})
-    text = note(study, trials(*KINDS, aligned=(True, False)))
+    images = PerImage(Artifacts(MemoryBlobs("memory")))
+    text = note(study, trials(*KINDS, aligned=(True, False)), images)
     read = "metrics of the part `{}` read images that the adversary held."
     assert f"- held images: in 4 of 12 trials {read.format('test')}" in text
     assert f"- held images: in 4 of 12 trials {read.format('train')}" in text

@@ -10,6 +10,7 @@ from scipy import stats
 
 from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import (
     csv,
     latex,
@@ -138,6 +139,7 @@ def test_a_report_has_its_files_and_repeats_byte_for_byte() -> None:
         "summary.csv",
         "summary.tex",
         "study.yaml",
+        "note.md",
         "pareto.csv",
     }
     assert files == report_files(study, records[::-1], Artifacts(MemoryBlobs("memory")))
@@ -147,16 +149,16 @@ def test_a_report_has_its_files_and_repeats_byte_for_byte() -> None:
 def test_a_sweep_in_which_everything_failed_still_has_tables() -> None:
     study = tiny.study({"release.truncation": [5]}, report={"rows": ["m"]})
     files = report_files(study, [FAILED], Artifacts(MemoryBlobs("memory")))
-    assert set(files) == {"results.csv", "results.parquet", "summary.csv", "study.yaml"}
+    assert set(files) == {"results.csv", "results.parquet", "summary.csv", "study.yaml", "note.md"}
     assert b"inversion" in files["results.csv"]
 
 
 def test_the_note_names_axes_the_best_point_and_failures() -> None:
     study = tiny.study({"release.truncation": [1, None, 5]}, about="How much a score says.")
-    text = note(study, THREE)
+    text = note(study, THREE, PerImage(Artifacts(MemoryBlobs("memory"))))
     assert "**tiny**: How much a score says." in text
     assert "| m | 1, all, 5 |" in text
-    assert "Best `inversion/mse_test`: 2e-09 in `0001`." in text
+    assert "No trial is called best by `inversion/mse_test`" in text  # nothing is known of yardsticks
     assert '- failed: `0002` in inversion: ValueError: a "b", c' in text
 
 

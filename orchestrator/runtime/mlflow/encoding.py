@@ -11,6 +11,7 @@ from dataclasses import asdict
 from PIL import Image
 
 from orchestrator.config.base import Scalar
+from orchestrator.metrics.skill import unbeaten_words
 from orchestrator.sweep.adversary import HELD, held_words, trial_note
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
@@ -18,6 +19,7 @@ MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
 
 HELD_TAG = f"inversion.{HELD}"
+UNBEATEN_TAG = "inversion.no_better_than"
 
 MetricPoint = tuple[str, float, int, int]  # name, value, timestamp in ms, step
 
@@ -67,17 +69,21 @@ def latest(trial: TrialRecord, base_ms: int) -> dict[str, float]:
 
 
 def tags(trial: TrialRecord) -> dict[str, str]:
-    """Return the fields that are not compared: status, stage keys, error."""
+    """Return the fields that are not compared: status, stage keys, error, yardsticks not beaten."""
     found = {f"inversion.stage.{name}": stage for name, stage in trial.stage_keys.items()}
     found |= {"inversion.status": trial.status, "inversion.index": str(trial.index)}
     if trial.failed_stage is not None:
         found["failed_stage"] = trial.failed_stage
     if trial.error is not None:
         found["error"] = trial.error
+    unbeaten = unbeaten_words(trial.metrics)
+    if unbeaten:
+        found[UNBEATEN_TAG] = unbeaten
     if trial.held:
         found[HELD_TAG] = held_words(trial.held)
-    if note := trial_note(trial):
-        found["mlflow.note.content"] = note
+    notes = [trial_note(trial), f"No better than a yardstick: {unbeaten}." if unbeaten else ""]
+    if any(notes):
+        found["mlflow.note.content"] = " ".join(filter(None, notes))
     if trial.images:
         found["mlflow.loggedImages"] = "True"  # makes the pages look for pictures
     return {key(name): value[:MAX_TAG] for name, value in found.items()}

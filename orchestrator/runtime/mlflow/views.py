@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from orchestrator.config.study import is_seed
+from orchestrator.metrics.names import CLASS, PARTS
+from orchestrator.metrics.skill import skill_name
 from orchestrator.sweep.records import SweepRecord
 
 TAG_PREFIX = "mlflow.sharedViewState."
@@ -149,7 +151,10 @@ def _charts(
 
 
 def _first(objective: str, metrics: Sequence[str]) -> list[str]:
-    return [objective, *(name for name in metrics if name != objective)][:MAX_CHARTS]
+    skills = [str(skill_name(part)) for part in (*PARTS, CLASS)]
+    return list(dict.fromkeys([objective, *(name for name in skills if name in metrics), *metrics]))[
+        :MAX_CHARTS
+    ]
 
 
 def _parallel(sweep: SweepRecord) -> dict[str, Any]:

@@ -88,3 +88,12 @@ def test_the_table_has_null_where_json_has_no_number() -> None:
     table = json.loads(encoding.trials_table(sample_sweep(), trials))
     assert table["columns"][-1] == "a/b"
     assert [row[-1] for row in table["data"]] == [None, None, 0.5]
+
+
+def test_a_yardstick_that_is_not_beaten_is_a_tag() -> None:
+    metrics = {"inversion/skill_test": -0.1, "yardstick/label_mse_test": 0.04}
+    tags = encoding.tags(replace(TRIAL, metrics=metrics))
+    assert tags[encoding.UNBEATEN_TAG] == "label (test)"
+    assert tags["mlflow.note.content"].endswith("No better than a yardstick: label (test).")
+    beaten = replace(TRIAL, metrics={**metrics, "inversion/skill_test": 0.1})
+    assert encoding.UNBEATEN_TAG not in encoding.tags(beaten)

@@ -1,0 +1,179 @@
+"""Cautions of a report: attacks that beat no yardstick, models at chance, and which trial is the best.
+
+A setting is no better than a yardstick where its mean skill over seeds is not above 0. It is shown to beat
+them where the interval of the paired difference of errors, the best yardstick's less the attack's, lies above
+0 (`statistics.compare`); with one seed it is over classes alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from orchestrator.config.report import Report
+from orchestrator.config.study import Study
+from orchestrator.metrics.names import CLASS, PARTS, MetricName
+from orchestrator.metrics.skill import best_yardstick, error_name, skill_name, unbeaten_words, yardstick_names
+from orchestrator.report.crossed import ByClass, cross
+from orchestrator.report.means import DEFAULTS
+from orchestrator.report.per_image import PerImage
+from orchestrator.report.settings import Setting, finished_trials, replicate_of, setting_of
+from orchestrator.report.statistics import Comparison, compare
+from orchestrator.sweep.records import TrialRecord
+
+UNBEATEN = "no better than"
+"""Column of the summary: the yardsticks that a setting does not beat, with the parts."""
+
+ALWAYS = ("inversion/skill_test", "class/skill", "target/accuracy", "judge/accuracy")
+"""Columns of every summary, where they were measured."""
+
+LEVEL = 0.01  # of the one-sided test against chance
+MOST_NAMED = 12  # trials that one line names; a file has all of them
+
+
+@dataclass(frozen=True)
+class AtChance:
+    """A model of a trial that is not shown to be better than always choosing the most frequent class."""
+
+    model: str  # target or judge
+    trial: str
+    accuracy: float
+    chance: float  # share of the most frequent class among the test images
+    images: int
+    p: float  # one-sided, binomial
+
+
+def summary_metrics(study: Study, records: Sequence[TrialRecord]) -> list[str]:
+    """Return the metrics of the summary: objectives, those of the report, skill and accuracies."""
+    measured = {name for record in finished_trials(records) for name in record.metrics}
+    always = [name for name in ALWAYS if name in measured]
+    return list(dict.fromkeys([*study.search.objectives, *study.report.metrics, *always]))
+
+
+def unbeaten_column(members: Sequence[TrialRecord]) -> dict[str, object]:
+    """Return the column of the yardsticks that the mean over a setting's seeds does not beat."""
+    return {UNBEATEN: unbeaten_words(_means(members))}
+
+
+def without_empty_column(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without the column where it is empty in every row."""
+    return table if UNBEATEN not in table or table[UNBEATEN].any() else table.drop(columns=UNBEATEN)
+
+
+def at_chance(records: Sequence[TrialRecord]) -> list[AtChance]:
+    """Return the targets and evaluation models of finished trials that are not better than chance."""
+    tested = (one for record in finished_trials(records) for one in _tested(record))
+    return [one for one in tested if one.p >= LEVEL]
+
+
+def warnings(found: Sequence[AtChance]) -> list[str]:
+    """Return a line for each kind of model at chance, naming trials."""
+    lines = []
+    for model in dict.fromkeys(one.model for one in found):
+        these = [one for one in found if one.model == model]
+        worst = max(these, key=lambda one: one.p)
+        names = ", ".join(one.trial for one in these[:MOST_NAMED])
+        more = f" and {len(these) - MOST_NAMED} more" if len(these) > MOST_NAMED else ""
+        lines.append(
+            f"the {model} is not better than chance (accuracy {worst.accuracy:.3g} on {worst.images} test "
+            f"images, most frequent class {worst.chance:.3g}) in {names}{more}"
+        )
+    return lines
+
+
+def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -> list[str]:
+    """Return a line that names the best trial, or why none is called so; empty if none has the objective.
+
+    Where more leakage is better, attacks are only compared if they are shown to beat every yardstick. Trials
+    whose target or evaluation model is at chance are left out.
+    """
+    objective, is_larger_better = study.objective
+    finished = [record for record in finished_trials(records) if objective in record.metrics]
+    if not finished:
+        return []
+    barred = {one.trial for one in at_chance(records)}
+    chosen = [record for record in finished if record.name not in barred]
+    if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
+        shown = _shown_to_leak(study, finished, images)
+        repeats = study.report.repeats
+        chosen = [record for record in chosen if setting_of(record.axes, repeats) in shown]
+    if not chosen:
+        return [f"No trial is called best by `{objective}`: none is shown to beat yardsticks and chance."]
+    best = (max if is_larger_better else min)(chosen, key=lambda one: one.metrics[objective])
+    among = "" if len(chosen) == len(finished) else f", of the {len(chosen)} that beat yardsticks and chance"
+    return [f"Best `{objective}`: {best.metrics[objective]:.4g} in `{best.name}`{among}."]
+
+
+def caution_lines(records: Sequence[TrialRecord]) -> list[str]:
+    """Return lines of Markdown for models at chance and for settings that beat no yardstick."""
+    lines = [f"- **warning**: {line}" for line in warnings(at_chance(records))]
+    finished = finished_trials(records)
+    lost = [record for record in finished if unbeaten_words(record.metrics)]
+    named = ", ".join(f"`{record.name}`" for record in lost[:MOST_NAMED])
+    more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
+    if lost:
+        lines.append(f"- no better than a yardstick: {len(lost)} of {len(finished)} trials: {named}{more}")
+    return lines
+
+
+def beats_yardsticks(
+    members: Sequence[TrialRecord], part: str, images: PerImage, report: Report = DEFAULTS
+) -> Comparison | None:
+    """Compare the attack of one setting's trials with the best yardstick of each; positive: it is better.
+
+    Over replicates and classes, or without classes where a trial kept no values by image. None where a trial
+    has no skill.
+    """
+    if not members or any(str(skill_name(part)) not in record.metrics for record in members):
+        return None
+    replicates = [replicate_of(record.axes, report.repeats) for record in members]
+    by_class = [_gain_by_class(record, part, images) for record in members]
+    kept = [gain for gain in by_class if gain is not None and len(gain.values)]
+    if len(kept) == len(members):
+        crossed = cross(list(zip(replicates, kept, strict=True)))
+        return compare(crossed.repeated() if report.population else crossed)
+    skills = [record.metrics[str(skill_name(part))] for record in members]
+    return compare(cross(list(zip(replicates, skills, strict=True))))
+
+
+def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
+    """Return the settings whose attack is shown to beat every yardstick at the objective's part."""
+    part = MetricName.parse(study.objective[0]).part
+    settings: dict[Setting, list[TrialRecord]] = {}
+    for record in finished:
+        settings.setdefault(setting_of(record.axes, study.report.repeats), []).append(record)
+    shown = set()
+    for setting, members in settings.items():
+        own = part or (CLASS if str(skill_name(CLASS)) in members[0].metrics else PARTS[0])
+        comparison = beats_yardsticks(members, own, images, study.report)
+        if comparison is not None and comparison.verdict == "holds":
+            shown.add(setting)
+    return shown
+
+
+def _gain_by_class(record: TrialRecord, part: str, images: PerImage) -> ByClass | None:
+    """Return the best yardstick's error less the attack's by class; None if one was not kept."""
+    guess = best_yardstick(record.metrics, part)
+    assert guess is not None  # there is a skill
+    own = images.by_class(record, str(error_name(part)))
+    best = images.by_class(record, str(yardstick_names(part)[guess]))
+    return None if own is None or best is None else best.minus(own)
+
+
+def _means(members: Sequence[TrialRecord]) -> Mapping[str, float]:
+    """Return the mean of every metric that all trials have."""
+    shared = set.intersection(*(set(member.metrics) for member in members)) if members else set()
+    return {name: float(np.mean([member.metrics[name] for member in members])) for name in shared}
+
+
+def _tested(record: TrialRecord) -> Iterator[AtChance]:
+    """Yield the target and the evaluation model of a trial with the p-value of being better than chance."""
+    for model in ("target", "judge"):
+        names = (f"{model}/accuracy", f"yardstick/{model}_chance", f"yardstick/{model}_images")
+        if all(name in record.metrics for name in names):
+            accuracy, chance, size = (record.metrics[name] for name in names)
+            hits = round(accuracy * size)
+            p = float(stats.binom.sf(hits - 1, round(size), chance))
+            yield AtChance(model, record.name, accuracy, chance, round(size), p)

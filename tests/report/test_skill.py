@@ -1,0 +1,151 @@
+"""Cautions of reports: yardsticks that are not beaten, models at chance, and who may be called best."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from orchestrator.config.base import Scalar
+from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.report.per_image import PerImage
+from orchestrator.report.skill import (
+    MOST_NAMED,
+    UNBEATEN,
+    at_chance,
+    beats_yardsticks,
+    best_lines,
+    caution_lines,
+    summary_metrics,
+    warnings,
+)
+from orchestrator.report.tables import latex, report_files, summary_table
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.records import TrialRecord
+from tests import tiny
+from tests.report.trials import MSE, record
+
+SKILL, LABEL, MEAN = "inversion/skill_test", "yardstick/label_mse_test", "yardstick/mean_mse_test"
+EMPTY = Artifacts(MemoryBlobs("empty"))
+NOTHING = PerImage(EMPTY)
+
+
+def attack(
+    index: int,
+    error: float,
+    axes: Mapping[str, Scalar] | None = None,
+    more: Mapping[str, float] | None = None,
+) -> TrialRecord:
+    """Return a trial whose best yardstick is the label's mean image, with error 0.04."""
+    metrics = {MSE: error, SKILL: 1 - error / 0.04, LABEL: 0.04, MEAN: 0.06, **(more or {})}
+    keys = {"evaluation": f"ee{index}", "yardsticks": f"cc{index}"}
+    return record(index, axes or {"m": index}, metrics, stage_keys=keys)
+
+
+def kept(records: Sequence[TrialRecord], errors: Sequence[Sequence[float]]) -> Artifacts:
+    """Return a store with the errors of one image for each class; the yardstick's are 0.04."""
+    store = Artifacts(MemoryBlobs("memory"))
+    for trial, values in zip(records, errors, strict=True):
+        for stage, field, column in (
+            ("evaluation", "mse", values),
+            ("yardsticks", "label_mse", [0.04] * len(values)),
+        ):
+            rows = np.array(list(enumerate(column)), dtype=[("label", np.int32), (field, np.float64)])
+            buffer = io.BytesIO()
+            np.save(buffer, rows)
+            artifact = Artifact(trial.stage_keys[stage], stage, 1, {})
+            store.publish(artifact, {"per_image_test.npy": buffer.getvalue()})
+    return store
+
+
+def study(**more: Any) -> tiny.Study:
+    """Return a study over m."""
+    return tiny.study({"release.truncation": [1]}, **more)
+
+
+def test_a_setting_that_beats_no_yardstick_is_marked_in_every_table() -> None:
+    axes = [{"m": 1, "seed": 0}, {"m": 1, "seed": 1}, {"m": 3, "seed": 0}, {"m": 3, "seed": 1}]
+    records = [attack(i, error, axes[i]) for i, error in enumerate((0.05, 0.039, 0.041, 0.01))]
+    table = summary_table(records, [MSE])
+    assert table[UNBEATEN].tolist() == ["label (test)", ""]  # by the mean over seeds
+    assert b"label (test)" in latex(table)
+    files = report_files(study(), records, kept(records, [[0.04, 0.04]] * 4))
+    assert "label (test)" in files["summary.csv"].decode()
+    assert "label (test)" in files["summary.tex"].decode()
+    assert "no better than a yardstick: 2 of 4 trials: `0000`, `0002`" in files["note.md"].decode()
+    assert UNBEATEN not in summary_table(records[2:], [MSE])
+
+
+def test_skill_and_accuracies_are_columns_where_they_were_measured() -> None:
+    plain = study(report={"metrics": [MSE]})
+    assert summary_metrics(plain, [record(0, {"m": 1}, {MSE: 0.1})]) == [MSE]
+    measured = [attack(0, 0.02, more={"target/accuracy": 0.9, "judge/accuracy": 0.8})]
+    assert summary_metrics(plain, measured) == [MSE, SKILL, "target/accuracy", "judge/accuracy"]
+    classes = [record(0, {"m": 1}, {"class/skill": 0.1})]
+    assert summary_metrics(plain, classes) == [MSE, "class/skill"]
+
+
+def judged(index: int, model: str, hits: int, images: int = 50, chance: float = 0.2) -> TrialRecord:
+    """Return a trial whose target or evaluation model is right about so many of its test images."""
+    names = (f"{model}/accuracy", f"yardstick/{model}_chance", f"yardstick/{model}_images")
+    return record(index, {"m": index}, dict(zip(names, (hits / images, chance, float(images)), strict=True)))
+
+
+@pytest.mark.parametrize("model", ["target", "judge"])
+def test_a_model_at_chance_is_named(model: str) -> None:
+    """Of 50 images at 0.2 the binomial needs 18: P(X >= 17) = 0.0144, P(X >= 18) = 0.0063."""
+    assert stats.binomtest(17, 50, 0.2, alternative="greater").pvalue == pytest.approx(0.0144, abs=1e-4)
+    found = at_chance([judged(i, model, hits) for i, hits in enumerate((9, 17, 18, 50))])
+    assert [(one.model, one.trial) for one in found] == [(model, "0000"), (model, "0001")]
+    assert found[1].p == pytest.approx(stats.binomtest(17, 50, 0.2, alternative="greater").pvalue)
+    (line,) = warnings(found)
+    assert line == (
+        f"the {model} is not better than chance (accuracy 0.18 on 50 test images, most frequent class 0.2) "
+        "in 0000, 0001"
+    )
+    records = [judged(i, model, 3) for i in range(MOST_NAMED + 2)]
+    assert warnings(at_chance(records))[0].endswith(f"{MOST_NAMED - 1:04d} and 2 more")
+    assert caution_lines(records[:1]) == [f"- **warning**: {warnings(at_chance(records[:1]))[0]}"]
+    assert f"{model},0000,0.06,0.2,50" in report_files(study(), records, EMPTY)["warnings.csv"].decode()
+
+
+def test_what_has_no_chance_is_not_tested() -> None:
+    assert at_chance([record(0, {"m": 1}, {"target/accuracy": 0.0})]) == []
+    assert at_chance([record(0, {"m": 1}, judged(0, "target", 0).metrics, "failed")]) == []
+    assert "warnings.csv" not in report_files(study(), [record(0, {"m": 1}, {MSE: 0.1})], EMPTY)
+
+
+def test_the_best_is_one_that_is_shown_to_beat_the_yardsticks() -> None:
+    records = [attack(0, 0.02), attack(1, 0.03)]
+    unsure, sure = [0.0, 0.0, 0.0, 0.08], [0.028, 0.032, 0.03, 0.03]
+    store = kept(records, [unsure, sure])
+    assert best_lines(study(), records, PerImage(store)) == [
+        f"Best `{MSE}`: 0.03 in `0001`, of the 1 that beat yardsticks and chance."
+    ]
+    verdicts = [beats_yardsticks([one], "test", PerImage(store)) for one in records]
+    assert [one.verdict for one in verdicts if one] == ["not shown", "holds"]
+    assert best_lines(study(), records[:1], PerImage(store)) == [
+        f"No trial is called best by `{MSE}`: none is shown to beat yardsticks and chance."
+    ]
+    assert best_lines(study(), records[1:], PerImage(store)) == [f"Best `{MSE}`: 0.03 in `0001`."]
+
+
+def test_without_values_by_image_seeds_decide() -> None:
+    seeds = [attack(i, error, {"m": 1, "seed": i}) for i, error in enumerate((0.02, 0.021, 0.019))]
+    assert best_lines(study(), seeds, NOTHING) == [f"Best `{MSE}`: 0.019 in `0002`."]
+    assert best_lines(study(), seeds[:1], NOTHING)[0].startswith("No trial is called best")  # no interval
+    assert best_lines(study(), [record(0, {"m": 1}, {MSE: 0.1})], NOTHING)[0].startswith("No trial is called")
+
+
+def test_an_objective_that_wants_less_leakage_needs_no_skill_but_a_target_above_chance() -> None:
+    defender = study(search={"objectives": {MSE: "maximize"}})
+    good, bad = (judged(0, "target", hits).metrics for hits in (50, 9))
+    records = [attack(0, 0.05, more=good), attack(1, 0.09, more=bad)]
+    assert best_lines(defender, records, NOTHING) == [
+        f"Best `{MSE}`: 0.05 in `0000`, of the 1 that beat yardsticks and chance."
+    ]
+    utility = study(search={"objectives": {"target/accuracy": "maximize"}})
+    assert best_lines(utility, records[:1], NOTHING) == ["Best `target/accuracy`: 1 in `0000`."]
+    assert best_lines(utility, [], NOTHING) == []
