@@ -35,7 +35,7 @@ app = typer.Typer(add_completion=False)
 # Sets that torchvision can download -> their names there.
 DOWNLOADS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST", "cifar10": "CIFAR10"}
 CROP = re.compile(r"\d{1,6},\d{1,6},[1-9]\d{0,5}")
-SHARE_OF_SIDE = re.compile(r"\d{1,6}/\d{1,6}")
+SHARE_OF_SIDE = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 SHARE = r"(\d{1,9}(\.\d{0,20})?|\.\d{1,20})"
 SPLIT = re.compile(
     rf"(?P<name>[a-z0-9._-]{{1,64}})=(?P<fractions>{SHARE}(,{SHARE}){{2}})(@(?P<seed>\d{{1,10}}))?"
@@ -187,8 +187,13 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
 
 
 def _crop(text: str) -> tuple[int, ...] | str | None:
-    if text in ("", "centre") or SHARE_OF_SIDE.fullmatch(text):
+    if text in ("", "centre"):
         return text or None
+    if share := SHARE_OF_SIDE.fullmatch(text):
+        part, whole = (int(number) for number in share.groups())
+        if part > whole:
+            raise Refused("--crop", text, "must be a share of each side", "write for instance 88/128")
+        return text
     if CROP.fullmatch(text) is None:
         rule = "must read LEFT,TOP,SIDE or centre or PART/WHOLE"
         raise Refused("--crop", text, rule, "write for instance 35,70,108")

@@ -502,8 +502,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ((folder, out, "--crop", "1,2,0"), "--crop=1,2,0 must read LEFT,TOP,SIDE or centre"),
         (
             (folder, out, "--crop", "129/128"),
-            "--crop=129/128 is refused: Value error, the part must not exceed the whole; see --help.",
+            "--crop=129/128 must be a share of each side; write for instance 88/128.",
         ),
+        ((folder, out, "--crop", "0/64"), "--crop=0/64 must read LEFT,TOP,SIDE or centre or PART/WHOLE"),
         (
             (folder, out, "--name", "n", "--crop", "4,0,5"),
             "0.png is 8x8, so the crop LEFT,TOP,SIDE=4,0,5 leaves",
