@@ -393,7 +393,8 @@ PATH = "is longer than a path can be (255 bytes in a name, 4095 in all); use a s
         (
             {},
             "ami-truncaton",
-            "study=ami-truncaton does not exist; did you mean ami-truncation or ami-truncation-faces.",
+            "study=ami-truncaton does not exist; did you mean ami-truncation or ami-truncation-size or "
+            "ami-truncation-faces.",
             "",
         ),
     ],
