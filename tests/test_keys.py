@@ -25,7 +25,7 @@ FIXED = TrialSpec.model_validate(
         "target": {"classes": 5, "model": {"name": "ami-digit"}, "pretrain": {}, "budget": "block2"},
         "release": {"truncation": 3},
         "auxiliary": {"kind": "distinct"},
-        "attack": {"model": {"name": "ami-digit"}},
+        "attack": {"model": {"name": "ami-digit"}, "offset": 50.0},
         "judge": {"model": {"name": "ami-digit"}},
     }
 )

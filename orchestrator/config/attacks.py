@@ -91,9 +91,10 @@ class InverterAttack(AttackSpec):
     """What precedes c: log F(x), as printed; logit, log of F(x) / (1 - F(x)), which resolves scores near 1;
     or log-ratio, log F(x) minus its mean over the row."""
 
-    offset: Offset = 50.0
+    offset: Offset = 10.0
     """c in z = log F(x) + c, a number or log-k, the logarithm of the number of classes: its value, or its
-    start when learnable. With 0 a single score leaves nothing in z, not even its class."""
+    start when learnable; AMI's released code has 50. With 0 a single score leaves nothing in z, not even its
+    class."""
 
     offset_learnable: bool = False
     """True optimises c with the inverter, as printed; False keeps it constant, as released."""
@@ -205,7 +206,7 @@ class JointAttack(AttackSpec):
     """What precedes c, as for the inverter."""
 
     offset: Offset = 50.0
-    """c in z = log F(x) + c, as for the inverter."""
+    """c in z = log F(x) + c, as for the inverter, but as released."""
 
     offset_learnable: bool = False
     """True optimises c with F and G."""

@@ -36,7 +36,7 @@ def test_a_fixed_offset_is_a_buffer_and_a_learnable_one_a_parameter() -> None:
     assert "offset" not in dict(fixed.named_parameters())
     assert "offset" in dict(learnable.named_parameters())
     assert set(fixed.state_dict()) == set(learnable.state_dict())
-    assert learnable.offset == 50.0
+    assert learnable.offset == 10.0
 
 
 def test_a_learnable_offset_is_trained() -> None:
