@@ -88,7 +88,7 @@ def test_a_plan_gives_the_memory_of_the_image_sets_of_each_stage(
     memory = {stage: cells[3] for stage, cells in rows(printed).items()}
     both, private = "3.0 GiB", "1.0 MiB"
     assert memory == {
-        **dict.fromkeys(("pretrain", "predictions", "inversion"), both),
+        **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks"), both),
         **dict.fromkeys(("target", "judge", "victims", "evaluation"), private),
     }
     assert "memory: a stage loads its image sets whole into each worker, at most 3.0 GiB; copies" in printed

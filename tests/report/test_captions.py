@@ -5,8 +5,11 @@ import dataclasses
 import pytest
 
 from orchestrator.config.base import Scalar
+from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.captions import captions
+from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import note
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
@@ -37,7 +40,8 @@ def test_accuracies_of_epochs_chosen_on_test_images_are_told(
     assert line.startswith(
         f"target/accuracy of {share} is that of the epoch which is best on the test images"
     )
-    assert line in note(tiny.study({"seed": [0]}), trials)
+    images = PerImage(Artifacts(MemoryBlobs("memory")))
+    assert line in note(tiny.study({"seed": [0]}), trials, images)
 
 
 def test_nothing_is_told_where_nothing_was_chosen_on_test_images() -> None:
