@@ -27,11 +27,12 @@ QUIET = {
     "RAY_worker_maximum_startup_concurrency": "4",  # a sweep's few actors are no reason for a warning
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each group; `groups.survey` sees the same
 }
 SOCKET_PATH = "AF_UNIX path length"  # in Ray's error
 RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
-DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
+MOST_DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
 DRIVERS_WHILE_GROWING = 16  # where nodes may join, so that enough stages wait to be worth them
 
 
@@ -78,7 +79,7 @@ def ray_executor(
             broker=broker,
             groups=groups,
             pools={stage: pool.name for stage, pool in pools.items()},
-            max_running=lambda: max(groups.width(), least) + DRIVERS_BEYOND_GROUPS,
+            max_running=lambda: num_drivers(max(groups.width(), least)),
             scheduler=study.search.scheduler,
         )
     finally:
@@ -87,6 +88,11 @@ def ray_executor(
         shutil.rmtree(scratch, ignore_errors=True)
         if is_ours:
             ray.shutdown()
+
+
+def num_drivers(groups: int) -> int:
+    """Return how many trials run at a time: one that each group builds for, and some whose stages wait."""
+    return groups + min(groups, MOST_DRIVERS_BEYOND_GROUPS)
 
 
 def check_room(pools: Iterable[Pool], nodes: Sequence[Node]) -> None:
