@@ -50,6 +50,9 @@ __all__ = [
     "whole",
 ]
 
+MOST_KEPT_BYTES = 256 * 2**20
+"""Of a set's converted images that are kept for the next stage."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -168,10 +171,24 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
         if not chosen.any():
             raise no_images(dataset.description, data, parts)
-    images = prepare(dataset.images[chosen], data.image_size, data.channels)
+    images = _prepared(dataset, chosen, data.image_size, data.channels)
     if data.normalisation == "per-position":
         images = rescale(images, *_extremes(dataset, data.image_size, data.channels))
     return ImageSet(images, torch.from_numpy(labels[chosen]), len(classes))
+
+
+def _prepared(dataset: Dataset, chosen: np.ndarray, size: int, channels: int) -> torch.Tensor:
+    """Return chosen images of a set as `prepare` does; all of a small set that is converted are kept."""
+    needed = len(dataset.images) * channels * size * size
+    if needed > MOST_KEPT_BYTES or dataset.images.shape[1:] == (size, size, channels):
+        return prepare(dataset.images[chosen], size, channels)
+    return _every(dataset, size, channels)[torch.from_numpy(chosen)]
+
+
+@functools.lru_cache(maxsize=4)
+def _every(dataset: Dataset, size: int, channels: int) -> torch.Tensor:
+    """Return all images of a set as `prepare` does: each stage of a sweep selects from the same ones."""
+    return prepare(dataset.images, size, channels)
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from orchestrator.config import Auxiliary, Data
-from orchestrator.datasets import PARTS, Dataset, Location, load
+from orchestrator.datasets import PARTS, Dataset, Location, load, selection
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.images import prepare
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import (
     ImageSet,
@@ -106,6 +107,22 @@ def test_public_images_leave_the_evaluation_part_alone(digits: Dataset) -> None:
     images = public_images(digits, DATA)
     assert contents(images) == stored(digits, public_classes(digits, DATA), "train", "auxiliary")
     assert images.labels.unique().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("most", [0, selection.MOST_KEPT_BYTES])
+def test_images_are_converted_alike_whether_the_set_is_kept_or_not(
+    most: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MOST_KEPT_BYTES", most)
+    selection._every.cache_clear()
+    data = Data(dataset="digits", class_pool=6, image_size=48, channels=3)
+    for _ in range(2):
+        found = target_images(digits, data, 3, "train")
+        chosen = np.isin(digits.labels, private_classes(digits, data, 3))
+        chosen &= digits.splits["default"] == PARTS.index("train")
+        assert torch.equal(found.images, prepare(digits.images[chosen], 48, 3))
+        found.images.zero_()  # what is kept is not what was given away
+    assert selection._every.cache_info().misses == (1 if most else 0)
 
 
 def test_whole_is_every_image_prepared(digits: Dataset) -> None:
