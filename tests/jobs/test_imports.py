@@ -57,9 +57,15 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module")
+def torch_seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Return what `import torch` cost."""
+    return run(["-c", "import torch"], tmp_path_factory.mktemp("torch")).seconds
+
+
 @pytest.mark.parametrize(("words", "code", "text"), COMMANDS, ids=[words for words, _, _ in COMMANDS])
 def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
-    words: str, code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, code: int, text: str, torch_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     done = run(["-X", "importtime", "-m", *words.split()], tmp_path)
@@ -67,8 +73,8 @@ def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
     assert done.code == code, printed
     assert text in printed
     assert imported(done.output) & HEAVY == set()
-    shares: list[float] = []
-    while not shares or (min(shares) >= LIMIT and len(shares) < TRIES):
+    shares = [done.seconds / torch_seconds]  # an upper bound: the list of imports costs too
+    while min(shares) >= LIMIT and len(shares) < TRIES:
         command, torch = (run(w, tmp_path) for w in (["-m", *words.split()], ["-c", "import torch"]))
         shares.append(command.seconds / torch.seconds)
     assert min(shares) < LIMIT, shares
@@ -93,10 +99,13 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def test_a_plan_of_10000_points_takes_10_seconds_and_a_gigabyte(tmp_path: Path) -> None:
     study = tiny.write(tmp_path / "many.yaml", MANY)
-    done = run(["-c", PEAK, "-m", "jobs.sweep", str(study), "--plan"], tmp_path)
-    assert "10000 points" in done.output
-    assert done.seconds < LIMIT_OF_MANY * run(["-c", "import torch"], tmp_path).seconds
-    assert int(done.output.split()[-1]) < 1_000_000
+    shares: list[float] = []
+    while not shares or (min(shares) >= LIMIT_OF_MANY and len(shares) < TRIES):
+        done = run(["-c", PEAK, "-m", "jobs.sweep", str(study), "--plan"], tmp_path)
+        assert "10000 points" in done.output
+        assert int(done.output.split()[-1]) < 1_000_000
+        shares.append(done.seconds / run(["-c", "import torch"], tmp_path).seconds)
+    assert min(shares) < LIMIT_OF_MANY, shares
 
 
 class Done(NamedTuple):
