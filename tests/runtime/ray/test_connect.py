@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
@@ -17,19 +20,14 @@ from mlflow.entities import Run
 
 from orchestrator.config.base import Refused
 from orchestrator.runtime.open_store import open_blobs
-from orchestrator.runtime.ray.connect import start_ray
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.runtime.ray.connect import num_drivers, start_ray
+from orchestrator.store.artifacts import Artifact, Artifacts
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
 
 TWO_TRIALS = ["--set", "sweep={auxiliary.kind: [distinct], target.budget: [block2]}", "--ship-later"]
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-
-
-def stage_names(store: Artifacts) -> Counter[str]:
-    found = [store.find(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
-    return Counter(artifact.stage for artifact in found if artifact)
 
 
 def runs(uri: str, study: str) -> tuple[list[Run], list[Run]]:
@@ -42,62 +40,36 @@ def runs(uri: str, study: str) -> tuple[list[Run], list[Run]]:
     return parents, [one for one in found if one.data.tags["inversion.kind"] == "trial"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def env(ray_cluster: Cluster) -> dict[str, str]:
     return {**os.environ, **ray_cluster.env}
 
 
-@pytest.mark.mlflow
-def test_a_submitted_job_equals_the_local_run(
-    ray_cluster: Cluster, env: dict[str, str], s3_uri: str, mlflow_server: str, tmp_path: Path
-) -> None:
-    study = write_study(tmp_path, "submitted")
-    data = f"{s3_uri}-data"
-    staged = run([sys.executable, "-m", "jobs.stage_data", "digits", data, "--name", "numbers"], env)
-    assert staged.returncode == 0, staged.stderr
-    options = ["--set", "data.dataset=numbers", "--set", "data.split=default", "--data", data]
+@dataclass(frozen=True)
+class Killed:
+    """A sweep whose driver was killed, then a worker of its second start, which ended."""
 
-    copy = (
-        ROOT / "jobs" / "studies" / f"test-{tmp_path.name}.yaml"
-    )  # what is submitted travels in the working dir
-    copy.write_bytes(study.read_bytes())
-    try:
-        submit = [
-            str(Path(sys.executable).parent / "ray"),
-            "job",
-            "submit",
-            "--address",
-            ray_cluster.dashboard,
-        ]
-        submit += ["--working-dir", ".", "--", "python", "-m", "jobs.sweep", f"jobs/studies/{copy.name}"]
-        submit += [*options, "--store", s3_uri, "--tracking-uri", mlflow_server]
-        done = run(submit, {name: value for name, value in env.items() if name != "RAY_ADDRESS"})
-    finally:
-        copy.unlink()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
-    store = Artifacts(open_blobs(s3_uri))
-    (name,) = [n for n in store.blobs.names("sweeps/") if n.endswith("report/results.csv")]
-    assert store.blobs.get(name) == run_locally(study, tmp_path / "local", *options)
+    study: Path
+    out: Path
+    before: Mapping[str, Artifact | None]  # of the first start
+    exit_code: int
+    printed: str  # by the second start
 
-    parents, children = runs(mlflow_server, "submitted")
-    assert [one.info.status for one in parents] == ["FINISHED"]
-    assert [one.info.status for one in children] == ["FINISHED"] * 8
-    # Each distinct classifier was trained once: two budgets, one public network, one judge.
-    assert {n: stage_names(store)[n] for n in ("pretrain", "target", "judge")} == {
-        "pretrain": 1,
-        "target": 2,
-        "judge": 1,
-    }
-    assert "testing-secret-never-printed" not in done.stdout + done.stderr
+    @property
+    def store(self) -> Artifacts:
+        return Artifacts(open_blobs(str(self.out / "store")))
+
+    @property
+    def groups(self) -> dict[str, Any]:
+        """The second start's event of its worker groups."""
+        return events(self.store, "groups")[-1]
 
 
-def test_a_killed_driver_and_a_killed_worker_leave_no_trace(env: dict[str, str], tmp_path: Path) -> None:
-    study = write_study(tmp_path, "killed", epochs=8, attack_epochs=20)
-    want = run_locally(study, tmp_path / "undisturbed")
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def killed(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    study, out = write_study(folder, "killed", epochs=8, attack_epochs=20), folder / "out"
     store = Artifacts(open_blobs(str(out / "store")))
-
     driver = subprocess.Popen(command(study, out), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     wait_for_artifacts(store, 4, driver)
     driver.send_signal(signal.SIGKILL)
@@ -108,43 +80,40 @@ def test_a_killed_driver_and_a_killed_worker_leave_no_trace(env: dict[str, str],
     wait_for_artifacts(store, len(before) + 2, again)
     kill_a_worker()
     printed, _ = again.communicate(timeout=380)
-    assert again.returncode == 0, printed
+    return Killed(study, out, before, again.returncode, printed)
 
-    assert table(out, study) == want
-    assert all(store.find(key) == artifact for key, artifact in before.items()), (
-        "a finished stage was repeated"
-    )
-    starts = events(store, "groups")[-1]["starts"]
-    assert isinstance(starts, dict)
+
+def test_a_killed_driver_and_a_killed_worker_leave_no_trace(killed: Killed, tmp_path: Path) -> None:
+    assert killed.exit_code == 0, killed.printed
+    assert table(killed.out, killed.study) == run_locally(killed.study, tmp_path / "undisturbed")
+    repeated = [key for key, artifact in killed.before.items() if killed.store.find(key) != artifact]
+    assert not repeated, "a finished stage was repeated"
+    starts = killed.groups["starts"]
     assert sum(starts.values()) > len(starts), "no worker group was started again: the kill missed"
-    assert not store.blobs.names("checkpoints/")
-    parents, children = runs(f"sqlite:///{out / 'mlflow.db'}", "killed")
+    assert not killed.store.blobs.names("checkpoints/")
+    parents, children = runs(f"sqlite:///{killed.out / 'mlflow.db'}", "killed")
     assert [one.info.status for one in parents] == ["FINISHED"]
     assert Counter(one.data.tags["inversion.trial"] for one in children).most_common(1)[0][1] == 1
     assert [one.info.status for one in children] == ["FINISHED"] * 8
 
 
 def test_stored_points_cost_next_to_nothing_and_groups_fit_the_slots(
-    env: dict[str, str], tmp_path: Path
+    killed: Killed, env: dict[str, str]
 ) -> None:
-    study = write_study(tmp_path, "stored")
-    out = tmp_path / "out"
-    first = run(command(study, out, "--ship-later"), env)
-    assert first.returncode == 0, first.stdout + first.stderr
-    store = Artifacts(open_blobs(str(out / "store")))
-    (groups,) = events(store, "groups")
-    assert isinstance(groups["starts"], dict)
-    assert len(groups["starts"]) <= int(str(groups["slots"])) <= 2
-    assert len(list(csv.DictReader(table(out, study).decode().splitlines()))) == 8
-
-    kept = table(out, study)
+    assert len(killed.groups["starts"]) <= int(killed.groups["slots"]) <= 2
+    kept = table(killed.out, killed.study)
+    assert len(list(csv.DictReader(kept.decode().splitlines()))) == 8
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    second = run(command(study, out, "--ship-later"), env)
+    again = run(command(killed.study, killed.out, "--ship-later"), env)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert second.returncode == 0
-    assert table(out, study) == kept
-    assert "stages run/reused: 0/" in second.stdout
+    assert again.returncode == 0
+    assert table(killed.out, killed.study) == kept
+    assert "stages run/reused: 0/" in again.stdout
     assert (now.ru_utime + now.ru_stime) - (spent.ru_utime + spent.ru_stime) < 2.0 * 8
+
+
+def test_a_stage_waits_for_each_group_but_no_more_than_two() -> None:
+    assert [num_drivers(groups) for groups in (1, 2, 3, 16)] == [2, 4, 5, 18]
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -165,11 +134,11 @@ def test_a_long_folder_for_temporary_files_is_refused_with_the_setting_that_help
         signal.signal(signal.SIGTERM, before)  # Ray leaves its own
 
 
-def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
+def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
     ray_cluster: Cluster, env: dict[str, str], tmp_path: Path
 ) -> None:
     study = write_study(tmp_path, "wide")
-    wide = ["--set", "resources.threads=2", *TWO_TRIALS]
+    wide = ["--set", "resources.threads=2", "--set", "resources.stages.judge.precision=bfloat16", *TWO_TRIALS]
     refused = run(command(study, tmp_path / "out", *wide), env)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
@@ -186,36 +155,17 @@ def test_what_does_not_fit_is_refused_or_waits_for_a_node_that_joins(
         printed, _ = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, printed
     assert "trials: 2 finished, 0 failed, 0 pruned" in printed
-
-
-def test_two_pools_take_turns_on_one_cpu(env: dict[str, str], tmp_path: Path) -> None:
-    study = write_study(tmp_path, "pools")
-    options = ["--set", "resources.stages.judge.precision=bfloat16", *TWO_TRIALS]
-    done = run(command(study, tmp_path / "out", *options), env)
-    assert done.returncode == 0, done.stdout + done.stderr
     store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
     (groups,) = events(store, "groups")
     assert len(dict(groups["starts"])) >= 2
     found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
     assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
-    assert table(tmp_path / "out", study) == run_locally(study, tmp_path / "local", *options)
+    assert {a.profile["threads"] for a in found} == {2}
+    assert table(tmp_path / "out", study) == run_locally(study, tmp_path / "local", *wide)
 
 
 @pytest.mark.usefixtures("second_node")
-def test_two_workers_on_two_nodes_train_one_network_together(env: dict[str, str], tmp_path: Path) -> None:
-    study = write_study(tmp_path, "together")
-    options = ["--set", "resources.workers=2", "--set", "sweep.auxiliary.kind=[same-heldout]", "--ship-later"]
-    done = run(command(study, tmp_path / "out", *options), env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
-    (groups,) = events(store, "groups")
-    assert list(dict(groups["starts"]).values()) == [1]
-    targets = [a for key in store.keys() if (a := store.find(key)) and a.stage == "target"]  # noqa: SIM118
-    assert [artifact.profile["workers"] for artifact in targets] == [2, 2]
-    assert all(artifact.metrics["target/accuracy"] > 0.8 for artifact in targets)
-
-
-def test_optuna_with_asha_stops_some_and_finishes_the_rest(env: dict[str, str], tmp_path: Path) -> None:
+def test_two_workers_on_two_nodes_search_with_optuna_and_asha(env: dict[str, str], tmp_path: Path) -> None:
     search = """
 search:
   algorithm: optuna
@@ -225,14 +175,21 @@ search:
   scheduler: {grace_epochs: 2, reduction_factor: 2}
 """
     study = write_study(tmp_path, "searched", attack_epochs=12, more=search)
-    done = run(command(study, tmp_path / "out", "--ship-later"), env)
+    words = command(study, tmp_path / "out", "--set", "resources.workers=2", "--ship-later")
+    done = run(words, env)
     assert done.returncode == 0, done.stdout + done.stderr
+    store = Artifacts(open_blobs(str(tmp_path / "out" / "store")))
+    (groups,) = events(store, "groups")
+    assert list(dict(groups["starts"]).values()) == [1], "one group of two workers"
+    targets = [a for key in store.keys() if (a := store.find(key)) and a.stage == "target"]  # noqa: SIM118
+    assert {artifact.profile["workers"] for artifact in targets} == {2}
+    assert all(artifact.metrics["target/accuracy"] > 0.8 for artifact in targets)
     rows = list(csv.DictReader(table(tmp_path / "out", study).decode().splitlines()))
     status = Counter(row["status"] for row in rows)
     assert status["finished"] >= 1
     assert status["pruned"] >= 1
     assert sum(status.values()) == 6
-    assert (tmp_path / "out" / "searched" / "pareto.csv").exists()
+    assert next((tmp_path / "out").glob("searched*/pareto.csv")).exists()
 
 
 LEASES = """
