@@ -29,7 +29,7 @@ cluster-stop:    ## stop the processes that `make cluster` started
 	cluster/one-host.sh stop
 
 test: $(READY)   ## run every test that needs no accelerator and no network, on every core
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	env --unset=PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)   ## run ruff
 	$(BIN)/ruff check .
