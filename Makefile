@@ -38,7 +38,8 @@ lint: $(READY)   ## run ruff
 types: $(READY)  ## run mypy
 	$(BIN)/mypy orchestrator jobs tests benchmarks
 
-check: lint types test  ## run lint, types and tests, as CI does
+check: lint      ## run lint, types and tests, as CI does; types beside the tests
+	@$(MAKE) --no-print-directory --jobs=2 types test
 
 bench: $(READY)  ## measure training against plain PyTorch, budgets, reading against boto3, a sweep's overhead
 	$(BIN)/python -m benchmarks.inverter
