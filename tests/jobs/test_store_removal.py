@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_goes_and_changes_nothing(out: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     lines = result.stdout.splitlines()
     assert lines[0] == f"sweep {key[:12]} first"
-    assert lines[1].startswith("would remove 1 sweeps, 2 artifacts, ")
+    assert lines[1].startswith("would remove 1 sweeps, 3 artifacts, ")
     assert lines[2] == f"would remove 2 runs with their files from MLflow at sqlite:///{out / 'mlflow.db'}"
     assert files(out) == before
 
@@ -146,7 +146,7 @@ def test_artifacts_that_no_sweep_needs_are_garbage_once_they_are_old(out: Path) 
     for path in (out / "store" / "artifacts").rglob("*"):
         os.utime(path, (time.time() - 3 * 86400,) * 2)
     assert "removed nothing" in run("gc", "--store", out / "store").stdout
-    assert "would remove 2 artifacts" in run("gc", "--unused", "--dry-run", "--store", out / "store").stdout
+    assert "would remove 3 artifacts" in run("gc", "--unused", "--dry-run", "--store", out / "store").stdout
     assert set(store.keys()) == keys
-    assert "removed 2 artifacts" in run("gc", "--unused", "--store", out / "store").stdout
+    assert "removed 3 artifacts" in run("gc", "--unused", "--store", out / "store").stdout
     assert set(store.keys()) == second.stages
