@@ -220,7 +220,12 @@ def canonical(value: object) -> str:
 
 def composed(texts: Mapping[str, str]) -> str:
     """Return the canonical JSON of a mapping from the canonical JSON of its values."""
-    return "{" + ",".join(f"{canonical(name)}:{texts[name]}" for name in sorted(texts)) + "}"
+    return "{" + ",".join(f"{_quoted(name)}:{texts[name]}" for name in sorted(texts)) + "}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _quoted(name: str) -> str:
+    return canonical(name)
 
 
 def digest(value: object) -> str:

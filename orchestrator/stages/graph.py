@@ -6,7 +6,7 @@ sub-specs that it reads, the digests of its data sets and weights, the keys of i
 profile. Same key, same artifact.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
@@ -173,6 +173,7 @@ class Planner:
         """Return the stages of one trial by label, in the order they run."""
         names, public = dataset_names(spec), weight_names(spec)
         stages: dict[str, Stage] = {}
+        by_name: dict[str, list[Stage]] = {}
         uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
         for kind, use in uses:
             roles = [role for role in kind.reads if role not in use.unread]
@@ -182,10 +183,11 @@ class Planner:
                 use.instance,
                 specs,
                 _digested(kind.datasets, names, self._digests, ""),
-                _needs(kind, use, stages.values()),
+                _needs(kind, use, by_name),
                 _digested(kind.weights, public, self._digests, "weights/"),
             )
             stages[stage.label] = stage
+            by_name.setdefault(kind.name, []).append(stage)
         return stages
 
     def _shared(
@@ -233,12 +235,11 @@ def _digested(
     return {role: {"name": name, "digest": digests[prefix + name]} for role, name in found.items()}
 
 
-def _needs(kind: Kind, use: Use, planned: Collection[Stage]) -> dict[str, str]:
-    """Return the keys of the planned stages that fill the needs of one use."""
+def _needs(kind: Kind, use: Use, planned: Mapping[str, Sequence[Stage]]) -> dict[str, str]:
+    """Return the keys of the stages planned so far, by name, that fill the needs of one use."""
     filled: dict[str, str] = {}
     for role, names in kind.needs.items():
-        every = [[stage for stage in planned if stage.name == name] for name in names]
-        first = next(filter(None, every), [])
+        first = next((planned[name] for name in names if name in planned), ())
         chosen = [stage for stage in first if stage.instance == use.instance] or first
         if role not in use.without:
             suffixes = [f".{stage.instance}" if len(chosen) > 1 else "" for stage in chosen]

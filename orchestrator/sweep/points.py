@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -56,12 +56,9 @@ class Point:
         """Digest of the spec without its seeds: points that have it in common are averaged."""
         return self._digests[1]
 
-    @cached_property
+    @property
     def _digests(self) -> tuple[str, str]:
-        parts: dict[str, Spec] = {name: getattr(self.spec, name) for name in TrialSpec.model_fields}
-        whole = {name: part.text for name, part in parts.items()}
-        settings = {name: part.once("setting", partial(_setting, part)) for name, part in parts.items()}
-        return digest_of(composed(whole)), digest_of(composed(settings))
+        return self.spec.once("digests", partial(_digests, self.spec))
 
     @property
     def name(self) -> str:
@@ -110,6 +107,14 @@ class Settings:
         if alike.key != point.key:
             raise StudyError(_alike(alike, point, "sweep that seed as an axis of its own"))
         return point
+
+
+def _digests(spec: TrialSpec) -> tuple[str, str]:
+    """Return those of a trial and of its setting."""
+    parts: dict[str, Spec] = {name: getattr(spec, name) for name in TrialSpec.model_fields}
+    whole = {name: part.text for name, part in parts.items()}
+    settings = {name: part.once("setting", partial(_setting, part)) for name, part in parts.items()}
+    return digest_of(composed(whole)), digest_of(composed(settings))
 
 
 def _setting(part: Spec) -> str:
