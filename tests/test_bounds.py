@@ -30,7 +30,7 @@ BASE = {
     "data": {"dataset": "mnist-few", "split": "half"},
     "target": {"classes": 10, "model": NET, "recipe": F_RECIPE},
     "auxiliary": {"kind": "same-test"},
-    "attack": {"model": NET, "recipe": {"epochs": 50, "batch_size": 32, "learning_rate": 0.003}},
+    "attack": {"model": NET, "recipe": {"epochs": 25, "batch_size": 32, "learning_rate": 0.003}},
     "judge": {"model": NET, "recipe": F_RECIPE},
     "evaluation": {"images": 1000},
 }

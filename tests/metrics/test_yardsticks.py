@@ -47,12 +47,15 @@ def bin_of(owned: Owned, scores: np.ndarray) -> tuple[int, int]:
     return label, sum(bool(scores.max() >= edge) for edge in edges)
 
 
-def guess(owned: Owned, name: str, image: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return one guess in 0..255 by its definition."""
+Cell = tuple[int, int]
+
+
+def guess(owned: Owned, cells: list[Cell], name: str, image: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return one guess in 0..255 by its definition; `cells` are those of the adversary's images."""
     others = list(others_of(owned, image))
     cell = bin_of(owned, scores)
-    same_label = [place for place in others if np.argmax(owned.scores[place]) == cell[0]]
-    same_cell = [place for place in same_label if bin_of(owned, owned.scores[place]) == cell]
+    same_label = [place for place in others if cells[place][0] == cell[0]]
+    same_cell = [place for place in same_label if cells[place] == cell]
     if name == "nearest" and others:
         distances = [
             float(((owned.scores[p].astype(float) - scores.astype(float)) ** 2).sum()) for p in others
@@ -65,9 +68,10 @@ def guess(owned: Owned, name: str, image: np.ndarray, scores: np.ndarray) -> np.
 
 def expected(owned: Owned, private: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
     """Return the error of each guess at each image."""
+    cells = [bin_of(owned, row) for row in owned.scores]
     return {
         name: [
-            float(((guess(owned, name, image, row) - image.astype(float)) ** 2).mean()) / 255**2
+            float(((guess(owned, cells, name, image, row) - image.astype(float)) ** 2).mean()) / 255**2
             for image, row in zip(private, scores, strict=True)
         ]
         for name in ("mean", "label", "bins", "nearest")
