@@ -32,7 +32,7 @@ from orchestrator.runtime.doctor.places import Probe, probe
 from orchestrator.runtime.ray.connect import QUIET
 from orchestrator.runtime.words import last_line
 
-TASKS_SECONDS = 12.0  # a node that takes longer for an empty task is unfit for sweeps
+TASKS_SECONDS = 30.0  # a cold worker of a busy node takes seconds; one that takes longer is unfit for sweeps
 LIBRARIES = ("ray", "torch", "mlflow", "boto3")
 BUSY = "look at that node's load and at its raylet's log, then run this again"
 SAME = (
