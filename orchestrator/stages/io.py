@@ -56,6 +56,15 @@ def npy(array: Tensor | np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def per_image(labels: Tensor, values: Mapping[str, Tensor] | Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return a structured array (N,) with the field `label` and one for each metric, of values (N,)."""
+    table = np.empty(len(labels), [("label", np.int32), *((name, np.float32) for name in values)])
+    table["label"] = labels
+    for name, value in values.items():
+        table[name] = value
+    return table
+
+
 def read_npy(inputs: Inputs, role: str, name: str) -> Tensor:
     """Return an array that an input stage left, with the shape it was stored in."""
     return torch.from_numpy(np.load(io.BytesIO(inputs.read(role, name)), allow_pickle=False))

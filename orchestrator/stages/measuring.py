@@ -6,7 +6,6 @@ Values are kept for each image with its class, because the class (the identity) 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
 from orchestrator.metrics.pictures import encode_png, pair_grid
 from orchestrator.metrics.reconstruction import PIXEL_METRICS
-from orchestrator.stages.io import npy
+from orchestrator.stages.io import npy, per_image
 from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.training.pairs import as_unit
 
@@ -45,17 +44,8 @@ class MeasuredPart:
             f"grid_{self.part}.png": encode_png(pair_grid(originals, shown)),
             f"reconstructions_{self.part}.npy": npy(shown),
             f"victims_{self.part}.npy": npy(originals),
-            per_image_file(self.part): npy(self._table()),
+            per_image_file(self.part): npy(per_image(self.labels, self.values)),
         }
-
-    def _table(self) -> np.ndarray:
-        """Return a structured array (N,) with the field `label` and one for each metric."""
-        fields = [("label", np.int32), *((name, np.float32) for name in self.values)]
-        table = np.empty(len(self.labels), fields)
-        table["label"] = self.labels.numpy()
-        for name, value in self.values.items():
-            table[name] = value.numpy()
-        return table
 
 
 @dataclass(frozen=True, eq=False)

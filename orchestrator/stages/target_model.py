@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from orchestrator.metrics.classification import is_among
 from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze
-from orchestrator.stages.io import Inputs, Outputs, npy, tensors, trained
+from orchestrator.stages.io import Inputs, Outputs, npy, per_image, tensors, trained
 from orchestrator.stages.networks import new_classifier
 from orchestrator.training.loop import Fitted, predict
 from orchestrator.training.seeds import seeded
@@ -90,9 +89,8 @@ def with_accuracy(
     test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
     is_right = is_among(predict(network, test.images, inputs.world.device), test.labels)
     assert is_right is not None  # there are at least two classes
-    table = np.empty(len(test), [("label", np.int32), ("accuracy", np.float32)])
-    table["label"], table["accuracy"] = test.labels.numpy(), is_right.numpy()
-    files = outputs.files | {"accuracy_test.npy": npy(table)}
+    table = npy(per_image(test.labels, {"accuracy": is_right}))
+    files = outputs.files | {"accuracy_test.npy": table}
     metrics = outputs.metrics | {"target/accuracy": float(is_right.mean())}
     return Outputs(files, metrics, outputs.images_seen)
 

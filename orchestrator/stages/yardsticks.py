@@ -15,7 +15,7 @@ from orchestrator.metrics import yardsticks
 from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
 from orchestrator.stages.images import auxiliary_images, fitted_images, inferred_classes, private_images
-from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
+from orchestrator.stages.io import Inputs, Outputs, npy, per_image, read_npy
 from orchestrator.stages.networks import answers, stored_classifier
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, released
@@ -45,7 +45,7 @@ def run(
     else:
         measured = _of_images(inputs, data, target, evaluation, release, owned)
     for part, (labels, values) in measured.items():
-        files[per_image_file(part)] = npy(_table(labels, values))
+        files[per_image_file(part)] = npy(per_image(labels, values))
         metrics |= {str(METRICS[name].on(part)): float(value.mean()) for name, value in values.items()}
     return Outputs(files, metrics, sum(len(labels) for labels, _ in measured.values()))
 
@@ -134,12 +134,3 @@ def _chances(inputs: Inputs, data: Data, target: Target) -> dict[str, float]:
         "yardstick/judge_images": float(every.sum()),
         "yardstick/chance": 1.0 / len(every),
     }
-
-
-def _table(labels: Tensor, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Return a structured array (N,) with the field `label` and one for each metric."""
-    table = np.empty(len(labels), [("label", np.int32), *((name, np.float32) for name in values)])
-    table["label"] = labels.numpy()
-    for name, value in values.items():
-        table[name] = value
-    return table
