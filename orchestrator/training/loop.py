@@ -101,9 +101,7 @@ class Objective:
     begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with
     steps_by: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer
-    own_rates: Mapping[str, float] = field(
-        default_factory=dict
-    )  # parameter by name -> its first learning rate
+    own_rates: Mapping[str, float] = field(default_factory=dict)  # parameter -> its first learning rate
     step: Callable[[Any, "Objective", Recipe, World], Step] = OneOptimizer
 
 
