@@ -117,9 +117,9 @@ def cross(cells: Sequence[tuple[Mapping[str, Scalar], ByClass | float]]) -> Cros
     """Return the array of cells, of one at least: values of the replicate axes, with numbers by class or one
     number each.
 
-    Axes with one value are no factor. An axis whose values are each met with one value of another only (as
-    where both change together, or seeds of G are drawn anew for each seed of F) is no factor beside that one,
-    whose levels carry it and whose name gets its own. Cells at one place are averaged.
+    An axis with one value is no factor. Two axes are one factor where each value of the second comes with one
+    value of the first only: both change together, or each seed of F has its own seeds of G. The factor has
+    the levels of the first and both names. Cells at one place are averaged.
     """
     places = _places([axes for axes, _ in cells])
     numbers = [value if isinstance(value, ByClass) else _alone(value) for _, value in cells]

@@ -88,7 +88,7 @@ def test_skill_and_accuracies_are_columns_where_they_were_measured() -> None:
 
 
 def judged(index: int, model: str, hits: int, images: int = 50, chance: float = 0.2) -> TrialRecord:
-    """Return a trial whose target or evaluation model is right about so many of its test images."""
+    """Return a trial whose target or evaluation model classifies `hits` of its test images correctly."""
     names = (f"{model}/accuracy", f"yardstick/{model}_chance", f"yardstick/{model}_images")
     return record(index, {"m": index}, dict(zip(names, (hits / images, chance, float(images)), strict=True)))
 
