@@ -18,9 +18,9 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.report import Ordering, Printed, Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
-from orchestrator.report.crossed import ByClass, Crossed, cross
+from orchestrator.report.crossed import ByClass, Crossed
 from orchestrator.report.held import beyond, claimed, remarks
-from orchestrator.report.means import mean_and_half
+from orchestrator.report.means import cross_trials, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
     Axes,
@@ -31,7 +31,6 @@ from orchestrator.report.settings import (
     in_words,
     is_same,
     merged_axes,
-    replicate_of,
     setting_of,
     why_none,
 )
@@ -230,17 +229,12 @@ def _compare(metric: str, pairs: Sequence[_Neighbours], images: PerImage, report
 
 def _differences(metric: str, pairs: Sequence[_Neighbours], images: PerImage, report: Report) -> Crossed:
     """Return upper minus lower over replicates and, where all kept values by image, over classes."""
-    replicates = [replicate_of(pair.merged, report.repeats) for pair in pairs]
-    by_class: list[ByClass] = []
+    by_class: list[ByClass | None] = []
     for pair in pairs:
         lower, upper = images.by_class(pair.lower, metric), images.by_class(pair.upper, metric)
-        if lower is not None and upper is not None:
-            by_class.append(upper.minus(lower))
-    if len(by_class) == len(pairs) and all(len(one.values) for one in by_class):
-        crossed = cross(list(zip(replicates, by_class, strict=True)))
-        return crossed.repeated() if report.population else crossed
+        by_class.append(None if lower is None or upper is None else upper.minus(lower))
     own = [pair.upper.metrics[metric] - pair.lower.metrics[metric] for pair in pairs]
-    return cross(list(zip(replicates, own, strict=True)))
+    return cross_trials([pair.merged for pair in pairs], by_class, own, report)
 
 
 def _answer(comparison: Comparison, report: Report) -> dict[str, object]:

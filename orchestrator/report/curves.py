@@ -21,7 +21,7 @@ from orchestrator.config.report import Costs, Histogram, Report, RobustnessCurve
 from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
-from orchestrator.report.held import caption, held_column, without_empty_marks
+from orchestrator.report.held import caption, held_column, without_empty
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
@@ -84,7 +84,7 @@ def curve_table(
             for metric in (curve.x, curve.y):
                 row[metric], row[half_column(metric)] = mean_and_half(members, metric, images, report)
             rows.append(row | {"seeds": len(members)} | held_column(members))
-    return without_empty_marks(pd.DataFrame(rows))
+    return without_empty(pd.DataFrame(rows))
 
 
 def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:

@@ -18,8 +18,9 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Delta, Report
 from orchestrator.config.study import Study
-from orchestrator.report.crossed import ByClass, Crossed, cross
-from orchestrator.report.held import held_column, without_empty_marks
+from orchestrator.report.crossed import ByClass, Crossed
+from orchestrator.report.held import held_column, without_empty
+from orchestrator.report.means import cross_trials
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.resampling import REPLICATES, resampled_means
 from orchestrator.report.settings import (
@@ -29,7 +30,6 @@ from orchestrator.report.settings import (
     held_fixed,
     in_words,
     merged_axes,
-    replicate_of,
     setting_of,
     why_none,
 )
@@ -117,7 +117,7 @@ def delta_table(study: Study, records: Sequence[TrialRecord], images: PerImage) 
     if not rows:
         reason = why_none({}, finished) or "every finished trial is undefended"
         rows = [dict.fromkeys(delta.reference, "") | _without_answer(reason)]
-    return without_empty_marks(pd.DataFrame(rows))
+    return without_empty(pd.DataFrame(rows))
 
 
 @dataclass(frozen=True)
@@ -156,16 +156,16 @@ def _crossed_drops(
     delta: Delta, pairs: Sequence[_Defended], images: PerImage, report: Report
 ) -> tuple[Crossed, Crossed]:
     """Return both drops over replicates and, where all kept values by image, over classes."""
-    replicates = [replicate_of(pair.axes, report.repeats) for pair in pairs]
+    axes = [pair.axes for pair in pairs]
     by_class = [_drops_by_class(delta, pair, images) for pair in pairs]
-    kept = [drops for drops in by_class if drops is not None and len(drops[0].values)]
-    own: Sequence[tuple[ByClass, ByClass] | tuple[float, float]] = kept
-    if len(kept) < len(pairs):
-        own = [_drops_of_means(delta, pair) for pair in pairs]
+    own = [_drops_of_means(delta, pair) for pair in pairs]
     leakage, utility = (
-        cross([(axes, drops[part]) for axes, drops in zip(replicates, own, strict=True)]) for part in (0, 1)
+        cross_trials(
+            axes, [drops and drops[part] for drops in by_class], [drops[part] for drops in own], report
+        )
+        for part in (0, 1)
     )
-    return (leakage.repeated(), utility.repeated()) if report.population else (leakage, utility)
+    return leakage, utility
 
 
 def _drops_by_class(delta: Delta, pair: _Defended, images: PerImage) -> tuple[ByClass, ByClass] | None:

@@ -28,9 +28,9 @@ def marks(records: Sequence[TrialRecord]) -> dict[str, object]:
     return {**held_column(records), BEYOND: str(_queries(records) or "")}
 
 
-def without_empty_marks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of strings without the columns of marks that no row has."""
-    empty = [name for name in (HELD, BEYOND) if name in table and (table[name] == "").all()]
+def without_empty(table: pd.DataFrame, marked: Sequence[str] = (HELD, BEYOND)) -> pd.DataFrame:
+    """Return a table without those columns of marks, of text, that no row has."""
+    empty = [name for name in marked if name in table and (table[name] == "").all()]
     return table.drop(columns=empty)
 
 

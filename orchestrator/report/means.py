@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.config.report import Report
 from orchestrator.report.crossed import CLASSES, ByClass, Crossed, cross
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import replicate_of
+from orchestrator.report.settings import Axes, replicate_of
 from orchestrator.report.statistics import Uncertainty
 from orchestrator.sweep.records import TrialRecord
 
@@ -39,10 +39,20 @@ def crossed_values(
 ) -> Crossed:
     """Return a metric over replicates and, where every trial kept its values by image and the study does not
     hold all classes fixed, over classes. Every trial has the metric."""
-    replicates = [replicate_of(record.axes, report.repeats) for record in records]
-    kept = [] if images is None else [images.by_class(record, metric) for record in records]
-    by_class: list[ByClass] = [one for one in kept if one is not None]
-    if report.population or len(by_class) < len(records):
-        own = [record.metrics[metric] for record in records]
+    has_classes = images is not None and not report.population
+    kept = [images.by_class(record, metric) if images and has_classes else None for record in records]
+    own = [record.metrics[metric] for record in records]
+    return cross_trials([record.axes for record in records], kept, own, report)
+
+
+def cross_trials(
+    axes: Sequence[Axes], by_class: Sequence[ByClass | None], own: Sequence[float], report: Report
+) -> Crossed:
+    """Return numbers of trials, or of pairs of trials, over the replicates of their axes: by class where each
+    has some of a class, else one number each. Where the classes are all there are they are averaged."""
+    replicates = [replicate_of(one, report.repeats) for one in axes]
+    kept = [one for one in by_class if one is not None and len(one.values)]
+    if len(kept) < len(axes):
         return cross(list(zip(replicates, own, strict=True)))
-    return cross(list(zip(replicates, by_class, strict=True)))
+    crossed = cross(list(zip(replicates, kept, strict=True)))
+    return crossed.repeated() if report.population else crossed

@@ -57,7 +57,7 @@ class PerImage:
         seed = int(record.params.get(CLASS_SEED, 0))
         cached = (str(_key(record, place)), metric, number, seed)
         if cached not in self._classes:
-            labels, values = _class_means(rows["label"], rows[place.field].astype(np.float64))
+            labels, _, values = class_means(rows["label"], rows[place.field].astype(np.float64))
             classes = labels if private is None else class_order(private.num_classes, seed)[labels]
             order = np.argsort(classes)
             self._classes[cached] = ByClass(number * MOST_CLASSES + classes[order], values[order])
@@ -76,7 +76,7 @@ def _key(record: TrialRecord, place: ImageFile) -> str | None:
     return next((record.stage_keys[stage] for stage in place.stages if stage in record.stage_keys), None)
 
 
-def _class_means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels that occur, ascending int64, and their means."""
-    classes, places = np.unique(labels, return_inverse=True)
-    return classes.astype(np.int64), np.bincount(places, weights=values) / np.bincount(places)
+def class_means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels that occur, ascending int64, how many images each has, and their means."""
+    classes, places, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return classes.astype(np.int64), sizes, np.bincount(places, weights=values) / sizes

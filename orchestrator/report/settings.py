@@ -36,6 +36,16 @@ def setting_of(axes: Axes, repeats: Repeats = is_seed) -> Setting:
     return tuple((axis, value) for axis, value in axes.items() if not repeats(axis))
 
 
+def by_setting(
+    records: Sequence[TrialRecord], repeats: Repeats = is_seed
+) -> dict[Setting, list[TrialRecord]]:
+    """Return the finished trials of each setting, both in the study's order."""
+    settings: dict[Setting, list[TrialRecord]] = {}
+    for record in finished_trials(records):
+        settings.setdefault(setting_of(record.axes, repeats), []).append(record)
+    return settings
+
+
 def replicate_of(axes: Axes, repeats: Repeats = is_seed) -> dict[str, Scalar]:
     """Return the replicate axes that a trial has, with their values."""
     return {axis: value for axis, value in axes.items() if repeats(axis) and value != ABSENT}

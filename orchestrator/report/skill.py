@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from scipy import stats
+from scipy import special
 
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import CLASS, PARTS, MetricName
 from orchestrator.metrics.skill import best_yardstick, error_name, skill_name, unbeaten_words, yardstick_names
-from orchestrator.report.crossed import ByClass, cross
-from orchestrator.report.means import DEFAULTS
+from orchestrator.report.crossed import ByClass
+from orchestrator.report.means import DEFAULTS, cross_trials
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import Setting, finished_trials, replicate_of, setting_of
+from orchestrator.report.settings import Setting, by_setting, finished_trials, setting_of
 from orchestrator.report.statistics import Comparison, compare
 from orchestrator.sweep.records import TrialRecord
 
@@ -57,11 +56,6 @@ def unbeaten_column(members: Sequence[TrialRecord]) -> dict[str, object]:
     return {UNBEATEN: unbeaten_words(_means(members))}
 
 
-def without_empty_column(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table without the column where it is empty in every row."""
-    return table if UNBEATEN not in table or table[UNBEATEN].any() else table.drop(columns=UNBEATEN)
-
-
 def at_chance(records: Sequence[TrialRecord]) -> list[AtChance]:
     """Return the targets and evaluation models of finished trials that are not better than chance."""
     tested = (one for record in finished_trials(records) for one in _tested(record))
@@ -74,11 +68,9 @@ def warnings(found: Sequence[AtChance]) -> list[str]:
     for model in dict.fromkeys(one.model for one in found):
         these = [one for one in found if one.model == model]
         worst = max(these, key=lambda one: one.p)
-        names = ", ".join(one.trial for one in these[:MOST_NAMED])
-        more = f" and {len(these) - MOST_NAMED} more" if len(these) > MOST_NAMED else ""
         lines.append(
             f"the {model} is not better than chance (accuracy {worst.accuracy:.3g} on {worst.images} test "
-            f"images, most frequent class {worst.chance:.3g}) in {names}{more}"
+            f"images, most frequent class {worst.chance:.3g}) in {_listed([one.trial for one in these])}"
         )
     return lines
 
@@ -111,10 +103,9 @@ def caution_lines(records: Sequence[TrialRecord]) -> list[str]:
     lines = [f"- **warning**: {line}" for line in warnings(at_chance(records))]
     finished = finished_trials(records)
     lost = [record for record in finished if unbeaten_words(record.metrics)]
-    named = ", ".join(f"`{record.name}`" for record in lost[:MOST_NAMED])
-    more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
     if lost:
-        lines.append(f"- no better than a yardstick: {len(lost)} of {len(finished)} trials: {named}{more}")
+        named = _listed([f"`{record.name}`" for record in lost])
+        lines.append(f"- no better than a yardstick: {len(lost)} of {len(finished)} trials: {named}")
     return lines
 
 
@@ -128,24 +119,16 @@ def beats_yardsticks(
     """
     if not members or any(str(skill_name(part)) not in record.metrics for record in members):
         return None
-    replicates = [replicate_of(record.axes, report.repeats) for record in members]
-    by_class = [_gain_by_class(record, part, images) for record in members]
-    kept = [gain for gain in by_class if gain is not None and len(gain.values)]
-    if len(kept) == len(members):
-        crossed = cross(list(zip(replicates, kept, strict=True)))
-        return compare(crossed.repeated() if report.population else crossed)
+    gains = [_gain_by_class(record, part, images) for record in members]
     skills = [record.metrics[str(skill_name(part))] for record in members]
-    return compare(cross(list(zip(replicates, skills, strict=True))))
+    return compare(cross_trials([record.axes for record in members], gains, skills, report))
 
 
 def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
     """Return the settings whose attack is shown to beat every yardstick at the objective's part."""
     part = MetricName.parse(study.objective[0]).part
-    settings: dict[Setting, list[TrialRecord]] = {}
-    for record in finished:
-        settings.setdefault(setting_of(record.axes, study.report.repeats), []).append(record)
     shown = set()
-    for setting, members in settings.items():
+    for setting, members in by_setting(finished, study.report.repeats).items():
         own = part or (CLASS if str(skill_name(CLASS)) in members[0].metrics else PARTS[0])
         comparison = beats_yardsticks(members, own, images, study.report)
         if comparison is not None and comparison.verdict == "holds":
@@ -162,6 +145,12 @@ def _gain_by_class(record: TrialRecord, part: str, images: PerImage) -> ByClass 
     return None if own is None or best is None else best.minus(own)
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
 def _means(members: Sequence[TrialRecord]) -> Mapping[str, float]:
     """Return the mean of every metric that all trials have."""
     shared = set.intersection(*(set(member.metrics) for member in members)) if members else set()
@@ -175,5 +164,5 @@ def _tested(record: TrialRecord) -> Iterator[AtChance]:
         if all(name in record.metrics for name in names):
             accuracy, chance, size = (record.metrics[name] for name in names)
             hits = round(accuracy * size)
-            p = float(stats.binom.sf(hits - 1, round(size), chance))
+            p = float(special.bdtrc(hits - 1, round(size), chance))
             yield AtChance(model, record.name, accuracy, chance, round(size), p)

@@ -22,23 +22,24 @@ from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import heat_maps
-from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty_marks
+from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty
 from orchestrator.report.image_grid import draw_grid
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
-from orchestrator.report.settings import Setting, present_values, setting_of
+from orchestrator.report.settings import by_setting, present_values
 from orchestrator.report.skill import (
+    UNBEATEN,
     at_chance,
     best_lines,
     caution_lines,
     summary_metrics,
     unbeaten_column,
-    without_empty_column,
 )
 from orchestrator.report.statistics import half_column
 from orchestrator.report.variance import variance_table
 from orchestrator.store.artifacts import Artifacts
+from orchestrator.sweep.adversary import BEYOND, HELD
 from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def results_table(records: Sequence[TrialRecord]) -> pd.DataFrame:
         rows.append(row)
     last = ["failed_stage", "error"]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "status", *last])
-    table = without_empty_marks(table)
+    table = without_empty(table)
     return table[[name for name in table.columns if name not in last] + last]
 
 
@@ -118,18 +119,14 @@ def summary_table(
 
     A setting whose attack is no better than a yardstick is marked, in a column that is there if one is.
     """
-    finished = [record for record in records if record.status == "finished"]
-    groups: dict[Setting, list[TrialRecord]] = {}
-    for record in sorted(finished, key=lambda one: one.index):
-        groups.setdefault(setting_of(record.axes, report.repeats), []).append(record)
     rows = []
-    for setting, members in groups.items():
+    for setting, members in by_setting(records, report.repeats).items():
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
         row |= marks(members) | unbeaten_column(members)
         for metric in metrics:
             row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
-    return without_empty_column(without_empty_marks(pd.DataFrame(rows)))
+    return without_empty(pd.DataFrame(rows), [HELD, BEYOND, UNBEATEN])
 
 
 def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

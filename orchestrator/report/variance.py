@@ -17,8 +17,8 @@ from orchestrator.config.report import Report
 from orchestrator.config.study import SHORTHANDS
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.crossed import CLASSES, TOGETHER, ByClass, Crossed, cross
-from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import Setting, finished_trials, replicate_of, setting_of
+from orchestrator.report.per_image import PerImage, class_means
+from orchestrator.report.settings import by_setting, replicate_of
 from orchestrator.sweep.records import TrialRecord
 
 NAN = float("nan")
@@ -41,11 +41,8 @@ def variance_table(
 ) -> pd.DataFrame:
     """Return a row for each source of each metric and setting: levels, standard deviation, share of the
     variance, note; empty where nothing repeats."""
-    settings: dict[Setting, list[TrialRecord]] = {}
-    for record in finished_trials(records):
-        settings.setdefault(setting_of(record.axes, report.repeats), []).append(record)
     rows: list[dict[str, object]] = []
-    for setting, members in settings.items():
+    for setting, members in by_setting(records, report.repeats).items():
         for metric in metrics:
             having = [one for one in members if metric in one.metrics]
             found = components(having, metric, images, report) if having else []
@@ -120,7 +117,7 @@ def _of_same_images(crossed: Crossed, labels: np.ndarray) -> list[Component]:
         spread = _positive(_variance(means) - left)
         found.append(Component(f"classes and images{together}", num_classes, spread, alone))
     else:
-        sizes, by_class = _by_class(labels, means)
+        _, sizes, by_class = class_means(labels, means)
         spread = _positive(_variance(by_class) - within * _mean(1 / sizes))
         found.append(Component(CLASSES, num_classes, spread))
         found.append(Component(f"images{together}", len(labels), _positive(within - left), note))
@@ -162,19 +159,11 @@ def _means(crossed: Crossed, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return crossed.level_sums(axis, crossed.filled) / counts, counts
 
 
-def _by_class(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of images of each class and their mean."""
-    _, places = np.unique(labels, return_inverse=True)
-    sizes = np.bincount(places)
-    return sizes, np.bincount(places, weights=values) / sizes
-
-
 def _within(labels: np.ndarray, values: np.ndarray) -> float:
     """Return the variance of images of one class, pooled over classes; NaN for one image of each."""
-    _, places = np.unique(labels, return_inverse=True)
-    sizes, means = _by_class(labels, values)
-    free = len(values) - len(sizes)
-    return float(((values - means[places]) ** 2).sum()) / free if free else NAN
+    classes, _, means = class_means(labels, values)
+    free = len(values) - len(classes)
+    return float(((values - means[np.searchsorted(classes, labels)]) ** 2).sum()) / free if free else NAN
 
 
 def _variance(values: np.ndarray) -> float:
