@@ -21,8 +21,8 @@ HEAVY = {
 LIMIT = 0.6
 """Of a command's CPU seconds, in those of `import torch` beside it: a busy machine needs more for both. On an
 idle one that import takes 2.2 s, these commands 0.3 to 1.0 s."""
-LIMIT_OF_MANY = 4.5
-"""The same for 10,000 points: 10 s where `import torch` takes 2.2 s."""
+SECONDS_OF_MANY, LIMIT_OF_MANY = 10, 4.5
+"""The same for 10,000 points, 5 s on an idle machine: seconds, or the share if a machine needs more."""
 TRIES = 3
 
 COMMANDS = [
@@ -99,13 +99,17 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def test_a_plan_of_10000_points_takes_10_seconds_and_a_gigabyte(tmp_path: Path) -> None:
     study = tiny.write(tmp_path / "many.yaml", MANY)
-    shares: list[float] = []
-    while not shares or (min(shares) >= LIMIT_OF_MANY and len(shares) < TRIES):
+    tries: list[tuple[float, float]] = []
+    for _ in range(TRIES):
         done = run(["-c", PEAK, "-m", "jobs.sweep", str(study), "--plan"], tmp_path)
         assert "10000 points" in done.output
         assert int(done.output.split()[-1]) < 1_000_000
-        shares.append(done.seconds / run(["-c", "import torch"], tmp_path).seconds)
-    assert min(shares) < LIMIT_OF_MANY, shares
+        if done.seconds < SECONDS_OF_MANY:
+            return
+        tries.append((done.seconds, run(["-c", "import torch"], tmp_path).seconds))
+        if done.seconds < LIMIT_OF_MANY * tries[-1][1]:
+            return
+    pytest.fail(f"seconds of the plan and of import torch: {tries}")
 
 
 class Done(NamedTuple):

@@ -29,7 +29,7 @@ def test_the_work_of_another_thread_does_not_count(starts_before: bool) -> None:
     done, leave = threading.Event(), threading.Event()
 
     def ship() -> None:
-        work(0.5)
+        work(1.0)
         done.set()
         leave.wait()
 
@@ -43,4 +43,4 @@ def test_the_work_of_another_thread_does_not_count(starts_before: bool) -> None:
     spent = meter.seconds()["cpu_seconds"]
     leave.set()
     other.join()
-    assert spent < 0.2
+    assert spent < 0.5  # torch's threads spin for 0.2 s after an earlier test's last operation
