@@ -1,6 +1,6 @@
-"""Networks by name: classifiers (target, evaluation model, surrogates) and inverters. No torch: plans use it.
+"""Networks by name: classifiers (target, evaluation model, surrogates), inverters, generators. No torch.
 
-`build` constructs them, `budgets` counts what a budget leaves to train.
+Plans use it. `build` constructs the networks, `budgets` counts what a budget leaves to train.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class Architecture:
     """Side in pixels that the network is made for."""
 
     outline: Callable[..., Outline] | None = None
-    """Takes what the constructor takes and raises what it raises; None for an inverter, which is not cut."""
+    """Takes what the constructor takes and raises what it raises; None for networks that are not cut."""
 
     is_flexible: bool = False
     """Whether it admits other sides; constructor and outline check which."""
@@ -55,6 +55,15 @@ INVERTERS: dict[str, Architecture] = {
 }
 """Encoded scores z (N, k) -> images (N, C, S, S) in [0, 1]."""
 
+GENERATORS: dict[str, Architecture] = {"gmi": Architecture("gan.Generator", 64, is_flexible=True)}
+"""Latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1]; `outlines.gan_channels` checks the side."""
+
+CRITICS: dict[str, Architecture] = {
+    "hinge": Architecture("gan.SpectralCritic", 64, is_flexible=True),
+    "wgan-gp": Architecture("gan.Critic", 64, is_flexible=True),
+}
+"""Loss of a prior -> the network that its generator is trained against, images (N, C, S, S) -> (N,)."""
+
 
 def outline(
     model: Model,
@@ -84,7 +93,7 @@ def sized(model: Model, image_size: int, field: str, *, resizes: bool) -> tuple[
 
 
 def find(known: Mapping[str, Architecture], name: str, image_size: int | None, field: str) -> Architecture:
-    """Return a network of CLASSIFIERS or INVERTERS; raise `Refused` if the name or the image side is wrong.
+    """Return a network of one of the tables above; raise `Refused` if the name or the image side is wrong.
 
     `image_size` None admits every side; `field` is the dotted path of the model in messages.
     """

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from orchestrator import config
-from orchestrator.models import INVERTERS, Architecture, find, sized
+from orchestrator.config.prior import Prior
+from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, find, sized
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.inputs import Resized, Scaled
 
@@ -50,6 +51,32 @@ def build_inverter(
     architecture = find(INVERTERS, model.name, image_size, field)
     shapes = {"classes": classes, "channels": channels, "image_size": image_size}
     network: nn.Module = network_class(architecture)(**shapes, width=model.width)
+    return network
+
+
+def build_generator(
+    model: config.Model, *, channels: int, image_size: int, field: str = "prior.model"
+) -> nn.Module:
+    """Return a generator, latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1].
+
+    Its weights are initialised from torch's global generator.
+    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
+    size.
+    """
+    architecture = find(GENERATORS, model.name, image_size, field)
+    shapes = {"channels": channels, "image_size": image_size}
+    network: nn.Module = network_class(architecture)(**shapes, width=model.width)
+    return network
+
+
+def build_critic(prior: Prior, *, channels: int, image_size: int) -> nn.Module:
+    """Return the critic of a prior's loss, images (N, C, S, S) in [0, 1] -> how real each is, (N,).
+
+    Its weights are initialised from torch's global generator. Raise `Refused` for a side that the generator
+    does not have.
+    """
+    critic = network_class(CRITICS[prior.loss])
+    network: nn.Module = critic(channels=channels, image_size=image_size, width=prior.model.width)
     return network
 
 

@@ -25,6 +25,10 @@ IR_CHANNELS = (64, 128, 256, 512)
 IR152_UNITS, IR50_UNITS = (3, 8, 36, 3), (3, 4, 14, 3)
 """Number of units in each stage."""
 
+GAN_CHANNELS = {32: (64, 128, 256), 64: (64, 128, 256, 512)}
+"""GMI's critics: output channels of each convolution by image side; every one halves it until 4x4 remains.
+Its generators have them in reverse order."""
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -96,6 +100,14 @@ def count_halvings(image_size: int) -> int:
         rule = "must be 8, 16, 32 or 64 for attack.losses.adversarial"
         raise Refused("data.image_size", image_size, rule, "change the size or set the weight to 0")
     return halvings[image_size]
+
+
+def gan_channels(image_size: int, width: float) -> tuple[int, ...]:
+    """Return `GAN_CHANNELS` at a width; raise `Refused` for another side than 32 or 64."""
+    if image_size not in GAN_CHANNELS:
+        rule = "must be 32 or 64 for a generative prior"
+        raise Refused("data.image_size", image_size, rule, "resize the images to one of them")
+    return tuple(scaled(count, width) for count in GAN_CHANNELS[image_size])
 
 
 def ami(*, classes: int, channels: int, image_size: int, width: float) -> Outline:

@@ -1,13 +1,17 @@
 """Networks by name: unknown names, unfit sizes, and layers put before a network."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from orchestrator import config
+from orchestrator.config.prior import Prior
 from orchestrator.models import CLASSIFIERS, INVERTERS
-from orchestrator.models.build import build_classifier, build_inverter
+from orchestrator.models.build import build_classifier, build_critic, build_generator, build_inverter
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.gan import Critic, SpectralCritic
 
 
 def meta(name: str, **settings: str) -> Classifier:
@@ -57,3 +61,17 @@ def test_wrong_image_size_names_the_fitting_network() -> None:
         build_classifier(
             config.Model(name="ami-digit"), classes=10, channels=1, image_size=64, field="judge.model"
         )
+
+
+def test_a_generator_and_the_critic_of_its_loss() -> None:
+    shapes: Any = {"channels": 1, "image_size": 32}
+    generator = build_generator(config.Model(name="gmi", width=0.1), **shapes)
+    images = generator(torch.randn(2, 100))
+    assert images.shape == (2, 1, 32, 32)
+    for loss, kind in (("hinge", SpectralCritic), ("wgan-gp", Critic)):
+        prior = Prior.model_validate({"loss": loss, "model": {"name": "gmi", "width": 0.1}})
+        critic = build_critic(prior, **shapes)
+        assert isinstance(critic, kind)
+        assert critic(images).shape == (2,)
+    with pytest.raises(ValueError, match=r"prior\.model\.name=dcgan is unknown; choose one of gmi\."):
+        build_generator(config.Model(name="dcgan"), **shapes)
