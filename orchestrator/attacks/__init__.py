@@ -2,25 +2,20 @@
 
 from importlib import import_module
 
-from torch import Tensor
-
 from orchestrator import config
 from orchestrator.attacks import inverter
-from orchestrator.attacks.pixel_search import SearchResult
+from orchestrator.attacks.row_search import AtOnce, Search
 from orchestrator.threat import WhiteBox
 
 
-def invert(
-    attack: config.AttackSpec, target: WhiteBox, scores: Tensor, *, m: int, shape: tuple[int, int, int]
-) -> SearchResult:
-    """Search an image (C, S, S) for each row of released scores (N, k) of truncation m.
+def search(attack: config.AttackSpec, target: WhiteBox, *, m: int, shape: tuple[int, int, int]) -> Search:
+    """Return the search of an image (C, S, S) for each row of released scores (N, k) of truncation m.
 
-    The function is `invert` of the module that has the attack's name. Raise `ModuleNotFoundError` if there is
+    Its function is `invert` of the module that has the attack's name. Raise `ModuleNotFoundError` if there is
     none: an attack that leaves images has one.
     """
     module = import_module(f"{__name__}.{attack.name}")
-    result: SearchResult = module.invert(attack, target, scores, m, shape)
-    return result
+    return AtOnce(lambda scores: module.invert(attack, target, scores, m, shape))
 
 
 def build_attack(

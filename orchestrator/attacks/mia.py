@@ -65,7 +65,8 @@ def _descend(
         rows.images = _next(attack, images.detach(), gradients, step + 1)
         rows.window[:, step % attack.patience] = entropies.detach()
         rows.drop(stopped)
-    return SearchResult(lowest.images.cpu(), steps.cpu(), cost(attack, lowest.costs).cpu())
+    costs = cost(attack, lowest.costs)
+    return SearchResult(lowest.images.cpu(), steps.cpu(), costs.cpu(), queries=steps.cpu() + 1)
 
 
 def _begin(

@@ -53,7 +53,8 @@ def _descend(
     with torch.no_grad():
         costs = _distances(target, images, scores, known) + _penalties(attack, images)
     lowest.offer(rows, images, costs)
-    return SearchResult(lowest.images.cpu(), torch.full((len(scores),), attack.steps), lowest.costs.cpu())
+    steps = torch.full((len(scores),), attack.steps)
+    return SearchResult(lowest.images.cpu(), steps, lowest.costs.cpu(), queries=steps + 1)
 
 
 def _optimizer(attack: config.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:

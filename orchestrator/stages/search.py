@@ -1,13 +1,15 @@
 """Search: an image for each prediction or class by the target's gradient (AMI, section II-B; stage
 `optimization`)."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from orchestrator.attacks import invert
+from orchestrator.attacks import search
 from orchestrator.attacks.pixel_search import SearchResult, joined
+from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Data, Evaluation, Release, Target
 from orchestrator.stages.images import inferred_classes, one_hot
@@ -32,36 +34,44 @@ def run(
         m = released_length(target.classes, release)
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
-    def search(attack: AttackSpec, scores: Tensor) -> SearchResult:
-        return invert(attack, box, scores, m=m, shape=shape)
+    def search_as(attack: AttackSpec) -> Search:
+        return search(attack, box, m=m, shape=shape)
 
     scores = torch.cat(list(parts.values()))
     rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
-    result = search_all(_by_candidate(attack, search), rows, inputs.world)
+    result = search_all(ByCandidate(attack, search_as), rows, inputs.world)
     sizes = [len(part) for part in parts.values()]
     images = result.images.mul(255).round().to(torch.uint8).split(sizes)
     files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, images, strict=True)}
     metrics = {
         "optimization/steps": result.steps.double().mean().item(),
         "optimization/cost": result.costs.double().mean().item(),
-        "attack/queries": float((result.steps + 1).sum()),  # and one of the last image
+        "attack/queries": float(result.queries.sum()),
     }
     return Outputs(files, metrics, len(scores))
 
 
-def _by_candidate(
-    attack: AttackSpec, search: Callable[[AttackSpec, Tensor], SearchResult]
-) -> Callable[[Tensor], SearchResult]:
-    """Return a search of rows (n, k + 1): scores, then the candidate's number, ascending over rows. Each
-    candidate has a seed of its own, the first one the attack's."""
+class ByCandidate:
+    """A search of rows (n, k + 1): scores, then the candidate's number, ascending over rows. Each candidate
+    has a seed of its own, the first one the attack's."""
 
-    def search_rows(rows: Tensor) -> SearchResult:
-        numbers, sizes = rows[:, -1].unique_consecutive(return_counts=True)
-        groups = rows[:, :-1].split(sizes.tolist())
-        seeded = [_for_candidate(attack, int(number)) for number in numbers]
-        return joined([search(one, group) for one, group in zip(seeded, groups, strict=True)])
+    def __init__(self, attack: AttackSpec, search_as: Callable[[AttackSpec], Search]) -> None:
+        self._search = functools.cache(lambda number: search_as(_for_candidate(attack, number)))
 
-    return search_rows
+    def advance(self, rows: Tensor, state: State) -> State:
+        """Search a segment further with rows (n, k + 1)."""
+        return joined_states([search.advance(part, one) for search, part, one in self._parts(rows, state)])
+
+    def result(self, rows: Tensor, state: State) -> SearchResult:
+        """Return the images of rows (n, k + 1)."""
+        return joined([search.result(part, one) for search, part, one in self._parts(rows, state)])
+
+    def _parts(self, rows: Tensor, state: State) -> Iterator[tuple[Search, Tensor, State]]:
+        numbers, counts = rows[:, -1].unique_consecutive(return_counts=True)
+        sizes = counts.tolist()
+        states = split_state(state, sizes)
+        for number, part, one in zip(numbers.tolist(), rows[:, :-1].split(sizes), states, strict=True):
+            yield self._search(int(number)), part, one
 
 
 def _for_candidate(attack: AttackSpec, number: int) -> AttackSpec:

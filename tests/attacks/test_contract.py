@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks import invert
+from orchestrator.attacks import search
 from orchestrator.attacks.pixel_search import SearchResult
+from orchestrator.attacks.row_search import search_to_the_end
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.threat import BlackBox, WhiteBox
 from tests import tiny
@@ -127,8 +128,9 @@ def test_a_search_of_gradients_leaves_the_target_as_it_is(name: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     box = WhiteBox(network)
-    found = invert(trial(name).attack, box, torch.eye(3), m=1, shape=(1, 8, 8))
-    assert box.num_queries == int((found.steps + 1).sum())
+    tried = search(trial(name).attack, box, m=1, shape=(1, 8, 8))
+    found = search_to_the_end(tried, torch.eye(3))
+    assert box.num_queries == int(found.queries.sum())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert found.images.shape == (3, 1, 8, 8)
@@ -165,7 +167,8 @@ def paint(
     images = torch.full((len(scores), *shape), attack.level)
     with torch.no_grad():
         costs = 1 - target.logits(images).softmax(dim=1)[scores.bool()]
-    return SearchResult(images, torch.zeros(len(scores), dtype=torch.int64), costs)
+    steps = torch.zeros(len(scores), dtype=torch.int64)
+    return SearchResult(images, steps, costs, steps + 1)
 
 
 def test_an_attack_in_the_list_is_planned_and_run(

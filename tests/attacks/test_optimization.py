@@ -225,7 +225,8 @@ def test_batches_are_joined_in_order() -> None:
 
     def search(part: Tensor) -> SearchResult:
         sizes.append(len(part))
-        return SearchResult(part.view(-1, 1, 1, 1), part[:, 0].long(), part[:, 0])
+        whole = part[:, 0].long()
+        return SearchResult(part.view(-1, 1, 1, 1), whole, part[:, 0], whole)
 
     rows = torch.arange(float(CPU_BATCH + 3))[:, None]
     found = in_batches(search, rows, torch.device("cpu"))

@@ -29,7 +29,8 @@ def test_batches_are_joined_in_order() -> None:
 
     def search(scores: torch.Tensor) -> SearchResult:
         sizes.append(len(scores))
-        return SearchResult(scores[:, :, None, None], scores[:, 0].long(), scores[:, 0])
+        whole = scores[:, 0].long()
+        return SearchResult(scores[:, :, None, None], whole, scores[:, 0], whole)
 
     scores = torch.arange(2.0 * pixel_search.CPU_BATCH + 1)[:, None]
     result = in_batches(search, scores, CPU)

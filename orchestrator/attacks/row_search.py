@@ -1,0 +1,65 @@
+"""Row search: a search of an image for each row of scores that goes on in segments, each row for itself.
+
+All that a row needs to go on is in its state, so that an unfinished search is saved between two segments and
+its rows may be shared between workers anew.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from orchestrator.attacks.pixel_search import SearchResult
+
+State = Mapping[str, Tensor]
+"""Name -> tensor (n, ...) of each row's state; `finished`, bool (n,), is one of them. Empty before the
+first segment."""
+
+
+class Search(Protocol):
+    """A search of rows of scores (n, k), n >= 1."""
+
+    def advance(self, rows: Tensor, state: State) -> State:
+        """Search a segment further; rows that are finished stay as they are."""
+
+    def result(self, rows: Tensor, state: State) -> SearchResult:
+        """Return the images of rows that are finished."""
+
+
+class AtOnce:
+    """A search without segments, of a function from rows (n, k) to their result."""
+
+    def __init__(self, function: Callable[[Tensor], SearchResult]) -> None:
+        self._function = function
+
+    def advance(self, rows: Tensor, state: State) -> State:
+        """Search all rows to the end."""
+        if state:
+            return state
+        result = self._function(rows)
+        return {**vars(result), "finished": torch.ones(len(rows), dtype=torch.bool)}
+
+    def result(self, rows: Tensor, state: State) -> SearchResult:
+        """Return what `advance` has found, images (n, C, S, S)."""
+        return SearchResult(**{name: tensor for name, tensor in state.items() if name != "finished"})
+
+
+def search_to_the_end(search: Search, rows: Tensor) -> SearchResult:
+    """Search rows of scores (n, k) without pause; return an image (C, S, S) for each."""
+    state: State = {}
+    while not state or not state["finished"].all():
+        state = search.advance(rows, state)
+    return search.result(rows, state)
+
+
+def split_state(state: State, sizes: Sequence[int]) -> list[State]:
+    """Split a state (n, ...) into those of consecutive rows, of which `sizes` are the numbers; the state
+    before the first segment is empty for all of them."""
+    parts = {name: tensor.split(list(sizes)) for name, tensor in state.items()}
+    return [{name: tensors[place] for name, tensors in parts.items()} for place in range(len(sizes))]
+
+
+def joined_states(parts: Sequence[State]) -> State:
+    """Join the states (n, ...) of consecutive rows, one or more."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
