@@ -87,4 +87,5 @@ class Prior(Spec):
     @property
     def recipe(self) -> Recipe:
         """The epochs and batches of the training loop; each network has a learning rate of its own."""
-        return Recipe(epochs=self.epochs, batch_size=self.batch_size, validation_fraction=HELD_OUT)
+        sizes = {"epochs": self.epochs, "batch_size": self.batch_size}
+        return Recipe(**sizes, optimizer="adam", validation_fraction=HELD_OUT)

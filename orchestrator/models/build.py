@@ -10,6 +10,7 @@ from orchestrator import config
 from orchestrator.config.prior import Prior
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, find, sized
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.gan import Generator
 from orchestrator.models.inputs import Resized, Scaled
 
 
@@ -56,7 +57,7 @@ def build_inverter(
 
 def build_generator(
     model: config.Model, *, channels: int, image_size: int, field: str = "prior.model"
-) -> nn.Module:
+) -> Generator:
     """Return a generator, latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1].
 
     Its weights are initialised from torch's global generator.
@@ -65,7 +66,7 @@ def build_generator(
     """
     architecture = find(GENERATORS, model.name, image_size, field)
     shapes = {"channels": channels, "image_size": image_size}
-    network: nn.Module = network_class(architecture)(**shapes, width=model.width)
+    network: Generator = network_class(architecture)(**shapes, width=model.width)
     return network
 
 

@@ -17,12 +17,18 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.2, 0.2, 0.1, 0.1  # of its colour jitt
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in torchvision's grey image
 CHANGES = ("brightness", "contrast", "saturation", "hue")  # as torchvision numbers them
 COLOURS_OF_GREY = ("brightness", "contrast")  # the changes that an image of one channel has
+SHIFT, BRIGHTER = 1 / 8, 0.25  # of a prior's images: share of the side, and of the range of intensities
 PIXELS = 1 << 16  # of the images that are changed together on a CPU: their planes stay in its cache
 
 
 def augmentation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return the function of images that `config.Recipe.augmentation` names."""
-    return {"none": _unchanged, "flip": flip, "crop-jitter-flip": crop_jitter_flip}[name]
+    """Return the function of images (N, C, S, S) that `augmentation` of a recipe or of a prior names."""
+    return {
+        "none": _unchanged,
+        "flip": flip,
+        "crop-jitter-flip": crop_jitter_flip,
+        "brightness-shift": brightness_shift,
+    }[name]
 
 
 def flip(images: Tensor) -> Tensor:
@@ -44,6 +50,23 @@ def crop_jitter_flip(images: Tensor) -> Tensor:
             part = APPLIED[change](part, drawn.factors[change][rows, None, None, None])
         changed[rows] = part
     return changed
+
+
+def brightness_shift(images: Tensor) -> Tensor:
+    """Move each image (N, C, S, S) by up to an eighth of its side, edges repeated, and add up to 0.25 to all
+    of its intensities, which may then leave [0, 1].
+
+    A gradient passes to the images (Zhao et al., "Differentiable Augmentation", NeurIPS 2020, which fills
+    with grey).
+    """
+    count, side, device = len(images), images.shape[-1], images.device
+    most = int(side * SHIFT)
+    moves = torch.randint(-most, most + 1, (2, count, 1), device=device)
+    rows, columns = (torch.arange(side, device=device) + moves).clamp(0, side - 1)  # (N, S) each
+    added = BRIGHTER * (2.0 * torch.rand(count, 1, 1, 1, device=device) - 1.0)
+    number = torch.arange(count, device=device)[:, None, None]
+    pixels = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2) + added
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from orchestrator.training import augmentation as module
-from orchestrator.training.augmentation import augmentation, crop_jitter_flip, flip
+from orchestrator.training.augmentation import augmentation, brightness_shift, crop_jitter_flip, flip
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_about_half_of_the_images_are_mirrored_whole(channels: int) -> None:
     assert not torch.equal(given.flip(3), given.flip(2))  # left to right, not upside down
 
 
-@pytest.mark.parametrize("name", ["flip", "crop-jitter-flip"])
+@pytest.mark.parametrize("name", ["flip", "crop-jitter-flip", "brightness-shift"])
 def test_it_repeats_with_torchs_seed_and_with_no_other(name: str) -> None:
     given = images(8)
     assert torch.equal(*seen_twice(name, given, (3, 3)))
@@ -159,3 +159,33 @@ def test_the_crop_is_a_square_of_85_to_100_percent_of_the_area(monkeypatch: pyte
         assert ((side > 0.85**0.5 - 0.02) & (side < 1.001)).all()
         assert side.min() < 0.94
         assert side.max() > 0.98
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_moved_by_an_eighth_and_made_brighter_or_darker(channels: int) -> None:
+    """A ramp over both sides shows where each pixel came from; the edges are repeated."""
+    side, count = 16, 200
+    ramp = torch.arange(side).float()
+    given = (100.0 * ramp[:, None] + ramp[None, :]).expand(count, channels, side, side)
+    added, moves = [], set()
+    for image in brightness_shift(given):
+        middle = image[0, 8, 8].item()
+        origin = round(middle)
+        added.append(middle - origin)
+        down, right = origin // 100 - 8, origin % 100 - 8
+        moves.add((down, right))
+        rows, columns = ((ramp + move).clamp(0, side - 1) for move in (down, right))
+        expected = (100.0 * rows[:, None] + columns[None, :] + added[-1]).expand_as(image)
+        torch.testing.assert_close(image, expected, rtol=0.0, atol=1e-3)
+    assert {move for pair in moves for move in pair} == {-2, -1, 0, 1, 2}
+    assert len(moves) == 25
+    assert -0.25 <= min(added) < -0.2
+    assert 0.2 < max(added) <= 0.25
+
+
+def test_a_gradient_passes_to_the_image_that_is_moved() -> None:
+    """Repeated edges count as often as they are seen: each of 64 pixels is seen once or more."""
+    given = images(3, 1, 8).requires_grad_()
+    brightness_shift(given).sum().backward()
+    assert given.grad is not None
+    assert given.grad.sum((1, 2, 3)).tolist() == [64.0, 64.0, 64.0]
