@@ -127,6 +127,8 @@ TRAINED = {"target", *QUERIED}
         ({"evaluation.images": 8}, {"victims", "yardsticks", "evaluation"}),
         ({"evaluation.grid": 2}, {"evaluation"}),
         ({"attack.losses": {"surrogate": {"model": tiny.DIGIT}}}, set()),
+        ({"attack.losses": {"adversarial_form": "non-saturating"}}, set()),
+        ({"attack.losses": {"adversarial": 0.1, "adversarial_form": "non-saturating"}}, ATTACKED),
         ({"data.class_seed": 9}, {"pretrain", "judge", *TRAINED}),
         ({"data.split": "even"}, {"pretrain", "judge", *TRAINED}),
     ],

@@ -1,7 +1,8 @@
 """Inverter losses: the other losses that AMI leaves as future work (Yang et al. 2019, sections II-B, IV-B).
 
 Adversarial loss (equation 7): a discriminator ascends on it and the inverter G descends, both from the same
-forward pass, each with an optimiser of its own. Feature loss (Dosovitskiy and Brox 2016): the squared
+forward pass, each with an optimiser of its own; G's non-saturating form is Goodfellow et al.'s (2014, section
+3). Feature loss (Dosovitskiy and Brox 2016): the squared
 distance between features of a comparator, here the adversary's own surrogate of the target. Total variation:
 equation 5 with beta 2. The best epoch is the one of the lowest held-out loss without the adversarial part,
 which has no minimum.
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from orchestrator import config
 from orchestrator.attacks.image_priors import total_variation
+from orchestrator.config.attacks import AdversarialForm
 from orchestrator.models.classifier import Classifier
 from orchestrator.training.loop import Objective
 from orchestrator.training.objectives import squared_error_sum
@@ -63,12 +65,13 @@ def objective(losses: config.Losses, surrogate: Classifier | None) -> Objective:
     plain = Objective(loss, sums, lambda means: (means["total"],))
     if not losses.adversarial:
         return plain
-    return replace(plain, step=partial(AdversarialStep, smooth=smooth, weight=losses.adversarial))
+    weight, form = losses.adversarial, losses.adversarial_form
+    return replace(plain, step=partial(AdversarialStep, smooth=smooth, weight=weight, form=form))
 
 
 class AdversarialStep:
-    """Both networks' steps on a batch: the inverter's down its smooth loss and up the discriminator's loss
-    times `weight`, the discriminator's down its loss.
+    """Both networks' steps on a batch: the discriminator's down its loss; the inverter's down its smooth loss
+    and, times `weight`, up the discriminator's loss or, non-saturating, down -mean log D(G(z)).
 
     Both optimisers follow the same recipe, and neither sees the other's new weights before the next batch.
     """
@@ -82,8 +85,9 @@ class AdversarialStep:
         *,
         smooth: Callable[[Tensor, Tensor], Tensor],
         weight: float,
+        form: AdversarialForm = "minimax",
     ) -> None:
-        self.losses, self.world, self.weight = world.wrap(_Losses(model, smooth)), world, weight
+        self.losses, self.world, self.weight = world.wrap(_Losses(model, smooth, form)), world, weight
         inverter, discriminator = model.network, model.discriminator
         rates = {inverter.get_parameter(name): rate for name, rate in objective.own_rates.items()}
         self.descents = {
@@ -99,12 +103,15 @@ class AdversarialStep:
     def train(self, inputs: Tensor, outputs: Tensor) -> dict[str, Tensor]:
         """Step with both networks; return the sum of the smooth and the discriminator's loss."""
         with self.world.autocast():
-            smooth, rivalry, reconstructions, shown = self.losses(inputs, outputs)
+            smooth, rivalry, fooling, reconstructions, shown = self.losses(inputs, outputs)
         for descent in self.descents.values():
             descent.clear()
+        # By the reconstructions alone: no parameter gets a gradient of it.
+        pulls = None if fooling is None else torch.autograd.grad(fooling, shown)[0]
         # The wrapped module averages both gradients over the workers, in the buckets of one backward pass.
         rivalry.backward()
-        torch.autograd.backward((smooth, reconstructions), (None, -self.weight * shown.grad))
+        pull = -self.weight * shown.grad if pulls is None else self.weight * pulls
+        torch.autograd.backward((smooth, reconstructions), (None, pull))
         for descent in self.descents.values():
             descent.optimizer.step()
         return {"loss": (smooth + rivalry).detach()}
@@ -121,17 +128,22 @@ class AdversarialStep:
 class _Losses(nn.Module):
     """Both losses of a batch as one module, so that the workers' gradients are averaged."""
 
-    def __init__(self, model: Rival, smooth: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, model: Rival, smooth: Callable[[Tensor, Tensor], Tensor], form: AdversarialForm
+    ) -> None:
         super().__init__()
-        self.model, self.smooth = model, smooth
+        self.model, self.smooth, self.form = model, smooth, form
 
-    def forward(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return both losses, and the reconstructions (N, C, S, S) that each of them is of."""
+    def forward(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+        """Return both losses, G's non-saturating one if it has that, and the reconstructions (N, C, S, S)
+        that the first and that the other two are of."""
         reconstructions = self.model(inputs).float()
         shown = reconstructions.detach().requires_grad_()
         smooth = self.smooth(reconstructions, images)
         rivalry = adversarial(self.model.discriminator, shown, images)
-        return smooth, rivalry, reconstructions, shown
+        is_minimax = self.form == "minimax"
+        fooling = None if is_minimax else non_saturating(self.model.discriminator, shown)
+        return smooth, rivalry, fooling, reconstructions, shown
 
 
 def adversarial(discriminator: nn.Module, reconstructions: Tensor, images: Tensor) -> Tensor:
@@ -144,6 +156,13 @@ def adversarial(discriminator: nn.Module, reconstructions: Tensor, images: Tenso
     ones, zeros = torch.ones_like(real), torch.zeros_like(fake)
     on_real = functional.binary_cross_entropy_with_logits(real, ones)
     return on_real + functional.binary_cross_entropy_with_logits(fake, zeros)
+
+
+def non_saturating(discriminator: nn.Module, reconstructions: Tensor) -> Tensor:
+    """Return -mean log D(G(z)) of reconstructions (N, C, S, S) in [0, 1], a float32 scalar for G to descend
+    on."""
+    fake = discriminator(reconstructions).float()
+    return functional.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
 def feature_distance(surrogate: Classifier, reconstructions: Tensor, images: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ StepSize = Annotated[float, Field(gt=0.0, le=10.0)]
 Offset = Weight | Literal["log-k"]
 Encoding = Literal["log", "logit", "log-ratio"]
 ZeroPolicy = Literal["zero-after-log", "log-clamp", "floor"]
+AdversarialForm = Literal["minimax", "non-saturating"]
 
 
 class Losses(Spec):
@@ -47,6 +48,10 @@ class Losses(Spec):
 
     adversarial: Weight = 0.0
     """Weight of the adversarial loss (equation 7) against a discriminator trained with the inverter."""
+
+    adversarial_form: AdversarialForm = added_field("minimax")
+    """What G descends on: minimax, mean log(1 - D(G(z))), as printed, which passes little where D is sure; or
+    non-saturating, -mean log D(G(z)) (Goodfellow et al., 2014), which passes most there; D's loss stays."""
 
     features: Weight = 0.0
     """Weight of the mean squared distance between features of the surrogate (Dosovitskiy and Brox, 2016)."""
@@ -154,9 +159,11 @@ class InverterAttack(AttackSpec):
         return self.selection == "victim-train"
 
     def canonical(self) -> Self:
-        """Leave out a surrogate that no loss uses and the step size of a constant c."""
+        """Leave out a surrogate and a form that no loss uses, and the step size of a constant c."""
         rate = self.offset_learning_rate if self.offset_learnable else None
-        return self.but(losses=self.losses.but(surrogate=self.surrogate), offset_learning_rate=rate)
+        form = self.losses.adversarial_form if self.has_discriminator else "minimax"
+        losses = self.losses.but(surrogate=self.surrogate, adversarial_form=form)
+        return self.but(losses=losses, offset_learning_rate=rate)
 
     def made_from(self, release: Release) -> tuple[Self, Release]:
         """Unaligned, G never sees the release, so all truncations share one training; alignment is in the

@@ -67,6 +67,9 @@ _ROWS = (
     ),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
     Row("attack", "offset_learning_rate", lambda own: own.offset_learnable, "attack.offset_learnable=true"),
+    Row(
+        "attack.losses", "adversarial_form", lambda own: own.adversarial, "attack.losses.adversarial above 0"
+    ),
     Row("attack.losses", "surrogate", lambda own: own.features, "attack.losses.features above 0"),
     Row("attack", "process_every", lambda own: own.process != "none", "attack.process other than none"),
     Row("attack", "alpha", lambda own: own.alpha_weight, "attack.alpha_weight above 0"),

@@ -4,14 +4,22 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks.losses import AdversarialStep, Rival, adversarial, feature_distance, objective
+from orchestrator.attacks.losses import (
+    AdversarialStep,
+    Rival,
+    adversarial,
+    feature_distance,
+    non_saturating,
+    objective,
+)
+from orchestrator.config.attacks import AdversarialForm
 from orchestrator.models.build import build_inverter
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.discriminator import Discriminator
@@ -77,12 +85,20 @@ class Picture(nn.Module):
         return self.images
 
 
-def stepped(discriminator: nn.Module, reconstructions: Tensor, images: Tensor, weight: float) -> Rival:
+def stepped(
+    discriminator: nn.Module,
+    reconstructions: Tensor,
+    images: Tensor,
+    weight: float,
+    form: AdversarialForm = "minimax",
+) -> Rival:
     """Take one adversarial step without a smooth loss; its gradients are left on both networks."""
     model = Rival(Picture(reconstructions), discriminator)
     recipe = config.Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.0)
     plain = objective(config.Losses(), None)
-    step = AdversarialStep(model, plain, recipe, World(), smooth=lambda r, i: 0.0 * r.sum(), weight=weight)
+    step = AdversarialStep(
+        model, plain, recipe, World(), smooth=lambda r, i: 0.0 * r.sum(), weight=weight, form=form
+    )
     step.begin(1, 1)
     step.train(images, images)
     return model
@@ -95,10 +111,10 @@ def gradient(parameter: Tensor | nn.Module) -> Tensor:
     return parameter.grad
 
 
-def gradients(weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def gradients(weight: float, form: AdversarialForm = "minimax") -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients by the discriminator's slope and bias and by the reconstructions."""
     discriminator = Brightness()
-    model = stepped(discriminator, grey(FAKE), grey(REAL), weight)
+    model = stepped(discriminator, grey(FAKE), grey(REAL), weight, form)
     return gradient(discriminator.slope), gradient(discriminator.bias), gradient(model.network.images)
 
 
@@ -150,6 +166,32 @@ def test_the_weight_scales_the_generators_part_only() -> None:
     assert torch.equal(half[0], whole[0])
     assert torch.equal(half[1], whole[1])
     torch.testing.assert_close(2 * half[2], whole[2])
+
+
+def test_the_non_saturating_loss_by_hand() -> None:
+    value = non_saturating(Brightness(), grey(FAKE)).item()
+    assert value == pytest.approx(-math.log(sigmoid(LOGIT_FAKE)))
+
+
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_the_non_saturating_form_changes_what_the_reconstructions_receive_alone(weight: float) -> None:
+    """-log D has the slope D - 1 by the logit, where log(1 - D) has -D: 2 images of 4 pixels."""
+    plain, other = gradients(weight), gradients(weight, "non-saturating")
+    assert torch.equal(plain[0], other[0])
+    assert torch.equal(plain[1], other[1])
+    slope = sigmoid(LOGIT_FAKE) - 1
+    torch.testing.assert_close(other[2], torch.full((2, 1, 2, 2), weight * slope * SLOPE / 8))
+
+
+def test_only_the_non_saturating_form_passes_a_gradient_where_the_discriminator_is_sure() -> None:
+    received = {}
+    for form in get_args(AdversarialForm):
+        discriminator = Brightness()
+        nn.init.constant_(discriminator.bias, -30.0)
+        model = stepped(discriminator, grey(FAKE), grey(REAL), 1.0, form)
+        received[form] = gradient(model.network.images).abs().max().item()
+    assert received["minimax"] < 1e-10
+    assert received["non-saturating"] == pytest.approx(SLOPE / 8)
 
 
 def test_one_step_makes_the_discriminator_better_and_the_reconstructions_harder() -> None:

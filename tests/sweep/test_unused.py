@@ -38,6 +38,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"attack.offset_learning_rate": 0.1},
         {"attack.offset_learning_rate": 0.1, "attack.offset_learnable": True},
     ),
+    "attack.losses.adversarial_form=non-saturating": (
+        {"attack.losses": {"adversarial_form": "non-saturating"}},
+        {"attack.losses": {"adversarial": 0.1, "adversarial_form": "non-saturating"}},
+    ),
     "attack.losses.surrogate": (
         {"attack.losses": {"surrogate": {"model": tiny.DIGIT}}},
         {"attack.losses": {"features": 0.1, "surrogate": {"model": tiny.DIGIT}}},
