@@ -35,6 +35,14 @@ def largest(scores: Tensor, m: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :m], True)
 
 
+def truncate_rows(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Truncate each row of scores (N, k) to its own length, (N,) int64 in 1..k; float32 (N, k)."""
+    scores = scores.float()
+    order = scores.detach().argsort(dim=1, descending=True, stable=True)  # ties as in `largest`
+    is_kept = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
+    return torch.where(torch.zeros_like(is_kept).scatter_(1, order, is_kept), scores, 0.0)
+
+
 def released(scores: Tensor, release: config.Release) -> Tensor:
     """Turn full scores (N, k) into what the service publishes, float32 (N, k): truncated, renormalised,
     rounded, in this order, or the label alone."""

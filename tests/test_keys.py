@@ -117,6 +117,7 @@ TRAINED = {"target", *QUERIED}
         ({"auxiliary.size": 32}, {"predictions", *RELEASED}),
         ({"attack.seed": 1}, ATTACKED),
         ({"attack.align": False}, ATTACKED),
+        ({"attack.align": "random"}, ATTACKED),
         ({"attack.offset_learnable": True}, ATTACKED),
         ({"attack.offset": "log-k"}, ATTACKED),
         ({"attack.encoding": "log"}, set()),
@@ -140,11 +141,12 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_after(
     assert changed(changes) == stages
 
 
-def test_unaligned_inverters_share_one_training_over_m() -> None:
-    unaligned = {"attack.align": False}
+@pytest.mark.parametrize("align", [False, "random"])
+def test_unaligned_inverters_share_one_training_over_m(align: bool | str) -> None:
+    unaligned = {"attack.align": align}
     assert changed({"release.truncation": 2}, unaligned) == {"yardsticks", "evaluation"}
     assert changed({"release.truncation": None}, unaligned) == {"yardsticks", "evaluation"}
-    keys = {planned({"attack.align": False, "release.truncation": m})["inversion"].key for m in (1, 2, None)}
+    keys = {planned({"attack.align": align, "release.truncation": m})["inversion"].key for m in (1, 2, None)}
     assert len(keys) == 1
 
 

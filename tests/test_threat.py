@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.threat import BlackBox, WhiteBox, released, released_length, truncate
+from orchestrator.threat import BlackBox, WhiteBox, released, released_length, truncate, truncate_rows
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
 
@@ -35,6 +35,13 @@ def test_ties_go_to_the_lower_class(device: str) -> None:
 def test_truncating_twice_is_truncating_once() -> None:
     scores = torch.rand(64, 30, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     assert torch.equal(truncate(truncate(scores, 7), 7), truncate(scores, 7))
+
+
+def test_each_row_may_have_a_truncation_of_its_own() -> None:
+    scores = torch.rand(64, 30, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    lengths = torch.arange(64) % 30 + 1
+    expected = torch.cat([truncate(row[None], int(m)) for row, m in zip(scores, lengths, strict=True)])
+    assert torch.equal(truncate_rows(scores.double(), lengths), expected)
 
 
 def test_truncation_returns_float32() -> None:

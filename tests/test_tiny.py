@@ -127,6 +127,7 @@ def test_the_same_trial_in_another_store_gives_the_same_bytes(folder: Path, tmp_
         {"attack.zero_policy": "log-clamp"},
         {"attack.zero_policy": "floor"},
         {"attack.align": False},
+        {"attack.align": "random"},
         {"release.truncation": None},
         {"release.decimals": 2},
         {"release.labels_only": True},

@@ -89,8 +89,9 @@ class InverterAttack(AttackSpec):
     model: Model
     """An inverter of `models.INVERTERS`."""
 
-    align: bool = True
-    """Train on scores truncated as released (section IV-B); False is the TB baseline, on full scores."""
+    align: bool | Literal["random"] = True
+    """Train on scores truncated as released (section IV-B); False is the TB baseline, on full scores; random,
+    ours, truncates each full row to an m drawn anew from 1..k in every epoch: one inverter for every m."""
 
     encoding: Encoding = added_field("log")
     """What precedes c: log F(x), as printed; logit, log of F(x) / (1 - F(x)), which resolves scores near 1;
@@ -167,7 +168,9 @@ class InverterAttack(AttackSpec):
 
     def made_from(self, release: Release) -> tuple[Self, Release]:
         """Unaligned, G never sees the release, so all truncations share one training; alignment is in the
-        release, so a full release has one inverter, aligned or not."""
+        release, so a full release has one inverter, aligned or not. Nor does G at random truncations."""
+        if self.align == "random":
+            return self, EVERYTHING
         return self.but(align=True), release if self.align else EVERYTHING
 
     @model_validator(mode="after")

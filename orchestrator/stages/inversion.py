@@ -11,7 +11,13 @@ from orchestrator.config import Auxiliary, Data, InverterAttack, Release, Target
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.stages.images import auxiliary_images, fitted_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy, tensors, trained
-from orchestrator.stages.networks import AtTruncation, answers, new_inverter, stored_classifier
+from orchestrator.stages.networks import (
+    AtRandomTruncations,
+    AtTruncation,
+    answers,
+    new_inverter,
+    stored_classifier,
+)
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, released, released_length
 from orchestrator.training.loop import Objective, fit, forward_batch
@@ -36,12 +42,15 @@ def run(
     scores = released(read_npy(inputs, "predictions", "scores.npy"), release)
     m = released_length(target.classes, release)
     inverter = new_inverter(attack, data, target)
-    is_encoded = not attack.offset_learnable  # nothing trained precedes the network then: encode once
+    is_random = attack.align == "random"
+    # Nothing trained or drawn precedes the network then: encode once.
+    is_encoded = not attack.offset_learnable and not is_random
 
     def pairs_of(scores: Tensor, images: Tensor) -> Pairs:
         return Pairs(inverter.encode(scores, m) if is_encoded else scores, images)
 
-    network = inverter.network if is_encoded else AtTruncation(inverter, m)
+    encoding = AtRandomTruncations(inverter) if is_random else AtTruncation(inverter, m)
+    network = inverter.network if is_encoded else encoding
     network, loss = _with_losses(inputs, network, attack, data, target)
     loss = replace(loss, keeps_last=attack.selection == "last", own_rates=own_rates(attack))
     chosen_on, num_queries = _chosen_on(inputs, data, target, attack, release, pairs_of)

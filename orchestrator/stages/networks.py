@@ -12,7 +12,7 @@ from orchestrator.config import AttackSpec, Data, Model, Target
 from orchestrator.models.build import build_classifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs, read_npy
-from orchestrator.threat import BlackBox
+from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
 from orchestrator.training.pairs import as_unit
 from orchestrator.training.seeds import seeded
@@ -32,6 +32,27 @@ class AtTruncation(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Reconstruct images (N, C, S, S) in [0, 1] from released scores (N, k)."""
         return self.inverter(scores, self.m)
+
+
+class AtRandomTruncations(nn.Module):
+    """An inverter that is trained for every truncation: full scores (N, k) -> images.
+
+    In training each row is truncated to an m drawn from 1..k by torch's generator; else row i of a batch to
+    1 + i mod k, so that held-out images choose the epoch by all truncations alike.
+    """
+
+    def __init__(self, inverter: Inverter) -> None:
+        super().__init__()
+        self.inverter = inverter
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Reconstruct images (N, C, S, S) in [0, 1] from full scores (N, k)."""
+        number, k = scores.shape
+        if self.training:
+            lengths = torch.randint(1, k + 1, (number,), device=scores.device)
+        else:
+            lengths = torch.arange(number, device=scores.device) % k + 1
+        return self.inverter(truncate_rows(scores, lengths), k)  # what is 0 is not encoded as released
 
 
 def new_classifier(model: Model, classes: int, data: Data, seed: int, *, resizes: bool = False) -> Any:

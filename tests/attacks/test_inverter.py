@@ -13,10 +13,10 @@ from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter, own_rates
 from orchestrator.attacks.losses import Rival, objective
 from orchestrator.models.discriminator import Discriminator
-from orchestrator.stages.networks import AtTruncation
+from orchestrator.stages.networks import AtRandomTruncations, AtTruncation
 from orchestrator.training.loop import fit
 from orchestrator.training.pairs import Pairs
-from orchestrator.training.seeds import seeded
+from orchestrator.training.seeds import drawing_from, seeded
 from orchestrator.training.world import World
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
@@ -107,6 +107,38 @@ def test_the_truncation_belongs_to_the_scores() -> None:
     network = inverter().eval()
     assert torch.equal(network(PAPER, 2), network(TRUNCATED, 2))
     assert not torch.equal(network(PAPER, 5), network(PAPER, 2))
+
+
+class Shown(Inverter):
+    """An inverter that returns the scores that it is given."""
+
+    def forward(self, released: torch.Tensor, m: int) -> torch.Tensor:
+        return released
+
+
+def test_an_inverter_for_every_truncation_is_trained_on_all_of_them_alike() -> None:
+    plain = inverter()
+    shown = Shown(plain.network, offset=10.0, offset_learnable=False, zero_policy="zero-after-log")
+    network, scores = AtRandomTruncations(shown), PAPER.repeat(5000, 1)
+    given = []
+    for seed in (3, 3, 4):
+        with drawing_from(seed):
+            given.append(network(scores))
+    first, again, other = given
+    lengths, counts = (first > 0).sum(dim=1).unique(return_counts=True)
+    assert lengths.tolist() == [1, 2, 3, 4, 5]
+    assert (counts - 1000).abs().max() < 150  # five standard deviations
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_held_out_rows_have_each_truncation_in_turn_and_as_it_is_released() -> None:
+    """Row i of a batch has 1 + i mod k scores, and gives what the inverter makes of that release."""
+    plain = inverter()
+    network = AtRandomTruncations(plain).eval()
+    together = network(PAPER.repeat(7, 1))
+    for place, m in enumerate((1, 2, 3, 4, 5, 1, 2)):
+        torch.testing.assert_close(together[place : place + 1], plain(PAPER, m))
 
 
 def test_reconstructions_are_images() -> None:

@@ -102,3 +102,8 @@ def test_an_inverter_that_is_not_aligned_is_made_from_the_full_release() -> None
     attack = config.InverterAttack(model=config.Model(name="ami-digit"))
     assert attack.made_from(release) == (attack, release)
     assert attack.but(align=False).made_from(release) == (attack, config.Release())
+
+
+def test_an_inverter_for_every_truncation_is_made_from_the_full_release_as_itself() -> None:
+    attack = config.InverterAttack(model=config.Model(name="ami-digit"), align="random")
+    assert attack.made_from(config.Release(truncation=1)) == (attack, config.Release())

@@ -92,6 +92,7 @@ def test_what_an_attack_holds(changes: dict[str, Any], held: tuple[str, ...]) ->
     [
         ({"attack.align": True}, 0.0),
         ({"attack.align": False}, 64.0),
+        ({"attack.align": "random"}, 64.0),
         ({"attack.align": False, "release.truncation": None}, 0.0),  # all scores are released
         ({"attack.align": False, "release": {"truncation": None, "decimals": 2}}, 64.0),
         ({"attack.align": False, "release": {"labels_only": True}}, 64.0),
