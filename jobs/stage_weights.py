@@ -1,8 +1,9 @@
 """Staging command for public weights: `python -m jobs.stage_weights SOURCE DEST --name NAME`.
 
-SOURCE: a file or S3 object (safetensors, or a checkpoint of torch, whose code never runs), torchvision:NAME
-or timm:NAME, which downloads the library's weights. DEST: the data location of the sweeps, a directory or
-s3://bucket/prefix. A second call with the same input writes nothing.
+SOURCE: a file or S3 object (safetensors, a checkpoint of torch, whose code never runs, or the JSON manifest
+of TensorFlow.js weights, which lie beside it), torchvision:NAME or timm:NAME, which downloads the library's
+weights. DEST: the data location of the sweeps, a directory or s3://bucket/prefix. A second call with the same
+input writes nothing.
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.config.base import Refused
-from orchestrator.datasets import checkpoint_files
+from orchestrator.datasets import checkpoint_files, layers_model
 from orchestrator.datasets.state_dicts import Check
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.build import build_classifier
@@ -26,15 +26,26 @@ def read(source: str) -> object:
         return _downloaded(source, lambda: torchvision.models.get_model(name, weights="DEFAULT"))
     if library == "timm" and name:
         return _downloaded(source, lambda: timm.create_model(name, pretrained=True))
+    folder, _, file = source.rpartition("/")
     if source.startswith("s3://"):
-        folder, _, file = source.rpartition("/")
         blobs = open_blobs(folder)
         check(blobs, option="SOURCE", writes=False)
         data = blobs.get(file)
         if data is None:
             raise Refused("SOURCE", source, "does not exist", "check bucket and key")
-        return checkpoint_files.read(data, source)
-    return checkpoint_files.read(Path(source).read_bytes(), source)
+        return _read(data, source, blobs.get)
+    return _read(Path(source).read_bytes(), source, lambda name: _content(Path(source).with_name(name)))
+
+
+def _read(data: bytes, source: str, beside: Callable[[str], bytes | None]) -> object:
+    """Return what a file holds; `beside` returns another one of its folder."""
+    if source.endswith(layers_model.ENDING):
+        return layers_model.read(data, source, beside)
+    return checkpoint_files.read(data, source)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _downloaded(source: str, build: Callable[[], nn.Module]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torchmetrics.functional.image.lpips import _normalize_tensor, _NoTrainLpips
 from torchvision.models import inception_v3
 
 from orchestrator.metrics.features import by_class
+from orchestrator.models.face_descriptor import MEANS
 from orchestrator.models.inception_resnet import load_public
 from orchestrator.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from orchestrator.training.pairs import as_unit
@@ -30,8 +31,10 @@ SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "facenet": ((0.5, 0.5, 0.5), (128 / 255, 128 / 255, 128 / 255)),
+    "descriptor": ((MEANS[0] / 255, MEANS[1] / 255, MEANS[2] / 255), (1.0, 1.0, 1.0)),
 }
-"""Scaling -> mean and divisor of each channel: ImageNet's, to [-1, 1], facenet's (255 x - 127.5) / 128."""
+"""Scaling -> mean and divisor of each channel: ImageNet's, to [-1, 1], facenet's (255 x - 127.5) / 128, the
+face descriptor's x - mean / 255."""
 
 
 def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) -> _NoTrainLpips:
@@ -100,7 +103,7 @@ def features_of(
     side: int,
     device: torch.device | str,
     *,
-    normalise: Literal["imagenet", "symmetric", "facenet"],
+    normalise: Literal["imagenet", "symmetric", "facenet", "descriptor"],
 ) -> Tensor:
     """Return the features (N, d), float32 on the CPU, of images resized to side^2 (bilinear, antialiased).
 

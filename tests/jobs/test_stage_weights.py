@@ -1,5 +1,6 @@
 """The command as people call it: from files, buckets and libraries, and what it refuses."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_safetensors_of_the_same_numbers_are_the_same_weights(file: Path, tmp_pa
     again = stage(tmp_path / "other.safetensors", tmp_path / "data", "--name", "net")
     assert again.stdout.startswith("already staged, nothing written: ")
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+
+
+def test_the_manifest_of_a_model_for_browsers_with_its_files(tmp_path: Path) -> None:
+    quantised = {"dtype": "uint8", "scale": 0.5, "min": -1.0}
+    entry = {"name": "a/conv/bias", "shape": [2], "dtype": "float32", "quantization": quantised}
+    (tmp_path / "net.json").write_text(json.dumps([{"paths": ["net.bin"], "weights": [entry]}]))
+    (tmp_path / "net.bin").write_bytes(bytes([0, 4]))
+    assert stage(tmp_path / "net.json", tmp_path / "data", "--name", "net").exit_code == 0
+    location = Location(DirectoryBlobs(tmp_path / "data"))
+    assert weights.load("net", location)["a/conv/bias"].tolist() == [-1.0, 1.0]
+    assert weights.describe("net", location).source == "net.json"
+    (tmp_path / "net.bin").unlink()
+    line = refused(tmp_path / "net.json", tmp_path / "data", "--name", "other")
+    assert line.startswith(f"{tmp_path}/net.json needs net.bin beside it; give the weights manifest")
 
 
 def test_from_and_to_a_bucket(file: Path, tmp_path: Path, s3_endpoint: str) -> None:
