@@ -122,6 +122,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:inverter.losses.surrogate": RELEASED - {"yardsticks"},
     "attack:joint": {"joint", "fisher", *DRAWN},
     "attack:mia": SEARCHED,
+    "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
     "judge": {"judge", *MEASURED},
     "evaluation": MEASURED,

@@ -199,9 +199,12 @@ def mia_search(attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int,
             f"attack.process={attack.process} is not a part of the update that is differentiated; "
             "profile the attack with process: none."
         )
-    starts = [
-        first_image(attack.start, attack.noise, shape, attack.seed, label) for label in classes.tolist()
-    ]
+    level = attack.start
+    if isinstance(level, str):
+        raise ValueError(
+            f"attack.start={level} is an image that is not here; profile the attack from a grey."
+        )
+    starts = [first_image(level, attack.noise, shape, attack.seed, label) for label in classes.tolist()]
 
     def step(logits: Logits, images: Tensor, classes: Tensor) -> Tensor:
         def total(images: Tensor) -> Tensor:

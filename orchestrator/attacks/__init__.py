@@ -2,20 +2,31 @@
 
 from importlib import import_module
 
+from torch import Tensor
+
 from orchestrator import config
 from orchestrator.attacks import inverter
 from orchestrator.attacks.row_search import AtOnce, Search
 from orchestrator.threat import WhiteBox
 
 
-def search(attack: config.AttackSpec, target: WhiteBox, *, m: int, shape: tuple[int, int, int]) -> Search:
+def search(
+    attack: config.AttackSpec,
+    target: WhiteBox,
+    *,
+    m: int,
+    shape: tuple[int, int, int],
+    mean: Tensor | None = None,
+) -> Search:
     """Return the search of an image (C, S, S) for each row of released scores (N, k) of truncation m.
 
-    Its function is `invert` of the module that has the attack's name. Raise `ModuleNotFoundError` if there is
-    none: an attack that leaves images has one.
+    `mean` is the mean image (C, S, S) in [0, 1] of an adversary who has images. Its function is `invert` of
+    the module that has the attack's name. Raise `ModuleNotFoundError` if there is none: an attack that leaves
+    images has one.
     """
     module = import_module(f"{__name__}.{attack.name}")
-    return AtOnce(lambda scores: module.invert(attack, target, scores, m, shape))
+    own = {} if mean is None else {"mean": mean}
+    return AtOnce(lambda scores: module.invert(attack, target, scores, m, shape, **own))
 
 
 def build_attack(

@@ -3,7 +3,8 @@
 x <- Process(x - lambda * dc/dx), c(x) = 1 - F(x)_y; their alpha, beta, gamma, lambda are `steps`, `patience`,
 `score` and `learning_rate`. Where we differ: pixels are clamped to [0, 1]; gamma bounds the score, since a
 bound of 0.99 on the cost ends at once; patience begins when that many costs exist, as the algorithm names
-costs before the first. There is no auxiliary term.
+costs before the first. There is no auxiliary term. The start is black, or the mean of their auxiliary images;
+Process is theirs of faces, a median filter and unsharp masking, or nothing.
 """
 
 from dataclasses import dataclass
@@ -19,14 +20,29 @@ from orchestrator.threat import WhiteBox
 
 
 def invert(
-    attack: config.MiaAttack, target: WhiteBox, scores: Tensor, m: int, shape: tuple[int, int, int]
+    attack: config.MiaAttack,
+    target: WhiteBox,
+    scores: Tensor,
+    m: int,
+    shape: tuple[int, int, int],
+    mean: Tensor | None = None,
 ) -> SearchResult:
-    """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k).
+    """Find the image (C, S, S) of lowest cost for the top class of each row of scores (N, k), from a grey
+    level or from `mean` (C, S, S) in [0, 1], which the adversary has if the attack starts there.
 
     Only the class of a row is used, so m (the truncation of its scores) has no effect. `SearchResult.steps`
     is the number of the step after which a row stopped.
     """
-    return in_batches(lambda part: _descend(attack, target, part.argmax(dim=1), shape), scores, target.device)
+    start = mean if isinstance(attack.start, str) else attack.start
+    assert start is not None
+
+    def descend(part: Tensor) -> SearchResult:
+        classes = part.argmax(dim=1)
+        # Noise by (seed, class): independent of the row's position and of the other rows.
+        firsts = [first_image(start, attack.noise, shape, attack.seed, label) for label in classes.tolist()]
+        return _descend(attack, target, classes, torch.stack(firsts))
+
+    return in_batches(descend, scores, target.device)
 
 
 @dataclass
@@ -46,11 +62,9 @@ class _Rows:
             self.images, self.window = self.images[on], self.window[on]
 
 
-def _descend(
-    attack: config.MiaAttack, target: WhiteBox, classes: Tensor, shape: tuple[int, int, int]
-) -> SearchResult:
-    """Descend from one start for each of the classes (N,) until every row has stopped."""
-    rows = _begin(attack, classes, shape, target.device)
+def _descend(attack: config.MiaAttack, target: WhiteBox, classes: Tensor, firsts: Tensor) -> SearchResult:
+    """Descend from first images (N, C, S, S) for classes (N,) until every row has stopped."""
+    rows = _begin(attack, classes.to(target.device), firsts.to(target.device))
     lowest = BestImages(rows.images)
     steps = torch.full_like(rows.classes, attack.steps)
     for step in range(attack.steps + 1):
@@ -69,18 +83,12 @@ def _descend(
     return SearchResult(lowest.images.cpu(), steps.cpu(), costs.cpu(), queries=steps.cpu() + 1)
 
 
-def _begin(
-    attack: config.MiaAttack, classes: Tensor, shape: tuple[int, int, int], device: torch.device
-) -> _Rows:
-    # Noise by (seed, class): independent of the row's position and of the other rows.
-    images = [
-        first_image(attack.start, attack.noise, shape, attack.seed, label) for label in classes.tolist()
-    ]
+def _begin(attack: config.MiaAttack, classes: Tensor, firsts: Tensor) -> _Rows:
     return _Rows(
-        numbers=torch.arange(len(classes), device=device),
-        classes=classes.to(device),
-        images=torch.stack(images).to(device),
-        window=torch.full((len(classes), attack.patience), torch.inf, device=device),
+        numbers=torch.arange(len(classes), device=classes.device),
+        classes=classes,
+        images=firsts,
+        window=torch.full((len(classes), attack.patience), torch.inf, device=classes.device),
     )
 
 

@@ -56,7 +56,7 @@ def joined(parts: Sequence[SearchResult]) -> SearchResult:
     )
 
 
-def first_image(level: float, noise: float, shape: tuple[int, int, int], *key: object) -> Tensor:
-    """Return a grey image (C, S, S) in [0, 1] with Gaussian noise that depends on the key alone."""
+def first_image(level: float | Tensor, noise: float, shape: tuple[int, int, int], *key: object) -> Tensor:
+    """Return an image (C, S, S) in [0, 1], grey or given, with Gaussian noise that the key alone draws."""
     generator = torch.Generator().manual_seed(derive_seed("first image", *key))
     return (level + noise * torch.randn(shape, generator=generator)).clamp_(0.0, 1.0)

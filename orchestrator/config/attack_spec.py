@@ -39,7 +39,7 @@ class AttackSpec(Spec):
     """What the attack's stage stores: a trained inverter of scores, or an image for each row of scores."""
 
     owns_images: ClassVar[bool] = False
-    """Whether the adversary has images: the auxiliary set."""
+    """Whether the adversary has images whatever the settings: the auxiliary set."""
 
     queries_target: ClassVar[bool] = False
     """Whether it sends its images to the target's service and learns from the answers."""
@@ -63,12 +63,18 @@ class AttackSpec(Spec):
     """Of everything that the attack draws."""
 
     @property
+    def has_images(self) -> bool:
+        """Whether the adversary has the auxiliary set, with these settings."""
+        return self.owns_images
+
+    @property
     def looks_up(self) -> Literal["auxiliary", "training", "none"]:
         """Which images the adversary has without an attack, with the target's answers to them: the auxiliary
-        set, F's own training images as its developer, or none."""
+        set, F's own training images as its developer, or none. Who has F's weights has its answers too."""
         if self.trains_target:
             return "training"
-        return "auxiliary" if self.owns_images and self.queries_target else "none"
+        has_answers = self.queries_target or self.access == "gradients"
+        return "auxiliary" if self.has_images and has_answers else "none"
 
     @property
     def inverter(self) -> Model | None:

@@ -271,8 +271,8 @@ class MiaAttack(AttackSpec):
     learning_rate: SearchStep = 0.1
     """Step size (their lambda)."""
 
-    start: Intensity = 0.0
-    """Grey level of the first image."""
+    start: Intensity | Literal["auxiliary-mean"] = 0.0
+    """First image: a grey level, or the mean of the auxiliary images, which the adversary then has."""
 
     noise: Weight = 0.0
     """Standard deviation of the noise added to it."""
@@ -287,12 +287,20 @@ class MiaAttack(AttackSpec):
     """Draws the noise."""
 
     @property
+    def has_images(self) -> bool:
+        """Whether the first image is made of the auxiliary set."""
+        return self.start == "auxiliary-mean"
+
+    @property
     def draws(self) -> bool:
         """Whether the first image has noise."""
         return self.noise > 0.0
 
     def check_profile(self) -> None:
-        """Raise `Refused` if images are processed between updates."""
+        """Raise `Refused` if images are processed between updates, or the first one is no grey level."""
+        if self.has_images:
+            rule = "is an image that evaluation.fisher has not"
+            raise Refused("attack.start", self.start, rule, "use a grey level or leave the analysis out")
         if self.process != "none":
             raise Refused(
                 "attack.process",

@@ -136,7 +136,7 @@ class Kind:
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
     """Return the data sets that a trial reads: role (private, auxiliary, pretrain) -> name."""
     names = {"private": spec.data.dataset}
-    other = auxiliary_dataset_name(spec.auxiliary, spec.data) if spec.attack.owns_images else None
+    other = auxiliary_dataset_name(spec.auxiliary, spec.data) if spec.attack.has_images else None
     if other:
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
@@ -274,7 +274,7 @@ def _private_scores(spec: PlannedSpec) -> Sequence[Use]:
 
 
 def _predictions(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use(),) if spec.attack.queries_target else ()
+    return (Use(),) if spec.attack.looks_up == "auxiliary" else ()
 
 
 def _surrogate(spec: PlannedSpec) -> Sequence[Use]:
@@ -291,7 +291,8 @@ def _inversion(spec: PlannedSpec) -> Sequence[Use]:
 
 def _search(spec: PlannedSpec) -> Sequence[Use]:
     specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
-    return (Use(specs),) if spec.attack.leaves == "images" else ()
+    unread = () if spec.attack.has_images else ("auxiliary",)
+    return (Use(specs, (), unread),) if spec.attack.leaves == "images" else ()
 
 
 def _fisher(spec: PlannedSpec) -> Sequence[Use]:
@@ -401,8 +402,9 @@ _ROWS = (
     Kind(
         "optimization",
         version=1,
-        reads=("data", "target", "attack", "release", "evaluation"),
+        reads=("data", "target", "auxiliary", "attack", "release", "evaluation"),
         needs={"target": TARGET, "victims": ("victims",)},
+        datasets=("private", "auxiliary"),
         metrics=("optimization", "attack"),
         uses=_search,
         module="search",

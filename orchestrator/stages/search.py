@@ -11,8 +11,8 @@ from orchestrator.attacks import search
 from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
-from orchestrator.config import Attack, AttackSpec, Data, Evaluation, Release, Target
-from orchestrator.stages.images import inferred_classes, one_hot
+from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Release, Target
+from orchestrator.stages.images import auxiliary_images, inferred_classes, one_hot
 from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import WhiteBox, released, released_length
@@ -20,9 +20,18 @@ from orchestrator.training.seeds import derive_seed
 
 
 def run(
-    inputs: Inputs, data: Data, target: Target, attack: Attack, release: Release, evaluation: Evaluation
+    inputs: Inputs,
+    data: Data,
+    target: Target,
+    attack: Attack,
+    release: Release,
+    evaluation: Evaluation,
+    auxiliary: Auxiliary | None = None,
 ) -> Outputs:
-    """Search an image for each released prediction of private images, or the candidates of each class."""
+    """Search an image for each released prediction of private images, or the candidates of each class.
+
+    Most adversaries that search have no auxiliary set; of one that has, the mean image is the first one.
+    """
     box = WhiteBox(stored_target(inputs, data, target))
     shape = (data.channels, data.image_size, data.image_size)
     if evaluation.task == "class-inference":
@@ -34,15 +43,18 @@ def run(
         m = released_length(target.classes, release)
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
+    images = auxiliary_images(inputs, data, target, auxiliary) if auxiliary else None
+    mean = None if images is None else images.double().mean(dim=0).div(255.0).float()
+
     def search_as(attack: AttackSpec) -> Search:
-        return search(attack, box, m=m, shape=shape)
+        return search(attack, box, m=m, shape=shape, mean=mean)
 
     scores = torch.cat(list(parts.values()))
     rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
     result = search_all(ByCandidate(attack, search_as), rows, inputs.world)
     sizes = [len(part) for part in parts.values()]
-    images = result.images.mul(255).round().to(torch.uint8).split(sizes)
-    files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, images, strict=True)}
+    found = result.images.mul(255).round().to(torch.uint8).split(sizes)
+    files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, found, strict=True)}
     metrics = {
         "optimization/steps": result.steps.double().mean().item(),
         "optimization/cost": result.costs.double().mean().item(),

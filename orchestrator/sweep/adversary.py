@@ -41,7 +41,7 @@ def held_parts(spec: TrialSpec) -> tuple[str, ...]:
 def _held(spec: TrialSpec) -> Iterator[str]:
     """Yield the parts of the private classes of which the adversary has images."""
     attack = spec.attack
-    if attack.owns_images and spec.auxiliary.kind in PRIVATE_PARTS:
+    if attack.has_images and spec.auxiliary.kind in PRIVATE_PARTS:
         yield PRIVATE_PARTS[spec.auxiliary.kind]
     if attack.trains_target or attack.selects_on_target:
         yield "train"

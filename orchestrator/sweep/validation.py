@@ -91,7 +91,7 @@ class Preflight:
 
     def _check_data(self, spec: TrialSpec) -> None:
         """Check classes and images once for all trials that have the same."""
-        target, owns = spec.target, spec.attack.owns_images
+        target, owns = spec.target, spec.attack.has_images
         pretrain = target.pretrain and (target.pretrain.dataset, target.pretrain.weights)
         same = (spec.data.text, target.classes, pretrain, owns, spec.auxiliary.text if owns else "")
         if same not in self._checked:
@@ -102,13 +102,13 @@ class Preflight:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
         self._check_pretraining(spec)
-        owns_images = spec.attack.owns_images  # others have the target model itself
+        has_images = spec.attack.has_images  # others have the target model itself
         labels = self._labels_of(spec.data.dataset)
-        kind = spec.auxiliary.kind if owns_images else "same-train"
-        if owns_images:
+        kind = spec.auxiliary.kind if has_images else "same-train"
+        if has_images:
             check_auxiliary(about, spec.data, spec.auxiliary)
         check_parts(about, labels, spec.data, spec.target.classes, kind)
-        if owns_images:
+        if has_images:
             self._check_size(spec)
 
     def _check_pretraining(self, spec: TrialSpec) -> None:

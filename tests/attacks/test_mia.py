@@ -183,6 +183,25 @@ def test_noise_goes_by_seed_and_class() -> None:
     assert ((first >= 0) & (first <= 1)).all()
 
 
+def test_a_descent_begins_at_the_mean_image_of_an_adversary_who_has_images() -> None:
+    """One step by hand from pixels 0.1 to 0.4: the logit is 0.5, the step 0.8 F (1 - F) w."""
+    mean, weight = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]]), [1.0, 2.0, 3.0, -2.25]
+    settings = attack(start="auxiliary-mean", steps=1, learning_rate=0.8)
+    found = mia.invert(settings, two_classes(weight), one_hot(0), 1, SHAPE, mean)
+    score = 1 / (1 + math.exp(-0.5))
+    slope = 0.8 * score * (1 - score)
+    expected = (mean + slope * torch.tensor(weight).view(1, 2, 2)).clamp(0.0, 1.0)
+    torch.testing.assert_close(found.images[0], expected)
+
+
+def test_noise_is_added_to_the_mean_image_too() -> None:
+    flat, mean = victim([[0.0] * 4] * 2), torch.full(SHAPE, 0.5)
+    settings = attack(start="auxiliary-mean", noise=0.1, steps=1, seed=2)
+    found = mia.invert(settings, flat, one_hot(0, 1), 1, SHAPE, mean)
+    grey = mia.invert(settings.but(start=0.5), flat, one_hot(0, 1), 1, SHAPE)
+    assert torch.equal(found.images, grey.images)
+
+
 def test_the_image_is_processed_every_few_steps() -> None:
     """One step makes one pixel of a left half white; the median takes it away again."""
     weight = torch.zeros(8, 8)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from orchestrator import config
 from orchestrator.config.attacks import ATTACK_SPECS, alternatives
+from orchestrator.config.base import Refused
 from tests import tiny
 
 
@@ -102,6 +103,14 @@ def test_an_inverter_that_is_not_aligned_is_made_from_the_full_release() -> None
     attack = config.InverterAttack(model=config.Model(name="ami-digit"))
     assert attack.made_from(release) == (attack, release)
     assert attack.but(align=False).made_from(release) == (attack, config.Release())
+
+
+def test_settings_may_give_an_attack_images() -> None:
+    black, mean = (config.MiaAttack(name="mia", start=start) for start in (0.0, "auxiliary-mean"))
+    assert (black.has_images, black.looks_up) == (False, "none")
+    assert (mean.has_images, mean.looks_up) == (True, "auxiliary")
+    with pytest.raises(Refused, match=r"attack\.start=auxiliary-mean is an image that"):
+        mean.check_profile()
 
 
 def test_an_inverter_for_every_truncation_is_made_from_the_full_release_as_itself() -> None:

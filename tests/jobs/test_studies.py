@@ -82,7 +82,7 @@ TWINS = ["ami-truncation", "ami-prediction-size", "ami-baselines", "ami-losses",
 def test_headlines_are_of_images_that_the_adversary_did_not_hold(name: str, scale: str | None) -> None:
     study = study_at(name, scale)
     points, _ = expand(study)
-    owning = [point for point in points if point.spec.attack.owns_images]
+    owning = [point for point in points if point.spec.attack.has_images]
     held = {point.axes["auxiliary"]: held_parts(point.spec) for point in owning}
     assert held == {"same-heldout": (), "same-test": ("test",)}
     assert study.report.where["auxiliary"] == "same-heldout"

@@ -18,6 +18,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "with features": {**INVERTER, "losses": LOSSES},
     "joint": {"name": "joint", "model": tiny.DIGIT},
     "mia": {"name": "mia"},
+    "mia of a mean": {"name": "mia", "start": "auxiliary-mean"},
     "optimization": {"name": "optimization"},
 }
 INFERENCE = {"evaluation.task": "class-inference"}
@@ -56,6 +57,13 @@ FEATURES = {
         ("joint", "reconstruction", "joint", {}, "joint"),
         ("joint", "class-inference", "joint", {}, "joint"),
         ("mia", "class-inference", "target", {"optimization": {"target": "target"}}, "optimization"),
+        (
+            "mia of a mean",
+            "class-inference",
+            "target",
+            {**PREDICTIONS, "optimization": {"target": "target"}},
+            "optimization",
+        ),
         (
             "optimization",
             "reconstruction",
@@ -137,6 +145,16 @@ def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
         assert changed(attack, {"auxiliary": auxiliary}, start) == set()
     trial = tiny.spec({"attack": ATTACKS[attack], "auxiliary": {"kind": "distinct"}, **start})
     assert dataset_names(trial) == {"private": "digits"}
+
+
+def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
+    for auxiliary in ({"kind": "distinct"}, {"kind": "same-train", "size": 7}, {"seed": 3}):
+        stages = {"predictions", "optimization", "yardsticks", "evaluation"}
+        assert changed("mia of a mean", {"auxiliary": auxiliary}, INFERENCE) == stages
+    start = {"attack": ATTACKS["mia of a mean"], "auxiliary": {"kind": "distinct"}, **INFERENCE}
+    assert dataset_names(tiny.spec(start)) == {"private": "digits", "auxiliary": "photo-patches"}
+    one, other = planned("mia", INFERENCE), planned("mia of a mean", INFERENCE)
+    assert {name for name in one if one[name].key == other[name].key} == {"pretrain", "target", "judge"}
 
 
 @pytest.mark.parametrize(

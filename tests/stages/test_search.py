@@ -1,11 +1,14 @@
 """The stage `optimization`: resumed, it leaves the bytes of an uninterrupted search."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.attacks import sharded_search
-from orchestrator.datasets import Location
+from orchestrator.datasets import Location, load
+from orchestrator.datasets.selection import auxiliary_images
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
@@ -41,3 +44,20 @@ def test_a_resumed_search_leaves_the_same_bytes(
     resumed = left(stages, tmp_path / "parts", World())
     assert resumed.files == whole.files
     assert resumed.metrics == whole.metrics
+
+
+def test_a_descent_from_the_mean_of_the_auxiliary_set_begins_there(tmp_path: Path) -> None:
+    """Steps too short to move leave the start; the adversary's yardsticks are those of its images."""
+    attack = {"name": "mia", "start": "auxiliary-mean", "steps": 1, "learning_rate": 1e-12}
+    trial = tiny.spec({"attack": attack, "evaluation.task": "class-inference"})
+    metrics = tiny.run(trial, tmp_path)
+    store = Artifacts(DirectoryBlobs(tmp_path))
+    artifact = store.find(tiny.stages(trial)["optimization"].key)
+    assert artifact is not None
+    made = np.load(io.BytesIO(store.read(artifact, "reconstructions_class.npy")))
+    digits = load("digits", Location())
+    own = auxiliary_images(digits, None, trial.data, 3, trial.auxiliary).images.numpy()
+    assert np.array_equal(made, np.repeat(own.mean(axis=0).round()[None], 3, axis=0))
+    assert {"class/yardstick_label_mse", "class/yardstick_random_mse"} <= metrics.keys()
+    assert "class/yardstick_grey_mse" not in metrics
+    assert metrics["attack/queries"] == 6.0
