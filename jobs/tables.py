@@ -5,12 +5,15 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.config.study import Study
 from orchestrator.report.captions import captions
@@ -60,6 +63,12 @@ def print_end(
     console.print(f"report: {folder}: {', '.join(sorted(files))}", soft_wrap=True)
 
 
+STEP_COLUMNS = {"step": 6, "": 5, "difference": 10, "95 % interval": 8, "seeds": 5, "p (signs)": 5} | {
+    **{"p (Holm)": 5, "verdict": 11},
+}
+"""Column of a claim's steps -> its least width, less than 80 characters in all."""
+INDENT = (0, 0, 0, 2)
+
 PLAIN_TABLES = {
     "delta": "what a defense saves (numerator) for what it costs (denominator), in points",
     "costs": "what stages cost, and the ratio to the reference",
@@ -82,27 +91,42 @@ def _printed_numbers(content: bytes) -> Table:
     return _table("numbers that papers print", rows)
 
 
-def _claimed_orders(content: bytes) -> Table:
-    claims = list(_rows(content))
-    rows = [
-        {
-            **{name: row[name] for name in ("claim", "source", "metric")},
-            "step": f"{row['axis']}: {row['lower']} -> {row['upper']}",
-            "setting": row["setting"],
-            "difference": _short(row["difference"]),
-            "95 % interval": f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else "",
-            "seeds agreeing": f"{row['seeds_agreeing']}/{row['seeds']}",
-            "p (signs)": _short(row["p_flip"]),
-            "p (Holm)": _short(row["p_holm"]),
-            "resampled": row["resampled"],
-            **{name: row[name] for name in ("verdict", "note")},
-        }
-        for row in claims
-    ]
-    table = _table("orders that papers report, differences positive as claimed", rows)
-    fixed = dict.fromkeys(row["fixed"] for row in claims if row["fixed"])
-    table.caption = f"held fixed: {'; or '.join(fixed)}" if fixed else None
-    return table
+def _claimed_orders(content: bytes) -> Group:
+    """Return each claim as a line with its steps below, and once what all of them share."""
+    rows = list(_rows(content))
+    title = "orders that papers report, differences positive as claimed"
+    parts: list[RenderableType] = [Text(title, style="italic")]
+    for claim, steps in groupby(rows, key=lambda row: (row["claim"], row["source"], row["metric"])):
+        parts += _claim(*claim, list(steps))
+    for label, column in {"resampled": "resampled", "held fixed": "fixed"}.items():
+        if values := dict.fromkeys(row[column] for row in rows if row[column]):
+            parts.append(Text(f"{label}: {'; or '.join(values)}", style="dim"))
+    return Group(*parts)
+
+
+def _claim(claim: str, source: str, metric: str, steps: Sequence[Mapping[str, str]]) -> list[RenderableType]:
+    """Return the lines of one claim: its steps, and once the settings and notes that they share."""
+    settings = [row["setting"].split(", ") for row in steps]
+    shared = [part for part in settings[0] if part and all(part in other for other in settings)]
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    for name, width in STEP_COLUMNS.items():
+        table.add_column(name, min_width=width, overflow="fold")
+    for row, setting in zip(steps, settings, strict=True):
+        cells = (
+            f"{row['axis']}: {row['lower']} -> {row['upper']}",
+            ", ".join(part for part in setting if part not in shared),
+            _short(row["difference"]),
+            f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else "",
+            f"{row['seeds_agreeing']}/{row['seeds']}",
+            _short(row["p_flip"]),
+            _short(row["p_holm"]),
+            row["verdict"],
+        )
+        table.add_row(*map(escape, cells))
+    notes = dict.fromkeys(row["note"] for row in steps if row["note"])
+    where = f" where {', '.join(shared)}" if shared else ""
+    heading = Text(f"\n{claim} ({source}; {metric}){where}", style="bold")
+    return [heading, Padding(table, INDENT), *(Padding(Text(f"note: {text}"), INDENT) for text in notes)]
 
 
 def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:

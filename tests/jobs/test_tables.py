@@ -11,10 +11,10 @@ from orchestrator.sweep.adversary import BEYOND
 from tests.report.trials import MSE, record
 
 
-def printed(table: object) -> str:
-    """Return a table as a wide terminal shows it."""
+def printed(table: object, width: int = 200) -> str:
+    """Return a table as a terminal shows it, a wide one unless told."""
     file = io.StringIO()
-    Console(width=200, file=file).print(table)
+    Console(width=width, file=file).print(table)
     return file.getvalue()
 
 
@@ -33,16 +33,40 @@ def test_the_summary_marks_held_images_and_says_what_that_means() -> None:
     assert BEYOND not in text
 
 
-def test_claims_and_notes_of_orders_are_printed() -> None:
+def orders(*steps: dict[str, str]) -> bytes:
+    """Return orderings.csv with some steps."""
     names = (
         *("claim", "source", "metric", "axis", "lower", "upper", "setting", "difference", "low", "high"),
         *("seeds_agreeing", "seeds", "p_flip", "p_holm", "verdict", "resampled", "fixed", "note"),
     )
-    row = dict.fromkeys(names, "") | {"claim": "held ones", "note": "False: 64 queries beyond the release"}
-    row |= {"p_flip": "0.25", "resampled": "3 seed x 62 classes", "fixed": "split"}
-    text = printed(_claimed_orders(f"{','.join(row)}\n{','.join(row.values())}\n".encode()))
-    assert "held ones" in text
-    assert "64 queries beyond the release" in text
-    assert "0.25" in text
-    assert "3 seed x 62 classes" in text
-    assert "held fixed: split" in text
+    lines = [",".join(f'"{step.get(name, "")}"' for name in names) for step in steps]
+    return "\n".join([",".join(names), *lines, ""]).encode()
+
+
+def test_claims_and_notes_of_orders_are_printed_once() -> None:
+    shared = {"claim": "held ones", "p_flip": "0.25", "resampled": "3 seed x 62 classes", "fixed": "split"}
+    shared |= {"note": "False: 64 queries beyond the release"}
+    text = printed(
+        _claimed_orders(
+            orders(
+                shared | {"axis": "m", "lower": "1", "upper": "3", "setting": "align=True, k=5"},
+                shared | {"axis": "m", "lower": "1", "upper": "3", "setting": "align=True, k=3"},
+                shared | {"claim": "other ones", "setting": "k=5"},
+            )
+        )
+    )
+    for once in ("held ones", "resampled: 3 seed x 62 classes", "held fixed: split", "align=True"):
+        assert text.count(once) == 1
+    assert text.count("note: False: 64 queries beyond the release") == 2  # claims
+    first, second, _ = (line.split() for line in text.splitlines() if "0.25" in line)
+    assert first == ["m:", "1", "->", "3", "k=5", "/", "0.25"]
+    assert second == ["m:", "1", "->", "3", "k=3", "/", "0.25"]
+
+
+def test_the_verdict_is_whole_on_a_narrow_terminal() -> None:
+    step = {"axis": "auxiliary", "lower": "same-heldout", "upper": "same-test", "setting": "m=1"}
+    step |= {"difference": "-0.0004546", "low": "-0.0001141", "high": "-0.0007952", "seeds_agreeing": "10"}
+    step |= {"seeds": "10", "p_flip": "0.001953", "p_holm": "0.00195", "verdict": "not shown"}
+    text = printed(_claimed_orders(orders(step)), width=80)
+    assert "not shown" in text
+    assert "0.00195" in text
