@@ -131,6 +131,7 @@ SHARED_STAGES = {
     "graph",
     "io",
     "runner",
+    "stage",
     "images",
     "networks",
     "target_model",

@@ -42,6 +42,7 @@ COVERED = {
     "stages.private_scores": FLOW,
     "stages.runner": FLOW,
     "stages.snapshot": FLOW,
+    "stages.stage": "tests/stages/test_graph.py",
     "stages.surrogate": FLOW,
     "stages.target": FLOW,
     "training.progress": "tests/training/test_loop.py",
