@@ -120,6 +120,8 @@ TRAINED = {"target", *QUERIED}
         ({"attack.align": "random"}, ATTACKED),
         ({"attack.offset_learnable": True}, ATTACKED),
         ({"attack.offset": "log-k"}, ATTACKED),
+        ({"attack.classes": "given"}, set()),
+        ({"attack.classes": "estimated"}, ATTACKED),
         ({"attack.encoding": "log"}, set()),
         ({"attack.encoding": "logit"}, ATTACKED),
         ({"attack.offset_learning_rate": 0.1}, set()),  # of a constant c

@@ -30,8 +30,9 @@ def search(
 
 
 def build_attack(
-    attack: config.AttackSpec, *, classes: int, channels: int, image_size: int
+    attack: config.AttackSpec, *, classes: int, channels: int, image_size: int, named: Tensor | None = None
 ) -> inverter.Inverter:
-    """Build the inverter that a spec names, untrained; of attacks that leave an inverter."""
+    """Build the inverter that a spec names, untrained, for all classes or for those `named`, (n,) int64; of
+    attacks that leave an inverter."""
     assert isinstance(attack, config.InverterAttack | config.JointAttack)
-    return inverter.build(attack, classes=classes, channels=channels, image_size=image_size)
+    return inverter.build(attack, classes=classes, channels=channels, image_size=image_size, named=named)

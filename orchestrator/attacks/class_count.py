@@ -1,4 +1,4 @@
-"""Class count: number of a target's classes, estimated from its answers (AMI, section IV-B)."""
+"""Class count: a target's classes and their number, by its answers (AMI, section IV-B)."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,14 @@ class ClassCount:
 
     chao1: float
     """Chao's (1984) estimate, which adds the classes that were probably missed."""
+
+
+def named_classes(scores: Tensor) -> Tensor:
+    """Return the classes, ascending int64, that released scores (N, k) name: those with a score in some row.
+
+    Of labels, or of m = 1, these are the distinct top labels; a full release names all k.
+    """
+    return (scores > 0).any(dim=0).nonzero()[:, 0]
 
 
 def class_count(labels: Tensor) -> ClassCount:

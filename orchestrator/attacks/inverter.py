@@ -21,10 +21,12 @@ class Inverter(nn.Module):
 
     m belongs to the scores, not to the inverter: the TB baseline is trained on full scores (m = k) and given
     truncated ones. While `offset_learnable` is False, `encode` depends on no parameter, so z may be computed
-    once.
+    once. An adversary who knows of some classes alone has inputs for these, `named`, (n,) int64;
+    scores of others are passed over.
     """
 
     offset: Tensor
+    named: Tensor | None
 
     def __init__(
         self,
@@ -35,8 +37,10 @@ class Inverter(nn.Module):
         zero_policy: ZeroPolicy,
         log_floor: float = LOG_OF_ZERO,
         encoding: Encoding = "log",
+        named: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("named", named)
         value = torch.tensor(float(offset))
         if offset_learnable:
             self.offset = nn.Parameter(value)
@@ -48,7 +52,9 @@ class Inverter(nn.Module):
         self.network = network
 
     def encode(self, released: Tensor, m: int) -> Tensor:
-        """Encode released scores (N, k) as z, float32 (N, k)."""
+        """Encode released scores (N, k) as z, float32 (N, k), or (N, n) of n named classes."""
+        if self.named is not None:
+            released, m = released[:, self.named], min(m, len(self.named))
         return encode(released, m, self.offset, self.zero_policy, self.log_floor, self.encoding)
 
     def forward(self, released: Tensor, m: int) -> Tensor:
@@ -57,16 +63,24 @@ class Inverter(nn.Module):
 
 
 def build(
-    attack: config.InverterAttack | config.JointAttack, *, classes: int, channels: int, image_size: int
+    attack: config.InverterAttack | config.JointAttack,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    named: Tensor | None = None,
 ) -> Inverter:
-    """Build an untrained inverter; its first weights come from torch's global generator."""
+    """Build an untrained inverter of all classes, or of those `named`, (n,) int64; its first weights come
+    from torch's global generator."""
+    known = classes if named is None else len(named)
     return Inverter(
-        build_inverter(attack.model, classes=classes, channels=channels, image_size=image_size),
-        offset=math.log(classes) if attack.offset == "log-k" else attack.offset,
+        build_inverter(attack.model, classes=known, channels=channels, image_size=image_size),
+        offset=math.log(known) if attack.offset == "log-k" else attack.offset,
         offset_learnable=attack.offset_learnable,
         zero_policy=attack.zero_policy,
         log_floor=attack.log_floor if isinstance(attack, config.JointAttack) else LOG_OF_ZERO,
         encoding=attack.encoding,
+        named=named,
     )
 
 

@@ -97,6 +97,11 @@ class AttackSpec(Spec):
         return self.leaves == "images"
 
     @property
+    def estimates_classes(self) -> bool:
+        """Whether the adversary knows of the classes alone that the target's answers to its images name."""
+        return False
+
+    @property
     def surrogate(self) -> Surrogate | None:
         """The classifier trained on the target's answers; None if no loss needs one."""
         return None

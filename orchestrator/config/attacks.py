@@ -93,6 +93,10 @@ class InverterAttack(AttackSpec):
     """Train on scores truncated as released (section IV-B); False is the TB baseline, on full scores; random,
     ours, truncates each full row to an m drawn anew from 1..k in every epoch: one inverter for every m."""
 
+    classes: Literal["given", "estimated"] = added_field("given")
+    """Which classes G has inputs for: given, all k; estimated, those that the released answers to the
+    auxiliary images name (section IV-B). Class inference makes no image of others, and each is a failure."""
+
     encoding: Encoding = added_field("log")
     """What precedes c: log F(x), as printed; logit, log of F(x) / (1 - F(x)), which resolves scores near 1;
     or log-ratio, log F(x) minus its mean over the row."""
@@ -148,6 +152,11 @@ class InverterAttack(AttackSpec):
     def surrogate(self) -> Surrogate | None:
         """The classifier whose features a loss compares."""
         return self.losses.surrogate if self.losses.features else None
+
+    @property
+    def estimates_classes(self) -> bool:
+        """Whether G has inputs for the classes seen alone."""
+        return self.classes == "estimated"
 
     @property
     def has_discriminator(self) -> bool:

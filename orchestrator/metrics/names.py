@@ -185,6 +185,7 @@ _ROWS = (
     Metric("target_images", "", None, "stage", ("yardstick",)),
     Metric("judge_images", "", None, "stage", ("yardstick",)),
     Metric("images", "", None, "stage", ("predictions",)),
+    Metric("classes_estimated", "", None, "stage", ("attack",)),
     Metric("classes_seen", "", None, "stage", ("predictions",)),
     Metric("classes_chao1", "", None, "stage", ("predictions",)),
     Metric("shared_identities", "", None, "stage", ("predictions",)),

@@ -1,10 +1,12 @@
 """Evaluation: reconstructions of private images, or images of classes, measured and judged."""
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from orchestrator.config import Attack, Data, Evaluation, Judge, Release, Target
 from orchestrator.datasets import selection
+from orchestrator.metrics.yardsticks import GREY
 from orchestrator.stages.images import inferred_classes, one_hot, private_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy
 from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
@@ -49,7 +51,10 @@ def run(
     if evaluation.task == "class-inference":
         labels, _ = inferred_classes(target, evaluation)
         images = _attack_images(inputs, data, target, attack, "class", one_hot(labels, target), 1)
-        measured = [measure_classes(training, attacked(images, labels), similarity)]
+        is_made = _is_made(inputs, attack, labels)
+        if is_made is not None:
+            images = torch.where(is_made[:, None, None, None], images, GREY / 255.0)
+        measured = [measure_classes(training, attacked(images, labels), similarity, is_made)]
     else:
         measured, m = [], released_length(target.classes, release)
         for part, (originals, labels) in private_images(inputs, data, target, evaluation).items():
@@ -59,6 +64,14 @@ def run(
     files = {name: content for one in measured for name, content in one.files(evaluation.grid).items()}
     metrics = {name: value for one in measured for name, value in one.metrics.items()}
     return Outputs(files, metrics, sum(len(one.labels) for one in measured))
+
+
+def _is_made(inputs: Inputs, attack: Attack, labels: Tensor) -> Tensor | None:
+    """Return of which classes (N,) the adversary makes an image, bool (N,): those that it knows of; None for
+    all of them."""
+    if not attack.estimates_classes:
+        return None
+    return torch.isin(labels, load_tensors(inputs.read("attack", "inverter.safetensors"))["named"])
 
 
 def _attack_images(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from orchestrator.attacks import losses as extra
+from orchestrator.attacks.class_count import named_classes
 from orchestrator.attacks.inverter import own_rates
 from orchestrator.config import Auxiliary, Data, InverterAttack, Release, Target
 from orchestrator.models.discriminator import Discriminator
@@ -41,7 +42,8 @@ def run(
     images = auxiliary_images(inputs, data, target, auxiliary)
     scores = released(read_npy(inputs, "predictions", "scores.npy"), release)
     m = released_length(target.classes, release)
-    inverter = new_inverter(attack, data, target)
+    named = named_classes(scores) if attack.estimates_classes else None
+    inverter = new_inverter(attack, data, target, named)
     is_random = attack.align == "random"
     # Nothing trained or drawn precedes the network then: encode once.
     is_encoded = not attack.offset_learnable and not is_random
@@ -59,6 +61,8 @@ def run(
     outputs = trained("inversion", network, fitted)
     if num_queries:  # beside those of the auxiliary images
         outputs.metrics["attack/queries"] = float(len(images) + num_queries)
+    if named is not None:
+        outputs.metrics["attack/classes_estimated"] = float(len(named))
     outputs.files["inverter.safetensors"] = tensors(inverter.state_dict())
     del outputs.files["model.safetensors"]
     return outputs

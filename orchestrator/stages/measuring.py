@@ -88,11 +88,15 @@ def measure_images(
     return MeasuredPart(part, originals, reconstructions, labels, values, totals)
 
 
-def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSimilarity) -> MeasuredPart:
+def measure_classes(
+    private: ImageSet, attacked: Attacked, similarity: FeatureSimilarity, is_made: Tensor | None = None
+) -> MeasuredPart:
     """Compare the image of each class with F's training images of it, and record whether the target and the
     evaluation model accept it (AMI, scenario 2).
 
-    A class may have several images, or none. Raise `ValueError` if a class has no private image.
+    A class may have several images, or none. Where `is_made`, bool (N,), is False the adversary made none:
+    nobody accepts the constant image that stands for it, however it is classified. Raise `ValueError` if a
+    class has no private image.
     """
     reconstructions, labels = attacked.reconstructions, attacked.labels
     nearest, means, typical = _distances(private, reconstructions, labels)
@@ -104,6 +108,9 @@ def measure_classes(private: ImageSet, attacked: Attacked, similarity: FeatureSi
     }
     values |= attacked.judged("judge")
     values |= similarity.of_images(reconstructions, attacked.features, labels)
+    if is_made is not None:
+        rewarding = [name for name in values if METRICS[name].leaks == "up"]
+        values |= {name: torch.where(is_made, values[name], 0.0) for name in rewarding}
     totals = similarity.of_all(reconstructions, labels)
     return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
 

@@ -88,16 +88,18 @@ def judged_training(inputs: Inputs, classes: Tensor) -> Tensor:
     return read_npy(inputs, "judge", JUDGED_FEATURES)[torch.isin(labels, classes)]
 
 
-def new_inverter(attack: AttackSpec, data: Data, target: Target) -> Any:
-    """Build the inverter of an attack that leaves one; first weights depend on the attack's seed alone."""
+def new_inverter(attack: AttackSpec, data: Data, target: Target, named: Tensor | None = None) -> Any:
+    """Build the inverter of an attack that leaves one, for all classes or for those `named`, (n,) int64;
+    first weights depend on the attack's seed and the number of classes alone."""
     shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
-    return seeded(lambda: build_attack(attack, **shapes), attack.seed)
+    return seeded(lambda: build_attack(attack, **shapes, named=named), attack.seed)
 
 
 def stored_inverter(inputs: Inputs, data: Data, target: Target, attack: AttackSpec) -> Inverter:
     """Return the inverter that the attack's stage left, on the CPU."""
-    inverter: Inverter = new_inverter(attack, data, target)
-    inverter.load_state_dict(load_tensors(inputs.read("attack", "inverter.safetensors")))
+    state = load_tensors(inputs.read("attack", "inverter.safetensors"))
+    inverter: Inverter = new_inverter(attack, data, target, state.get("named"))
+    inverter.load_state_dict(state)
     return inverter
 
 

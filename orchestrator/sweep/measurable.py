@@ -55,6 +55,9 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain/best_epoch": _TRAINED_HERE,
     "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
     BEYOND: _or_needs(lambda spec: spec.attack.queries_target, "an attack that queries the target"),
+    "attack/classes_estimated": _or_needs(
+        lambda spec: spec.attack.estimates_classes, "attack.classes=estimated"
+    ),
     **{
         f"fisher/early_share_{distance}": _profiled(distance)
         for distance in ("l2", "l1", "lpips-vgg", "lpips-alex")

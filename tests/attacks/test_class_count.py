@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from orchestrator.attacks.class_count import ClassCount, class_count
+from orchestrator.attacks.class_count import ClassCount, class_count, named_classes
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,15 @@ def test_by_hand(labels: list[int], seen: int, chao1: float) -> None:
     found = class_count(torch.tensor(labels))
     assert found == ClassCount(seen, pytest.approx(chao1))  # type: ignore[arg-type]
     assert isinstance(found.chao1, float)
+
+
+def test_classes_are_named_by_any_score_that_is_released() -> None:
+    scores = torch.tensor([[0.7, 0.0, 0.0, 0.2], [0.0, 0.0, 0.0, 0.9], [0.6, 0.0, 0.0, 0.0]])
+    assert named_classes(scores).tolist() == [0, 3]
+    assert named_classes(torch.full((2, 4), 0.25)).tolist() == [0, 1, 2, 3]
+    labels = torch.eye(5)[[4, 1, 4]]
+    assert named_classes(labels).tolist() == sorted({4, 1})
+    assert len(named_classes(labels)) == class_count(labels.argmax(1)).seen
 
 
 def test_the_order_of_the_answers_does_not_matter() -> None:

@@ -59,6 +59,24 @@ def test_the_offset_may_be_the_logarithm_of_the_number_of_classes(learnable: boo
     assert made.offset.item() == pytest.approx(math.log(5))
 
 
+def test_an_inverter_of_the_classes_seen_has_inputs_for_these_alone() -> None:
+    """As an inverter of three classes with the same weights would, whatever the scores of the others."""
+    attack = config.InverterAttack(model=config.Model(name="ami-digit", width=0.05), offset="log-k")
+    seen = torch.tensor([0, 3, 4])
+    shapes: dict[str, Any] = {"channels": 1, "image_size": 32}
+    some: Any = seeded(lambda: build_attack(attack, classes=5, named=seen, **shapes), 0)
+    three: Any = seeded(lambda: build_attack(attack, classes=3, **shapes), 0)
+    assert some.offset.item() == pytest.approx(math.log(3))
+    assert torch.equal(some.eval()(PAPER, 5), three.eval()(PAPER[:, seen], 3))
+    others = PAPER.clone()
+    others[:, [1, 2]] = 0.0
+    assert torch.equal(some(PAPER, 5), some(others, 5))
+    restored = build_attack(attack, classes=5, named=some.state_dict()["named"], **shapes)
+    restored.load_state_dict(some.state_dict())
+    assert torch.equal(restored.eval()(PAPER, 2), some(PAPER, 2))
+    assert "named" not in three.state_dict()
+
+
 def moved(rate: float | None, **changes: Any) -> float:
     """Return by how much c has moved from 3 after 2 epochs of 4 steps, of which the second is decayed."""
     recipe = config.Recipe(epochs=2, batch_size=8, learning_rate=1e-4, milestones=(1,))

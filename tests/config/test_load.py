@@ -148,8 +148,9 @@ RANDOM = {"algorithm": "random"}
         (
             {},
             ["attack.foo=1"],
-            "attack.foo is not a field of attack.name=inverter; known here: align, encoding, losses, model, "
-            "name, offset, offset_learnable, offset_learning_rate, recipe, seed, selection, zero_policy.",
+            "attack.foo is not a field of attack.name=inverter; known here: align, classes, encoding, "
+            "losses, model, name, offset, offset_learnable, offset_learning_rate, recipe, seed, selection, "
+            "zero_policy.",
         ),
         (
             {},

@@ -48,13 +48,20 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         *("validation_accuracy", "validation_loss", "validation_agreement", "validation_mse"),
         *("validation_total", "best_epoch", "cost", "steps", "queries", "queries_beyond_release"),
         *("target_images", "judge_images", "images"),
-        *("classes_seen", "classes_chao1", "shared_identities", "theta_c_millions", "theta_t_millions"),
+        *(
+            "classes_estimated",
+            "classes_seen",
+            "classes_chao1",
+            "shared_identities",
+            "theta_c_millions",
+            "theta_t_millions",
+        ),
     ]
 
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 113
+    assert len(names) == len(set(names)) == 114
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

@@ -58,6 +58,24 @@ def test_an_inverter_infers_the_chosen_classes(folder: Path) -> None:
     assert one["target_confidence"] == pytest.approx(every["target_confidence"][[1]], abs=1e-6)
 
 
+def test_a_class_that_no_answer_names_is_not_inferred_and_fails(folder: Path) -> None:
+    """One epoch of training leaves a target that names two of its three classes in eight answers."""
+    attack = {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "classes": "estimated"}
+    changes = {"attack": attack, "auxiliary.size": 8}
+    answers = left(folder, changes, "predictions", "scores.npy").argmax(axis=1)
+    table = left(folder, changes, "evaluation", "per_image_class.npy")
+    shown = left(folder, changes, "evaluation", "reconstructions_class.npy")
+    missed = sorted({0, 1, 2} - set(answers.tolist()))
+    assert missed
+    for field in ("target_top1", "target_confidence", "judge_top1", "judge_top5"):
+        assert not table[field][missed].any(), field
+    assert (shown[missed] == 128).all()
+    metrics = tiny.run(tiny.spec({**INFERENCE, **changes}), folder)
+    assert metrics["attack/classes_estimated"] == 3 - len(missed) == metrics["predictions/classes_seen"]
+    seen = sorted(set(answers.tolist()))
+    assert (table["target_confidence"][seen] > 0).all()
+
+
 def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_them() -> None:
     plain = tiny.stages(tiny.spec(INFERENCE))
     named = tiny.stages(tiny.spec({**INFERENCE, "evaluation.classes": None, "evaluation.candidates": 1}))

@@ -45,11 +45,15 @@ def measure_images(
 
 
 def measure_classes(
-    private: ImageSet, reconstructions: Tensor, scores: Tensor, logits: Tensor
+    private: ImageSet,
+    reconstructions: Tensor,
+    scores: Tensor,
+    logits: Tensor,
+    is_made: Tensor | None = None,
 ) -> MeasuredPart:
     labels, features = torch.arange(len(reconstructions)), reconstructions.flatten(1)
     attacked = Attacked(reconstructions, labels, scores, features, logits, CLASSES)
-    return measure_classes_with(private, attacked, similarity(private))
+    return measure_classes_with(private, attacked, similarity(private), is_made)
 
 
 def grey(*levels: int) -> Tensor:
@@ -179,6 +183,17 @@ def test_the_first_images_are_shown_and_all_are_measured() -> None:
 PRIVATE = ImageSet(grey(0, 153, 102, 255, 51), torch.tensor([0, 1, 0, 1, 0]), 2)
 RECONSTRUCTIONS = torch.tensor([0.5, 0.9])[:, None, None, None].expand(2, 1, 16, 16)
 SCORES = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
+
+
+def test_nobody_accepts_an_image_that_was_not_made() -> None:
+    """Class 0 would be accepted by all; its distances stay those of the image that stands for it."""
+    made = measure_classes(PRIVATE, RECONSTRUCTIONS, SCORES, choices([4], [0]))
+    missing = torch.tensor([False, True])
+    measured = measure_classes(PRIVATE, RECONSTRUCTIONS, SCORES, choices([4], [0]), missing)
+    for name, values in measured.values.items():
+        rewards = name.startswith(("target_", "judge_"))
+        expected = made.values[name] * torch.tensor([0.0 if rewards else 1.0, 1.0])
+        assert torch.equal(values, expected), name
 
 
 def test_classes_by_hand() -> None:

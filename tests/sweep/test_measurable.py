@@ -64,6 +64,8 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
         ({"target.pretrain": {"weights": "x"}}, "pretrain/best_epoch", "target.pretrain without weights"),
         ({"evaluation.fisher": {}}, "fisher/early_share_l1", "l1 in evaluation.fisher.distances"),
         ({}, "surrogate.b0/best_epoch", "the stage surrogate"),
+        ({}, "attack/classes_estimated", "attack.classes=estimated"),
+        ({"attack.classes": "estimated"}, "attack/classes_estimated", ""),
         ({}, "inversion/skill_test", ""),
         (CLASSES, "inversion/skill_test", "evaluation.task=reconstruction"),
         (CLASSES, "class/skill", ""),
