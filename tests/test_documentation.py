@@ -59,6 +59,7 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "`base.target.defense.dp`": config.DpSgd,
     "`base.release`": config.Release,
     "`base.auxiliary`": config.Auxiliary,
+    "`base.prior`": config.Prior,
     **{f"`base.attack`, `name: {name}`": attack for name, attack in config.ATTACK_SPECS.items()},
     "`base.attack.losses`": config.Losses,
     "`base.attack.losses.surrogate`": config.Surrogate,

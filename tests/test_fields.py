@@ -33,6 +33,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
 }
+PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}}
 EVERYTHING: dict[str, Any] = {
     "target.recipe": RECIPE,
@@ -41,6 +42,7 @@ EVERYTHING: dict[str, Any] = {
     "release": {"truncation": 1, "decimals": 3},
     "auxiliary.kind": "distinct",
     "auxiliary.dataset": "patches",
+    "prior": PRIOR,
     "attack": ATTACKS["inverter"],
     "evaluation.networks": NETWORKS,
     "evaluation.fisher": {},
@@ -51,6 +53,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
+    "prior.penalty": {"prior": {**PRIOR, "loss": "wgan-gp"}},
     "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
     "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:inverter.offset_learning_rate": {"attack.offset_learnable": True},
@@ -73,6 +76,8 @@ OTHERS: Mapping[str, Any] = {
     "target.snapshots": [1, 2],
     "target.snapshot": 1,
     "auxiliary.dataset": "photo-patches",
+    "prior.dataset": "faces",
+    "prior.model.name": "other",
     "evaluation.classes": [1],
     "evaluation.fisher.distances": ["l1"],
     "evaluation.fisher.iterations": [1],
@@ -104,7 +109,7 @@ RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
 DRAWN = {"victims", "yardsticks", *MEASURED}
-EVERY = {"pretrain", "judge", *TRAINED}
+EVERY = {"pretrain", "judge", "prior", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
     "target": TRAINED,
@@ -116,6 +121,7 @@ READERS: Mapping[str, set[str]] = {
     "release": RELEASED,
     "release.labels_only": RELEASED - {"fisher"},
     "auxiliary": QUERIED,
+    "prior": {"prior"},
     "attack:inverter": ATTACKED,
     "attack:inverter.align": RELEASED
     - {"yardsticks"},  # unaligned, the surrogate learns from full scores too
@@ -142,6 +148,7 @@ FIXED = {
     "attack:inverter.recipe.augmentation": "changes images, but an inverter learns from scores",
     "attack:inverter.model.scaling": NO_IMAGES,
     "attack:joint.model.scaling": NO_IMAGES,
+    "prior.model.scaling": "is of a classifier's images, and a generator reads latents",
 }
 """Path -> the refusal of every other value."""
 
@@ -281,6 +288,7 @@ def test_resources_outside_the_numeric_profile_change_no_key(resources: dict[str
     assert differing(planned({}), planned({}, Resources.model_validate(resources))) == set()
 
 
+NARROW = {"name": "gmi", "width": 0.02}
 LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("pretrain", {}, {"target.pretrain.seed": 20}),
     ("target", {}, {"target.seed": 20}),
@@ -289,6 +297,7 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("judge", {}, {"judge.seed": 20}),
     ("victims", {}, {"evaluation.seed": 20}),
     ("predictions", {}, {"auxiliary.seed": 20}),
+    ("prior", {"prior": {"model": NARROW, "epochs": 1}}, {"prior.seed": 20}),
     ("surrogate", {"attack": ATTACKS["inverter"]}, {"attack.losses.surrogate.seed": 20}),
     ("inversion", {}, {"attack.seed": 20}),
     ("inversion", {}, {"attack.recipe.learning_rate": 0.001}),

@@ -67,6 +67,24 @@ def test_golden_keys() -> None:
     assert {name: stage.key for name, stage in plan(normalise(FIXED), DIGESTS, Profile()).items()} == GOLDEN
 
 
+@pytest.mark.parametrize(
+    ("prior", "key"),
+    [
+        ({}, "63814acea2903f5a4ccd45a7728225ca6bd3acc9aa89530a4da5c6a31af34d5a"),
+        (
+            {"loss": "wgan-gp", "dataset": "faces"},
+            "d99ed4113a0e961ab36714dee40ef434a48e80dd067d827b6e8511083a977ead",
+        ),
+    ],
+    ids=tiny.in_order,
+)
+def test_golden_keys_of_priors(prior: dict[str, Any], key: str) -> None:
+    spec = TrialSpec.model_validate({**FIXED.model_dump(mode="json"), "prior": prior})
+    stages = plan(normalise(spec), DIGESTS, Profile())
+    assert stages.pop("prior").key == key
+    assert {name: stage.key for name, stage in stages.items()} == GOLDEN
+
+
 def test_a_bottleneck_on_a_network_without_a_norm_keeps_its_key() -> None:
     point = expand(tiny.study({"seed": [3]}, BOTTLENECK))[0][0]
     spec = normalise(Preflight(Location()).resolve(point).spec)
@@ -81,7 +99,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         assert set(stage.needs.values()) <= seen, stage.name
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
-    every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}})]
+    every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned({"prior": {}})]
     order = list(STAGES)
     for stages in (planned(), *every):
         assert [name for name in order if name in stages] == list(stages)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orchestrator.config import Recipe
-from orchestrator.config.prior import Prior
+from orchestrator.config import Prior, Recipe
 from orchestrator.models.gan import Generator
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.loop import Objective
@@ -37,7 +36,7 @@ class Adversaries(nn.Module):
     def __init__(self, generator: Generator, critic: nn.Module) -> None:
         super().__init__()
         self.generator, self.critic = generator, critic
-        self.average = deepcopy(generator).requires_grad_(False)
+        self.average: Generator = deepcopy(generator).requires_grad_(False)
 
     def generated(self, images: Tensor) -> Tensor:
         """Return as many generated images as there are `images` (N, C, S, S), from fresh latents."""

@@ -20,6 +20,7 @@ from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, PublicNetworks
+from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
 from orchestrator.config.target import Pretrain, Target
 from orchestrator.config.trial import TrialSpec
@@ -44,6 +45,7 @@ __all__ = [
     "Model",
     "OptimizationAttack",
     "Pretrain",
+    "Prior",
     "PublicNetworks",
     "Recipe",
     "Release",

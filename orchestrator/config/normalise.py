@@ -10,6 +10,7 @@ from typing import Self
 from orchestrator.config.attack_spec import AttackSpec
 from orchestrator.config.base import Recipe
 from orchestrator.config.budget import FULL, NamedBudget
+from orchestrator.config.data import Data
 from orchestrator.config.evaluation import Evaluation
 from orchestrator.config.release import EVERYTHING, LABELS, Release
 from orchestrator.config.target import Pretrain, Target
@@ -45,6 +46,16 @@ class PlannedSpec(TrialSpec):
         return self.attack.made_from(self.release)[1]
 
     @property
+    def public_data(self) -> Data:
+        """The settings of the images that a prior is trained on: of the private set only where its public
+        classes are they."""
+        name, data = self.prior and self.prior.dataset, self.data
+        if name is None:
+            return data
+        shown = {one: getattr(data, one) for one in ("image_size", "channels", "normalisation")}
+        return Data(dataset=name, **shown)
+
+    @property
     def drawn_images(self) -> Evaluation:
         """The settings that draw what is attacked: class inference has classes and no images."""
         shown, asked = SHOWN, self.evaluation
@@ -75,7 +86,9 @@ def normalise(
     spec = respelled(spec, cut=cut, has_norm=has_norm)
     release = LABELS if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
-    return PlannedSpec.of(spec, attack=spec.attack.canonical(), release=release, target=target)
+    prior = spec.prior and spec.prior.canonical()
+    attack = spec.attack.canonical()
+    return PlannedSpec.of(spec, attack=attack, release=release, target=target, prior=prior)
 
 
 def respelled(spec: TrialSpec, *, cut: NamedBudget | None = None, has_norm: bool | None = None) -> TrialSpec:

@@ -84,6 +84,10 @@ class Prior(Spec):
             raise Refused("model.scaling", self.model.scaling, rule, "leave it out")
         return self
 
+    def canonical(self) -> Self:
+        """Leave out the weight of a penalty that the loss has not."""
+        return self if self.loss == "wgan-gp" else self.but(penalty=type(self)().penalty)
+
     @property
     def recipe(self) -> Recipe:
         """The epochs and batches of the training loop; each network has a learning rate of its own."""

@@ -37,7 +37,12 @@ SHORT_NAMES = {
     "target.defense": "defense",
     "target.snapshot": "snapshot",
 }
-EMPTY_WORDS = {"target.defense": "none", "target.pretrain": "none", "target.snapshot": "selected"}
+EMPTY_WORDS = {
+    "target.defense": "none",
+    "target.pretrain": "none",
+    "target.snapshot": "selected",
+    "prior": "none",
+}
 """How tables write the empty value of an axis; elsewhere it means that everything is taken, `all`."""
 
 

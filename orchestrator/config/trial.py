@@ -11,10 +11,11 @@ from pydantic import model_validator
 
 from orchestrator.config.attack_spec import Task
 from orchestrator.config.attacks import Attack, alternatives
-from orchestrator.config.base import NO_VALUE, Refused, Spec
+from orchestrator.config.base import NO_VALUE, Refused, Spec, added_field
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Defense
 from orchestrator.config.evaluation import Evaluation, Judge
+from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
 from orchestrator.config.target import Target
 
@@ -38,6 +39,9 @@ class TrialSpec(Spec):
 
     auxiliary: Auxiliary = Auxiliary()
     """What the adversary has."""
+
+    prior: Prior | None = added_field(None)
+    """The generator of public images that the adversary trains; None: none."""
 
     attack: Attack
     """What the adversary does."""

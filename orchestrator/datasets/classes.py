@@ -151,6 +151,15 @@ def check_public(about: Description, data: Data, reader: str) -> None:
         raise Refused("data.class_pool", data.class_pool or "null", rule, way_out)
 
 
+def check_prior(about: Description, other: Description, data: Data) -> None:
+    """Raise `Refused` if `other`, the set that a prior is trained on, holds private classes by name."""
+    shared = shared_identities(about, other, data) if other.is_labelled else ()
+    if shared:
+        rule = f"{_held(shared)}, but a prior is trained on public images"
+        way_out = "stage it again with --exclude, or use null for the public classes of the private set"
+        raise Refused("prior.dataset", other.name, rule, way_out)
+
+
 def check_auxiliary(about: Description, data: Data, auxiliary: Auxiliary) -> None:
     """Raise `Refused` if the auxiliary kind needs public classes or another set, and there are none."""
     needs_others = auxiliary.kind in ("generic", "augmented")
@@ -163,14 +172,17 @@ def check_auxiliary(about: Description, data: Data, auxiliary: Auxiliary) -> Non
 
 
 def _overlap(shared: tuple[str, ...], auxiliary: Auxiliary) -> Refused:
-    names = ", ".join(shared[:NAMES_SHOWN]) + (", ..." if len(shared) > NAMES_SHOWN else "")
-    held = f"holds {len(shared)} of the private classes by name ({names})"
     return Refused(
         "auxiliary.dataset",
         auxiliary.dataset,
-        f"{held}, but auxiliary.kind={auxiliary.kind} promises others",
+        f"{_held(shared)}, but auxiliary.kind={auxiliary.kind} promises others",
         "set auxiliary.overlap to remove or allow, or stage it again with --exclude",
     )
+
+
+def _held(shared: tuple[str, ...]) -> str:
+    names = ", ".join(shared[:NAMES_SHOWN]) + (", ..." if len(shared) > NAMES_SHOWN else "")
+    return f"holds {len(shared)} of the private classes by name ({names})"
 
 
 def _about(dataset: Dataset | Description) -> Description:

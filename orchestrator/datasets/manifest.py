@@ -124,7 +124,7 @@ class Options(Spec):
     """Record of the list of classes left out."""
 
     unlabelled: bool = added_field(False)
-    """Whether the images have no classes; such a set is an auxiliary set, never private or pretrained on."""
+    """Whether the images have no classes; such a set is an auxiliary set or a prior's, never private."""
 
 
 class Manifest(Spec):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from orchestrator.config import Auxiliary, Data
+from orchestrator.config import Auxiliary, Data, Prior
 from orchestrator.config.base import Refused
 from orchestrator.datasets.catalog import Dataset
 from orchestrator.datasets.classes import (
@@ -42,6 +42,7 @@ __all__ = [
     "class_order",
     "classes_map",
     "judge_images",
+    "prior_images",
     "private_classes",
     "public_classes",
     "public_images",
@@ -95,6 +96,16 @@ def whole(dataset: Dataset, data: Data) -> ImageSet:
     """Return all images of a set with classes, (N, C, S, S) uint8, prepared like those of the private set."""
     check_labelled(dataset.description, "target.pretrain.dataset")
     return _pick(dataset, data, range(dataset.description.num_classes), None)
+
+
+def prior_images(dataset: Dataset, data: Data, prior: Prior) -> torch.Tensor:
+    """Return the public images that a prior is trained on, (N, C, S, S) uint8.
+
+    All of the set that it names, or the private set's public classes without their evaluation part.
+    """
+    if prior.dataset is None:
+        return public_images(dataset, data).images
+    return _pick(dataset, data, range(dataset.description.num_classes), None).images
 
 
 def auxiliary_images(

@@ -173,6 +173,9 @@ _ROWS = (
     # What training and searching leave.
     Metric("validation_accuracy", "", None, "stage", _TRAINED),
     Metric("validation_loss", "", None, "stage", (*_TRAINED, "surrogate", "inversion")),
+    Metric("validation_real", "", None, "stage", ("prior",)),
+    Metric("validation_fake", "", None, "stage", ("prior",)),
+    Metric("spread", "", None, "stage", ("prior",)),
     Metric("validation_agreement", "", None, "stage", ("surrogate",)),
     Metric("validation_mse", "", None, "stage", ("joint",)),
     Metric("validation_total", "", None, "stage", ("inversion",)),
@@ -184,7 +187,7 @@ _ROWS = (
     Metric("queries_beyond_release", "", None, "stage", ("attack",)),
     Metric("target_images", "", None, "stage", ("yardstick",)),
     Metric("judge_images", "", None, "stage", ("yardstick",)),
-    Metric("images", "", None, "stage", ("predictions",)),
+    Metric("images", "", None, "stage", ("predictions", "prior")),
     Metric("classes_estimated", "", None, "stage", ("attack",)),
     Metric("classes_seen", "", None, "stage", ("predictions",)),
     Metric("classes_chao1", "", None, "stage", ("predictions",)),

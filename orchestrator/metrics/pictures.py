@@ -1,4 +1,4 @@
-"""Image grids: private images above their reconstructions, as arrays and as PNG."""
+"""Image grids: private images above their reconstructions, samples of a prior, as arrays and as PNG."""
 
 import io
 import math
@@ -17,14 +17,28 @@ def pair_grid(originals: Tensor, reconstructions: Tensor) -> np.ndarray:
 
     Both (N, C, S, S) uint8, C 1 or 3.
     """
-    num_pairs, _, height, width = originals.shape
+    num_pairs = len(originals)
     columns = math.ceil(math.sqrt(2 * num_pairs))
     rows = []
     for start in range(0, num_pairs, columns):
         rows += [strip(images[start : start + columns], columns) for images in (originals, reconstructions)]
         rows.append(np.full((2, rows[-1].shape[1], 3), 255, np.uint8))
-    grid = np.concatenate(rows[:-1])
-    scale = max(1, math.ceil(MIN_SIDE / max(height, width, *grid.shape[:2])))
+    return _enlarged(np.concatenate(rows[:-1]))
+
+
+def sample_grid(images: Tensor) -> np.ndarray:
+    """Return images (N, C, S, S) uint8, C 1 or 3, row after row in a near-square grid (H, W, 3) uint8."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = []
+    for part in images.split(columns):
+        rows.append(strip(part, columns))
+        rows.append(np.full((1, rows[-1].shape[1], 3), 255, np.uint8))
+    return _enlarged(np.concatenate(rows[:-1]))
+
+
+def _enlarged(grid: np.ndarray) -> np.ndarray:
+    """Return a grid (H, W, 3) uint8 enlarged by a whole number, so that its longer side has `MIN_SIDE`."""
+    scale = max(1, math.ceil(MIN_SIDE / max(grid.shape[:2])))
     return grid.repeat(scale, axis=0).repeat(scale, axis=1)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from orchestrator import config
-from orchestrator.config.prior import Prior
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, find, sized
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.gan import Generator
@@ -70,7 +69,7 @@ def build_generator(
     return network
 
 
-def build_critic(prior: Prior, *, channels: int, image_size: int) -> nn.Module:
+def build_critic(prior: config.Prior, *, channels: int, image_size: int) -> nn.Module:
     """Return the critic of a prior's loss, images (N, C, S, S) in [0, 1] -> how real each is, (N,).
 
     Its weights are initialised from torch's global generator. Raise `Refused` for a side that the generator

@@ -98,13 +98,15 @@ class Kind:
 
 
 def dataset_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the data sets that a trial reads: role (private, auxiliary, pretrain) -> name."""
+    """Return the data sets that a trial reads: role (private, auxiliary, pretrain, prior) -> name."""
     names = {"private": spec.data.dataset}
     other = auxiliary_dataset_name(spec.auxiliary, spec.data) if spec.attack.has_images else None
     if other:
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
         names["pretrain"] = spec.target.pretrain.dataset
+    if spec.prior:
+        names["prior"] = spec.prior.dataset or spec.data.dataset
     return names
 
 
@@ -241,6 +243,11 @@ def _predictions(spec: PlannedSpec) -> Sequence[Use]:
     return (Use(),) if spec.attack.looks_up == "auxiliary" else ()
 
 
+def _prior(spec: PlannedSpec) -> Sequence[Use]:
+    """Every target on the same public images shares it."""
+    return (Use({"data": spec.public_data}),) if spec.prior else ()
+
+
 def _surrogate(spec: PlannedSpec) -> Sequence[Use]:
     surrogate = spec.attack.surrogate
     return (Use({"surrogate": surrogate, "release": spec.attacked_release}),) if surrogate else ()
@@ -344,6 +351,14 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("predictions", "attack"),
         uses=_predictions,
+    ),
+    Kind(
+        "prior",
+        version=1,
+        reads=("data", "prior"),
+        datasets=("prior",),
+        metrics=("prior",),
+        uses=_prior,
     ),
     Kind(
         "surrogate",

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
-from orchestrator.config import AttackSpec, Data, Model, Target
-from orchestrator.models.build import build_classifier
+from orchestrator.attacks.prior import Adversaries
+from orchestrator.config import AttackSpec, Data, Model, Prior, Target
+from orchestrator.models.build import build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.gan import Generator
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
@@ -101,6 +103,33 @@ def stored_inverter(inputs: Inputs, data: Data, target: Target, attack: AttackSp
     inverter: Inverter = new_inverter(attack, data, target, state.get("named"))
     inverter.load_state_dict(state)
     return inverter
+
+
+def new_adversaries(prior: Prior, data: Data) -> Adversaries:
+    """Build a generator and its critic; first weights depend on the prior's seed alone."""
+    shapes: Any = {"channels": data.channels, "image_size": data.image_size}
+
+    def build() -> Adversaries:
+        return Adversaries(build_generator(prior.model, **shapes), build_critic(prior, **shapes))
+
+    adversaries: Any = seeded(build, prior.seed)
+    return adversaries
+
+
+def stored_generator(inputs: Inputs, data: Data, prior: Prior) -> Generator:
+    """Return the prior that the stage `prior` left, latents (N, `latent_size`) -> images (N, C, S, S) in
+    [0, 1], on the device, in evaluation mode, with weights that require no gradient."""
+    generator = new_adversaries(prior, data).average
+    generator.load_state_dict(load_tensors(inputs.read("prior", "generator.safetensors")))
+    return generator.to(inputs.world.device).eval()
+
+
+def stored_critic(inputs: Inputs, data: Data, prior: Prior) -> nn.Module:
+    """Return the critic that the stage `prior` left, images (N, C, S, S) in [0, 1] -> how real each is, (N,),
+    on the device, in evaluation mode, with weights that require no gradient."""
+    critic = new_adversaries(prior, data).critic
+    critic.load_state_dict(load_tensors(inputs.read("prior", "critic.safetensors")))
+    return critic.to(inputs.world.device).requires_grad_(False).eval()
 
 
 def answers(box: BlackBox, images: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
         yield Fit(
             "pretrain", "target.pretrain.recipe", pretrain.recipe, "target.pretrain.dataset", named, "public"
         )
+    if prior := spec.prior:
+        yield Fit("prior", "prior", prior.recipe, "prior.dataset", prior.dataset or "null", "public")
     size = spec.auxiliary.size
     source = ("auxiliary.size", "null" if size is None else size)
     for name, (field, recipe) in spec.attack.recipes.items():

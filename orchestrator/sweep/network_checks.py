@@ -7,9 +7,9 @@ from orchestrator.config.base import Refused
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.datasets import Description
 from orchestrator.datasets.weights_manifest import Weights
-from orchestrator.models import INVERTERS, find, outline
+from orchestrator.models import GENERATORS, INVERTERS, find, outline
 from orchestrator.models.budgets import resolve_budget
-from orchestrator.models.outlines import count_halvings
+from orchestrator.models.outlines import count_halvings, gan_channels
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -31,6 +31,9 @@ class NetworkChecks:
                 outline(model, field=field, resizes=field == "judge.model", **shapes)
         if attack.inverter and self._is_new(("attack.model", attack.inverter.name, image_size)):
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
+        if spec.prior and self._is_new(("prior.model", spec.prior.model, image_size)):
+            find(GENERATORS, spec.prior.model.name, image_size, "prior.model")
+            gan_channels(image_size, spec.prior.model.width)
         if attack.has_discriminator:
             count_halvings(image_size)
 

@@ -111,7 +111,8 @@ class Settings:
 
 def _digests(spec: TrialSpec) -> tuple[str, str]:
     """Return those of a trial and of its setting."""
-    parts: dict[str, Spec] = {name: getattr(spec, name) for name in TrialSpec.model_fields}
+    named = {name: getattr(spec, name) for name in TrialSpec.model_fields}
+    parts: dict[str, Spec] = {name: part for name, part in named.items() if part is not None}  # as in JSON
     whole = {name: part.text for name, part in parts.items()}
     settings = {name: part.once("setting", partial(_setting, part)) for name, part in parts.items()}
     return digest_of(composed(whole)), digest_of(composed(settings))

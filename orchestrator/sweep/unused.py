@@ -65,6 +65,7 @@ _ROWS = (
         Row("target.pretrain", field, lambda own: not own.weights, "target.pretrain without weights")
         for field in ("recipe", "seed")
     ),
+    Row("prior", "penalty", lambda own: own.loss == "wgan-gp", "prior.loss=wgan-gp"),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
     Row("attack", "offset_learning_rate", lambda own: own.offset_learnable, "attack.offset_learnable=true"),
     Row(

@@ -20,6 +20,7 @@ from orchestrator.datasets.classes import (
     check_data,
     check_labelled,
     check_parts,
+    check_prior,
     check_public,
     other_classes,
     private_classes,
@@ -31,7 +32,7 @@ from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
 
-SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain"}
+SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain", "prior": "prior"}
 
 
 class Preflight:
@@ -93,7 +94,8 @@ class Preflight:
         """Check classes and images once for all trials that have the same."""
         target, owns = spec.target, spec.attack.has_images
         pretrain = target.pretrain and (target.pretrain.dataset, target.pretrain.weights)
-        same = (spec.data.text, target.classes, pretrain, owns, spec.auxiliary.text if owns else "")
+        prior = spec.prior and (spec.prior.dataset,)
+        same = (spec.data.text, target.classes, pretrain, prior, owns, spec.auxiliary.text if owns else "")
         if same not in self._checked:
             self._check_classes(spec)
             self._checked.add(same)
@@ -102,6 +104,10 @@ class Preflight:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
         self._check_pretraining(spec)
+        if spec.prior and spec.prior.dataset:
+            check_prior(about, self.descriptions[spec.prior.dataset], spec.data)
+        elif spec.prior:
+            check_public(about, spec.data, "prior.dataset")
         has_images = spec.attack.has_images  # others have the target model itself
         labels = self._labels_of(spec.data.dataset)
         kind = spec.auxiliary.kind if has_images else "same-train"
@@ -145,8 +151,10 @@ class Preflight:
         if fit.images == "auxiliary":
             size = spec.auxiliary.size
             return self._count_auxiliary(spec) if size is None else size
-        if fit.images == "public" and pretrain and pretrain.dataset:
+        if fit.stage == "pretrain" and pretrain and pretrain.dataset:
             return self.descriptions[pretrain.dataset].num_images
+        if fit.stage == "prior" and spec.prior and spec.prior.dataset:
+            return self.descriptions[spec.prior.dataset].num_images
         labels, splits = self._labels_of(data.dataset)
         if fit.images == "every":
             return int((splits[data.split] == PARTS.index("train")).sum())

@@ -19,7 +19,7 @@ from orchestrator.attacks.prior import (
     objective,
     wasserstein_loss,
 )
-from orchestrator.config.prior import Prior
+from orchestrator.config import Prior
 from orchestrator.models.build import build_critic, build_generator
 from orchestrator.training.loop import Fitted, fit
 from orchestrator.training.pairs import Pairs

@@ -172,7 +172,8 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": {"relese.truncation": [1]}},
             [],
-            "relese is not a field; known here: attack, auxiliary, data, evaluation, judge, release, target.",
+            "relese is not a field; known here: attack, auxiliary, data, evaluation, judge, prior, release, "
+            "target.",
         ),
         (
             {"sweep": {OFFSET: {"low": 1, "high": 2, "step": 1}}},

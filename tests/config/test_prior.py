@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.prior import Prior
+from orchestrator.config import Prior
 
 
 @pytest.mark.parametrize(

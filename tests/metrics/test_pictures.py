@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, strip
+from orchestrator.metrics.pictures import MIN_SIDE, encode_png, pair_grid, sample_grid, strip
 
 
 def flat(*levels: int, channels: int = 1, side: int = 2) -> torch.Tensor:
@@ -93,3 +93,13 @@ def test_rows_that_overflow_go_below_with_a_gap() -> None:
 def test_png_keeps_every_pixel() -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
+
+
+def test_samples_stand_row_after_row() -> None:
+    grid = sample_grid(flat(10, 20, 30))
+    scale = grid.shape[0] // 5
+    small = grid[::scale, ::scale, 0]
+    assert small.shape == (5, 5)
+    assert small[0].tolist() == [10, 10, 255, 20, 20]
+    assert small[2].tolist() == [255] * 5
+    assert small[3].tolist() == [30, 30, 255, 255, 255]

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 
 from orchestrator import config
-from orchestrator.config.prior import Prior
 from orchestrator.models import CLASSIFIERS, INVERTERS
 from orchestrator.models.build import build_classifier, build_critic, build_generator, build_inverter
 from orchestrator.models.classifier import Classifier
@@ -69,7 +68,7 @@ def test_a_generator_and_the_critic_of_its_loss() -> None:
     images = generator(torch.randn(2, 100))
     assert images.shape == (2, 1, 32, 32)
     for loss, kind in (("hinge", SpectralCritic), ("wgan-gp", Critic)):
-        prior = Prior.model_validate({"loss": loss, "model": {"name": "gmi", "width": 0.1}})
+        prior = config.Prior.model_validate({"loss": loss, "model": {"name": "gmi", "width": 0.1}})
         critic = build_critic(prior, **shapes)
         assert isinstance(critic, kind)
         assert critic(images).shape == (2,)

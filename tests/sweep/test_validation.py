@@ -92,6 +92,29 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
             "network made for 64 (ami-face, vgg16, ir152, facenet64).",
         ),
         (
+            {"prior": {"dataset": "cats"}},
+            f"prior.dataset=cats is unknown; {UNKNOWN}",
+        ),
+        (
+            {"prior": {"dataset": "digits"}},
+            "prior.dataset=digits holds 5 of the private classes by name (0, 1, 4, ...), but a prior is "
+            "trained on public images; stage it again with --exclude, or use null for the public classes of "
+            "the private set.",
+        ),
+        (
+            {"data": DIGITS, **UNFROZEN, "prior": {}},
+            "data.class_pool=null leaves no public class of the 10 of digits, but prior.dataset needs some; "
+            "lower data.class_pool or name another dataset there.",
+        ),
+        (
+            {"prior": {"model": {"name": "dcgan"}}},
+            "prior.model.name=dcgan is unknown; choose one of gmi.",
+        ),
+        (
+            {"prior": {"batch_size": 1}},
+            "prior.batch_size=1 must be at least 2, a batch of two; set it to 2 or more.",
+        ),
+        (
             {"target.budget": "block9"},
             "target.budget=block9 is no cut point of this classifier; choose full, block1, block2, block3, "
             "a layer set (first, middle, last), or |theta_C| in millions or as a percentage of |theta_T|.",
