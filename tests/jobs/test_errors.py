@@ -57,8 +57,8 @@ Sections = dict[str, Any]
             [],
             [
                 "attack.sise is not a field of attack.name=inverter; known here: align, classes, encoding, "
-                "losses, model, name, offset, offset_learnable, offset_learning_rate, recipe, seed, selection, "
-                "zero_policy."
+                "losses, model, name, offset, offset_learnable, offset_learning_rate, recipe, seed, "
+                "selection, zero_policy."
             ],
         ),
         (
