@@ -103,12 +103,13 @@ OTHERS: Mapping[str, Any] = {
 """Path -> another value, where none is made of the field's own."""
 
 MEASURED = {"evaluation"}
-ATTACKED = {"inversion", "fisher", *MEASURED}
+REBUILT = {"reconstructions", *MEASURED}
+ATTACKED = {"inversion", "fisher", *REBUILT}
 SEARCHED = {"optimization", *MEASURED}
 RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
-DRAWN = {"victims", "yardsticks", *MEASURED}
+DRAWN = {"victims", "yardsticks", *REBUILT}
 EVERY = {"pretrain", "judge", "prior", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,

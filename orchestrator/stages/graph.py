@@ -35,8 +35,15 @@ __all__ = [
 TARGET = ("snapshot", "target", "joint")
 """Stages that leave F; the first that a trial has leaves F as it is attacked."""
 
-ATTACK = ("inversion", "optimization", "joint")
+INVERTER = ("inversion", "joint")
+"""Stages that leave an inverter."""
+
+ATTACK = (*INVERTER, "optimization")
 """Stages that leave an inverter or images."""
+
+IMAGES = ("reconstructions", "optimization")
+"""Stages that leave `reconstructions_PART.npy`: the attack's image of everything that is attacked, in the
+order of the values by image."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +273,12 @@ def _search(spec: PlannedSpec) -> Sequence[Use]:
     return (Use(specs, (), unread),) if spec.attack.leaves == "images" else ()
 
 
+def _reconstructions(spec: PlannedSpec) -> Sequence[Use]:
+    """A search has left its images; those of an inverter depend on no judge."""
+    specs = {"attack": spec.made_attack, "evaluation": spec.drawn_images}
+    return (Use(specs),) if spec.attack.leaves == "inverter" else ()
+
+
 def _fisher(spec: PlannedSpec) -> Sequence[Use]:
     fisher = spec.evaluation.fisher
     # A search is repeated with gradients by F's weights; its images are not read.
@@ -387,6 +400,15 @@ _ROWS = (
         metrics=("optimization", "attack"),
         uses=_search,
         module="search",
+    ),
+    Kind(
+        "reconstructions",
+        version=1,
+        reads=("data", "target", "attack", "release", "evaluation"),
+        needs={"attack": INVERTER, "victims": ("victims",)},
+        datasets=(),
+        uses=_reconstructions,
+        is_added=True,
     ),
     Kind(
         "fisher",

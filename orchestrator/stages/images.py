@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.config import Auxiliary, Data, Evaluation, Target
+from orchestrator.config import Auxiliary, Data, Evaluation, Release, Target
 from orchestrator.datasets import Dataset, selection
-from orchestrator.stages.io import Inputs
+from orchestrator.metrics.names import CLASS
+from orchestrator.stages.io import Inputs, read_npy
+from orchestrator.threat import released, released_length
 from orchestrator.training.pairs import hold_out
 from orchestrator.training.seeds import derive_seed
 
@@ -57,6 +59,21 @@ def inferred_classes(target: Target, evaluation: Evaluation) -> tuple[Tensor, Te
     labels = torch.tensor(list(chosen)).repeat(evaluation.candidates)
     numbers = torch.arange(evaluation.candidates).repeat_interleave(len(chosen))
     return labels, numbers
+
+
+def attacked_scores(
+    inputs: Inputs, target: Target, release: Release, evaluation: Evaluation
+) -> tuple[dict[str, Tensor], int]:
+    """Return what an attack inverts, part -> released scores (N, k), and how many of them a row shows (m).
+
+    These are the scores of private images, in the order of `private_images`, or one-hot vectors of classes.
+    """
+    if evaluation.task == "class-inference":
+        labels, _ = inferred_classes(target, evaluation)
+        return {CLASS: one_hot(labels, target)}, 1
+    full = {part: read_npy(inputs, "victims", f"scores_{part}.npy") for part in ("train", "test")}
+    scores = {part: released(rows, release) for part, rows in full.items()}
+    return scores, released_length(target.classes, release)
 
 
 def one_hot(labels: Tensor, target: Target) -> Tensor:

@@ -16,7 +16,7 @@ from orchestrator.metrics.pictures import encode_png, pair_grid
 from orchestrator.metrics.reconstruction import PIXEL_METRICS
 from orchestrator.stages.io import npy, per_image
 from orchestrator.stages.similarity import FeatureSimilarity
-from orchestrator.training.pairs import as_unit
+from orchestrator.training.pairs import as_stored, as_unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class MeasuredPart:
     def files(self, num_shown: int) -> dict[str, bytes]:
         """Return the values of every image, and the first images themselves beside their originals."""
         originals = self.originals[:num_shown]
-        shown = self.reconstructions[:num_shown].mul(255).round().to(torch.uint8)
+        shown = as_stored(self.reconstructions[:num_shown])
         return {
             f"grid_{self.part}.png": encode_png(pair_grid(originals, shown)),
             f"reconstructions_{self.part}.npy": npy(shown),

@@ -10,6 +10,7 @@ from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.prior import Adversaries
 from orchestrator.config import AttackSpec, Data, Model, Prior, Target
+from orchestrator.metrics.yardsticks import GREY
 from orchestrator.models.build import build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.gan import Generator
@@ -130,6 +131,29 @@ def stored_critic(inputs: Inputs, data: Data, prior: Prior) -> nn.Module:
     critic = new_adversaries(prior, data).critic
     critic.load_state_dict(load_tensors(inputs.read("prior", "critic.safetensors")))
     return critic.to(inputs.world.device).requires_grad_(False).eval()
+
+
+def inverted(
+    inputs: Inputs, data: Data, target: Target, attack: AttackSpec, scores: Tensor, m: int
+) -> Tensor:
+    """Return the images (N, C, S, S) in [0, 1] that the attack's inverter makes of released scores (N, k)."""
+    device = inputs.world.device
+    inverter = stored_inverter(inputs, data, target, attack)
+    return predict(AtTruncation(inverter, m).to(device), scores, device)
+
+
+def made_classes(inputs: Inputs, attack: AttackSpec, labels: Tensor) -> Tensor | None:
+    """Return of which classes (N,) the adversary makes an image, bool (N,): those that it knows of; None for
+    all of them."""
+    if not attack.estimates_classes:
+        return None
+    return torch.isin(labels, load_tensors(inputs.read("attack", "inverter.safetensors"))["named"])
+
+
+def grey_unless(is_made: Tensor | None, images: Tensor) -> Tensor:
+    """Return images (N, C, S, S) in [0, 1] with a grey one in place of each that the adversary does not
+    make, bool (N,); None for all of them."""
+    return images if is_made is None else torch.where(is_made[:, None, None, None], images, GREY / 255.0)
 
 
 def answers(box: BlackBox, images: Tensor) -> Tensor:

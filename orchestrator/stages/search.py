@@ -12,10 +12,11 @@ from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Release, Target
-from orchestrator.stages.images import auxiliary_images, inferred_classes, one_hot
-from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
+from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes
+from orchestrator.stages.io import Inputs, Outputs, npy
 from orchestrator.stages.target_model import stored_target
-from orchestrator.threat import WhiteBox, released, released_length
+from orchestrator.threat import WhiteBox
+from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
 
 
@@ -34,13 +35,10 @@ def run(
     """
     box = WhiteBox(stored_target(inputs, data, target))
     shape = (data.channels, data.image_size, data.image_size)
+    parts, m = attacked_scores(inputs, target, release, evaluation)
     if evaluation.task == "class-inference":
-        labels, numbers = inferred_classes(target, evaluation)
-        parts, m = {"class": one_hot(labels, target)}, 1
+        _, numbers = inferred_classes(target, evaluation)
     else:
-        full = {part: read_npy(inputs, "victims", f"scores_{part}.npy") for part in ("train", "test")}
-        parts = {part: released(scores, release) for part, scores in full.items()}
-        m = released_length(target.classes, release)
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
     images = auxiliary_images(inputs, data, target, auxiliary) if auxiliary else None
@@ -53,7 +51,7 @@ def run(
     rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
     result = search_all(ByCandidate(attack, search_as), rows, inputs.world)
     sizes = [len(part) for part in parts.values()]
-    found = result.images.mul(255).round().to(torch.uint8).split(sizes)
+    found = as_stored(result.images).split(sizes)
     files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, found, strict=True)}
     metrics = {
         "optimization/steps": result.steps.double().mean().item(),

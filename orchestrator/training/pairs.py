@@ -43,3 +43,8 @@ def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor
 def as_unit(batch: Tensor) -> Tensor:
     """Return uint8 images of any shape as float32 in [0, 1], and any other tensor as it is."""
     return batch.to(torch.float32).div_(255.0) if batch.dtype == torch.uint8 else batch
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Return images of any shape in [0, 1] as uint8, rounded to the nearest of 256 levels."""
+    return images.mul(255).round().to(torch.uint8)

@@ -90,6 +90,7 @@ def test_a_plan_gives_the_memory_of_the_image_sets_of_each_stage(
     assert memory == {
         **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks"), both),
         **dict.fromkeys(("target", "judge", "victims", "evaluation"), private),
+        "reconstructions": "0.0 MiB",
     }
     assert "memory: a stage loads its image sets whole into each worker, at most 3.0 GiB; copies" in printed
 

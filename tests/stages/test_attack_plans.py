@@ -24,6 +24,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
+REBUILT = {"reconstructions", "evaluation"}
+
+
 def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
     """Return the stages of the tiny trial with an attack and dotted paths changed."""
     spec = tiny.spec({"attack": ATTACKS[attack], **(changes or {})})
@@ -89,7 +92,10 @@ def test_stages_in_order_and_what_they_need(
     if task == "reconstruction":
         expected["victims"] = {"target": target}
         judged["victims"] = "victims"
-    expected |= {**own, "yardsticks": _looked_up(attack, task, target), "evaluation": judged}
+    expected |= own
+    if last != "optimization":
+        expected["reconstructions"] = {role: judged[role] for role in ("attack", "victims") if role in judged}
+    expected |= {"yardsticks": _looked_up(attack, task, target), "evaluation": judged}
     names = {stage.key: name for name, stage in stages.items()}
     found = {name: {role: names[key] for role, key in stage.needs.items()} for name, stage in stages.items()}
     assert found == expected
@@ -200,18 +206,18 @@ def test_only_the_feature_loss_needs_a_surrogate(losses: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("changes", "stages"),
     [
-        ({"attack.losses": {**LOSSES, "adversarial": 0.5}}, {"inversion", "evaluation"}),
-        ({"attack.losses": {**LOSSES, "features": 0.5}}, {"inversion", "evaluation"}),
-        ({"attack.losses": {**LOSSES, "total_variation": 0.5}}, {"inversion", "evaluation"}),
-        ({"attack.offset": 7.0}, {"inversion", "evaluation"}),
-        ({"attack.recipe": {"epochs": 9}}, {"inversion", "evaluation"}),
-        ({"attack.seed": 9}, {"inversion", "evaluation"}),
+        ({"attack.losses": {**LOSSES, "adversarial": 0.5}}, {"inversion", *REBUILT}),
+        ({"attack.losses": {**LOSSES, "features": 0.5}}, {"inversion", *REBUILT}),
+        ({"attack.losses": {**LOSSES, "total_variation": 0.5}}, {"inversion", *REBUILT}),
+        ({"attack.offset": 7.0}, {"inversion", *REBUILT}),
+        ({"attack.recipe": {"epochs": 9}}, {"inversion", *REBUILT}),
+        ({"attack.seed": 9}, {"inversion", *REBUILT}),
         (
             {"attack.losses": {**LOSSES, "surrogate": {**SURROGATE, "seed": 1}}},
-            {"surrogate", "inversion", "evaluation"},
+            {"surrogate", "inversion", *REBUILT},
         ),
-        ({"release.truncation": 2}, {"surrogate", "yardsticks", "inversion", "evaluation"}),
-        ({"auxiliary.size": 32}, {"predictions", "surrogate", "yardsticks", "inversion", "evaluation"}),
+        ({"release.truncation": 2}, {"surrogate", "yardsticks", "inversion", *REBUILT}),
+        ({"auxiliary.size": 32}, {"predictions", "surrogate", "yardsticks", "inversion", *REBUILT}),
     ],
     ids=tiny.in_order,
 )
@@ -224,19 +230,19 @@ def test_a_surrogate_depends_on_the_answers_and_not_on_the_inverter(
 def test_what_changes_nothing_changes_no_key() -> None:
     labels = {"release.labels_only": True, "release.truncation": None}
     assert changed("inverter", {"release.truncation": 2}, labels) == set()
-    assert changed("joint", {"release.decimals": 2}) == {"yardsticks", "evaluation"}
+    assert changed("joint", {"release.decimals": 2}) == {"yardsticks", *REBUILT}
     assert changed("mia", {"evaluation.images": 5}, INFERENCE) == {"evaluation"}
     assert changed("optimization", {"evaluation.grid": 2}) == {"evaluation"}
 
 
 def test_an_unaligned_inverter_and_its_surrogate_share_full_answers() -> None:
     unaligned = {"attack.align": False}
-    assert changed("with features", {"release.truncation": 2}, unaligned) == {"yardsticks", "evaluation"}
+    assert changed("with features", {"release.truncation": 2}, unaligned) == {"yardsticks", *REBUILT}
 
 
 # Joint training
 
-AFTER_JOINT = {"joint", "victims", "yardsticks", "evaluation"}
+AFTER_JOINT = {"joint", "victims", "yardsticks", *REBUILT}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +282,7 @@ def test_attacks_on_one_target_share_it() -> None:
 @pytest.mark.parametrize("images", [8, 4096])
 @pytest.mark.parametrize("attack", ["inverter", "with features", "joint"])
 def test_the_number_of_images_measured_changes_no_training(attack: str, images: int) -> None:
-    assert changed(attack, {"evaluation.images": images}) == {"victims", "yardsticks", "evaluation"}
+    assert changed(attack, {"evaluation.images": images}) == {"victims", "yardsticks", *REBUILT}
     assert changed(attack, {"evaluation.images": images}, INFERENCE) == {"evaluation"}
 
 
@@ -284,7 +290,7 @@ def test_the_number_of_images_measured_changes_no_training(attack: str, images: 
 def test_both_tasks_share_every_training(attack: str) -> None:
     one, other = planned(attack), planned(attack, INFERENCE)
     different = {name for name in other if one[name].key != other[name].key}
-    assert different == {"yardsticks", "evaluation"}
+    assert different == {"yardsticks", *REBUILT}
     assert set(one) - set(other) == {"victims"}
 
 
