@@ -9,9 +9,10 @@ generator step; the prior is the moving average of the generator's weights, and 
 generated images augmented alike (Zhao et al., NeurIPS 2020).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class Adversaries(nn.Module):
 
     def __init__(self, generator: Generator, critic: nn.Module) -> None:
         super().__init__()
-        self.generator, self.critic = generator, critic
+        self.generator = generator
+        self.critic: Any = critic
         self.average: Generator = deepcopy(generator).requires_grad_(False)
 
     def generated(self, images: Tensor) -> Tensor:
@@ -66,19 +68,30 @@ def objective(prior: Prior) -> Objective:
         both = {"real": images, "fake": fake}
         return {name: model.critic(part).float().sum().item() for name, part in both.items()}
 
-    step = partial(AdversarialStep, prior=prior)
+    def generator_loss(model: Adversaries, images: Tensor) -> Tensor:
+        return -model.critic(augment(model.generated(images).float())).float().mean()
+
+    step = partial(AdversarialStep, prior=prior, generator_loss=generator_loss)
     return Objective(loss, sums, lambda means: (0.0,), keeps_last=True, step=step)
 
 
 class AdversarialStep:
-    """A critic step on every batch, a generator step on every `prior.critic_steps`-th, counted over the
-    epochs, after which the average follows the generator."""
+    """A critic step down the objective's loss on every batch, a generator step down `generator_loss` (of the
+    networks and the batch's images) on every `prior.critic_steps`-th, counted over the epochs, after which
+    the average follows the generator."""
 
     def __init__(
-        self, model: Adversaries, objective: Objective, recipe: Recipe, world: World, *, prior: Prior
+        self,
+        model: Adversaries,
+        objective: Objective,
+        recipe: Recipe,
+        world: World,
+        *,
+        prior: Prior,
+        generator_loss: Callable[[Adversaries, Tensor], Tensor],
     ) -> None:
         self.model, self.objective, self.prior, self.world = model, objective, prior, world
-        self.augment = augmentation(prior.augmentation)
+        self.generator_loss = generator_loss
         rates = {"generator": prior.learning_rate, "critic": prior.critic_learning_rate}
         self.descents = {
             name: Descent(
@@ -106,8 +119,8 @@ class AdversarialStep:
     def _train_generator(self, inputs: Tensor) -> None:
         model = self.model
         with self.world.autocast():
-            scores = model.critic(self.augment(model.generated(inputs).float())).float()
-        self.descents["generator"].descend(-scores.mean(), self.world)
+            loss = self.generator_loss(model, inputs)
+        self.descents["generator"].descend(loss, self.world)
         num_steps = self.num_batches // self.prior.critic_steps
         follow(model.average, model.generator, decay_after(num_steps, self.prior.average))
 

@@ -61,8 +61,10 @@ GENERATORS: dict[str, Architecture] = {"gmi": Architecture("gan.Generator", 64, 
 CRITICS: dict[str, Architecture] = {
     "hinge": Architecture("gan.SpectralCritic", 64, is_flexible=True),
     "wgan-gp": Architecture("gan.Critic", 64, is_flexible=True),
+    "kedmi": Architecture("gan.InversionCritic", 64, is_flexible=True),
 }
-"""Loss of a prior -> the network that its generator is trained against, images (N, C, S, S) -> (N,)."""
+"""Loss of a prior -> the network that its generator is trained against, images (N, C, S, S) -> (N,), or
+logits (N, k) where it learns from a target of k classes."""
 
 
 def outline(

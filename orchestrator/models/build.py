@@ -69,14 +69,15 @@ def build_generator(
     return network
 
 
-def build_critic(prior: config.Prior, *, channels: int, image_size: int) -> nn.Module:
+def build_critic(prior: config.Prior, *, classes: int, channels: int, image_size: int) -> nn.Module:
     """Return the critic of a prior's loss, images (N, C, S, S) in [0, 1] -> how real each is, (N,).
 
-    Its weights are initialised from torch's global generator. Raise `Refused` for a side that the generator
-    does not have.
+    Where the prior learns from a target of k `classes`, it returns logits (N, k); others do not read
+    `classes`. Its weights are initialised from torch's global generator. Raise `Refused` for a side that the
+    generator does not have.
     """
-    critic = network_class(CRITICS[prior.loss])
-    network: nn.Module = critic(channels=channels, image_size=image_size, width=prior.model.width)
+    critic, own = network_class(CRITICS[prior.loss]), {"classes": classes} if prior.needs_target else {}
+    network: nn.Module = critic(channels=channels, image_size=image_size, width=prior.model.width, **own)
     return network
 
 

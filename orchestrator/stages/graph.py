@@ -251,8 +251,11 @@ def _predictions(spec: PlannedSpec) -> Sequence[Use]:
 
 
 def _prior(spec: PlannedSpec) -> Sequence[Use]:
-    """Every target on the same public images shares it."""
-    return (Use({"data": spec.public_data}),) if spec.prior else ()
+    """Every target on the same public images shares it, unless it learns from the target's answers."""
+    if not spec.prior:
+        return ()
+    unread = () if spec.prior.needs_target else ("target",)
+    return (Use({"data": spec.public_data}, unread, unread),)
 
 
 def _surrogate(spec: PlannedSpec) -> Sequence[Use]:
@@ -368,7 +371,8 @@ _ROWS = (
     Kind(
         "prior",
         version=1,
-        reads=("data", "prior"),
+        reads=("data", "prior", "target"),
+        needs={"target": TARGET},
         datasets=("prior",),
         metrics=("prior",),
         uses=_prior,

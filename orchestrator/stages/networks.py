@@ -106,12 +106,16 @@ def stored_inverter(inputs: Inputs, data: Data, target: Target, attack: AttackSp
     return inverter
 
 
-def new_adversaries(prior: Prior, data: Data) -> Adversaries:
-    """Build a generator and its critic; first weights depend on the prior's seed alone."""
+def new_adversaries(prior: Prior, data: Data, classes: int = 0) -> Adversaries:
+    """Build a generator and its critic; first weights depend on the prior's seed alone.
+
+    `classes` are those of the target that the prior learns from, if it does.
+    """
     shapes: Any = {"channels": data.channels, "image_size": data.image_size}
 
     def build() -> Adversaries:
-        return Adversaries(build_generator(prior.model, **shapes), build_critic(prior, **shapes))
+        critic = build_critic(prior, classes=classes, **shapes)
+        return Adversaries(build_generator(prior.model, **shapes), critic)
 
     adversaries: Any = seeded(build, prior.seed)
     return adversaries
@@ -120,15 +124,20 @@ def new_adversaries(prior: Prior, data: Data) -> Adversaries:
 def stored_generator(inputs: Inputs, data: Data, prior: Prior) -> Generator:
     """Return the prior that the stage `prior` left, latents (N, `latent_size`) -> images (N, C, S, S) in
     [0, 1], on the device, in evaluation mode, with weights that require no gradient."""
-    generator = new_adversaries(prior, data).average
+    shapes: Any = {"channels": data.channels, "image_size": data.image_size}
+    generator: Any = seeded(lambda: build_generator(prior.model, **shapes), prior.seed)
     generator.load_state_dict(load_tensors(inputs.read("prior", "generator.safetensors")))
-    return generator.to(inputs.world.device).eval()
+    stored: Generator = generator.to(inputs.world.device).requires_grad_(False).eval()
+    return stored
 
 
-def stored_critic(inputs: Inputs, data: Data, prior: Prior) -> nn.Module:
+def stored_critic(inputs: Inputs, data: Data, prior: Prior, classes: int = 0) -> nn.Module:
     """Return the critic that the stage `prior` left, images (N, C, S, S) in [0, 1] -> how real each is, (N,),
-    on the device, in evaluation mode, with weights that require no gradient."""
-    critic = new_adversaries(prior, data).critic
+    on the device, in evaluation mode, with weights that require no gradient.
+
+    A prior that learned from a target has logits of its k `classes`, (N, k), in their place.
+    """
+    critic = new_adversaries(prior, data, classes).critic
     critic.load_state_dict(load_tensors(inputs.read("prior", "critic.safetensors")))
     return critic.to(inputs.world.device).requires_grad_(False).eval()
 

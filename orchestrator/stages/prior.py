@@ -1,32 +1,40 @@
-"""Prior: a generator of public images, trained once for all targets and attacks that search it (GMI, KEDMI).
+"""Prior: a generator of public images, trained once for all targets and attacks that search it.
 
 Its key has no setting of the target or the private classes, unless these decide which classes are public.
+KEDMI's learns from the target's answers to the public images: it is trained for each target.
 """
 
 import torch
 from torch import Tensor
 
+from orchestrator.attacks import inversion_prior
 from orchestrator.attacks.prior import objective
-from orchestrator.config import Data, Prior
+from orchestrator.config import Data, Prior, Target
 from orchestrator.datasets.selection import prior_images
 from orchestrator.metrics.pictures import encode_png, sample_grid
 from orchestrator.models.gan import Generator
 from orchestrator.stages.io import Inputs, Outputs, tensors, trained
 from orchestrator.stages.networks import new_adversaries
-from orchestrator.training.loop import fit, predict
-from orchestrator.training.pairs import Pairs, as_unit
+from orchestrator.stages.target_model import stored_target
+from orchestrator.training.loop import Objective, fit, predict
+from orchestrator.training.pairs import Pairs, as_unit, hold_out
 from orchestrator.training.seeds import derive_seed
 
 SAMPLES, SHOWN = 256, 64
 """Images that are generated to compare their spread, and those of them in the picture."""
 
 
-def run(inputs: Inputs, data: Data, prior: Prior) -> Outputs:
-    """Train the generator and its critic; leave both, a picture of samples and how much they spread."""
+def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) -> Outputs:
+    """Train the generator and its critic; leave both, a picture of samples and how much they spread.
+
+    `data`: the settings of the public images; `target`: the one that the prior learns from, if it does.
+    """
     images = prior_images(inputs.datasets(data.dataset), data, prior)
-    network = new_adversaries(prior, data)
-    pairs = Pairs(images, torch.zeros(len(images)))
-    fitted = fit(network, pairs, objective(prior), prior.recipe, prior.seed, inputs.world)
+    network = new_adversaries(prior, data, target.classes if target else 0)
+    labels, goal = torch.zeros(len(images)), objective(prior)
+    if target is not None:
+        labels, goal = _answered(inputs, data, prior, target, images)
+    fitted = fit(network, Pairs(images, labels), goal, prior.recipe, prior.seed, inputs.world)
     outputs = trained("prior", network, fitted)
     del outputs.files["model.safetensors"], outputs.metrics["prior/best_epoch"]  # it is the last
     samples = _samples(network.average, prior, inputs)
@@ -37,6 +45,17 @@ def run(inputs: Inputs, data: Data, prior: Prior) -> Outputs:
     outputs.metrics["prior/spread"] = spread(samples) / max(spread(public), 1 / 255)
     outputs.metrics["prior/images"] = float(len(images))
     return outputs
+
+
+def _answered(
+    inputs: Inputs, data: Data, prior: Prior, target: Target, images: Tensor
+) -> tuple[Tensor, Objective]:
+    """Return the target's scores of the images, float32 (N, k), and the objective that learns from them."""
+    teacher = stored_target(inputs, data, target).requires_grad_(False)
+    scores = predict(teacher, images, inputs.world.device).softmax(dim=1)
+    trained_on, _ = hold_out(len(images), prior.recipe.validation_fraction, prior.seed)
+    asked = teacher if prior.teacher_mode == "train" else None
+    return scores, inversion_prior.objective(prior, images[trained_on], asked)
 
 
 def spread(images: Tensor) -> float:

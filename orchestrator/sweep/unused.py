@@ -66,6 +66,7 @@ _ROWS = (
         for field in ("recipe", "seed")
     ),
     Row("prior", "penalty", lambda own: own.loss == "wgan-gp", "prior.loss=wgan-gp"),
+    Row("prior", "teacher_mode", lambda own: own.needs_target, "prior.loss=kedmi"),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
     Row("attack", "offset_learning_rate", lambda own: own.offset_learnable, "attack.offset_learnable=true"),
     Row(

@@ -155,7 +155,7 @@ def adversaries(one: Prior) -> Adversaries:
 
     def build() -> Adversaries:
         shapes: Any = {"channels": 1, "image_size": 32}
-        return Adversaries(build_generator(one.model, **shapes), build_critic(one, **shapes))
+        return Adversaries(build_generator(one.model, **shapes), build_critic(one, classes=0, **shapes))
 
     built = seeded(build, one.seed)
     assert isinstance(built, Adversaries)

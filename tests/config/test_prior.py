@@ -13,6 +13,7 @@ from orchestrator.config import Prior
         ({}, (100, 4e-4, 1, 0.99, "brightness-shift")),
         ({"loss": "hinge", "epochs": 3}, (3, 4e-4, 1, 0.99, "brightness-shift")),
         ({"loss": "wgan-gp"}, (280, 2e-4, 5, 0.0, "none")),
+        ({"loss": "kedmi"}, (120, 2e-4, 5, 0.0, "none")),
         ({"loss": "wgan-gp", "epochs": 3, "average": 0.5}, (3, 2e-4, 5, 0.5, "none")),
     ],
 )

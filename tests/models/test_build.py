@@ -10,7 +10,7 @@ from orchestrator import config
 from orchestrator.models import CLASSIFIERS, INVERTERS
 from orchestrator.models.build import build_classifier, build_critic, build_generator, build_inverter
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.gan import Critic, SpectralCritic
+from orchestrator.models.gan import Critic, InversionCritic, SpectralCritic
 
 
 def meta(name: str, **settings: str) -> Classifier:
@@ -67,10 +67,10 @@ def test_a_generator_and_the_critic_of_its_loss() -> None:
     generator = build_generator(config.Model(name="gmi", width=0.1), **shapes)
     images = generator(torch.randn(2, 100))
     assert images.shape == (2, 1, 32, 32)
-    for loss, kind in (("hinge", SpectralCritic), ("wgan-gp", Critic)):
+    for loss, kind in (("hinge", SpectralCritic), ("wgan-gp", Critic), ("kedmi", InversionCritic)):
         prior = config.Prior.model_validate({"loss": loss, "model": {"name": "gmi", "width": 0.1}})
-        critic = build_critic(prior, **shapes)
+        critic = build_critic(prior, classes=7, **shapes)
         assert isinstance(critic, kind)
-        assert critic(images).shape == (2,)
+        assert critic(images).shape == ((2, 7) if loss == "kedmi" else (2,))
     with pytest.raises(ValueError, match=r"prior\.model\.name=dcgan is unknown; choose one of gmi\."):
         build_generator(config.Model(name="dcgan"), **shapes)

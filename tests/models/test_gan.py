@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from orchestrator.models.gan import Critic, Generator, SpectralCritic
+from orchestrator.models.gan import (
+    Critic,
+    Generator,
+    InversionCritic,
+    MinibatchDiscrimination,
+    SpectralCritic,
+)
 
 CRITICS = (Critic, SpectralCritic)
 
@@ -95,3 +101,48 @@ def test_other_sizes_are_refused(network: type[nn.Module], image_size: int) -> N
     text = rf"data\.image_size={image_size} must be 32 or 64 for a generative prior; resize the images"
     with pytest.raises(ValueError, match=text):
         built(network, image_size=image_size)
+
+
+# KEDMI
+
+
+@pytest.mark.parametrize(("classes", "count"), [(1000, 18_888_936), (530, 16_933_266), (5, 14_748_741)])
+def test_parameters_of_the_inversion_critic(classes: int, count: int) -> None:
+    with torch.device("meta"):
+        made = InversionCritic(classes=classes, channels=3, image_size=64, width=1.0)
+    assert sum(parameter.numel() for parameter in made.parameters()) == count
+
+
+@pytest.mark.parametrize(("image_size", "features"), [(32, 26 * 4), (64, 26 * 16)])
+def test_the_inversion_critic_has_a_logit_for_each_class(image_size: int, features: int) -> None:
+    critic = built(InversionCritic, classes=7, image_size=image_size)
+    images = torch.rand(3, 1, image_size, image_size)
+    assert critic(images).shape == (3, 7)
+    assert critic.features(images).shape == (3, features)
+    with pytest.raises(ValueError, match="must be 32 or 64"):
+        built(InversionCritic, classes=7, image_size=48)
+
+
+def test_nearness_of_equal_rows_and_of_one_alone() -> None:
+    """Each of B equal rows has B - 1 others at distance 0, in every kernel."""
+    torch.manual_seed(0)
+    layer = MinibatchDiscrimination(6, 4, 3)
+    row = torch.randn(1, 6)
+    torch.testing.assert_close(layer(row.expand(64, 6)), torch.full((64, 4), 63.0))
+    torch.testing.assert_close(layer(row), torch.zeros(1, 4))
+    torch.testing.assert_close(layer(row, row.expand(5, 6)), torch.full((1, 4), 5.0))
+
+
+def test_nearness_by_its_definition() -> None:
+    torch.manual_seed(0)
+    layer, rows, fixed = MinibatchDiscrimination(6, 4, 3), torch.randn(5, 6) / 4, torch.randn(2, 6) / 4
+
+    def near(one: Tensor, other: Tensor, kernel: int) -> float:
+        matrix = layer.tensor[:, kernel]
+        return torch.exp(-(one @ matrix - other @ matrix).abs().sum()).item()
+
+    others = [[sum(near(x, y, b) for y in rows) - 1 for b in range(4)] for x in rows]
+    torch.testing.assert_close(layer(rows), torch.tensor(others))
+    beside = [[sum(near(x, y, b) for y in fixed) for b in range(4)] for x in rows]
+    torch.testing.assert_close(layer(rows, fixed), torch.tensor(beside))
+    torch.testing.assert_close(layer(rows, fixed)[1:2], layer(rows[1:2], fixed))  # rows do not meet

@@ -87,18 +87,35 @@ def test_other_images_or_settings_are_another_prior(changes: dict[str, Any], sta
     assert planned({**start, **changes})["prior"].key != planned(start)["prior"].key
 
 
+KEDMI = {"prior.loss": "kedmi"}
+
+
+def test_a_prior_that_learns_from_a_target_is_another_for_each() -> None:
+    stages = planned({**NAMED, **KEDMI})
+    assert stages["prior"].needs == {"target": stages["target"].key}
+    assert planned(NAMED)["prior"].needs == {}
+    others: list[dict[str, Any]] = [{"target.seed": 9}, {"target.defense": {"mid": {}}}]
+    for changes in (*others, {"data.class_seed": 9}):
+        assert planned({**NAMED, **KEDMI, **changes})["prior"].key != stages["prior"].key
+    for other in ({"attack.seed": 9}, {"release.truncation": 2}, {"judge.seed": 9}):
+        assert planned({**NAMED, **KEDMI, **other})["prior"].key == stages["prior"].key
+
+
 def test_a_trial_without_a_prior_has_no_stage_of_it() -> None:
     assert "prior" not in planned({"prior": None})
     assert spec({"prior": None}).plain.keys() == tiny.spec().plain.keys()
 
 
 def built(trial: TrialSpec, location: Location, folder: Path) -> tuple[Artifact, Inputs]:
-    """Train the prior of a trial; return what it leaves and inputs that read it."""
+    """Train the prior of a trial and what it needs; return what it leaves and inputs that read it."""
     runner.use_profile(1)
     store = Artifacts(DirectoryBlobs(folder))
     digests = {name: load(name, location).description.digest for name in _names(trial)}
-    stage = plan(normalise(trial), digests, tiny.PROFILE)["prior"]
-    runner.run(stage, World(), store, location)
+    stages = plan(normalise(trial), digests, tiny.PROFILE)
+    stage = stages["prior"]
+    needed = ("pretrain", "target", "prior") if stage.needs else ("prior",)
+    for name in needed:
+        runner.run(stages[name], World(), store, location)
     artifact = store.find(stage.key)
     assert artifact is not None
     found = artifact
@@ -167,6 +184,21 @@ def test_a_prior_of_a_set_without_classes(tmp_path: Path) -> None:
     assert {image.numpy().tobytes() for image in chosen} == everything
     artifact, _ = built(trial, location, tmp_path / "store")
     assert artifact.metrics["prior/images"] == 30.0
+
+
+def test_kedmis_prior_learns_the_targets_classes(tmp_path: Path) -> None:
+    trial = normalise(spec({**KEDMI, "prior.teacher_mode": "train"}))
+    artifact, inputs = built(trial, Location(), tmp_path)
+    assert set(artifact.metrics) == {
+        "prior/images",
+        "prior/spread",
+        "prior/validation_fake",
+        "prior/validation_real",
+    }
+    assert trial.prior is not None
+    images = stored_generator(inputs, trial.data, trial.prior)(torch.randn(4, 100))
+    critic = stored_critic(inputs, trial.data, trial.prior, trial.target.classes)
+    assert critic(images).shape == (4, trial.target.classes)
 
 
 def test_the_spread_by_hand() -> None:

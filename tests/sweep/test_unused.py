@@ -30,6 +30,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"target.pretrain": {"weights": "x", "recipe": tiny.RECIPE}},
         {"target.pretrain": {"recipe": tiny.RECIPE}},
     ),
+    "prior.teacher_mode=train": (
+        {"prior": {"teacher_mode": "train"}},
+        {"prior": {"teacher_mode": "train", "loss": "kedmi"}},
+    ),
     "prior.penalty=1.0": ({"prior": {"penalty": 1}}, {"prior": {"penalty": 1, "loss": "wgan-gp"}}),
     "target.defense.bido.epsilon=0.1": (
         {"target.defense": {"bido": {"kind": "coco", "epsilon": 0.1}}},
