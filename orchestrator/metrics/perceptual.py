@@ -6,11 +6,12 @@ S, S) in [0, 1] or uint8, C 1 (repeated to RGB) or 3.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torchmetrics.functional.image.lpips import _normalize_tensor, _NoTrainLpips
 from torchvision.models import inception_v3
 
@@ -43,7 +44,7 @@ def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) ->
     public: torchvision's ImageNet state dict, of which `features.*` is used. The network stays in evaluation
     mode and its parameters need no gradient. Raise `ValueError` if the state dict is of another network.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _Uninitialised():
         network = _NoTrainLpips(net=kind, pnet_rand=True)
     # The library cuts the backbone into slices, in which each layer keeps its number.
     layers = dict(layer for part in network.net.children() for layer in part.named_children())
@@ -51,6 +52,16 @@ def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) ->
     body = {name: tensor for name, tensor in public.items() if name.startswith("features.")}
     load_public(backbone, body, f"torchvision's {BACKBONES[kind]}")
     return network
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Within this context most new layers draw no weights: VGG16's 138 million take a CPU second."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        named = named or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return named["tensor"] if "tensor" in named else arguments[0]
+        return function(*arguments, **named)
 
 
 def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
