@@ -60,6 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scenarios")
 
 
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a second store: every stage of a trial that repeats is built twice, once in each."""
+    return tmp_path_factory.mktemp("again")
+
+
 def found(folder: Path, spec: TrialSpec, stage: str) -> Artifact:
     """Return what a stage of a finished trial left."""
     artifact = Artifacts(DirectoryBlobs(folder)).find(tiny.stages(spec)[stage].key)
@@ -96,9 +102,9 @@ def _full_names(field: str, part: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_an_attack_repeats(name: str, task: str, folder: Path, tmp_path: Path) -> None:
+def test_an_attack_repeats(name: str, task: str, folder: Path, again: Path) -> None:
     spec = trial(name, task)
-    assert tiny.run(spec, tmp_path) == tiny.run(spec, folder)
+    assert tiny.run(spec, again) == tiny.run(spec, folder)
 
 
 SILENT: dict[str, dict[str, Any]] = {
@@ -154,7 +160,7 @@ def defended(name: str, attack: str, task: str) -> TrialSpec:
 
 @pytest.mark.parametrize(("name", "attack", "task"), AGAINST)
 def test_a_defended_target_goes_through_all_stages_and_repeats(
-    name: str, attack: str, task: str, folder: Path, tmp_path: Path
+    name: str, attack: str, task: str, folder: Path, again: Path
 ) -> None:
     spec = defended(name, attack, task)
     metrics = tiny.run(spec, folder)
@@ -163,9 +169,9 @@ def test_a_defended_target_goes_through_all_stages_and_repeats(
     assert ("target/epsilon" in metrics) is (spec.target.defense.dp is not None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)  # the global generator changes no result
-        tiny.run(spec, tmp_path)
+        tiny.run(spec, again)
     for stage in tiny.stages(spec):
-        first, second = found(folder, spec, stage), found(tmp_path, spec, stage)
+        first, second = found(folder, spec, stage), found(again, spec, stage)
         assert [(file, one.sha256) for file, one in first.files.items()] == [
             (file, one.sha256) for file, one in second.files.items()
         ]
@@ -196,7 +202,7 @@ PROFILED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", PROFILED)
-def test_the_fisher_analysis_of_an_attack(name: str, folder: Path, tmp_path: Path) -> None:
+def test_the_fisher_analysis_of_an_attack(name: str, folder: Path, again: Path) -> None:
     changes = {**PROFILED[name], "release.truncation": None}
     fisher = {"images": 6, "distances": ["l2", "l1"], "iterations": [1, 3]}
     plain, spec = tiny.spec(changes), tiny.spec({**changes, "evaluation.fisher": fisher})
@@ -209,9 +215,9 @@ def test_the_fisher_analysis_of_an_attack(name: str, folder: Path, tmp_path: Pat
     assert artifact.cost["images_seen"] == 6
     others = {stage: one.key for stage, one in tiny.stages(spec).items() if stage != "fisher"}
     assert others == {stage: one.key for stage, one in tiny.stages(plain).items()}
-    assert tiny.run(spec, tmp_path) == metrics
-    again = found(tmp_path, spec, "fisher").files
-    assert {file: one.sha256 for file, one in again.items()} == {
+    assert tiny.run(spec, again) == metrics
+    repeated = found(again, spec, "fisher").files
+    assert {file: one.sha256 for file, one in repeated.items()} == {
         file: one.sha256 for file, one in artifact.files.items()
     }
 
@@ -219,7 +225,7 @@ def test_the_fisher_analysis_of_an_attack(name: str, folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("attack", "task"), [(name, task) for name, task in CASES if name in ("aligned", *WHITE_BOX)]
 )
-def test_a_snapshot_is_attacked_as_it_was(attack: str, task: str, folder: Path, tmp_path: Path) -> None:
+def test_a_snapshot_is_attacked_as_it_was(attack: str, task: str, folder: Path, again: Path) -> None:
     kept = {
         "attack": ATTACKS[attack],
         "evaluation.task": task,
@@ -237,4 +243,4 @@ def test_a_snapshot_is_attacked_as_it_was(attack: str, task: str, folder: Path, 
     assert metrics["early"]["target/accuracy"] != metrics["late"]["target/accuracy"]
     assert found(folder, early, "snapshot").metrics["target/accuracy"] == metrics["early"]["target/accuracy"]
     assert found(folder, early, "evaluation").inputs["target"] == tiny.stages(early)["snapshot"].key
-    assert tiny.run(early, tmp_path) == metrics["early"]
+    assert tiny.run(early, again) == metrics["early"]
