@@ -19,6 +19,7 @@ COVERED = {
     "config.data": TRIAL,
     "config.defenses": "tests/defenses/test_objective.py",
     "config.evaluation": TRIAL,
+    "config.latent_attacks": "tests/config/test_attacks.py",
     "config.release": TRIAL,
     "config.resources": "tests/sweep/test_profiles.py",
     "config.search": "tests/sweep/test_search.py",

@@ -25,6 +25,12 @@ SURROGATE = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
 LOSSES = {"adversarial": 0.01, "features": 0.1, "total_variation": 0.01, "surrogate": SURROGATE}
 INVERTER = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
 TASKS = ("reconstruction", "class-inference")
+LATENT: dict[str, dict[str, Any]] = {
+    "gmi": {"name": "gmi", "steps": 2},
+    "ppa": {"name": "ppa", "steps": 2, "pool": 8, "views": 2},
+    "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
+}
+PRIOR = {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}
 ATTACKS: dict[str, dict[str, Any]] = {
     "aligned": INVERTER,
     "unaligned": {**INVERTER, "align": False},
@@ -42,8 +48,14 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "joint renormalised": {**JOINT, "reduction": "sum"},
     "mia": MIA,
     "optimization": OPTIMIZATION,
+    **LATENT,
 }
-CASES = [(name, task) for name in ATTACKS for task in TASKS if (name, task) != ("mia", "reconstruction")]
+CASES = [
+    (name, task)
+    for name in ATTACKS
+    for task in TASKS
+    if task == "class-inference" or name not in ("mia", *LATENT)
+]
 
 
 def trial(name: str, task: str) -> TrialSpec:
@@ -51,6 +63,8 @@ def trial(name: str, task: str) -> TrialSpec:
     changes: dict[str, Any] = {"attack": ATTACKS[name], "evaluation.task": task, "release.truncation": 2}
     if name == "joint renormalised":
         changes["release.renormalised"] = True
+    if name in LATENT:
+        changes["prior"] = PRIOR
     return tiny.spec(changes)
 
 

@@ -6,25 +6,30 @@ from torch import Tensor
 
 from orchestrator import config
 from orchestrator.attacks import inverter
+from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.row_search import AtOnce, Search
-from orchestrator.threat import WhiteBox
+from orchestrator.threat import BlackBox, WhiteBox
 
 
 def search(
     attack: config.AttackSpec,
-    target: WhiteBox,
+    target: WhiteBox | BlackBox,
     *,
     m: int,
     shape: tuple[int, int, int],
     mean: Tensor | None = None,
+    prior: GenerativePrior | None = None,
 ) -> Search:
     """Return the search of an image (C, S, S) for each row of released scores (N, k) of truncation m.
 
-    `mean` is the mean image (C, S, S) in [0, 1] of an adversary who has images. Its function is `invert` of
-    the module that has the attack's name. Raise `ModuleNotFoundError` if there is none: an attack that leaves
-    images has one.
+    `mean` is the mean image (C, S, S) in [0, 1] of an adversary who has images. The module that has the
+    attack's name has `search`, of attacks that need a prior, or else `invert`. Raise `ModuleNotFoundError` if
+    there is none: an attack that leaves images has one.
     """
     module = import_module(f"{__name__}.{attack.name}")
+    if attack.needs_prior:
+        found: Search = module.search(attack, target, prior)
+        return found
     own = {} if mean is None else {"mean": mean}
     return AtOnce(lambda scores: module.invert(attack, target, scores, m, shape, **own))
 

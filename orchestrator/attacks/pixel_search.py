@@ -24,7 +24,7 @@ class SearchResult:
     images: Tensor  # (N, C, S, S) float32 in [0, 1]
     steps: Tensor  # (N,) int64, steps taken
     costs: Tensor  # (N,) float32, of the images returned
-    queries: Tensor  # (N,) int64, images sent through the target model for the row
+    queries: Tensor  # (N,), images sent through the target for the row; of what serves all k, one k-th
 
 
 class BestImages:

@@ -20,6 +20,7 @@ from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, PublicNetworks
+from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, PpaAttack
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
 from orchestrator.config.target import Pretrain, Target
@@ -31,11 +32,13 @@ __all__ = [
     "AttackSpec",
     "Auxiliary",
     "Bido",
+    "BrepmiAttack",
     "Data",
     "Defense",
     "DpSgd",
     "Evaluation",
     "Fisher",
+    "GmiAttack",
     "InverterAttack",
     "JointAttack",
     "Judge",
@@ -44,6 +47,7 @@ __all__ = [
     "Mid",
     "Model",
     "OptimizationAttack",
+    "PpaAttack",
     "Pretrain",
     "Prior",
     "PublicNetworks",

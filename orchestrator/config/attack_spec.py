@@ -41,6 +41,9 @@ class AttackSpec(Spec):
     owns_images: ClassVar[bool] = False
     """Whether the adversary has images whatever the settings: the auxiliary set."""
 
+    needs_prior: ClassVar[bool] = False
+    """Whether it searches the latent space of a generator, which was trained on its images."""
+
     queries_target: ClassVar[bool] = False
     """Whether it sends its images to the target's service and learns from the answers."""
 

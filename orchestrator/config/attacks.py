@@ -1,7 +1,8 @@
 """Attacks: the settings of each, and its traits, which planning and validation go by.
 
-An attack is added here: a class with traits, named in `ATTACK_SPECS`. One that searches images has its
-function `invert` in `orchestrator/attacks/<name>.py`.
+An attack is added here: a class with traits, named in `ATTACK_SPECS`; those that search a prior are in
+`config/latent_attacks.py`. One that searches images has its function in `orchestrator/attacks/<name>.py`:
+`invert`, or `search` with a prior.
 """
 
 import functools
@@ -33,6 +34,7 @@ from orchestrator.config.base import (
     Weight,
     added_field,
 )
+from orchestrator.config.latent_attacks import LATENT_ATTACKS
 from orchestrator.config.release import EVERYTHING, Release
 
 SearchStep = Annotated[float, Field(gt=0.0, le=1000.0)]
@@ -386,7 +388,7 @@ class OptimizationAttack(AttackSpec):
 
 ATTACK_SPECS: dict[str, type[AttackSpec]] = {
     get_args(one.model_fields["name"].annotation)[0]: one
-    for one in (InverterAttack, JointAttack, MiaAttack, OptimizationAttack)
+    for one in (InverterAttack, JointAttack, MiaAttack, OptimizationAttack, *LATENT_ATTACKS)
 }
 """Attack by name -> its settings: the one list of attacks."""
 

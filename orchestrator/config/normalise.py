@@ -37,12 +37,12 @@ class PlannedSpec(TrialSpec):
         """The release that the attack's own stage depends on.
 
         A developer's training is given unrounded scores, because rounding passes no gradient; a search for
-        classes is given one-hot vectors, for every release.
+        classes is given one-hot vectors, for every release, and asks the target by its own access.
         """
         if self.attack.trains_target:
             return self.release.but(decimals=None)
         if self.attack.leaves == "images" and self.evaluation.task == "class-inference":
-            return EVERYTHING
+            return LABELS if self.attack.access == "labels" else EVERYTHING
         return self.attack.made_from(self.release)[1]
 
     @property

@@ -148,6 +148,17 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _attack_has_its_prior(self) -> Self:
+        if self.attack.needs_prior and self.prior is None:
+            raise Refused(
+                "prior",
+                NO_VALUE,
+                f"is what attack.name={self.attack.name} searches",
+                "set it, for example to {} for a generator of the public classes",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _classes_can_be_inferred(self) -> Self:
         evaluation, k, name = self.evaluation, self.target.classes, self.attack.name
         asked = {"classes": evaluation.classes, "candidates": evaluation.candidates}

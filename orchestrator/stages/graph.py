@@ -272,8 +272,9 @@ def _inversion(spec: PlannedSpec) -> Sequence[Use]:
 
 def _search(spec: PlannedSpec) -> Sequence[Use]:
     specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
-    unread = () if spec.attack.has_images else ("auxiliary",)
-    return (Use(specs, (), unread),) if spec.attack.leaves == "images" else ()
+    unread = _named({"auxiliary": not spec.attack.has_images, "prior": not spec.attack.needs_prior})
+    without = () if spec.attack.needs_prior else ("prior",)
+    return (Use(specs, without, unread),) if spec.attack.leaves == "images" else ()
 
 
 def _reconstructions(spec: PlannedSpec) -> Sequence[Use]:
@@ -398,8 +399,8 @@ _ROWS = (
     Kind(
         "optimization",
         version=1,
-        reads=("data", "target", "auxiliary", "attack", "release", "evaluation"),
-        needs={"target": TARGET, "victims": ("victims",)},
+        reads=("data", "target", "auxiliary", "attack", "release", "evaluation", "prior"),
+        needs={"target": TARGET, "victims": ("victims",), "prior": ("prior",)},
         datasets=("private", "auxiliary"),
         metrics=("optimization", "attack"),
         uses=_search,

@@ -1,5 +1,5 @@
-"""Search: an image for each prediction or class by the target's gradient (AMI, section II-B; stage
-`optimization`)."""
+"""Search: an image for each prediction or class, among pixels by the target's gradient (AMI, section II-B) or
+in the latent space of a prior (stage `optimization`)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from orchestrator.attacks import search
+from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
-from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Release, Target
+from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Prior, Release, Target
 from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes
 from orchestrator.stages.io import Inputs, Outputs, npy
+from orchestrator.stages.networks import stored_critic, stored_generator
 from orchestrator.stages.target_model import stored_target
-from orchestrator.threat import WhiteBox
+from orchestrator.threat import BlackBox, WhiteBox
 from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
 
 
-def run(
+def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     inputs: Inputs,
     data: Data,
     target: Target,
@@ -28,12 +30,15 @@ def run(
     release: Release,
     evaluation: Evaluation,
     auxiliary: Auxiliary | None = None,
+    prior: Prior | None = None,
 ) -> Outputs:
     """Search an image for each released prediction of private images, or the candidates of each class.
 
     Most adversaries that search have no auxiliary set; of one that has, the mean image is the first one.
     """
-    box = WhiteBox(stored_target(inputs, data, target))
+    network = stored_target(inputs, data, target)
+    box = WhiteBox(network) if attack.access == "gradients" else BlackBox(network, release)
+    searched = _stored_prior(inputs, data, prior) if prior else None
     shape = (data.channels, data.image_size, data.image_size)
     parts, m = attacked_scores(inputs, target, release, evaluation)
     if evaluation.task == "class-inference":
@@ -45,7 +50,7 @@ def run(
     mean = None if images is None else images.double().mean(dim=0).div(255.0).float()
 
     def search_as(attack: AttackSpec) -> Search:
-        return search(attack, box, m=m, shape=shape, mean=mean)
+        return search(attack, box, m=m, shape=shape, mean=mean, prior=searched)
 
     scores = torch.cat(list(parts.values()))
     rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
@@ -59,6 +64,10 @@ def run(
         "attack/queries": float(result.queries.sum()),
     }
     return Outputs(files, metrics, len(scores))
+
+
+def _stored_prior(inputs: Inputs, data: Data, prior: Prior) -> GenerativePrior:
+    return GenerativePrior(stored_generator(inputs, data, prior), stored_critic(inputs, data, prior))
 
 
 class ByCandidate:

@@ -19,11 +19,25 @@ from orchestrator.attacks.row_search import search_to_the_end
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.threat import BlackBox, WhiteBox
 from tests import tiny
+from tests.attacks.priors import boxed, small_prior
 
 LONGER = {"epochs": 20, "batch_size": 64, "learning_rate": 0.01}
 INVERTER = {"name": "inverter", "model": tiny.DIGIT, "recipe": LONGER}
 JOINT = {"name": "joint", "model": tiny.DIGIT}
 INFERENCE = {"evaluation.task": "class-inference"}
+WITH_PRIOR = {
+    **INFERENCE,
+    "target.recipe": LONGER,
+    "prior": {
+        "model": {"name": "gmi", "width": 0.05},
+        "epochs": 8,
+        "learning_rate": 0.005,
+        "critic_learning_rate": 0.002,
+        "average": 0.9,
+        "augmentation": "none",
+        "seed": 6,
+    },
+}
 Metrics = Mapping[str, float]
 
 
@@ -52,6 +66,12 @@ def steps_and_last(metrics: Metrics) -> float:
     return 3 * (metrics["optimization/steps"] + 1)
 
 
+def batches_and_moves(metrics: Metrics) -> float:
+    """Return a search's queries by labels: whole batches of 16 for starts, 33 for a move of 3 classes."""
+    moves = 33 * 3 * metrics["optimization/steps"]
+    return 16 * round((metrics["attack/queries"] - moves) / 16) + moves
+
+
 ROWS = {
     "inverter": Row(
         INVERTER,
@@ -72,6 +92,27 @@ ROWS = {
         "optimization/cost",
         steps_and_last,
         INFERENCE,
+    ),
+    "gmi": Row(
+        {"name": "gmi", "steps": 30, "identities": 1},
+        {"steps": 0},
+        "optimization/cost",
+        steps_and_last,
+        WITH_PRIOR,
+    ),
+    "ppa": Row(
+        {"name": "ppa", "pool": 64, "starts": 1, "steps": 20, "learning_rate": 0.1},
+        {"steps": 0, "pool": 1},
+        "optimization/cost",
+        lambda metrics: 2 * 64 + steps_and_last(metrics),
+        WITH_PRIOR,
+    ),
+    "brepmi": Row(
+        {"name": "brepmi", "batch": 16, "budget": 1000, "patience": 5},
+        {"budget": 1, "batch": 1},
+        "optimization/cost",
+        batches_and_moves,
+        WITH_PRIOR,
     ),
     "optimization": Row(
         {"name": "optimization", "steps": 30}, {"steps": 1}, "optimization/cost", steps_and_last, INFERENCE
@@ -124,11 +165,11 @@ def test_it_beats_doing_nothing(ran: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if ATTACK_SPECS[name].leaves == "images"])
-def test_a_search_of_gradients_leaves_the_target_as_it_is(name: str) -> None:
+def test_a_search_leaves_the_target_as_it_is(name: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    box = WhiteBox(network)
-    tried = search(trial(name).attack, box, m=1, shape=(1, 8, 8))
+    box, attack = boxed(network, ATTACK_SPECS[name].access), trial(name).attack
+    tried = search(attack, box, m=1, shape=(1, 8, 8), prior=small_prior() if attack.needs_prior else None)
     found = search_to_the_end(tried, torch.eye(3))
     assert box.num_queries == int(found.queries.sum())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from jobs import stage_data
 from jobs.sweep import STUDIES, app
+from orchestrator.config import ATTACK_SPECS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3, tiny
@@ -45,6 +46,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 pytestmark = pytest.mark.usefixtures("quiet")
 
 SEED = {"seed": [0]}
+UNKNOWN_ATTACK = f"attack.name=gan is unknown; choose one of {', '.join(ATTACK_SPECS)}."
 Sections = dict[str, Any]
 
 
@@ -74,7 +76,7 @@ Sections = dict[str, Any]
             SEED,
             {"attack.name": "gan"},
             [],
-            ["attack.name=gan is unknown; choose one of inverter, joint, mia, optimization."],
+            [UNKNOWN_ATTACK],
         ),
         (
             SEED,
@@ -137,7 +139,7 @@ Sections = dict[str, Any]
             {},
             [],
             [
-                "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization.",
+                UNKNOWN_ATTACK,
             ],
         ),
         (

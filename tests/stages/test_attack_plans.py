@@ -20,7 +20,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "mia": {"name": "mia"},
     "mia of a mean": {"name": "mia", "start": "auxiliary-mean"},
     "optimization": {"name": "optimization"},
+    "gmi": {"name": "gmi"},
+    "ppa": {"name": "ppa"},
+    "brepmi": {"name": "brepmi"},
 }
+LATENT = ("gmi", "ppa", "brepmi")
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
@@ -29,7 +33,8 @@ REBUILT = {"reconstructions", "evaluation"}
 
 def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
     """Return the stages of the tiny trial with an attack and dotted paths changed."""
-    spec = tiny.spec({"attack": ATTACKS[attack], **(changes or {})})
+    prior: dict[str, Any] = {"prior": {}} if attack in LATENT else {}
+    spec = tiny.spec({"attack": ATTACKS[attack], **prior, **(changes or {})})
     return plan(normalise(spec), DIGESTS, Profile())
 
 
@@ -43,6 +48,10 @@ def changed(attack: str, changes: dict[str, Any], start: dict[str, Any] | None =
 # Roles of each stage that the attack adds or whose needs it changes, with the stage that fills the role
 PREDICTIONS = {"predictions": {"target": "target"}}
 INVERSION = {**PREDICTIONS, "inversion": {"predictions": "predictions"}}
+SEARCHED: dict[str, dict[str, str]] = {
+    "prior": {},
+    "optimization": {"target": "target", "prior": "prior"},
+}
 FEATURES = {
     **PREDICTIONS,
     "surrogate": {"predictions": "predictions"},
@@ -81,6 +90,7 @@ FEATURES = {
             {"optimization": {"target": "target"}},
             "optimization",
         ),
+        *((attack, "class-inference", "target", SEARCHED, "optimization") for attack in LATENT),
     ],
 )
 def test_stages_in_order_and_what_they_need(
@@ -106,10 +116,10 @@ def test_stages_in_order_and_what_they_need(
 def _looked_up(attack: str, task: str, target: str) -> dict[str, str]:
     """Return what the yardsticks of an attack need: answers that its adversary has, a judge of classes."""
     needs = {"judge": "judge"} if task == "class-inference" else {"victims": "victims"}
-    has_images = {"joint": {"target": target}, "mia": {}, "optimization": {}}
-    if has_images.get(attack) == {}:
+    if attack in ("mia", "optimization", *LATENT):
         needs.pop("victims", None)
-    return needs | has_images.get(attack, {"predictions": "predictions"})
+        return needs
+    return needs | ({"target": target} if attack == "joint" else {"predictions": "predictions"})
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -142,6 +152,7 @@ def test_a_full_release_has_one_inverter_aligned_or_not(attack: str) -> None:
         ("optimization", {}),
         ("joint", {}),
         ("joint", INFERENCE),
+        *((attack, INFERENCE) for attack in LATENT),
     ],
 )
 def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
@@ -149,8 +160,9 @@ def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
 ) -> None:
     for auxiliary in ({"kind": "distinct"}, {"kind": "same-train", "size": 7}, {"seed": 3}):
         assert changed(attack, {"auxiliary": auxiliary}, start) == set()
-    trial = tiny.spec({"attack": ATTACKS[attack], "auxiliary": {"kind": "distinct"}, **start})
-    assert dataset_names(trial) == {"private": "digits"}
+    prior: dict[str, Any] = {"prior": {}} if attack in LATENT else {}
+    trial = tiny.spec({"attack": ATTACKS[attack], "auxiliary": {"kind": "distinct"}, **prior, **start})
+    assert dataset_names(trial) == {"private": "digits"} | ({"prior": "digits"} if prior else {})
 
 
 def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
@@ -166,10 +178,8 @@ def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
 @pytest.mark.parametrize(
     "release", [{"truncation": 2}, {"truncation": None}, {"decimals": 3}, {"labels_only": True}], ids=str
 )
-@pytest.mark.parametrize("attack", ["mia", "optimization"])
-def test_white_box_class_inference_does_not_depend_on_the_release(
-    attack: str, release: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("attack", ["mia", "optimization", *LATENT])
+def test_a_search_for_classes_does_not_depend_on_the_release(attack: str, release: dict[str, Any]) -> None:
     assert changed(attack, {"release": release}, INFERENCE) == {"evaluation"}
 
 
@@ -185,7 +195,7 @@ def test_attacks_on_the_same_answers_share_their_yardsticks(task: str) -> None:
     for changes in ({"attack.seed": 9}, {"attack.align": False}, {"attack.recipe": {"epochs": 9}}):
         assert planned("inverter", {**start, **changes})["yardsticks"].key == one["yardsticks"].key
     assert planned("with features", start)["yardsticks"].key == one["yardsticks"].key
-    searched = [planned(name, INFERENCE)["yardsticks"].key for name in ("mia", "optimization")]
+    searched = [planned(name, INFERENCE)["yardsticks"].key for name in ("mia", "optimization", *LATENT)]
     assert len(set(searched)) == 1
 
 
@@ -348,9 +358,9 @@ def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) 
 
 
 def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
-    known = "'inverter', 'joint', 'mia', 'optimization'"
+    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'ppa', 'brepmi'"
     with pytest.raises(ValidationError, match=known):
-        tiny.spec({"attack": {"name": "gmi"}})
+        tiny.spec({"attack": {"name": "gan"}})
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ({"target.pretrain": {"dataset": "cats"}}, f"target.pretrain.dataset=cats is unknown; {UNKNOWN}"),
         (
             {"attack.name": "gan"},
-            "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization.",
+            "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, ppa, brepmi.",
         ),
         (
             {"target.model": {"name": "vgg"}},

@@ -1,0 +1,238 @@
+"""Latent search: one loop for attacks that search the latent space of a generative prior.
+
+An attack fills the slots of a `Method`; the loop descends with every row of a batch for itself: no loss is a
+mean over rows, networks are in evaluation mode, and each draw is seeded by the attack's seed and the row's
+class, so that a row's image does not depend on the rows beside it. The state of a row is stored between
+segments.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
+from orchestrator.attacks.row_search import State, joined_states, split_state
+from orchestrator.threat import WhiteBox
+from orchestrator.training.seeds import derive_seed
+
+SEGMENT = 100  # steps between two possible checkpoints
+MEMORY = "memory."  # prefix of an optimiser's part of the state
+
+
+@dataclass(frozen=True, eq=False)
+class GenerativePrior:
+    """What the adversary has learned from public images."""
+
+    generator: Any  # module with `latent_size`: z (N, latent_size) -> images (N, C, S, S) in [0, 1]
+    critic: nn.Module  # images (N, C, S, S) -> (N,), larger for public images than for generated ones
+
+    def to(self, device: torch.device) -> "GenerativePrior":
+        """Put both networks on a device, in evaluation mode, without gradients of their parameters."""
+        for network in (self.generator, self.critic):
+            network.to(device).eval().requires_grad_(False)
+        return self
+
+
+class Optimizer(Protocol):
+    """A rule of descent that treats each number of the variable (n, r, d) for itself."""
+
+    def memory(self, variable: Tensor) -> dict[str, Tensor]:
+        """Return what the rule remembers before the first step, by name, (n, r, d) each."""
+
+    def step(
+        self, variable: Tensor, gradient: Tensor, memory: Mapping[str, Tensor], number: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return variable and memory after step `number`, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """Descent with Nesterov's momentum: v <- m v - eta g, w <- w + m v - eta g, as `torch.optim.SGD` does."""
+
+    learning_rate: float
+    momentum: float
+
+    def memory(self, variable: Tensor) -> dict[str, Tensor]:
+        """Return a velocity of 0, (n, r, d)."""
+        return {"velocity": torch.zeros_like(variable)}
+
+    def step(
+        self, variable: Tensor, gradient: Tensor, memory: Mapping[str, Tensor], number: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return variable and velocity, (n, r, d), after a step."""
+        change = self.learning_rate * gradient
+        velocity = self.momentum * memory["velocity"] - change
+        return variable + self.momentum * velocity - change, {"velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, 2015), as `torch.optim.Adam` computes it."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+
+    def memory(self, variable: Tensor) -> dict[str, Tensor]:
+        """Return both moments, 0, (n, r, d)."""
+        return {"first": torch.zeros_like(variable), "second": torch.zeros_like(variable)}
+
+    def step(
+        self, variable: Tensor, gradient: Tensor, memory: Mapping[str, Tensor], number: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return variable and moments, (n, r, d), after a step."""
+        slow, square = self.betas
+        first = slow * memory["first"] + (1 - slow) * gradient
+        second = square * memory["second"] + (1 - square) * gradient.square()
+        size = (second / (1 - square**number)).sqrt() + 1e-8
+        change = self.learning_rate * first / (1 - slow**number) / size
+        return variable - change, {"first": first, "second": second}
+
+
+@dataclass(frozen=True)
+class Method:
+    """The slots of a latent search: r starts of d numbers for each of n rows."""
+
+    steps: int
+    """Steps of every start."""
+
+    start: Callable[[Tensor], Tensor]
+    """Classes (n,) -> the variable before the first step, (n, r, d)."""
+
+    identity: Callable[[Tensor, Tensor], Tensor]
+    """Logits (N, k) and classes (N,) -> identity loss (N,), weighted; N = n r."""
+
+    plausibility: Callable[[Tensor], Tensor]
+    """Images (N, C, S, S) -> prior loss (N,), weighted."""
+
+    optimizer: Optimizer
+    """Rule of descent."""
+
+    project: Callable[[Tensor], Tensor]
+    """Variable after a step -> the one kept, (n, r, d)."""
+
+    choice: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """The last images (n, r, C, S, S), their logits (n, r, k) and classes (n,) -> scores (n, r); the start of
+    the highest is the row's image."""
+
+    views: Callable[[Tensor, Tensor, int], Tensor] = lambda images, classes, number: images
+    """Images (n, r, C, S, S), classes (n,) and a step's number -> the images that the target sees in it."""
+
+    scale: float = 1.0
+    """Factor of the loss that is descended on; costs are without it."""
+
+    shared_queries: int = 0
+    """Queries before the first step that serve all k classes; a row's share is one k-th."""
+
+
+class LatentSearch:
+    """A search by a method, against a target model, in the latent space of a prior."""
+
+    def __init__(self, method: Method, target: WhiteBox, prior: GenerativePrior) -> None:
+        self.method, self._target, self._prior = method, target, prior.to(target.device)
+
+    def advance(self, rows: Tensor, state: State) -> State:
+        """Do up to `SEGMENT` steps with rows of scores (n, k), of which the top class counts."""
+        classes = rows.argmax(dim=1).split(self._batch())
+        states = split_state(state, [len(batch) for batch in classes])
+        share = self.method.shared_queries / rows.shape[1]
+        return joined_states(
+            [self._segment(*batch, share=share) for batch in zip(classes, states, strict=True)]
+        )
+
+    def result(self, rows: Tensor, state: State) -> SearchResult:
+        """Return the image of each row of scores (n, k) by the slot `choice`; its cost is the loss of it."""
+        classes = rows.argmax(dim=1).split(self._batch())
+        states = split_state(state, [len(batch) for batch in classes])
+        return joined([self._chosen(*batch) for batch in zip(classes, states, strict=True)])
+
+    def _batch(self) -> int:
+        """Return how many rows descend together; results do not depend on it beyond rounding."""
+        return CPU_BATCH if self._target.device.type == "cpu" else ACCELERATOR_BATCH
+
+    def _segment(self, classes: Tensor, state: State, share: float) -> State:
+        device = self._target.device
+        state = state or self._begun(classes, share)
+        classes, placed = classes.to(device), {name: tensor.to(device) for name, tensor in state.items()}
+        done = int(state["steps"][0])  # rows of a batch begin together
+        for number in range(done + 1, min(done + SEGMENT, self.method.steps) + 1):
+            placed = self._stepped(classes, placed, number)
+        placed["finished"] = placed["steps"] >= self.method.steps
+        return {name: tensor.cpu() for name, tensor in placed.items()}
+
+    def _begun(self, classes: Tensor, share: float) -> State:
+        variable = self.method.start(classes).cpu()
+        memory = self.method.optimizer.memory(variable)
+        return {
+            "variable": variable,
+            "steps": torch.zeros(len(classes), dtype=torch.int64),
+            "queries": torch.full((len(classes),), share, dtype=torch.float64),
+            **{MEMORY + name: tensor for name, tensor in memory.items()},
+        }
+
+    def _stepped(self, classes: Tensor, state: State, number: int) -> dict[str, Tensor]:
+        variable, before = state["variable"].requires_grad_(), self._target.num_queries
+        images = self._images(variable)
+        losses, _ = self._losses(images, self.method.views(images, classes, number), classes)
+        # Of a sum: the gradient of a row holds nothing of the others.
+        (gradient,) = torch.autograd.grad(self.method.scale * losses.sum(), variable)
+        memory = {
+            name.removeprefix(MEMORY): tensor for name, tensor in state.items() if name.startswith(MEMORY)
+        }
+        variable, memory = self.method.optimizer.step(variable.detach(), gradient, memory, number)
+        return {
+            "variable": self.method.project(variable),
+            "steps": state["steps"] + 1,
+            "queries": state["queries"] + (self._target.num_queries - before) / len(classes),
+            **{MEMORY + name: tensor for name, tensor in memory.items()},
+        }
+
+    def _images(self, variable: Tensor) -> Tensor:
+        """Return the images (n, r, C, S, S) of a variable (n, r, d)."""
+        images: Tensor = self._prior.generator(variable.flatten(0, 1))
+        return images.unflatten(0, variable.shape[:2])
+
+    def _losses(self, images: Tensor, views: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (n, r) and logits (n, r, k) of images (n, r, C, S, S), which the target sees as
+        views of that shape."""
+        logits = self._target.logits(views.flatten(0, 1))
+        wanted = classes.repeat_interleave(images.shape[1])
+        losses = self.method.identity(logits, wanted) + self.method.plausibility(images.flatten(0, 1))
+        return losses.view(images.shape[:2]), logits.unflatten(0, images.shape[:2])
+
+    def _chosen(self, classes: Tensor, state: State) -> SearchResult:
+        variable, before = state["variable"].to(self._target.device), self._target.num_queries
+        classes = classes.to(variable.device)
+        with torch.no_grad():
+            images = self._images(variable)
+            losses, logits = self._losses(images, images, classes)
+            best = self.method.choice(images, logits, classes).argmax(dim=1)
+        rows = torch.arange(len(classes), device=variable.device)
+        return SearchResult(
+            images[rows, best].cpu(),
+            state["steps"],
+            losses[rows, best].cpu(),
+            state["queries"] + (self._target.num_queries - before) / len(classes),
+        )
+
+
+def normal_rows(classes: Tensor, shape: tuple[int, ...], *key: object) -> Tensor:
+    """Draw N(0, 1) for each of classes (n,), (n, *shape) on the CPU, by the key and the row's class alone."""
+    return torch.stack([torch.randn(shape, generator=_row(*key, label)) for label in classes.tolist()])
+
+
+def uniform_rows(classes: Tensor, shape: tuple[int, ...], *key: object) -> Tensor:
+    """Draw from [0, 1) for each of classes (n,), (n, *shape) on the CPU, by the key and the row's class
+    alone."""
+    return torch.stack([torch.rand(shape, generator=_row(*key, label)) for label in classes.tolist()])
+
+
+def class_logits(images: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the logit of each row's class, (n, r), of logits (n, r, k), for classes (n,)."""
+    return logits.gather(2, classes[:, None, None].expand(*logits.shape[:2], 1))[..., 0]
+
+
+def _row(*key: object) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed("latent", *key))

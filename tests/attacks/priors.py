@@ -1,0 +1,94 @@
+"""Small priors for attacks: a linear generator, a linear critic, a linear target of 8x8 images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator import config
+from orchestrator.attacks.latent import GenerativePrior
+from orchestrator.threat import BlackBox, WhiteBox
+
+SIDE, SIZE, CLASSES = 8, 6, 8
+
+
+class Generator(nn.Module):
+    """Sigmoid of a linear map of z (N, SIZE)."""
+
+    latent_size = SIZE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIZE, SIDE * SIDE)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (4 * self.linear(z)).sigmoid().view(-1, 1, SIDE, SIDE)
+
+
+class Critic(nn.Module):
+    """A linear map of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIDE * SIDE, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))[:, 0]
+
+
+def small_prior() -> GenerativePrior:
+    """Return the prior of a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return GenerativePrior(Generator(), Critic())
+
+
+def small_network() -> nn.Module:
+    """Return the target's network of a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        linear = nn.Linear(SIDE * SIDE, CLASSES)
+    # So that a grey image is of no class rather than another.
+    linear.bias = nn.Parameter(-0.5 * linear.weight.detach().sum(dim=1))
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def small_target() -> WhiteBox:
+    """Return the target whose weights the adversary has."""
+    return WhiteBox(small_network())
+
+
+def boxed(network: nn.Module, access: str) -> Any:
+    """Return a target as an attack with access to labels or to gradients has it."""
+    if access == "gradients":
+        return WhiteBox(network)
+    assert access == "labels"
+    return BlackBox(network, config.Release(labels_only=True))
+
+
+class Line(nn.Module):
+    """G(z) = z: one number, one pixel."""
+
+    latent_size = 1
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.view(-1, 1, 1, 1)
+
+
+class Slope(nn.Module):
+    """D(x) = slope * x."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.slope * images.flatten(1)[:, 0]
+
+
+def on_a_line(slope: float) -> tuple[WhiteBox, GenerativePrior]:
+    """Return a target with logits (z, 0) and a prior with D(G(z)) = slope * z."""
+    linear = nn.Linear(1, 2)
+    linear.weight = nn.Parameter(torch.tensor([[1.0], [0.0]]))
+    linear.bias = nn.Parameter(torch.zeros(2))
+    return WhiteBox(nn.Sequential(nn.Flatten(), linear)), GenerativePrior(Line(), Slope(slope))

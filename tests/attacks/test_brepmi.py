@@ -1,0 +1,184 @@
+"""BREPMI: its direction against closed forms, its rule of growth, its ends, and moves on a half-space."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from orchestrator import config
+from orchestrator.attacks import brepmi
+from orchestrator.attacks.latent import GenerativePrior
+from orchestrator.attacks.pixel_search import SearchResult
+from orchestrator.attacks.row_search import State, search_to_the_end
+from tests.attacks.priors import CLASSES, Critic, boxed, small_network, small_prior
+
+
+def attack(**settings: Any) -> config.BrepmiAttack:
+    return config.BrepmiAttack(name="brepmi", **settings)
+
+
+class Plane(nn.Module):
+    """G of two numbers, its image."""
+
+    latent_size = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.view(-1, 1, 1, 2)
+
+
+class Halves(nn.Module):
+    """Class 0 where the first number exceeds `bound`, else class 1."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.bound = nn.Parameter(torch.tensor(bound))
+
+    def forward(self, images: Tensor) -> Tensor:
+        distance = images.flatten(1)[:, 0] - self.bound
+        return torch.stack([distance, -distance], dim=1)
+
+
+def on_a_plane(bound: float, **settings: Any) -> brepmi.BoundarySearch:
+    """Return the search against half-spaces."""
+    prior = GenerativePrior(Plane(), Critic())
+    return brepmi.search(attack(**settings), boxed(Halves(bound), "labels"), prior)
+
+
+def searched(bound: float, **settings: Any) -> SearchResult:
+    """Search class 0 of half-spaces."""
+    return search_to_the_end(on_a_plane(bound, **settings), torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9])
+def test_the_mean_direction_on_a_circle(t: float) -> None:
+    """sqrt(1 - t^2) / pi along the normal, t the distance of the boundary in radii."""
+    angles = torch.arange(100_000, dtype=torch.float64) / 100_000 * 2 * math.pi
+    directions = torch.stack([angles.cos(), angles.sin()], dim=1)[None]
+    found = brepmi.repulsion(directions[..., 0] > -t, directions, "outside")[0]
+    assert found.tolist() == pytest.approx([math.sqrt(1 - t * t) / math.pi, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9])
+def test_the_mean_direction_on_a_sphere(t: float) -> None:
+    """(1 - t^2) / 4: the first coordinate of a point on a sphere is uniform."""
+    first = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
+    directions = torch.stack([first, (1 - first.square()).sqrt(), 0 * first], dim=1)[None]
+    found = brepmi.repulsion(first[None] > -t, directions, "outside")[0, 0]
+    assert float(found) == pytest.approx((1 - t * t) / 4, abs=1e-4)
+
+
+def test_in_a_hundred_dimensions_most_of_a_step_is_noise() -> None:
+    """c = Gamma(50) / (sqrt(pi) Gamma(49.5)) / 99 = 0.0399940867; of 32 points a mean cosine of 0.306."""
+    drawn = torch.randn(4000, 32, 100, generator=torch.Generator().manual_seed(0))
+    directions = drawn / drawn.norm(dim=2, keepdim=True)
+    found = brepmi.repulsion(directions[..., 0] > 0, directions, "outside")
+    assert float(found[:, 0].mean()) == pytest.approx(0.0399940867, abs=5e-4)
+    assert float((found[:, 0] / found.norm(dim=1)).mean()) == pytest.approx(0.306, abs=0.005)
+
+
+def test_both_signs_count_points_inside_too() -> None:
+    directions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    is_inside = torch.tensor([[True, False]])
+    assert brepmi.repulsion(is_inside, directions, "outside").tolist() == [[0.0, -0.5]]
+    assert brepmi.repulsion(is_inside, directions, "both").tolist() == [[0.5, -0.5]]
+
+
+@pytest.mark.parametrize(("inside", "grows"), [(24, False), (28, False), (29, True), (32, True)])
+def test_the_radius_grows_from_29_of_32_points_on(inside: int, grows: bool) -> None:
+    points = torch.arange(32)[None] < inside
+    assert brepmi.may_grow(points, 24).tolist() == [grows]
+
+
+def test_it_moves_away_from_the_boundary_and_stays_in_the_cube() -> None:
+    start = searched(0.0, budget=256)
+    found = searched(0.0, budget=10_000, patience=50)
+    assert start.steps.tolist() == [0]
+    assert found.images[0, 0, 0, 0] > max(1.0, float(start.images[0, 0, 0, 0]))
+    assert found.images.abs().max() <= 1.5
+    assert found.costs.tolist() == [0.0]
+
+
+def path(search: brepmi.BoundarySearch, moves: int, monkeypatch: pytest.MonkeyPatch) -> list[State]:
+    """Return the states before the first and after each move."""
+    monkeypatch.setattr(brepmi, "SEGMENT", 1)
+    rows, states = torch.tensor([[1.0, 0.0]]), [search.advance(torch.tensor([[1.0, 0.0]]), {})]
+    for _ in range(moves):
+        states.append(search.advance(rows, states[-1]))
+    return states
+
+
+def test_a_point_far_inside_grows_its_radius_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all points of the class nothing repels: z stays, the radius grows and the counter starts over."""
+    states = path(on_a_plane(-100.0), 3, monkeypatch)
+    assert [float(one["radius"]) for one in states] == pytest.approx([2.0, 2.6, 3.38, 4.394])
+    assert all(torch.equal(one["latents"], states[0]["latents"]) for one in states)
+    assert [bool(one["has_grown"]) for one in states] == [False, True, True, True]
+    assert [int(one["since_growth"]) for one in states] == [0, 0, 0, 0]
+    assert [int(one["queries"]) for one in states] == [256, 289, 322, 355]
+
+
+def test_a_move_is_the_step_of_the_radius_along_the_repulsion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a margin that no sphere reaches, z goes min(R / 3, 3) times the mean of points outside."""
+    search = on_a_plane(0.0, radius=0.6, margin=32)
+    before, after = path(search, 1, monkeypatch)
+    directions = search._directions(torch.tensor([0]), 0)
+    outside = (before["latents"][:, None] + 0.6 * directions)[..., 0] <= 0
+    expected = before["latents"] - 0.2 * (outside[..., None] * directions).mean(dim=1)
+    torch.testing.assert_close(after["latents"], expected.clamp(-1.5, 1.5))
+    assert float(after["radius"]) == pytest.approx(0.6)
+
+
+class Stubborn(nn.Module):
+    """Answers class 0 to the first images that it is asked for, and class 1 ever after."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.seen = number, 0
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        label = torch.full((len(images),), int(self.seen > self.number))
+        return nn.functional.one_hot(label, 2).float()
+
+
+def test_a_target_that_rejects_every_move_ends_by_the_budget() -> None:
+    box = boxed(Stubborn(256), "labels")
+    search = brepmi.search(attack(budget=1000), box, GenerativePrior(Plane(), Critic()))
+    found = search_to_the_end(search, torch.tensor([[1.0, 0.0]]))
+    assert found.steps.tolist() == [(1000 - 256) // 33]
+    assert found.queries.tolist() == [256 + 33 * found.steps.item()] == [box.num_queries]
+    assert found.costs.tolist() == [0.0]
+
+
+def test_a_class_that_never_turns_up_keeps_a_random_image() -> None:
+    found = searched(100.0, budget=1000)
+    assert found.queries.tolist() == [768]
+    assert (found.steps.tolist(), found.costs.tolist()) == ([0], [1.0])
+    first = brepmi.normal_rows(torch.tensor([0]), (256, 2), "brepmi start", 0, 0)[0, 0]
+    torch.testing.assert_close(found.images.flatten(), first.clamp(-1.5, 1.5))
+
+
+def test_patience_counts_accepted_moves_since_the_last_growth() -> None:
+    found = searched(0.0, radius=0.01, margin=32, patience=7)
+    assert found.steps.tolist() == [7]
+
+
+def test_every_class_of_a_linear_target_keeps_its_label() -> None:
+    box = boxed(small_network(), "labels")
+    found = search_to_the_end(brepmi.search(attack(budget=3000), box, small_prior()), torch.eye(CLASSES))
+    is_found = found.costs == 0
+    assert is_found.sum() >= CLASSES - 1
+    assert torch.equal(box.query(found.images).argmax(1)[is_found], torch.arange(CLASSES)[is_found])
+
+
+def test_a_budget_below_a_batch_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"budget=100 must be at least batch=256; raise it or lower"):
+        attack(budget=100)

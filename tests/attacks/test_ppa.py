@@ -1,0 +1,122 @@
+"""PPA: values of its distance, its starts, its choice, and a descent on a linear generator and target."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from orchestrator import config
+from orchestrator.attacks import ppa
+from orchestrator.attacks.crops import NUMBERS, random_crops
+from orchestrator.attacks.latent import uniform_rows
+from orchestrator.attacks.pixel_search import SearchResult
+from orchestrator.attacks.row_search import search_to_the_end
+from tests.attacks.priors import CLASSES, small_prior, small_target
+
+
+def attack(**settings: Any) -> config.PpaAttack:
+    return config.PpaAttack(name="ppa", **settings)
+
+
+def searched(**settings: Any) -> SearchResult:
+    """Search a small image of every class."""
+    search = ppa.search(attack(**settings), small_target(), small_prior())
+    return search_to_the_end(search, torch.eye(CLASSES))
+
+
+def distance(logits: list[float], label: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return ppa.poincare(torch.tensor([logits], dtype=dtype), torch.tensor([label]))
+
+
+@pytest.mark.parametrize(
+    ("logits", "value"),
+    [
+        ([1.0, 1.0], 9.903437561287447),
+        ([2.0, 1.0, 1.0], 9.392611936410235),
+        ([3.0, 0.0, 0.0, 1.0], 8.804825302622339),
+        ([10.0, *[0.1] * 9], 6.868484696603619),
+        ([-1.0, 1.0, 0.0], 11.512875464120588),
+        ([0.01] * 530, 9.903437551305354),
+    ],
+)
+def test_the_distance_by_hand(logits: list[float], value: float) -> None:
+    assert float(distance(logits)) == pytest.approx(value, abs=1e-9)
+    assert float(distance(logits, dtype=torch.float32)) == pytest.approx(value, rel=1e-4)
+
+
+def test_the_distance_does_not_depend_on_the_scale_but_on_a_shift() -> None:
+    assert float(distance([4.0, 2.0, 2.0])) == pytest.approx(float(distance([2.0, 1.0, 1.0])))
+    assert float(distance([3.0, 2.0, 2.0])) != pytest.approx(float(distance([2.0, 1.0, 1.0])))
+
+
+@pytest.mark.parametrize("logits", [[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 0.0]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_one_logit_with_all_the_weight_leaves_a_finite_gradient(
+    logits: list[float], dtype: torch.dtype
+) -> None:
+    rows = torch.tensor([logits], dtype=dtype, requires_grad=True)
+    value = ppa.poincare(rows, torch.tensor([0]))
+    value.sum().backward()
+    assert math.isfinite(value.item())
+    assert rows.grad is not None
+    assert rows.grad.isfinite().all()
+
+
+def test_a_class_is_scored_over_an_image_and_its_mirror_image() -> None:
+    target, prior = small_target(), small_prior()
+    latents = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    images = prior.generator(latents)
+    one, other = (target.logits(each).softmax(1) for each in (images, images.flip(3)))
+    torch.testing.assert_close(ppa.pool_scores(target, prior, latents, mirrors=True), (one + other) / 2)
+    torch.testing.assert_close(ppa.pool_scores(target, prior, latents, mirrors=False), one)
+
+
+def test_the_best_start_and_never_one_twice() -> None:
+    assert ppa.best_of(torch.tensor([0.1, 0.7, 0.7, 0.9]), 3).tolist() == [3, 1, 2]
+    search = ppa.search(attack(pool=50, starts=50), small_target(), small_prior())
+    starts = search.method.start(torch.arange(3))
+    assert starts.shape == (3, 50, 6)
+    assert all(len(row.unique(dim=0)) == 50 for row in starts)
+    assert starts.abs().max() == 1.5
+    assert torch.equal(starts[0].sort(dim=0)[0], starts[1].sort(dim=0)[0])  # one pool for all classes
+
+
+def test_without_steps_and_with_one_start_it_is_the_best_of_the_pool() -> None:
+    found = searched(steps=0, starts=1, pool=64, mirrors=False)
+    search = ppa.search(attack(pool=64, starts=64, mirrors=False), small_target(), small_prior())
+    images = small_prior().generator(search.method.start(torch.arange(1))[0])
+    scores = small_target().logits(images).softmax(1)
+    torch.testing.assert_close(small_target().logits(found.images).softmax(1).diagonal(), scores.amax(0))
+
+
+def test_it_lowers_the_distance_from_every_class() -> None:
+    start = searched(steps=0, starts=1, pool=64)
+    found = searched(steps=60, starts=1, pool=64, learning_rate=0.1)
+    assert (found.costs < start.costs).all()
+
+
+def test_the_start_that_is_most_robust_is_kept() -> None:
+    """The one of the highest mean score over crops, which is not always that of the whole image."""
+    search = ppa.search(attack(pool=20, starts=20, steps=0, views=9), small_target(), small_prior())
+    rows, classes = torch.eye(CLASSES), torch.arange(CLASSES)
+    state = search.advance(rows, {})
+    images = small_prior().generator(state["variable"].flatten(0, 1)).unflatten(0, (CLASSES, 20))
+    logits = small_target().logits(images.flatten(0, 1)).unflatten(0, (CLASSES, 20))
+    expected = torch.zeros(CLASSES, 20)
+    for view in range(9):
+        numbers = uniform_rows(classes, (20, NUMBERS), "ppa view", 0, view).flatten(0, 1)
+        seen = random_crops(images.flatten(0, 1), numbers, scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5)
+        scores = small_target().logits(seen).softmax(1).unflatten(0, (CLASSES, 20))
+        expected += torch.stack([scores[label, :, label] for label in range(CLASSES)])
+    best = expected.argmax(1)
+    assert torch.equal(search.result(rows, state).images, images[classes, best])
+    whole = torch.stack([logits[label, :, label].argmax() for label in range(CLASSES)])
+    assert not torch.equal(best, whole)
+
+
+def test_more_starts_than_the_pool_has_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"starts=5 must be at most pool=4; enlarge the pool or lower"):
+        attack(pool=4, starts=5)
