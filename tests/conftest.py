@@ -27,6 +27,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> groups.BySer
     return groups.ByServer(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """Let this process's writes reach the disk later: only a power failure, which no test causes, would tell.
+
+    Stores flush every file and folder: thousands of waits of milliseconds.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real image sets beside the project, or skip where it is absent."""
