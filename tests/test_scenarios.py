@@ -142,8 +142,8 @@ def test_choosing_an_epoch_on_the_private_images_queries_the_target_with_them(fo
     asked = tiny.run(tiny.spec(), folder)["attack/queries"]
     spec = tiny.spec(SILENT["as released"])
     inputs = Inputs(World(), lambda name: load(name, Location()), lambda role, name: b"")
-    _, labels = fitted_images(inputs, spec.data, spec.target)
-    assert tiny.run(spec, folder)["attack/queries"] == asked + len(labels)
+    images = fitted_images(inputs, spec.data, spec.target)
+    assert tiny.run(spec, folder)["attack/queries"] == asked + len(images)
 
 
 ALONE: dict[str, Any] = {"target.pretrain": None, "target.budget": "full"}

@@ -20,12 +20,12 @@ from orchestrator.attacks.prior import AdversarialStep, Adversaries
 from orchestrator.config import Prior
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.loop import Objective
-from orchestrator.training.pairs import as_unit
+from orchestrator.training.pairs import Rows, as_unit
 
 ENTROPY = 1e-4  # weight of the entropy, summed over a batch
 
 
-def objective(prior: Prior, public: Tensor, teacher: nn.Module | None) -> Objective:
+def objective(prior: Prior, public: Rows, teacher: nn.Module | None) -> Objective:
     """Return the objective of `Adversaries` on public images (N, C, S, S) and the target's scores (N, k).
 
     `public`, (M, C, S, S) uint8, are those that x1 and x2 are drawn from; with `teacher`, logits of images,

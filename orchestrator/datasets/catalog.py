@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets import shards
 from orchestrator.datasets.builtin import BUILTINS, staged
-from orchestrator.datasets.cache import Cache, Wanted, read_into, read_verified
+from orchestrator.datasets.cache import Cache, Wanted, can_map, map_verified, read_into, read_verified
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse
+from orchestrator.datasets.shards import Shards
 from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.parallel import parallel_map
 
+BUILT_IN = "built-in"
+NOT_MAPPED = "the whole set is read into memory; stage it in a folder, or give its cache more room"
 READERS = 4  # files of a set read at once: one is hashed while another is downloaded
+MAPPED_SHARDS = 64  # files of large sets that are open at a time; opening one again costs microseconds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,16 @@ class Description:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the images in memory, as `load` holds them."""
+        """Bytes of the images, as `load` holds or maps them."""
         return self.num_images * math.prod(self.image_shape)
+
+
+class Footprint(NamedTuple):
+    """What a process that loads a set holds of it."""
+
+    num_images: int
+    num_bytes: int  # of the images as stored
+    is_mapped: bool  # from files on its node's disk, instead of in its own memory
 
 
 class Labels(NamedTuple):
@@ -63,10 +79,10 @@ class Labels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A whole set in memory; the arrays are read-only because stages share them."""
+    """A set; the arrays are read-only because stages share them."""
 
     description: Description
-    images: np.ndarray  # (N, H, W, C) uint8
+    images: np.ndarray | Shards  # (N, H, W, C) uint8; those of a large set are in mapped files
     labels: np.ndarray  # (N,) int64
     class_names: tuple[str, ...]
     splits: Mapping[str, np.ndarray]  # name -> (N,) uint8, positions in PARTS
@@ -94,6 +110,12 @@ def describe(name: str, location: Location) -> Description:
     return _find(name, location).description
 
 
+def footprint(about: Description, location: Location) -> Footprint:
+    """Return what a process with this location holds of a set; torch is not needed for it."""
+    is_mapped = about.source != BUILT_IN and _is_mapped(about, location.blobs, location.node_cache)
+    return Footprint(about.num_images, about.num_bytes, is_mapped)
+
+
 def verify(name: str, location: Location) -> Description:
     """Check the SHA-256 of every file of a set and return its description.
 
@@ -109,7 +131,11 @@ def verify(name: str, location: Location) -> Description:
 
 
 def load(name: str, location: Location) -> Dataset:
-    """Return the verified set; later calls in this process share the arrays. Raise as `verify` does."""
+    """Return the verified set; later calls in this process share the arrays. Raise as `verify` does.
+
+    A set beyond `HELD_BYTES` is mapped where its files are on this node's disk or fit its cache: each file is
+    verified when an image of it is first asked for, and that raises.
+    """
     return _load(_find(name, location))
 
 
@@ -120,12 +146,48 @@ def load_labels(name: str, location: Location) -> Labels:
 
 @functools.lru_cache(maxsize=8)
 def _load(stored: _Stored) -> Dataset:
-    shards = list(_shards(stored))
-    images = np.empty((stored.manifest.kept, *stored.manifest.image_shape), dtype=np.uint8)
-    list(parallel_map(lambda shard: _read_rows(stored, shard[0], images[shard[1]]), shards, READERS))
-    images.flags.writeable = False
+    files = list(_shards(stored))
+    about = stored.description
+    if _is_mapped(about, stored.blobs, stored.cache):
+        images: np.ndarray | Shards = _mapped(stored, files)
+    else:
+        if about.num_bytes > shards.HELD_BYTES:
+            logger.warning(
+                "event=set_not_mapped set=%s bytes=%d effect=%r", about.name, about.num_bytes, NOT_MAPPED
+            )
+        images = _in_memory(stored, files)
     labels, splits = _load_labels(stored)
     return Dataset(stored.description, images, labels, stored.manifest.class_names, splits)
+
+
+def _is_mapped(about: Description, blobs: Blobs | None, cache: Cache | None) -> bool:
+    is_large = about.num_bytes > shards.HELD_BYTES
+    return is_large and blobs is not None and can_map(blobs, cache, about.num_bytes)
+
+
+def _in_memory(stored: _Stored, files: list[tuple[File, slice]]) -> np.ndarray:
+    images = np.empty((stored.manifest.kept, *stored.manifest.image_shape), dtype=np.uint8)
+    list(parallel_map(lambda shard: _read_rows(stored, shard[0], images[shard[1]]), files, READERS))
+    images.flags.writeable = False
+    return images
+
+
+def _mapped(stored: _Stored, files: list[tuple[File, slice]]) -> Shards:
+    counts = [rows.stop - rows.start for _, rows in files]
+    image_shape = stored.manifest.image_shape
+
+    def block(number: int) -> np.ndarray:
+        return _block(stored.wanted(files[number][0]), stored.cache, (counts[number], *image_shape))
+
+    return Shards(counts, image_shape, block)
+
+
+@functools.lru_cache(maxsize=MAPPED_SHARDS)
+def _block(wanted: Wanted, cache: Cache | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the images of one verified shard, mapped, with shape (n, H, W, C)."""
+    data, start = map_verified(wanted, cache), wanted.file.size - math.prod(shape)
+    _check_header(wanted, bytes(data[:start]), shape)
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
 @functools.lru_cache(maxsize=32)
@@ -150,7 +212,7 @@ def _shards(stored: _Stored) -> Iterator[tuple[File, slice]]:
     header, rest = divmod(sum(file.size for file in files) - kept * row, len(files) or 1)
     is_plausible = files and kept > 0 and row > 0 and header > 0 and not rest
     if not is_plausible or any(file.size <= header or (file.size - header) % row for file in files):
-        raise _unlike_its_manifest(stored, f"shards that cannot hold {kept} images")
+        raise _unlike_its_manifest(stored.description.source, f"shards that cannot hold {kept} images")
     start = 0
     for file in files:
         stop = start + (file.size - header) // row
@@ -161,12 +223,21 @@ def _shards(stored: _Stored) -> Iterator[tuple[File, slice]]:
 def _read_rows(stored: _Stored, file: File, rows: np.ndarray) -> None:
     """Read one verified shard into its rows, (n, H, W, C) uint8."""
     header = memoryview(bytearray(file.size - rows.nbytes))
-    read_into(stored.wanted(file), stored.cache, [header, rows.data.cast("B")])
+    wanted = stored.wanted(file)
+    read_into(wanted, stored.cache, [header, rows.data.cast("B")])
+    _check_header(wanted, bytes(header), rows.shape)
+
+
+def _check_header(wanted: Wanted, header: bytes, shape: tuple[int, ...]) -> None:
+    """Raise `Refused` unless a shard's header is that of images (n, H, W, C) uint8."""
     stream = io.BytesIO(header)
     np.lib.format.read_magic(stream)
     described = np.lib.format.read_array_header_1_0(stream)
-    if described != (rows.shape, False, rows.dtype) or stream.tell() != len(header):
-        raise _unlike_its_manifest(stored, f"{file.name} of {described}, not {(rows.shape, False, 'uint8')}")
+    if described != (shape, False, np.dtype(np.uint8)) or stream.tell() != len(header):
+        source = _source(wanted.blobs, wanted.folder)
+        raise _unlike_its_manifest(
+            source, f"{wanted.file.name} of {described}, not {(shape, False, 'uint8')}"
+        )
 
 
 def _find(name: str, location: Location) -> _Stored:
@@ -180,7 +251,7 @@ def _find(name: str, location: Location) -> _Stored:
     description = Description(
         name=name,
         digest=sha256(data),
-        source="built-in" if is_builtin else f"{blobs.uri.rstrip('/')}/{name}",
+        source=BUILT_IN if is_builtin else _source(blobs, name),
         num_images=manifest.kept,
         num_classes=len(manifest.class_names),
         image_shape=manifest.image_shape,
@@ -191,9 +262,13 @@ def _find(name: str, location: Location) -> _Stored:
     return _Stored(description, manifest, blobs, None if is_builtin else location.node_cache)
 
 
-def _unlike_its_manifest(stored: _Stored, what: str) -> Refused:
+def _source(blobs: Blobs, name: str) -> str:
+    return f"{blobs.uri.rstrip('/')}/{name}"
+
+
+def _unlike_its_manifest(source: str, what: str) -> Refused:
     way_out = "remove that folder and stage the set again with python -m jobs.stage_data"
-    return Refused(stored.description.source, NO_VALUE, f"has {what}", way_out)
+    return Refused(source, NO_VALUE, f"has {what}", way_out)
 
 
 def _files(manifest: Manifest) -> Iterator[File]:

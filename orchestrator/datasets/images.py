@@ -4,22 +4,25 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-CHUNK = 1024  # images converted at a time: bounds the memory of the float copy
+from orchestrator.datasets.shards import Shards
+
+CHUNK = 256  # images converted at a time: bounds the memory of the float copy
 
 
-def prepare(images: np.ndarray, size: int, channels: int) -> torch.Tensor:
+def prepare(images: np.ndarray | Shards, size: int, channels: int) -> torch.Tensor:
     """Convert images (N, H, W, C) uint8 to (N, channels, size, size) uint8.
 
     Recolour by ITU-R 601 first, then resize, bilinear with antialias. Images that are not square are
     stretched, not cropped or padded.
     """
-    chunks = [
-        _resize(_recolour(torch.tensor(images[start : start + CHUNK]).permute(0, 3, 1, 2), channels), size)
-        for start in range(0, len(images), CHUNK)
-    ]
-    if not chunks:
-        return torch.empty((0, channels, size, size), dtype=torch.uint8)
-    return torch.cat(chunks).contiguous()
+    # Of grey sets in the strides of the stored layout, which kernels are chosen by.
+    layout = torch.channels_last if images.shape[3] == channels == 1 else torch.contiguous_format
+    shape = (len(images), channels, size, size)
+    prepared = torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+    for start in range(0, len(images), CHUNK):
+        part = torch.tensor(images[start : start + CHUNK]).permute(0, 3, 1, 2)
+        prepared[start : start + CHUNK] = _resize(_recolour(part, channels), size)
+    return prepared
 
 
 def convert(image: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:

@@ -6,7 +6,7 @@ claim rests on it. The functions raise `Refused` if the set lacks the classes, t
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,8 @@ from orchestrator.datasets.classes import (
     public_classes,
     shared_identities,
 )
-from orchestrator.datasets.images import prepare, rescale
+from orchestrator.datasets.gathered import Images, at, gather, joined
+from orchestrator.datasets.images import CHUNK, prepare, rescale
 from orchestrator.datasets.splits import PARTS
 
 __all__ = [
@@ -59,12 +60,16 @@ MOST_KEPT_BYTES = 256 * 2**20
 class ImageSet:
     """Images of a network's size and channels, with labels 0..num_classes-1."""
 
-    images: torch.Tensor  # (N, C, S, S) uint8
+    images: Images  # (N, C, S, S) uint8; more than fit `HELD_BYTES` are read a batch at a time
     labels: torch.Tensor  # (N,) int64
     num_classes: int
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def at(self, index: torch.Tensor) -> "ImageSet":
+        """Return the images at positions (n,) int64, in that order."""
+        return ImageSet(at(self.images, index), self.labels[index], self.num_classes)
 
 
 def target_images(dataset: Dataset, data: Data, k: int, part: str) -> ImageSet:
@@ -98,7 +103,7 @@ def whole(dataset: Dataset, data: Data) -> ImageSet:
     return _pick(dataset, data, range(dataset.description.num_classes), None)
 
 
-def prior_images(dataset: Dataset, data: Data, prior: Prior) -> torch.Tensor:
+def prior_images(dataset: Dataset, data: Data, prior: Prior) -> Images:
     """Return the public images that a prior is trained on, (N, C, S, S) uint8.
 
     All of the set that it names, or the private set's public classes without their evaluation part.
@@ -124,7 +129,7 @@ def auxiliary_images(
         rule = f"must lie in 1..{available}, the images of kind {auxiliary.kind}"
         raise Refused("auxiliary.size", size, rule, "lower auxiliary.size or use null for all")
     order = torch.from_numpy(np.random.default_rng(auxiliary.seed).permutation(available)[:size])
-    return ImageSet(everything.images[order], everything.labels[order], everything.num_classes)
+    return everything.at(order)
 
 
 def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> ImageSet:
@@ -159,13 +164,13 @@ def _check_unseen(unseen: ImageSet, private: Dataset, data: Data, k: int, auxili
             raise Refused("auxiliary.kind", auxiliary.kind, rule, way_out)
 
 
-def _contents(images: torch.Tensor) -> list[bytes]:
-    return [hashlib.sha256(image).digest() for image in images.numpy()]
+def _contents(images: Images) -> Iterator[bytes]:
+    return (hashlib.sha256(image).digest() for part in images.split(CHUNK) for image in part.numpy())
 
 
 def _join(first: ImageSet, second: ImageSet) -> ImageSet:
     return ImageSet(
-        images=torch.cat([first.images, second.images]),
+        images=joined(first.images, second.images),
         labels=torch.cat([first.labels, second.labels + first.num_classes]),
         num_classes=first.num_classes + second.num_classes,
     )
@@ -182,18 +187,31 @@ def _pick(dataset: Dataset, data: Data, classes: Sequence[int], parts: tuple[str
         chosen &= np.isin(dataset.splits[data.split], [PARTS.index(part) for part in parts])
         if not chosen.any():
             raise no_images(dataset.description, data, parts)
-    images = _prepared(dataset, chosen, data.image_size, data.channels)
-    if data.normalisation == "per-position":
-        images = rescale(images, *_extremes(dataset, data.image_size, data.channels))
+    positions = torch.from_numpy(np.flatnonzero(chosen))
+    image_shape = (data.channels, data.image_size, data.image_size)
+    images = gather(_Reading(dataset, data), positions, image_shape)
     return ImageSet(images, torch.from_numpy(labels[chosen]), len(classes))
 
 
-def _prepared(dataset: Dataset, chosen: np.ndarray, size: int, channels: int) -> torch.Tensor:
-    """Return chosen images of a set as `prepare` does; all of a small set that is converted are kept."""
-    needed = len(dataset.images) * channels * size * size
-    if needed > MOST_KEPT_BYTES or dataset.images.shape[1:] == (size, size, channels):
-        return prepare(dataset.images[chosen], size, channels)
-    return _every(dataset, size, channels)[torch.from_numpy(chosen)]
+class _Reading:
+    """Reads images of a set and converts them for a network; all of a small set are converted once."""
+
+    def __init__(self, dataset: Dataset, data: Data) -> None:
+        self._dataset, self._size, self._channels = dataset, data.image_size, data.channels
+        num_bytes = len(dataset.images) * data.channels * data.image_size**2
+        is_alike = dataset.images.shape[1:] == (data.image_size, data.image_size, data.channels)
+        self._is_kept = num_bytes <= MOST_KEPT_BYTES and not is_alike
+        self._extremes = None
+        if data.normalisation == "per-position":
+            self._extremes = _extremes(dataset, data.image_size, data.channels)
+
+    def __call__(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return the images at positions (n,) int64, (n, C, S, S) uint8."""
+        if self._is_kept:
+            images = _every(self._dataset, self._size, self._channels)[positions]
+        else:
+            images = prepare(self._dataset.images[positions.numpy()], self._size, self._channels)
+        return rescale(images, *self._extremes) if self._extremes else images
 
 
 @functools.lru_cache(maxsize=4)
@@ -205,5 +223,9 @@ def _every(dataset: Dataset, size: int, channels: int) -> torch.Tensor:
 @functools.lru_cache(maxsize=8)
 def _extremes(dataset: Dataset, size: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the least and greatest value of each position over a whole set, (C, S, S) uint8 each."""
-    every = prepare(dataset.images, size, channels)
-    return every.amin(dim=0), every.amax(dim=0)
+    least = torch.full((channels, size, size), 255, dtype=torch.uint8)
+    greatest = torch.zeros_like(least)
+    for start in range(0, len(dataset.images), CHUNK):
+        part = prepare(dataset.images[start : start + CHUNK], size, channels)
+        least, greatest = torch.minimum(least, part.amin(0)), torch.maximum(greatest, part.amax(0))
+    return least, greatest

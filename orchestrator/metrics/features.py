@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from orchestrator.training.pairs import Rows
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -149,7 +151,7 @@ def by_class(
     measure: Callable[[Tensor, Tensor], Tensor],
     found: Tensor,
     found_labels: Tensor,
-    private: Tensor,
+    private: Rows,
     private_labels: Tensor,
 ) -> Tensor:
     """Return the values of `measure` for every reconstruction, (N,) float64.

@@ -19,7 +19,7 @@ from orchestrator.metrics.features import by_class
 from orchestrator.models.face_descriptor import MEANS
 from orchestrator.models.inception_resnet import load_public
 from orchestrator.models.inputs import IMAGENET_MEAN, IMAGENET_STD
-from orchestrator.training.pairs import as_unit
+from orchestrator.training.pairs import Rows, as_unit, concatenated
 
 LPIPS_MIN_SIDE = 64  # side of the patches that the heads were fitted on
 LPIPS_BATCH = 16  # VGG16's responses to one image of 224x224 take 25 MB
@@ -74,7 +74,7 @@ def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
 
 
 def nearest_lpips(
-    network: _NoTrainLpips, reconstructions: Tensor, labels: Tensor, private: Tensor, private_labels: Tensor
+    network: _NoTrainLpips, reconstructions: Tensor, labels: Tensor, private: Rows, private_labels: Tensor
 ) -> Tensor:
     """Return the LPIPS distance to the nearest private image of the same class, (N,) float64; lower means
     more leaks.
@@ -85,7 +85,7 @@ def nearest_lpips(
     return by_class(partial(_nearest, network), reconstructions, labels, private, private_labels)
 
 
-PERCEPTUAL_DISTANCES: dict[str, Callable[[_NoTrainLpips, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+PERCEPTUAL_DISTANCES: dict[str, Callable[[_NoTrainLpips, Tensor, Tensor, Rows, Tensor], Tensor]] = {
     "lpips_vgg": nearest_lpips,
     "lpips_alex": nearest_lpips,
 }
@@ -110,7 +110,7 @@ def inception_network(public: Mapping[str, Tensor]) -> nn.Module:
 @torch.no_grad()
 def features_of(
     network: nn.Module,
-    images: Tensor,
+    images: Rows,
     side: int,
     device: torch.device | str,
     *,
@@ -122,13 +122,15 @@ def features_of(
     with torchvision's weights differs from FID with the TensorFlow ones. FaceNet takes 160 and `facenet`.
     """
     mean, divisor = (torch.tensor(each, device=device)[:, None, None] for each in SCALINGS[normalise])
-    features = []
-    for batch in images.split(FEATURES_BATCH):
+
+    def of(batch: Tensor) -> Tensor:
         resized = functional.interpolate(
             _as_rgb(batch.to(device)), (side, side), mode="bilinear", antialias=True, align_corners=False
         )
-        features.append(network((resized - mean) / divisor).flatten(1).float().cpu())
-    return torch.cat(features)
+        features: Tensor = network((resized - mean) / divisor).flatten(1).float().cpu()
+        return features
+
+    return concatenated((of(batch) for batch in images.split(FEATURES_BATCH)), len(images))
 
 
 def _responses(network: _NoTrainLpips, images: Tensor) -> list[Tensor]:

@@ -6,11 +6,16 @@ it with error 0. Images are uint8, scores as released, labels their largest entr
 sums and errors are float64.
 """
 
+import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+
+from orchestrator.training.pairs import Rows
 
 BINS = 4
 """Bins of the top score within each label, between its quantiles."""
@@ -25,13 +30,12 @@ CHUNK = 128  # images whose guesses are in memory at a time
 class Owned:
     """The adversary's images (A, C, S, S) uint8, A >= 1, with what the target released for them, (A, k)."""
 
-    images: np.ndarray
+    images: Rows
     scores: np.ndarray
 
-    @cached_property
-    def pixels(self) -> np.ndarray:
-        """Images in rows, uint8 (A, P)."""
-        return self.images.reshape(len(self.images), -1)
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """Return the images at places (n,) in rows, uint8 (n, P)."""
+        return _pixels(self.images, places)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -62,7 +66,7 @@ class Owned:
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums of images by label and score bin, float64 (k, BINS, P), and their numbers, int64 (k, BINS)."""
         k = self.scores.shape[1]
-        sums, counts = grouped(self.pixels, self.cells, k * BINS)
+        sums, counts = grouped(self.images, self.cells, k * BINS)
         return sums.reshape(k, BINS, -1), counts.reshape(k, BINS)
 
     @cached_property
@@ -83,7 +87,7 @@ def constant_errors(images: np.ndarray) -> dict[str, np.ndarray]:
     return {"grey": _errors(images.reshape(len(images), -1), np.float64(GREY))}
 
 
-def look_up_errors(owned: Owned, images: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+def look_up_errors(owned: Owned, images: torch.Tensor, scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the errors of guesses for private images (N, C, S, S) uint8 with released scores (N, k):
     guess -> squared intensity with pixels in [0, 1], float64 (N,).
 
@@ -91,8 +95,8 @@ def look_up_errors(owned: Owned, images: np.ndarray, scores: np.ndarray) -> dict
     `bins` that of label and score bin, `label` where there is none; `nearest` its image with the nearest
     released scores (Euclidean, the first of equals), `mean` where it has no other image.
     """
-    pixels = images.reshape(len(images), -1)
-    owned_contents, contents = _contents(owned.pixels, pixels)
+    pixels = images.numpy().reshape(len(images), -1)
+    owned_contents, contents = _contents(owned.images, images)
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
@@ -115,21 +119,19 @@ def class_guesses(owned: Owned, labels: np.ndarray, seed: int) -> dict[str, np.n
     given = [np.flatnonzero(owned.labels == label) for label in labels]
     chosen = [generator.choice(places if len(places) else len(owned.labels)) for places in given]
     shape = (len(labels), *owned.images.shape[1:])
-    guesses = {"label": of_label, "random": owned.pixels[chosen]}
+    guesses = {"label": of_label, "random": owned.pixels(np.array(chosen))}
     return {name: (guess / 255.0).astype(np.float32).reshape(shape) for name, guess in guesses.items()}
 
 
 def class_errors(
-    guesses: np.ndarray, labels: np.ndarray, training: np.ndarray, training_labels: np.ndarray
+    guesses: np.ndarray, labels: np.ndarray, training: Rows, training_labels: np.ndarray
 ) -> np.ndarray:
     """Return the squared distance of guesses (N, C, S, S) in [0, 1] of classes (N,) to the class's mean
     training image, float64 (N,); training images (M, C, S, S) are uint8, their labels (M,) in 0..k-1.
 
     Raise `ValueError` if a class has no training image.
     """
-    sums, counts = grouped(
-        training.reshape(len(training), -1), training_labels, int(training_labels.max()) + 1
-    )
+    sums, counts = grouped(training, training_labels, int(training_labels.max()) + 1)
     if not set(labels.tolist()) <= set(training_labels.tolist()):
         raise ValueError("a class has no training image to compare with.")
     means = sums[labels] / counts[labels, None] / 255.0
@@ -137,16 +139,16 @@ def class_errors(
     return distances
 
 
-def grouped(pixels: np.ndarray, groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of rows (N, P) by group, (N,) in 0..num_groups-1, float64 (num_groups, P), and the groups'
-    sizes, int64 (num_groups,)."""
-    sums = np.zeros((num_groups, pixels.shape[1]))
+def grouped(images: Rows, groups: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of images (N, ...) of P values by group, (N,) in 0..num_groups-1, float64 (num_groups, P),
+    and the groups' sizes, int64 (num_groups,)."""
+    sums = np.zeros((num_groups, math.prod(images.shape[1:])))
     order = np.argsort(groups, kind="stable")
     for start in range(0, len(order), CHUNK):
         part = order[start : start + CHUNK]
         members = groups[part]
         starts = np.flatnonzero(np.diff(members, prepend=-1))
-        sums[members[starts]] += np.add.reduceat(pixels[part].astype(np.float64), starts, axis=0)
+        sums[members[starts]] += np.add.reduceat(_pixels(images, part).astype(np.float64), starts, axis=0)
     return sums, np.bincount(groups, minlength=num_groups)
 
 
@@ -166,7 +168,7 @@ def _guesses(
     held, places = (is_held & (owned.cells == cells[:, None])).sum(axis=1), (labels, cells % BINS)
     yield "bins", _mean_of_others(by_cell[places], in_cell[places], pixels, held, of_label)
     others = np.where(is_held, np.inf, _distances(scores, owned.scores))
-    nearest = owned.pixels[others.argmin(axis=1)].astype(np.float64)
+    nearest = owned.pixels(others.argmin(axis=1)).astype(np.float64)
     yield "nearest", np.where(is_held.all(axis=1, keepdims=True), mean, nearest)
 
 
@@ -188,12 +190,23 @@ def _distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     return distances
 
 
-def _contents(some: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers of the contents of rows (A, P) and (N, P), (A,) and (N,): equal ones have one number."""
-    rows = np.concatenate([some, others])
-    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))[:, 0]
-    numbers = np.unique(whole, return_inverse=True)[1]
+def _contents(some: Rows, others: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of the contents of images (A, ...) and (N, ...), (A,) and (N,): equal ones have one
+    number."""
+    digests = [
+        hashlib.sha256(image).digest()
+        for images in (some, others)
+        for part in images.split(CHUNK)
+        for image in part.numpy()
+    ]
+    numbers = np.unique(np.frombuffer(b"".join(digests), dtype="V32"), return_inverse=True)[1]
     return numbers[: len(some)], numbers[len(some) :]
+
+
+def _pixels(images: Rows, places: np.ndarray) -> np.ndarray:
+    """Return images at places (n,) in rows, (n, P)."""
+    pixels: np.ndarray = images[torch.from_numpy(places)].numpy()
+    return pixels.reshape(len(places), -1)
 
 
 def _errors(pixels: np.ndarray, guess: np.ndarray | np.float64) -> np.ndarray:

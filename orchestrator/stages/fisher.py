@@ -32,8 +32,8 @@ def run(
     inputs: Inputs, data: Data, target: Target, attack: Attack, release: Release, fisher: Fisher
 ) -> Outputs:
     """Profile F's layers for classification and for the attack, on images that F was fitted on."""
-    images, labels = fitted_images(inputs, data, target)
-    images, labels = images[: fisher.images], labels[: fisher.images]
+    fitted = fitted_images(inputs, data, target)
+    images, labels = fitted.images[: fisher.images], fitted.labels[: fisher.images]
     network = stored_target(inputs, data, target)
     distances = _distances(fisher, public_networks(inputs))
     profiles = {CLASSIFICATION: classification_profile(network, images, labels)}

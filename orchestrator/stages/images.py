@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from orchestrator.config import Auxiliary, Data, Evaluation, Release, Target
 from orchestrator.datasets import Dataset, selection
+from orchestrator.datasets.gathered import Images
+from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.names import CLASS
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import released, released_length
@@ -13,7 +15,7 @@ from orchestrator.training.pairs import hold_out
 from orchestrator.training.seeds import derive_seed
 
 
-def auxiliary_images(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Tensor:
+def auxiliary_images(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Images:
     """Return the adversary's images (N, C, S, S) uint8."""
     private, other = private_and_other(inputs, data)
     return selection.auxiliary_images(private, other, data, target.classes, auxiliary).images
@@ -34,22 +36,21 @@ def private_images(
     """
     test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
     sets = {}
-    parts = {"train": fitted_images(inputs, data, target), "test": (test.images, test.labels)}
-    for part, (images, labels) in parts.items():
+    for part, images in {"train": fitted_images(inputs, data, target), "test": test}.items():
         generator = torch.Generator().manual_seed(derive_seed("evaluation", evaluation.seed))
-        chosen = torch.randperm(len(labels), generator=generator)[: evaluation.images]
-        sets[part] = (images[chosen], labels[chosen])
+        chosen = torch.randperm(len(images), generator=generator)[: evaluation.images]
+        sets[part] = (images.images[chosen], images.labels[chosen])
     return sets
 
 
-def fitted_images(inputs: Inputs, data: Data, target: Target) -> tuple[Tensor, Tensor]:
-    """Return the images (N, C, S, S) uint8 that F was fitted on, without those that chose its epoch, and
-    their labels (N,) in 0..k-1."""
+def fitted_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
+    """Return the images (N, C, S, S) uint8 that F was fitted on, without those that chose its epoch, with
+    labels (N,) in 0..k-1."""
     images = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
     if target.selection == "test":
-        return images.images, images.labels
+        return images
     fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
-    return images.images[fitted], images.labels[fitted]
+    return images.at(fitted)
 
 
 def inferred_classes(target: Target, evaluation: Evaluation) -> tuple[Tensor, Tensor]:

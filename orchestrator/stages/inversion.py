@@ -9,6 +9,7 @@ from orchestrator.attacks import losses as extra
 from orchestrator.attacks.class_count import named_classes
 from orchestrator.attacks.inverter import own_rates
 from orchestrator.config import Auxiliary, Data, InverterAttack, Release, Target
+from orchestrator.datasets.gathered import Images
 from orchestrator.models.discriminator import Discriminator
 from orchestrator.stages.images import auxiliary_images, fitted_images
 from orchestrator.stages.io import Inputs, Outputs, read_npy, tensors, trained
@@ -26,7 +27,7 @@ from orchestrator.training.objectives import reconstruction
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
 
-PairsOf = Callable[[Tensor, Tensor], Pairs]
+PairsOf = Callable[[Tensor, Images], Pairs]
 """Released scores (N, k) and images (N, C, S, S) uint8 -> training pairs."""
 
 
@@ -48,7 +49,7 @@ def run(
     # Nothing trained or drawn precedes the network then: encode once.
     is_encoded = not attack.offset_learnable and not is_random
 
-    def pairs_of(scores: Tensor, images: Tensor) -> Pairs:
+    def pairs_of(scores: Tensor, images: Images) -> Pairs:
         return Pairs(inverter.encode(scores, m) if is_encoded else scores, images)
 
     encoding = AtRandomTruncations(inverter) if is_random else AtTruncation(inverter, m)
@@ -75,7 +76,7 @@ def _chosen_on(
     the adversary's own images choose it."""
     if attack.selection != "victim-train":
         return None, 0
-    images, _ = fitted_images(inputs, data, target)
+    images = fitted_images(inputs, data, target).images
     box = BlackBox(stored_target(inputs, data, target), release, forward_batch(inputs.world.device))
     return pairs_of(answers(box, images), images), box.num_queries
 

@@ -17,10 +17,10 @@ from orchestrator.models.gan import Generator
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
-from orchestrator.training.pairs import as_unit
+from orchestrator.training.pairs import Rows, as_unit, concatenated
 from orchestrator.training.seeds import seeded
 
-QUERY_BATCH = 4096  # images made float at a time
+QUERY_BATCH = 512  # images made float at a time
 JUDGED_FEATURES, JUDGED_LABELS = "features_train.npy", "labels_train.npy"
 """Files of the stage `judge`: its features of every class's training images, flattened, and their classes."""
 
@@ -79,7 +79,7 @@ def stored_classifier(
     return network.to(inputs.world.device).eval()
 
 
-def features_of(network: Classifier, images: Tensor, device: torch.device) -> Tensor:
+def features_of(network: Classifier, images: Rows, device: torch.device) -> Tensor:
     """Return what the head of a classifier reads of images (N, C, S, S), float32 (N, ...) on the CPU."""
     return predict(network.blocks, images, device)
 
@@ -165,6 +165,6 @@ def grey_unless(is_made: Tensor | None, images: Tensor) -> Tensor:
     return images if is_made is None else torch.where(is_made[:, None, None, None], images, GREY / 255.0)
 
 
-def answers(box: BlackBox, images: Tensor) -> Tensor:
+def answers(box: BlackBox, images: Rows) -> Tensor:
     """Return released scores, float32 (N, k), of images (N, C, S, S) uint8, made float a part at a time."""
-    return torch.cat([box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)])
+    return concatenated((box.query(as_unit(batch)) for batch in images.split(QUERY_BATCH)), len(images))

@@ -10,6 +10,7 @@ from torch import Tensor
 from orchestrator.attacks import inversion_prior
 from orchestrator.attacks.prior import objective
 from orchestrator.config import Data, Prior, Target
+from orchestrator.datasets.gathered import Images, at
 from orchestrator.datasets.selection import prior_images
 from orchestrator.metrics.pictures import encode_png, sample_grid
 from orchestrator.models.gan import Generator
@@ -48,14 +49,14 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
 
 
 def _answered(
-    inputs: Inputs, data: Data, prior: Prior, target: Target, images: Tensor
+    inputs: Inputs, data: Data, prior: Prior, target: Target, images: Images
 ) -> tuple[Tensor, Objective]:
     """Return the target's scores of the images, float32 (N, k), and the objective that learns from them."""
     teacher = stored_target(inputs, data, target).requires_grad_(False)
     scores = predict(teacher, images, inputs.world.device).softmax(dim=1)
     trained_on, _ = hold_out(len(images), prior.recipe.validation_fraction, prior.seed)
     asked = teacher if prior.teacher_mode == "train" else None
-    return scores, inversion_prior.objective(prior, images[trained_on], asked)
+    return scores, inversion_prior.objective(prior, at(images, trained_on), asked)
 
 
 def spread(images: Tensor) -> float:

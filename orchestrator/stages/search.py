@@ -18,8 +18,10 @@ from orchestrator.stages.io import Inputs, Outputs, npy
 from orchestrator.stages.networks import stored_critic, stored_generator
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, WhiteBox
-from orchestrator.training.pairs import as_stored
+from orchestrator.training.pairs import Rows, as_stored
 from orchestrator.training.seeds import derive_seed
+
+SUMMED = 512  # images of the auxiliary set in memory at a time
 
 
 def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
@@ -47,7 +49,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
     images = auxiliary_images(inputs, data, target, auxiliary) if auxiliary else None
-    mean = None if images is None else images.double().mean(dim=0).div(255.0).float()
+    mean = None if images is None else _mean(images)
 
     def search_as(attack: AttackSpec) -> Search:
         return search(attack, box, m=m, shape=shape, mean=mean, prior=searched)
@@ -68,6 +70,14 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
 
 def _stored_prior(inputs: Inputs, data: Data, prior: Prior) -> GenerativePrior:
     return GenerativePrior(stored_generator(inputs, data, prior), stored_critic(inputs, data, prior))
+
+
+def _mean(images: Rows) -> Tensor:
+    """Return the mean of images (N, C, S, S) uint8, float32 (C, S, S) in [0, 1]; the sum is exact."""
+    total = torch.zeros(images.shape[1:], dtype=torch.int64)
+    for part in images.split(SUMMED):
+        total += part.sum(dim=0)
+    return total.double().div(len(images)).div(255.0).float()
 
 
 class ByCandidate:

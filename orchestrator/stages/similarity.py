@@ -20,6 +20,7 @@ from orchestrator.metrics.perceptual import (
 )
 from orchestrator.models.inception_resnet import facenet
 from orchestrator.stages.io import Inputs
+from orchestrator.training.pairs import Rows
 
 SIDES = {"inception": 299, "facenet": 160}
 SCALINGS = {"inception": "symmetric", "facenet": "facenet"}
@@ -74,7 +75,7 @@ class FeatureSimilarity:
             self._references[network] = self._features(network, self._private.images)
         return self._references[network]
 
-    def _features(self, network: str, images: Tensor) -> Tensor:
+    def _features(self, network: str, images: Rows) -> Tensor:
         """Return a public network's features of images (N, C, S, S), (N, d) on the CPU."""
         public = self._networks[network]
         return features_of(public, images, SIDES[network], self._device, normalise=SCALINGS[network])  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.stages.target_model import private_sets, trained_target, untrained, with_accuracy
 from orchestrator.training.loop import Fitted, fit
-from orchestrator.training.pairs import Pairs, as_unit
+from orchestrator.training.pairs import Pairs, Rows, as_unit, concatenated
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -72,17 +72,18 @@ def _is_reusable(network: Classifier, frozen: Frozen, target: Target, images: Im
 
 
 @torch.no_grad()
-def _activations(network: Classifier, frozen: Frozen, images: Tensor, world: World) -> Tensor:
+def _activations(network: Classifier, frozen: Frozen, images: Rows, world: World) -> Tensor:
     """Return the frozen blocks' outputs, float32 (N, ...) on the CPU, of images (N, C, S, S) uint8, computed
     as a training step would."""
     prefix = network.blocks[: frozen.prefix].to(world.device).eval()
     prefix.to(memory_format=torch.channels_last)
-    outputs = []
+
+    def of(batch: Tensor) -> Tensor:
+        unit = as_unit(batch.to(world.device)).contiguous(memory_format=torch.channels_last)
+        return prefix(unit).float().cpu()
+
     with torch.autocast(world.device.type, torch.bfloat16, enabled=world.precision == "bfloat16"):
-        for batch in images.split(ACTIVATION_BATCH):
-            unit = as_unit(batch.to(world.device)).contiguous(memory_format=torch.channels_last)
-            outputs.append(prefix(unit).float().cpu())
-    return torch.cat(outputs)
+        return concatenated((of(batch) for batch in images.split(ACTIVATION_BATCH)), len(images))
 
 
 def _epsilon(target: Target, fitted: Fitted) -> float:

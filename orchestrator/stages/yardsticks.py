@@ -62,10 +62,10 @@ def _owned(
             read_npy(inputs, "predictions", "scores.npy"),
         )
     else:
-        images, _ = fitted_images(inputs, data, target)
+        images = fitted_images(inputs, data, target).images
         box = BlackBox(stored_target(inputs, data, target), Release(), forward_batch(inputs.world.device))
         scores = answers(box, images)
-    return yardsticks.Owned(images.numpy(), released(scores, release).numpy())
+    return yardsticks.Owned(images, released(scores, release).numpy())
 
 
 def _of_images(
@@ -83,7 +83,7 @@ def _of_images(
             errors = yardsticks.constant_errors(images.numpy())
         else:
             scores = released(read_npy(inputs, "victims", f"scores_{part}.npy"), release)
-            errors = yardsticks.look_up_errors(owned, images.numpy(), scores.numpy())
+            errors = yardsticks.look_up_errors(owned, images, scores.numpy())
         measured[part] = labels, {f"{guess}_mse": values for guess, values in errors.items()}
     return measured
 
@@ -114,9 +114,7 @@ def _of_classes(
     for guess, images in guesses.items():
         found = is_among(predict(judging, torch.from_numpy(images), device), wanted)
         assert found is not None  # there are at least two classes
-        means = yardsticks.class_errors(
-            images, labels.numpy(), training.images.numpy(), training.labels.numpy()
-        )
+        means = yardsticks.class_errors(images, labels.numpy(), training.images, training.labels.numpy())
         values |= {f"yardstick_{guess}_mse": means, f"yardstick_{guess}_top1": found.numpy()}
     return labels, values
 

@@ -34,16 +34,20 @@ class DirectoryBlobs:
         self.path = Path(path).absolute()
         self.uri = self.path.as_uri()
 
+    def file(self, name: str) -> Path:
+        """Return where the object is or would be; raise `Refused` if `name` is no name of an object."""
+        return self.path / checked_name(name)
+
     def get(self, name: str) -> bytes | None:
         """Return the object, or None if there is none."""
         try:
-            return self._file(name).read_bytes()
+            return self.file(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def put(self, name: str, data: bytes, *, overwrite: bool = True) -> bool:
         """Store durably and atomically; without `overwrite` return False if the name is taken."""
-        final = self._file(name)
+        final = self.file(name)
         self._make_folder(name)
         if not _create(final, data, overwrite=overwrite):
             return False
@@ -67,7 +71,7 @@ class DirectoryBlobs:
 
     def remove(self, name: str) -> None:
         """Delete the object; no error if there is none."""
-        file = self._file(name)
+        file = self.file(name)
         try:
             file.unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -122,15 +126,12 @@ class DirectoryBlobs:
             self.discard(write)
         return len(old)
 
-    def _file(self, name: str) -> Path:
-        return self.path / checked_name(name)
-
     def _make_folder(self, name: str) -> None:
         """Create the folder of an object; the first one under the root gets its ignore files at once."""
         first, slash, _ = name.partition("/")
         if slash:
             withhold(self.path / first)
-        _make_durably(self._file(name).parent)
+        _make_durably(self.file(name).parent)
 
 
 def withhold(folder: Path) -> None:

@@ -23,7 +23,7 @@ from orchestrator.config.base import Refused
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.checkpoint import load_state
 from orchestrator.training.optimizers import Descent, Step
-from orchestrator.training.pairs import Pairs, as_unit, hold_out
+from orchestrator.training.pairs import Pairs, Rows, as_unit, concatenated, hold_out
 from orchestrator.training.progress import Midway, Progress, Tally, restored, save
 from orchestrator.training.seeds import derive_seed, drawing_from
 from orchestrator.training.world import (
@@ -129,7 +129,7 @@ class Fitted:
     held_out: tuple[int, ...]  # positions of the pairs that chose the epoch; none if others did
 
 
-def predict(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
+def predict(model: nn.Module, inputs: Rows, device: torch.device) -> Tensor:
     """Return the model's outputs for inputs (N, ...), float32 on the CPU, in evaluation mode.
 
     Inputs are uint8 images or float tensors; the model is on `device` and has channels last from then on.
@@ -137,7 +137,8 @@ def predict(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
     model.eval()
     model.to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        return torch.cat([_outputs(model, part, device) for part in inputs.split(forward_batch(device))])
+        parts = (_outputs(model, part, device) for part in inputs.split(forward_batch(device)))
+        return concatenated(parts, len(inputs))
 
 
 def forward_batch(device: torch.device) -> int:

@@ -1,6 +1,8 @@
 """Training pairs: inputs with the outputs to learn, and the split that holds some of them out."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,23 +11,56 @@ from orchestrator.config.base import num_held_out
 from orchestrator.training.seeds import derive_seed
 
 
+class Rows(Protocol):
+    """What pairs, predictions and features read, (N, ...): a tensor, or what gathers its rows when asked."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Return (N, ...)."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Return the rows (n, ...) at positions (n,) int64, of a slice or of a mask (N,)."""
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """Return the rows in parts of `size`, in order; the last may be smaller."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Inputs (N, ...) and the outputs (N, ...) to learn from them; uint8 stands for images in [0, 1]."""
 
-    inputs: Tensor
-    outputs: Tensor
+    inputs: Rows
+    outputs: Rows
+    order: Tensor | None = None  # (n,) int64: positions of the pairs; None means all N
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs if self.order is None else self.order)
 
     def at(self, index: Tensor) -> "Pairs":
-        """Return the pairs at the given positions, (n,) int64."""
-        return Pairs(self.inputs[index], self.outputs[index])
+        """Return the pairs at the given positions, (n,) int64, without copying them."""
+        return replace(self, order=index if self.order is None else self.order[index])
 
     def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return inputs and outputs at positions (n,) on the device; uint8 is scaled there."""
+        index = index if self.order is None else self.order[index]
         return as_unit(self.inputs[index].to(device)), as_unit(self.outputs[index].to(device))
+
+
+def concatenated(parts: Iterable[Tensor], num_rows: int) -> Tensor:
+    """Return the rows (num_rows, ...) of parts (n, ...), each copied as it comes: small parts kept between
+    large tensors that come and go would leave the memory in pieces, as large as the images in the end."""
+    rows, start = torch.empty(0), 0
+    for part in parts:
+        if not start:
+            shape, strides = (num_rows, *part.shape[1:]), part.stride()  # in their order, as torch.cat does
+            rows = torch.empty_strided(shape, strides, dtype=part.dtype, device=part.device)
+        rows[start : start + len(part)] = part
+        start += len(part)
+    assert start == num_rows
+    return rows
 
 
 def hold_out(num_pairs: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

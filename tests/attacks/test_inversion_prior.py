@@ -124,9 +124,9 @@ def test_each_network_follows_its_own_loss_on_its_own_batches() -> None:
 
 def test_the_critic_learns_the_targets_classes() -> None:
     model, fitted = trained(World(), PRIOR.but(epochs=12, critic_learning_rate=3e-3))
-    images = pairs().inputs.float() / 255
+    images = pairs().inputs[:].float() / 255
     told = model.critic.eval()(images).argmax(1)
-    assert torch.equal(told, pairs().outputs.argmax(1))
+    assert torch.equal(told, pairs().outputs[:].argmax(1))
     assert fitted.curves["train_loss"][-1] < fitted.curves["train_loss"][0]
 
 

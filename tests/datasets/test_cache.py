@@ -1,6 +1,7 @@
 """The node's cache: one download for all processes, first uses verified, no read fails on a full disk."""
 
 import logging
+import mmap
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from orchestrator.datasets import Location, cache, catalog, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs, digits
-from orchestrator.datasets.cache import Cache, Wanted, read_verified
+from orchestrator.datasets.cache import Cache, Wanted, can_map, map_verified, read_verified
 from orchestrator.datasets.manifest import File, Options
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import open_blobs
@@ -95,6 +96,66 @@ def test_a_file_is_hashed_once_in_a_process_and_again_when_it_changed(
     assert read_verified(one, node) == CONTENT
     assert blobs.reads == 2
     assert True in hashed[3:]
+
+
+def test_a_mapped_file_is_downloaded_and_hashed_once(
+    blobs: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def watched(*data: memoryview) -> str:
+        hashed.append(len(data[0]))
+        return sha256(*data)
+
+    monkeypatch.setattr(cache, "sha256", watched)
+    one, node = wanted(blobs), Cache(tmp_path, 1 << 30)
+    for _ in range(3):
+        mapped = map_verified(one, node)
+        assert isinstance(mapped, mmap.mmap)
+        assert bytes(mapped) == CONTENT
+    assert (blobs.reads, hashed) == (1, [len(CONTENT)] * 2)  # as downloaded, as mapped
+    (tmp_path / one.file.sha256).unlink()  # to make room; a mapping outlives its file
+    assert bytes(mapped) == CONTENT
+    with pytest.raises(TypeError, match="readonly"):
+        mapped[0] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("change", [b"\xfe", b""])
+def test_a_damaged_file_is_not_mapped_but_downloaded_again(
+    blobs: Counting, tmp_path: Path, change: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, node = wanted(blobs), Cache(tmp_path, 1 << 30)
+    read_verified(one, node)
+    (tmp_path / one.file.sha256).write_bytes(CONTENT[:-1] + change)
+    assert bytes(map_verified(one, node)) == CONTENT
+    assert blobs.reads == 2
+    assert "event=cache_damaged" in caplog.text
+
+
+def test_a_store_in_a_folder_is_mapped_where_it_is(tmp_path: Path) -> None:
+    folder = DirectoryBlobs(tmp_path)
+    digest = sha256(CONTENT)
+    one = Wanted(folder, "set", File(name=f"labels-{digest[:12]}.npy", size=len(CONTENT), sha256=digest))
+    with pytest.raises(ValueError, match="got no such file"):
+        map_verified(one, None)
+    folder.put(one.name, CONTENT)
+    assert isinstance(map_verified(one, None), mmap.mmap)
+    folder.put(one.name, CONTENT[:-1] + b"\xfe")
+    with pytest.raises(ValueError, match=rf"does not match its manifest: want SHA-256 {digest}, got"):
+        map_verified(one, None)
+
+
+def test_a_file_that_no_disk_keeps_is_read_into_memory(blobs: Counting, tmp_path: Path) -> None:
+    one = wanted(blobs)
+    for node in (None, Cache(tmp_path, len(CONTENT) - 1)):
+        assert map_verified(one, node) == CONTENT
+
+
+def test_files_can_be_mapped_where_a_disk_has_room_for_all_of_them(blobs: Counting, tmp_path: Path) -> None:
+    assert can_map(DirectoryBlobs(tmp_path), None, 1 << 50)
+    assert not can_map(blobs, None, 1)
+    assert can_map(blobs, Cache(tmp_path, 100), 100)
+    assert not can_map(blobs, Cache(tmp_path, 100), 101)
 
 
 def test_a_file_that_changed_a_moment_ago_is_hashed_again(
@@ -220,7 +281,7 @@ def test_the_processes_of_a_node_cause_one_download(
         command = [sys.executable, "-c", LOAD, s3_uri, str(tmp_path), "numbers"]
         loading = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
         sums = {process.communicate(timeout=120)[0] for process in loading}
-    assert sums == {f"{load('digits', Location()).images.sum()}\n"}
+    assert sums == {f"{load('digits', Location()).images[:].sum()}\n"}
     files = Counter(path for method, path, _ in proxy.asked if method == "GET" and path.endswith(".npy"))
     assert len(files) == 5  # one shard, labels, three splits
     assert set(files.values()) == {1}
@@ -236,7 +297,7 @@ def test_a_flipped_range_of_a_large_shard_is_noticed(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.faults = [("GET", ""), ("GET", "cut"), ("GET", "flip")]  # manifest, stream, a range of the rest
         dataset = load("numbers", Location(open_blobs(s3_uri)))
-    assert np.array_equal(dataset.images, load("digits", Location()).images)
+    assert np.array_equal(dataset.images[:], load("digits", Location()).images[:])
     assert proxy.faults == []
     assert sum(wanted == "" for _, path, wanted in proxy.asked if "images-" in path) == 2
 
@@ -321,7 +382,7 @@ def test_a_file_too_large_for_the_disk_does_not_fail_the_read(tmp_path: Path) ->
     limited = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n{LOAD}"
     command = [sys.executable, "-c", limited, str(tmp_path / "store"), str(tmp_path / "cache"), "one"]
     sums, log = run([], *command)
-    assert sums == [str(load("one", Location(DirectoryBlobs(tmp_path / "store"))).images.sum())]
+    assert sums == [str(load("one", Location(DirectoryBlobs(tmp_path / "store"))).images[:].sum())]
     assert log.count("event=cache_full") == 1
     assert "error='File too large'" in log
     assert len(cached(tmp_path / "cache")) == 4  # labels and splits
@@ -351,5 +412,5 @@ def test_shards_are_read_at_once_but_few(monkeypatch: pytest.MonkeyPatch) -> Non
     there = Meeting("memory")
     manifest, _ = publish(digits(), Options(), there, "numbers")
     assert len(manifest.images) == 18
-    assert np.array_equal(load("numbers", Location(there)).images, load("digits", Location()).images)
+    assert np.array_equal(load("numbers", Location(there)).images[:], load("digits", Location()).images[:])
     assert 2 <= max(most) <= catalog.READERS

@@ -11,9 +11,20 @@ import pytest
 import sklearn.datasets
 
 from orchestrator.config.base import Refused
-from orchestrator.datasets import Dataset, Location, describe, load, load_labels, verify
+from orchestrator.datasets import (
+    Dataset,
+    Location,
+    describe,
+    footprint,
+    load,
+    load_labels,
+    shards,
+    staging,
+    verify,
+)
 from orchestrator.datasets.builtin import BUILTINS, OPTIONS, MemoryBlobs, digits
 from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.shards import Shards
 from orchestrator.datasets.staging import publish
 from orchestrator.store.directory import DirectoryBlobs
 
@@ -40,11 +51,11 @@ def flip(path: Path) -> None:
 def test_digits_are_scikit_learns_enlarged_and_scaled() -> None:
     dataset, original = load("digits", Location()), sklearn.datasets.load_digits()
     assert dataset.images.shape == (1797, 32, 32, 1)
-    assert dataset.images.dtype == np.uint8
-    assert dataset.images.max() == 255
+    assert dataset.images[:].dtype == np.uint8
+    assert dataset.images[:].max() == 255
     assert dataset.labels.tolist() == original.target.tolist()
     # The mean of each 4x4 block of an enlarged image follows the pixel it came from.
-    blocks = dataset.images.reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4))
+    blocks = dataset.images[:].reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4))
     assert np.corrcoef(blocks.ravel(), original.images.ravel())[0, 1] > 0.97
 
 
@@ -53,7 +64,7 @@ def test_patches_are_cut_from_the_two_photographs() -> None:
     assert dataset.images.shape == (2000, 32, 32, 3)
     assert np.bincount(dataset.labels).tolist() == [1000, 1000]
     photo = sklearn.datasets.load_sample_image("flower.jpg")
-    patch = dataset.images[1500]
+    patch = dataset.images[:][1500]
     corners = np.argwhere((photo[:-31, :-31] == patch[0, 0]).all(axis=2))
     assert any(np.array_equal(photo[row : row + 32, column : column + 32], patch) for row, column in corners)
 
@@ -64,7 +75,7 @@ def test_built_in_sets_are_described_without_a_location(name: str) -> None:
     assert about.source == "built-in"
     assert about == verify(name, Location()) == load(name, Location()).description
     assert about.splits == ("default", "eighty", "even", "half")
-    assert about.num_bytes == load(name, Location()).images.nbytes
+    assert about.num_bytes == load(name, Location()).images[:].nbytes
     assert about.class_names == load(name, Location()).class_names
 
 
@@ -77,7 +88,7 @@ def test_a_built_in_set_and_its_staged_copy_have_one_digest(tmp_path: Path) -> N
 
 def test_a_staged_set_is_the_set_that_was_staged(blobs: DirectoryBlobs) -> None:
     dataset, original = load("numbers", Location(blobs)), load("digits", Location())
-    assert np.array_equal(dataset.images, original.images)
+    assert np.array_equal(dataset.images[:], original.images[:])
     assert np.array_equal(dataset.splits["default"], original.splits["default"])
     assert dataset.class_names == original.class_names
     assert dataset.description.source == f"{blobs.uri}/numbers"
@@ -87,7 +98,67 @@ def test_one_process_loads_a_set_once_read_only(blobs: DirectoryBlobs) -> None:
     first = load("numbers", Location(blobs))
     assert load("numbers", Location(DirectoryBlobs(blobs.path))) is first
     with pytest.raises(ValueError, match="read-only"):
-        first.images[0] = 0
+        first.images[:][0] = 0
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make the digits a large set of four files; return the images in each of the first three."""
+    monkeypatch.setattr(shards, "HELD_BYTES", 1_000_000)
+    monkeypatch.setattr(staging, "SHARD_BYTES", 500 * 32 * 32)
+    return 500
+
+
+def test_a_large_set_is_mapped_and_only_what_is_asked_for_is_read(large: int, tmp_path: Path) -> None:
+    there = Counting("mapped")
+    publish(digits(), Options(), there, "numbers")
+    there.pixels_read = 0
+    mapped = load("numbers", Location(there, tmp_path)).images
+    expected = load("digits", Location()).images[:]
+    assert isinstance(mapped, Shards)
+    about = describe("numbers", Location(there, tmp_path))
+    assert footprint(about, Location(there, tmp_path)) == (1797, 1797 * 32 * 32, True)
+    assert (mapped.shape, there.pixels_read) == (expected.shape, 0)
+    some = np.array([1600, 3, large - 1, 1796])
+    assert np.array_equal(mapped[some], expected[some])
+    assert there.pixels_read == 2
+    assert np.array_equal(mapped[:], expected)
+    assert there.pixels_read == 4
+
+
+def test_a_large_set_that_no_disk_holds_is_read_whole_with_a_warning(
+    large: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blobs = Counting("in memory")
+    publish(digits(), Options(), blobs, "numbers")
+    there = Location(blobs, tmp_path, cache_bytes=1_800_000)
+    assert isinstance(load("numbers", there).images, np.ndarray)
+    assert not footprint(describe("numbers", there), there).is_mapped
+    assert not footprint(describe("digits", there), there).is_mapped  # built in
+    assert "event=set_not_mapped set=numbers bytes=1840128" in caplog.text
+
+
+def test_a_turned_bit_in_a_mapped_file_is_found_when_its_images_are_asked_for(
+    large: int, blobs: DirectoryBlobs
+) -> None:
+    publish(digits(), Options(), blobs, "numbers")
+    images = load("numbers", Location(blobs)).images
+    flip(blobs.path / blobs.names("numbers/images-00002")[0])
+    assert len(images[np.arange(2 * large)]) == 2 * large
+    with pytest.raises(ValueError, match=r"numbers/images-00002-\w{12}\.npy does not match its manifest"):
+        images[np.array([2 * large])]
+
+
+def test_a_mapped_file_of_other_images_than_its_manifest_says_is_found(
+    large: int, blobs: DirectoryBlobs
+) -> None:
+    data = blobs.get("numbers/manifest.json")
+    assert data is not None
+    blobs.put("numbers/manifest.json", data.replace(b"32,\n  32,\n  1", b"16,\n  64,\n  1"))
+    images = load("numbers", Location(blobs)).images
+    assert images.shape == (1797, 16, 64, 1)
+    with pytest.raises(ValueError, match=r"numbers has images-00000-\w{12}\.npy of .* remove that folder"):
+        images[:1]
 
 
 def test_an_unknown_name_lists_the_known_ones(blobs: DirectoryBlobs) -> None:
@@ -250,7 +321,7 @@ def test_a_turned_bit_in_the_cache_is_downloaded_again(counting: Counting, tmp_p
 
 def test_the_cache_stays_below_its_limit(counting: Counting, tmp_path: Path) -> None:
     dataset: Dataset = load("numbers", Location(counting, tmp_path, cache_bytes=20_000))
-    assert dataset.images.nbytes > 20_000
+    assert dataset.images[:].nbytes > 20_000
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
 
 

@@ -1,6 +1,7 @@
 """What each party sees: exact classes, exact parts, and no overlap where none is promised."""
 
 import dataclasses
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from orchestrator.config import Auxiliary, Data
-from orchestrator.datasets import PARTS, Dataset, Location, load, selection
+from orchestrator.datasets import PARTS, Dataset, Location, load, selection, shards
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.datasets.gathered import Gathered
 from orchestrator.datasets.images import prepare
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import (
@@ -37,7 +39,7 @@ def digits() -> Dataset:
 
 
 def contents(images: ImageSet) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images.images}
+    return {image.numpy().tobytes() for image in images.images[:]}
 
 
 def stored(dataset: Dataset, classes: tuple[int, ...], *parts: str) -> set[bytes]:
@@ -86,7 +88,7 @@ def test_target_images_are_one_part_relabelled_in_class_order(digits: Dataset, p
         mine = {image.numpy().tobytes() for image in images.images[images.labels == label]}
         assert mine == stored(digits, (original,), part)
     assert images.num_classes == 3
-    assert images.images.dtype == torch.uint8
+    assert images.images[:].dtype == torch.uint8
     assert images.labels.dtype == torch.int64
 
 
@@ -120,9 +122,43 @@ def test_images_are_converted_alike_whether_the_set_is_kept_or_not(
         found = target_images(digits, data, 3, "train")
         chosen = np.isin(digits.labels, private_classes(digits, data, 3))
         chosen &= digits.splits["default"] == PARTS.index("train")
-        assert torch.equal(found.images, prepare(digits.images[chosen], 48, 3))
-        found.images.zero_()  # what is kept is not what was given away
+        assert torch.equal(found.images[:], prepare(digits.images[chosen], 48, 3))
+        found.images[:].zero_()  # what is kept is not what was given away
     assert selection._every.cache_info().misses == (1 if most else 0)
+
+
+ASKED: dict[str, Callable[[Dataset, Dataset, Data], ImageSet]] = {
+    "target": lambda digits, letters, data: target_images(digits, data, 3, "train"),
+    "public": lambda digits, letters, data: public_images(digits, data),
+    "judge": lambda digits, letters, data: judge_images(digits, data, "evaluation"),
+    "whole": lambda digits, letters, data: whole(letters, data),
+    "same-heldout": lambda digits, letters, data: auxiliary_images(
+        digits, None, data, 3, Auxiliary(size=30, seed=3)
+    ),
+    "augmented": lambda digits, letters, data: auxiliary_images(
+        digits, letters, data, 3, Auxiliary(kind="augmented", dataset="letters", overlap="allow", size=50)
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["alike", "converted", "per-position"])
+@pytest.mark.parametrize("name", ASKED)
+def test_a_selection_read_a_batch_at_a_time_has_the_same_images(
+    name: str, how: str, digits: Dataset, letters: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: dict[str, object] = {} if how == "alike" else {"image_size": 20, "channels": 3}
+    changes = {**sides, **({"normalisation": how} if how == "per-position" else {})}
+    data = Data.model_validate({"dataset": "digits", "class_pool": 6, **changes})
+    held = ASKED[name](digits, letters, data)
+    monkeypatch.setattr(shards, "HELD_BYTES", 0)
+    monkeypatch.setattr(selection, "MOST_KEPT_BYTES", 0)
+    read = ASKED[name](digits, letters, data)
+    assert isinstance(held.images, torch.Tensor)
+    assert isinstance(read.images, Gathered)
+    assert torch.equal(read.labels, held.labels)
+    assert torch.equal(read.images[:], held.images)
+    shuffled = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(read.at(shuffled).images[:7], held.images[shuffled[:7]])
 
 
 def test_whole_is_every_image_prepared(digits: Dataset) -> None:
@@ -176,7 +212,7 @@ def test_a_named_source_is_loaded_unless_it_is_the_private_set() -> None:
 
 def test_smaller_auxiliary_sets_are_nested_and_seeded(digits: Dataset) -> None:
     def images(size: int | None, seed: int = 0) -> torch.Tensor:
-        return auxiliary_images(digits, None, DATA, 4, Auxiliary(size=size, seed=seed)).images
+        return auxiliary_images(digits, None, DATA, 4, Auxiliary(size=size, seed=seed)).images[:]
 
     everything = images(None)
     assert torch.equal(images(10), everything[:10])
@@ -194,7 +230,7 @@ def test_a_set_larger_than_there_is_is_an_error(digits: Dataset) -> None:
 def with_leak(dataset: Dataset, part: str, of: str = "train") -> Dataset:
     """Copy one private image of the part `of` over one image of `part` of the same class."""
     private = private_classes(dataset, DATA, 1)[0]
-    images = dataset.images.copy()
+    images = dataset.images[:].copy()
     mine, codes = dataset.labels == private, dataset.splits["default"]
     source = np.flatnonzero(mine & (codes == PARTS.index(of)))[0]
     images[np.flatnonzero(mine & (codes == PARTS.index(part)))[0]] = images[source]
@@ -220,8 +256,8 @@ def test_one_test_image_among_the_held_out_ones_is_found(digits: Dataset) -> Non
 def test_one_private_image_in_another_set_is_found(
     digits: Dataset, letters: Dataset, kind: str, part: str
 ) -> None:
-    private = target_images(digits, DATA, 2, part).images[0].permute(1, 2, 0).numpy()
-    images = letters.images.copy()
+    private = target_images(digits, DATA, 2, part).images[:][0].permute(1, 2, 0).numpy()
+    images = letters.images[:].copy()
     images[5] = private
     other = dataclasses.replace(letters, images=images)
     chosen = {"kind": kind, "dataset": "letters", "overlap": "allow"}

@@ -25,7 +25,7 @@ SEEN = ("knn_distance", "centroid_distance")  # by the judge, whose features are
 
 def similarity(private: ImageSet) -> FeatureSimilarity:
     """Return what compares with private images, without public networks."""
-    judged = unit(private.images).flatten(1)
+    judged = unit(private.images[:]).flatten(1)
     return FeatureSimilarity(private, judged, Inputs(World(), datasets=_none, read=_none))
 
 

@@ -56,7 +56,7 @@ def test_a_descent_from_the_mean_of_the_auxiliary_set_begins_there(tmp_path: Pat
     assert artifact is not None
     made = np.load(io.BytesIO(store.read(artifact, "reconstructions_class.npy")))
     digits = load("digits", Location())
-    own = auxiliary_images(digits, None, trial.data, 3, trial.auxiliary).images.numpy()
+    own = auxiliary_images(digits, None, trial.data, 3, trial.auxiliary).images[:].numpy()
     assert np.array_equal(made, np.repeat(own.mean(axis=0).round()[None], 3, axis=0))
     assert {"class/yardstick_label_mse", "class/yardstick_random_mse"} <= metrics.keys()
     assert "class/yardstick_grey_mse" not in metrics

@@ -72,7 +72,7 @@ def public() -> dict[str, dict[str, Tensor]]:
 def location(tmp_path_factory: pytest.TempPathFactory, public: dict[str, dict[str, Tensor]]) -> Location:
     """Return a data location with these weights and a few digits: the networks take seconds for a hundred."""
     blobs, digits = DirectoryBlobs(tmp_path_factory.mktemp("data")), load("digits", Location())
-    source = array_source("npz", digits.images, digits.labels, digits.class_names, "0" * 64)
+    source = array_source("npz", digits.images[:], digits.labels, digits.class_names, "0" * 64)
     publish(source, Options(per_class=8), blobs, "few")
     for name, state in public.items():
         weights.stage(state, "random", blobs, name)

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
-from orchestrator.datasets import Location, load
+from orchestrator.datasets import Location, load, selection, shards
 from orchestrator.datasets.selection import auxiliary_images, judge_images, target_images
 from orchestrator.defenses.private import epsilon
 from orchestrator.models.build import build_classifier
@@ -112,13 +112,24 @@ def test_full_scores_are_stored_whatever_is_released(kept: Kept) -> None:
     assert np.array_equal(scores, expected.numpy())
 
 
+def test_images_read_a_batch_at_a_time_change_no_byte(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "HELD_BYTES", 0)
+    monkeypatch.setattr(selection, "MOST_KEPT_BYTES", 0)
+    other = Kept(tmp_path)
+    for stage in tiny.stages(TRIAL):
+        held, read = kept.artifact(stage), other.artifact(stage)
+        assert (read.files, read.metrics) == (held.files, held.metrics), stage
+
+
 def test_victims_are_the_targets_own_images_without_those_held_out(kept: Kept) -> None:
     digits = load("digits", Location())
     train = target_images(digits, TRIAL.data, 3, "train")
     fitted, held_out = hold_out(len(train), 0.1, TRIAL.target.seed)
     test = target_images(digits, TRIAL.data, 3, "evaluation")
     known = {
-        part: {image.numpy().tobytes() for image in images}
+        part: {image.numpy().tobytes() for image in images[:]}
         for part, images in (
             ("train", train.images[fitted]),
             ("held out", train.images[held_out]),

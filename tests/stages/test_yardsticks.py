@@ -51,7 +51,7 @@ def parts(folder: Path, trial: TrialSpec, part: str) -> tuple[np.ndarray, np.nda
     if part == "train":
         images = images[hold_out(len(images), 0.1, trial.target.seed)[0]]
     shown = array(folder, trial, "evaluation", f"victims_{part}.npy")  # the first of those attacked
-    rows = images.numpy().reshape(len(images), -1)
+    rows = images[:].numpy().reshape(len(images), -1)
     assert {row.tobytes() for row in shown.reshape(len(shown), -1)} <= {row.tobytes() for row in rows}
     return shown.reshape(len(shown), -1) / 255.0, released(scores, trial.release).numpy()
 
@@ -64,7 +64,7 @@ def test_the_adversary_looks_up_what_it_was_released(
     """Derived again from the auxiliary images, the stored full scores and the released ones alone."""
     trial = tiny.spec({"release": release})
     own = auxiliary_images(load("digits", Location()), None, trial.data, 3, trial.auxiliary).images
-    images = own.numpy().reshape(len(own), -1) / 255.0
+    images = own[:].numpy().reshape(len(own), -1) / 255.0
     full = torch.from_numpy(array(folder, trial, "predictions", "scores.npy"))
     answers = released(full, trial.release).numpy().astype(float)
     private, scores = parts(folder, trial, part)

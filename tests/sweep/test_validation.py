@@ -220,7 +220,9 @@ def test_a_private_class_without_a_test_image_is_named(tmp_path: Path) -> None:
     digits = load("digits", Location())
     first = int(private_classes(digits, point().spec.data, 3)[0])
     codes = np.where(digits.labels == first, 0, digits.splits["even"])
-    source = array_source("npz", digits.images, digits.labels, digits.class_names, "0" * 64, {"mine": codes})
+    source = array_source(
+        "npz", digits.images[:], digits.labels, digits.class_names, "0" * 64, {"mine": codes}
+    )
     blobs = DirectoryBlobs(tmp_path)
     publish(source, Options(), blobs, "mine")
     preflight = Preflight(Location(blobs))

@@ -26,5 +26,7 @@ def test_a_batch_is_gathered_and_scaled_and_labels_stay_integers() -> None:
     assert torch.equal(inputs, torch.tensor([[1.0], [0.0]]))
     assert outputs.tolist() == [5, 0]
     assert outputs.dtype == torch.int64
-    assert torch.equal(pairs.at(torch.tensor([2])).inputs, images[2:3])
-    assert len(pairs) == 6
+    part = pairs.at(torch.tensor([5, 2, 0])).at(torch.tensor([1]))
+    assert torch.equal(part.batch(torch.tensor([0]), torch.device("cpu"))[0], torch.tensor([[102 / 255]]))
+    assert (len(pairs), len(part)) == (6, 1)
+    assert part.inputs is images

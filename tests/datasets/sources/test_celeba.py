@@ -59,7 +59,7 @@ def staged(folder: Path, **options: object) -> tuple[Manifest, np.ndarray]:
     source, blobs = open_source(f"celeba:{folder}"), MemoryBlobs("memory")
     chosen = settled(source, Options.model_validate({"splits": SPLITS, **options}))
     manifest, _ = publish(converted(source, chosen), chosen, blobs, "set")
-    return manifest, load("set", Location(blobs)).images
+    return manifest, load("set", Location(blobs)).images[:]
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {
