@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.config.study import Study
+from orchestrator.datasets import PARTS, Footprint
+from orchestrator.datasets.shards import HELD_BYTES
 from orchestrator.models.budgets import counted
 from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
@@ -137,10 +139,10 @@ def print_plan(
     tasks: Sequence[Task],
     dropped: Sequence[Dropped],
     store: Artifacts,
-    set_bytes: Mapping[str, int],
+    sets: Mapping[str, Footprint],
 ) -> None:
-    """Print points, dropped combinations with reasons, distinct stages with the memory of their image sets,
-    and a forecast of their CPU seconds. `set_bytes`: data set -> bytes of its images as they are loaded.
+    """Print points, dropped combinations with reasons, distinct stages with the memory of their images, and a
+    forecast of their CPU seconds. `sets`: data set -> what a worker holds of it.
     """
     console.print(f"study {study.study}: {len(tasks)} points")
     if tasks:  # at once: a line costs more to print than a point to plan
@@ -154,23 +156,24 @@ def print_plan(
         artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact
     )
     table = Table(
-        *("stage", "distinct", "stored", "to run", "image sets", "CPU seconds"),
+        *("stage", "distinct", "stored", "to run", "in memory", "mapped", "CPU seconds"),
         title="stages",
         title_justify="left",
     )
-    total, loaded = 0.0, {key: _loaded(stage, set_bytes) for key, stage in stages.items()}
+    total, memory = 0.0, {key: _memory(stage, sets) for key, stage in stages.items()}
     for name in dict.fromkeys(stage.name for stage in stages.values()):
         keys = [key for key, stage in stages.items() if stage.name == name]
         missing = sum(key not in stored for key in keys)
         cost = typical.get(name)
         total += missing * (cost or 0.0)
         words = "0" if not missing else "unknown" if cost is None else f"about {missing * cost:.0f}"
-        memory = _in_words(max(loaded[key] for key in keys))
-        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), memory, words)
+        most = (_in_words(max(amounts)) for amounts in zip(*(memory[key] for key in keys), strict=True))
+        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), *most, words)
     console.print(table)
+    held, mapped = (_in_words(max(amounts)) for amounts in zip(*memory.values(), (0, 0), strict=True))
     console.print(
-        f"memory: a stage loads its image sets whole into each worker, at most "
-        f"{_in_words(max(loaded.values(), default=0))}; copies of the images that it selects come on top",
+        f"memory: each worker holds about {held} of images; sets above {_in_words(HELD_BYTES)}, at most "
+        f"{mapped} for a stage, are mapped from files and read a batch at a time",
         soft_wrap=True,
     )
     console.print(
@@ -180,9 +183,19 @@ def print_plan(
     )
 
 
-def _loaded(stage: Stage, set_bytes: Mapping[str, int]) -> int:
-    """Return the bytes of the image sets that a stage loads; a set in two roles is loaded once."""
-    return sum(set_bytes[name] for name in {one["name"] for one in stage.datasets.values()})
+def _memory(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int]:
+    """Return the bytes of images that a worker holds for a stage, and of those that it maps.
+
+    It holds the sets that are not mapped, one in two roles once, and the images selected of each part of a
+    split, unless they are so many that they are read a batch at a time.
+    """
+    held = mapped = 0
+    data = stage.specs.get("data")
+    for about in (sets[name] for name in {one["name"] for one in stage.datasets.values()}):
+        selected = about.num_images * data["channels"] * data["image_size"] ** 2 if data else about.num_bytes
+        held += min(selected, len(PARTS) * HELD_BYTES) + (0 if about.is_mapped else about.num_bytes)
+        mapped += about.num_bytes if about.is_mapped else 0
+    return held, mapped
 
 
 def _in_words(num_bytes: int) -> str:

@@ -41,7 +41,7 @@ from orchestrator.config.load import as_written, read_study, scales_of
 from orchestrator.config.normalise import normalise
 from orchestrator.config.plain import check_path
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import Location
+from orchestrator.datasets import Location, footprint
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
@@ -171,8 +171,8 @@ class Sweep:
     def print_plan(self) -> None:
         """Print what would run."""
         tasks = [Task(point, self.plan(point)) for point in self.search.ask()]
-        set_bytes = {name: about.num_bytes for name, about in self.preflight.descriptions.items()}
-        print_plan(self.console, self.study, tasks, self.dropped, self.store, set_bytes)
+        sets = {name: footprint(about, self.location) for name, about in self.preflight.descriptions.items()}
+        print_plan(self.console, self.study, tasks, self.dropped, self.store, sets)
 
     def execute(self, tracker: Tracker) -> int:
         """Run the sweep to its end; return the exit code.

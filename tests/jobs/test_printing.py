@@ -7,6 +7,7 @@ from rich.console import Console
 
 from jobs.printing import OTHERS_READ, STAGE_READ, print_plan
 from orchestrator.config.normalise import normalise
+from orchestrator.datasets import Footprint
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -56,15 +57,15 @@ def test_a_forecast_reads_few_manifests_and_takes_medians(
     for number in range(OTHERS_READ + 50):
         publish(store, f"{number:064x}", "inversion", 5.0)
     blobs.read = 0
-    print_plan(Console(width=160), study, tasks, [], store, {"digits": 5 * 2**19})
+    print_plan(Console(width=160), study, tasks, [], store, {"digits": Footprint(1536, 2**20, False)})
     printed = capsys.readouterr().out
     assert blobs.read <= STAGE_READ + OTHERS_READ
     assert "study tiny: 60 points" in printed
     assert f"  {tasks[0].point.name}\n  {tasks[1].point.name}\n" in printed
     table = rows(printed)
-    assert table["target"] == ["60", "50", "10", "2.5 MiB", "about 30"]
-    assert table["inversion"] == ["60", "0", "60", "2.5 MiB", "about 300"]
-    assert table["evaluation"] == ["60", "0", "60", "2.5 MiB", "unknown"]
+    assert table["target"] == ["60", "50", "10", "2.5 MiB", "0.0 MiB", "about 30"]
+    assert table["inversion"] == ["60", "0", "60", "2.5 MiB", "0.0 MiB", "about 300"]
+    assert table["evaluation"] == ["60", "0", "60", "2.5 MiB", "0.0 MiB", "unknown"]
     assert "forecast: about 330 CPU seconds, from the medians of this store" in printed
 
 
@@ -82,25 +83,44 @@ def test_a_plan_gives_the_memory_of_the_image_sets_of_each_stage(
     study = tiny.study({"auxiliary.size": [64, 32]}, changes)
     planner = Planner({"digits": "0" * 64, "faces": "1" * 64}, tiny.PROFILE)
     tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
-    sets = {"digits": 2**20, "faces": 3 * 2**30}
+    sets = {"digits": Footprint(2048, 2**20, False), "faces": Footprint(2**20, 5 * 2**30, True)}
     print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), sets)
     printed = capsys.readouterr().out
-    memory = {stage: cells[3] for stage, cells in rows(printed).items()}
-    both, private = "3.0 GiB", "1.0 MiB"
+    memory = {stage: tuple(cells[3:5]) for stage, cells in rows(printed).items()}
+    public, private = ("1.0 GiB", "5.0 GiB"), ("3.0 MiB", "0.0 MiB")  # at 32x32 in grey, 1 KiB for an image
     assert memory == {
-        **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks"), both),
+        **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks"), public),
         **dict.fromkeys(("target", "judge", "victims", "evaluation"), private),
-        "reconstructions": "0.0 MiB",
+        "reconstructions": ("0.0 MiB", "0.0 MiB"),
     }
-    assert "memory: a stage loads its image sets whole into each worker, at most 3.0 GiB; copies" in printed
+    words = "holds about 1.0 GiB of images; sets above 1.0 GiB, at most 5.0 GiB for a stage, are mapped from"
+    assert words in " ".join(printed.split())
+
+
+def test_images_read_a_batch_at_a_time_are_not_held(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tiny.study({"seed": [0]})
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    sets = {"digits": Footprint(2**22, 498 * 2**30, True)}  # 4 GiB at 32x32; of a part of a split 1 GiB
+    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), sets)
+    assert rows(capsys.readouterr().out)["judge"][3:5] == ["3.0 GiB", "498.0 GiB"]
 
 
 def test_a_set_in_two_roles_is_loaded_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = tiny.study({"seed": [0]}, {"target.pretrain.dataset": "digits"})
     planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
     tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
-    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), {"digits": 2**20})
-    assert rows(capsys.readouterr().out)["pretrain"][3] == "1.0 MiB"
+    print_plan(
+        Console(width=160),
+        study,
+        tasks,
+        [],
+        Artifacts(DirectoryBlobs(tmp_path)),
+        {"digits": Footprint(1024, 2**20, False)},
+    )
+    assert rows(capsys.readouterr().out)["pretrain"][3] == "2.0 MiB"
 
 
 def test_equal_stages_of_many_trials_are_one_object() -> None:
@@ -119,7 +139,14 @@ def test_the_plan_counts_points_on_held_images(tmp_path: Path, capsys: pytest.Ca
     planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
     study = tiny.study({"auxiliary.kind": ["same-heldout", "same-test", "same-train"], "seed": [0, 1]})
     tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
-    print_plan(Console(width=160), study, tasks, [], Artifacts(DirectoryBlobs(tmp_path)), {"digits": 0})
+    print_plan(
+        Console(width=160),
+        study,
+        tasks,
+        [],
+        Artifacts(DirectoryBlobs(tmp_path)),
+        {"digits": Footprint(0, 0, False)},
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held")]
     own = "held: 2 of 6 points read images that the adversary held ({})"
     assert lines == [own.format("test"), own.format("train")]
