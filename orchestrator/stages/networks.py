@@ -114,8 +114,8 @@ def new_adversaries(prior: Prior, data: Data, classes: int = 0) -> Adversaries:
     shapes: Any = {"channels": data.channels, "image_size": data.image_size}
 
     def build() -> Adversaries:
-        critic = build_critic(prior, classes=classes, **shapes)
-        return Adversaries(build_generator(prior.model, **shapes), critic)
+        generator = build_generator(prior.model, **shapes)
+        return Adversaries(generator, build_critic(prior, classes=classes, **shapes))
 
     adversaries: Any = seeded(build, prior.seed)
     return adversaries
