@@ -32,7 +32,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "joint": {"name": "joint", "model": tiny.DIGIT, "seed": 12},
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
-    **{name: {"name": name, "seed": 12} for name in ("gmi", "ppa", "brepmi")},
+    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi")},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}}
@@ -67,6 +67,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "attack:mia.": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
     **{f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE} for name in ("gmi", "ppa", "brepmi")},
+    "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
 }
 """Beginning of a path -> what is set beside `EVERYTHING` so that the field is used; the longest applies."""
 
@@ -83,6 +84,7 @@ OTHERS: Mapping[str, Any] = {
     "prior.model.name": "other",
     "attack:ppa.betas": [0.9, 0.999],
     "attack:brepmi.growth": 2.0,
+    "attack:kedmi.clip": None,
     "evaluation.classes": [1],
     "evaluation.fisher.distances": ["l1"],
     "evaluation.fisher.iterations": [1],
@@ -136,7 +138,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia": SEARCHED,
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
-    **{f"attack:{name}": SEARCHED for name in ("gmi", "ppa", "brepmi")},
+    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi")},
     "judge": {"judge", *MEASURED},
     "evaluation": MEASURED,
     "evaluation.images": DRAWN,

@@ -27,6 +27,7 @@ INVERTER = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
 TASKS = ("reconstruction", "class-inference")
 LATENT: dict[str, dict[str, Any]] = {
     "gmi": {"name": "gmi", "steps": 2},
+    "kedmi": {"name": "kedmi", "steps": 2, "beside": 3},
     "ppa": {"name": "ppa", "steps": 2, "pool": 8, "views": 2},
     "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
 }
@@ -64,7 +65,7 @@ def trial(name: str, task: str) -> TrialSpec:
     if name == "joint renormalised":
         changes["release.renormalised"] = True
     if name in LATENT:
-        changes["prior"] = PRIOR
+        changes["prior"] = {**PRIOR, "loss": "kedmi"} if name == "kedmi" else PRIOR
     return tiny.spec(changes)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, joined_states, split_state
@@ -27,7 +27,7 @@ class GenerativePrior:
     """What the adversary has learned from public images."""
 
     generator: Any  # module with `latent_size`: z (N, latent_size) -> images (N, C, S, S) in [0, 1]
-    critic: nn.Module  # images (N, C, S, S) -> (N,), larger for public images than for generated ones
+    critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`
 
     def to(self, device: torch.device) -> "GenerativePrior":
         """Put both networks on a device, in evaluation mode, without gradients of their parameters."""
@@ -117,6 +117,9 @@ class Method:
     """The last images (n, r, C, S, S), their logits (n, r, k) and classes (n,) -> scores (n, r); the start of
     the highest is the row's image."""
 
+    latents: Callable[[Tensor, Tensor, int], Tensor] = lambda variable, classes, number: variable
+    """Variable (n, r, d), classes (n,) and a step's number -> the z (n, r, latent size) of the images."""
+
     views: Callable[[Tensor, Tensor, int], Tensor] = lambda images, classes, number: images
     """Images (n, r, C, S, S), classes (n,) and a step's number -> the images that the target sees in it."""
 
@@ -174,7 +177,7 @@ class LatentSearch:
 
     def _stepped(self, classes: Tensor, state: State, number: int) -> dict[str, Tensor]:
         variable, before = state["variable"].requires_grad_(), self._target.num_queries
-        images = self._images(variable)
+        images = self._images(variable, classes, number)
         losses, _ = self._losses(images, self.method.views(images, classes, number), classes)
         # Of a sum: the gradient of a row holds nothing of the others.
         (gradient,) = torch.autograd.grad(self.method.scale * losses.sum(), variable)
@@ -189,9 +192,10 @@ class LatentSearch:
             **{MEMORY + name: tensor for name, tensor in memory.items()},
         }
 
-    def _images(self, variable: Tensor) -> Tensor:
-        """Return the images (n, r, C, S, S) of a variable (n, r, d)."""
-        images: Tensor = self._prior.generator(variable.flatten(0, 1))
+    def _images(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
+        """Return the images (n, r, C, S, S) of a variable (n, r, d) in a step."""
+        latents = self.method.latents(variable, classes, number)
+        images: Tensor = self._prior.generator(latents.flatten(0, 1))
         return images.unflatten(0, variable.shape[:2])
 
     def _losses(self, images: Tensor, views: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +210,7 @@ class LatentSearch:
         variable, before = state["variable"].to(self._target.device), self._target.num_queries
         classes = classes.to(variable.device)
         with torch.no_grad():
-            images = self._images(variable)
+            images = self._images(variable, classes, self.method.steps + 1)
             losses, logits = self._losses(images, images, classes)
             best = self.method.choice(images, logits, classes).argmax(dim=1)
         rows = torch.arange(len(classes), device=variable.device)

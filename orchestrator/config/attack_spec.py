@@ -44,6 +44,9 @@ class AttackSpec(Spec):
     needs_prior: ClassVar[bool] = False
     """Whether it searches the latent space of a generator, which was trained on its images."""
 
+    prior_losses: ClassVar[tuple[str, ...]] = ("hinge", "wgan-gp")
+    """Values of `prior.loss` that it can search; of attacks that need a prior."""
+
     queries_target: ClassVar[bool] = False
     """Whether it sends its images to the target's service and learns from the answers."""
 

@@ -57,6 +57,46 @@ class GmiAttack(AttackSpec):
     """Draws the first z."""
 
 
+class KedmiAttack(AttackSpec):
+    """KEDMI (Chen et al., ICCV 2021): descent on the mean and variance of latent vectors, with a prior that
+    learned from the target's answers. White-box."""
+
+    access = "gradients"
+    tasks = frozenset({"class-inference"})
+    leaves = "images"
+    needs_prior = True
+    prior_losses = ("kedmi",)
+
+    name: Literal["kedmi"]
+    """How studies call the attack."""
+
+    steps: Steps = 3000
+    """Steps of every image (Ho et al.; 2400 in KEDMI's and LOMMA's code)."""
+
+    learning_rate: Positive = 0.02
+    """Step size of Adam."""
+
+    identity_weight: Weight = 100.0
+    """lambda of the cross-entropy of the target's answer."""
+
+    prior_weight: Weight = 1.0
+    """Weight of the critic's doubt that an image is real; 0 leaves the critic out."""
+
+    log_variance: Annotated[float, Field(ge=-20.0, le=20.0)] = 0.0
+    """First logarithm of the variance of each number of z: 0 in TL-DMI's code, 1 in KEDMI's and LOMMA's."""
+
+    clip: Positive | None = 1.0
+    """Each number of z is clipped to -clip..clip before G, as in LOMMA's and TL-DMI's code; None: not, as in
+    KEDMI's."""
+
+    beside: Count = 59
+    """Generated images that the critic compares each image with, in place of the other identities of a batch
+    of 60, so that no image's search depends on another's."""
+
+    seed: Seed = 0
+    """Draws z in each step, and the images beside."""
+
+
 class PpaAttack(AttackSpec):
     """Plug & play attacks (Struppek et al., ICML 2022): starts chosen from a pool, descent on the Poincare
     distance of random crops, the most robust start kept; in z instead of StyleGAN2's w. White-box."""
@@ -157,5 +197,5 @@ class BrepmiAttack(AttackSpec):
         return self
 
 
-LATENT_ATTACKS = (GmiAttack, PpaAttack, BrepmiAttack)
+LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack)
 """Attacks with a prior, in the order of the list of all attacks."""

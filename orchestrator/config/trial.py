@@ -156,6 +156,14 @@ class TrialSpec(Spec):
                 f"is what attack.name={self.attack.name} searches",
                 "set it, for example to {} for a generator of the public classes",
             )
+        losses = self.attack.prior_losses
+        if self.attack.needs_prior and self.prior and self.prior.loss not in losses:
+            raise Refused(
+                "prior.loss",
+                self.prior.loss,
+                f"is none that attack.name={self.attack.name} searches",
+                f"use {' or '.join(losses)}, or choose another attack",
+            )
         return self
 
     @model_validator(mode="after")

@@ -40,7 +40,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     """
     network = stored_target(inputs, data, target)
     box = WhiteBox(network) if attack.access == "gradients" else BlackBox(network, release)
-    searched = _stored_prior(inputs, data, prior) if prior else None
+    searched = _stored_prior(inputs, data, target, prior) if prior else None
     shape = (data.channels, data.image_size, data.image_size)
     parts, m = attacked_scores(inputs, target, release, evaluation)
     if evaluation.task == "class-inference":
@@ -68,8 +68,9 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     return Outputs(files, metrics, len(scores))
 
 
-def _stored_prior(inputs: Inputs, data: Data, prior: Prior) -> GenerativePrior:
-    return GenerativePrior(stored_generator(inputs, data, prior), stored_critic(inputs, data, prior))
+def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
+    critic = stored_critic(inputs, data, prior, target.classes)
+    return GenerativePrior(stored_generator(inputs, data, prior), critic)
 
 
 def _mean(images: Rows) -> Tensor:

@@ -26,14 +26,21 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """A linear map of an image."""
+    """A linear map of an image, and logits of classes that depend on images beside it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(SIDE * SIDE, 1)
+        self.classes = nn.Linear(SIDE * SIDE, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.flatten(1))[:, 0]
+        return self.linear(self.features(images))[:, 0]
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def logits(self, features: Tensor, beside: Tensor) -> Tensor:
+        return self.classes(features - beside.mean(dim=0))
 
 
 def small_prior() -> GenerativePrior:

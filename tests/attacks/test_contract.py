@@ -100,6 +100,13 @@ ROWS = {
         steps_and_last,
         WITH_PRIOR,
     ),
+    "kedmi": Row(
+        {"name": "kedmi", "steps": 30, "beside": 8},
+        {"steps": 0},
+        "optimization/cost",
+        steps_and_last,
+        {**WITH_PRIOR, "prior.loss": "kedmi"},
+    ),
     "ppa": Row(
         {"name": "ppa", "pool": 64, "starts": 1, "steps": 20, "learning_rate": 0.1},
         {"steps": 0, "pool": 1},

@@ -23,12 +23,14 @@ from tests.training.test_loop import Memory
 
 SHORT: dict[str, dict[str, Any]] = {
     "gmi": {"steps": 7, "restarts": 2},
+    "kedmi": {"steps": 7, "beside": 5},
     "brepmi": {"budget": 16 + 8 * 9, "points": 8, "margin": 4, "batch": 16},
     "ppa": {"steps": 7, "pool": 40, "starts": 3, "views": 2, "learning_rate": 0.1},
 }
 """Attack -> settings of a short search."""
 QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
     "gmi": lambda found: 2 * (found.steps + 1),
+    "kedmi": lambda found: found.steps + 1,
     "brepmi": lambda found: 16 * (found.queries - 9 * found.steps).div(16).round() + 9 * found.steps,
     "ppa": lambda found: 2 * 40 / CLASSES + 3 * (found.steps + 1 + 2),
 }

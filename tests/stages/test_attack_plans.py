@@ -21,10 +21,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "mia of a mean": {"name": "mia", "start": "auxiliary-mean"},
     "optimization": {"name": "optimization"},
     "gmi": {"name": "gmi"},
+    "kedmi": {"name": "kedmi"},
     "ppa": {"name": "ppa"},
     "brepmi": {"name": "brepmi"},
 }
-LATENT = ("gmi", "ppa", "brepmi")
+LATENT = ("gmi", "kedmi", "ppa", "brepmi")
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
@@ -33,9 +34,14 @@ REBUILT = {"reconstructions", "evaluation"}
 
 def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
     """Return the stages of the tiny trial with an attack and dotted paths changed."""
-    prior: dict[str, Any] = {"prior": {}} if attack in LATENT else {}
-    spec = tiny.spec({"attack": ATTACKS[attack], **prior, **(changes or {})})
+    spec = tiny.spec({"attack": ATTACKS[attack], **_prior(attack), **(changes or {})})
     return plan(normalise(spec), DIGESTS, Profile())
+
+
+def _prior(attack: str) -> dict[str, Any]:
+    if attack not in LATENT:
+        return {}
+    return {"prior": {"loss": "kedmi"} if attack == "kedmi" else {}}
 
 
 def changed(attack: str, changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
@@ -52,6 +58,7 @@ SEARCHED: dict[str, dict[str, str]] = {
     "prior": {},
     "optimization": {"target": "target", "prior": "prior"},
 }
+LEARNED = {**SEARCHED, "prior": {"target": "target"}}
 FEATURES = {
     **PREDICTIONS,
     "surrogate": {"predictions": "predictions"},
@@ -90,7 +97,12 @@ FEATURES = {
             {"optimization": {"target": "target"}},
             "optimization",
         ),
-        *((attack, "class-inference", "target", SEARCHED, "optimization") for attack in LATENT),
+        *(
+            (attack, "class-inference", "target", SEARCHED, "optimization")
+            for attack in LATENT
+            if attack != "kedmi"
+        ),
+        ("kedmi", "class-inference", "target", LEARNED, "optimization"),
     ],
 )
 def test_stages_in_order_and_what_they_need(
@@ -160,7 +172,7 @@ def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
 ) -> None:
     for auxiliary in ({"kind": "distinct"}, {"kind": "same-train", "size": 7}, {"seed": 3}):
         assert changed(attack, {"auxiliary": auxiliary}, start) == set()
-    prior: dict[str, Any] = {"prior": {}} if attack in LATENT else {}
+    prior = _prior(attack)
     trial = tiny.spec({"attack": ATTACKS[attack], "auxiliary": {"kind": "distinct"}, **prior, **start})
     assert dataset_names(trial) == {"private": "digits"} | ({"prior": "digits"} if prior else {})
 
@@ -358,7 +370,7 @@ def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) 
 
 
 def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
-    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'ppa', 'brepmi'"
+    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi'"
     with pytest.raises(ValidationError, match=known):
         tiny.spec({"attack": {"name": "gan"}})
 

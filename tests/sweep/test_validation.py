@@ -50,7 +50,8 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ({"target.pretrain": {"dataset": "cats"}}, f"target.pretrain.dataset=cats is unknown; {UNKNOWN}"),
         (
             {"attack.name": "gan"},
-            "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, ppa, brepmi.",
+            "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, "
+            "kedmi, ppa, brepmi.",
         ),
         (
             {"target.model": {"name": "vgg"}},

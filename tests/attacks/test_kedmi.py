@@ -1,0 +1,92 @@
+"""KEDMI: its prior loss and reparametrisation by hand, and the search on a linear generator and target."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator import config
+from orchestrator.attacks import kedmi
+from orchestrator.attacks.kedmi import doubt, reparametrised
+from orchestrator.attacks.latent import normal_rows
+from orchestrator.attacks.row_search import search_to_the_end
+from tests import tiny
+from tests.attacks.priors import CLASSES, SIZE, small_prior, small_target
+
+
+def attack(**settings: Any) -> config.KedmiAttack:
+    return config.KedmiAttack(name="kedmi", **settings)
+
+
+def searched(classes: list[int], **settings: Any) -> Any:
+    """Search small images of classes."""
+    search = kedmi.search(attack(**settings), small_target(), small_prior())
+    return search_to_the_end(search, torch.eye(CLASSES)[classes])
+
+
+@pytest.mark.parametrize(("k", "value"), [(2, 0.4054651081), (5, 0.1823215568), (1000, 0.0009995003)])
+def test_the_doubt_at_zero_logits(k: int, value: float) -> None:
+    """ln((k + 1) / k)."""
+    assert doubt(torch.zeros(1, k, dtype=torch.float64)).item() == pytest.approx(value, abs=1e-10)
+
+
+def test_the_doubt_of_logits_by_hand() -> None:
+    assert doubt(torch.tensor([[1.0, 2.0, 3.0]])).item() == pytest.approx(0.0325837341, abs=1e-8)
+
+
+def test_gradients_pass_to_mean_and_variance() -> None:
+    """(z - c)^2 with z = mu + e^(s/2) eps: 2 (mu - c) and e^s in expectation, -1.4 and e here."""
+    mean, log_variance, wanted = 0.3, 1.0, 1.0
+    variable = torch.tensor([mean, log_variance], dtype=torch.float64, requires_grad=True)
+    noise = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)  # mean 0, mean square 1
+    (reparametrised(variable.expand(2, 2), noise) - wanted).square().mean().backward()
+    assert variable.grad is not None
+    assert variable.grad.tolist() == pytest.approx([-1.4, math.e])
+
+
+def test_without_steps_the_image_is_drawn_around_zero() -> None:
+    noise = normal_rows(torch.tensor([2]), (1, SIZE), "kedmi", 0, 1)[0]
+    for log_variance, clip in ((0.0, None), (1.0, None), (1.0, 0.5)):
+        z = math.exp(log_variance / 2) * noise
+        z = z if clip is None else z.clamp(-clip, clip)
+        found = searched([2], steps=0, log_variance=log_variance, clip=clip)
+        torch.testing.assert_close(found.images, small_prior().generator(z))
+
+
+def test_without_variance_it_is_adam_on_the_mean() -> None:
+    """s = -20 makes noise of 0.00005; torch's Adam follows the same loss from 0."""
+    prior, target = small_prior(), small_target()
+    found = searched([3], steps=20, log_variance=-20.0, clip=None, beside=5)
+    beside = kedmi._features_beside(attack(beside=5), prior, torch.device("cpu"))
+    mean = torch.zeros(1, SIZE, requires_grad=True)
+    adam = torch.optim.Adam([mean], lr=0.02, betas=(0.9, 0.999))
+    for _ in range(20):
+        images = prior.generator(mean)
+        loss = 100 * torch.nn.functional.cross_entropy(target.logits(images), torch.tensor([3]))
+        loss = loss + doubt(prior.critic.logits(prior.critic.features(images), beside)).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    torch.testing.assert_close(found.images, prior.generator(mean), atol=2e-3, rtol=0.0)
+
+
+def test_it_raises_the_score_of_every_class() -> None:
+    before, after = (searched([*range(8)], steps=steps, log_variance=-6.0) for steps in (0, 200))
+    target = small_target()
+    scores = [target.logits(one.images).softmax(1).diagonal() for one in (before, after)]
+    assert (scores[1] > scores[0]).all()
+    assert after.costs.sum() < before.costs.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "losses"), [("kedmi", "hinge", "kedmi"), ("gmi", "kedmi", "hinge or wgan-gp")]
+)
+def test_a_prior_of_the_other_kind_is_refused(name: str, loss: str, losses: str) -> None:
+    text = (
+        rf"prior\.loss={loss} is none that attack\.name={name} searches; use {losses}, or choose another "
+        r"attack\."
+    )
+    changes = {"attack": {"name": name}, "prior": {"loss": loss}, "evaluation.task": "class-inference"}
+    with pytest.raises(ValueError, match=text):
+        tiny.spec(changes)
