@@ -19,6 +19,7 @@ OURS = (
     "results.*",
     "summary.*",
     "comparison.*",
+    "judges.*",
     "orderings.*",
     "delta.*",
     "variance.*",

@@ -18,6 +18,7 @@ from rich.text import Text
 from orchestrator.config.study import Study
 from orchestrator.report.captions import captions
 from orchestrator.report.held import caption
+from orchestrator.report.judges import narrow
 from orchestrator.report.skill import at_chance, summary_metrics, warnings
 from orchestrator.report.statistics import half_column
 from orchestrator.report.tables import summary_table, with_reasons
@@ -39,6 +40,8 @@ def print_end(
     console.print(_rich_table(with_reasons(summary, metrics), metrics))
     if "comparison.csv" in files:
         console.print(_printed_numbers(files["comparison.csv"]))
+    if "judges.csv" in files:
+        console.print(_judged(files["judges.csv"]))
     if "orderings.csv" in files:
         console.print(_claimed_orders(files["orderings.csv"]))
     for name, title in PLAIN_TABLES.items():
@@ -89,6 +92,18 @@ def _printed_numbers(content: bytes) -> Table:
         for row in _rows(content)
     ]
     return _table("numbers that papers print", rows)
+
+
+def _judged(content: bytes) -> Table:
+    rows = [
+        {
+            name: _short(row[name]) + (f" +- {_short(half)}" if (half := row.get(half_column(name))) else "")
+            for name in narrow(list(row))
+            if not name.endswith(half_column(""))
+        }
+        for row in _rows(content)
+    ]
+    return _table("what each judge accepts, +- half a 95 % interval", rows)
 
 
 def _claimed_orders(content: bytes) -> Group:

@@ -35,6 +35,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi")},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
+NAME = "other"  # of the further judge
+JUDGES = {
+    "classifiers": {NAME: {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 14}},
+    "recogniser": {"weights": "face", "seed": 15},
+}
 COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}}
 EVERYTHING: dict[str, Any] = {
     "target.recipe": RECIPE,
@@ -45,6 +50,7 @@ EVERYTHING: dict[str, Any] = {
     "auxiliary.dataset": "patches",
     "prior": PRIOR,
     "attack": ATTACKS["inverter"],
+    "judges": JUDGES,
     "evaluation.networks": NETWORKS,
     "evaluation.fisher": {},
 }
@@ -89,6 +95,7 @@ OTHERS: Mapping[str, Any] = {
     "evaluation.fisher.distances": ["l1"],
     "evaluation.fisher.iterations": [1],
     "evaluation.networks.vgg": None,
+    "judges.recogniser.weights": "other-face",
     "target.defense.dp": {},
     **{f"evaluation.networks.{name}": f"other-{name}" for name in NETWORKS},
     **{
@@ -97,19 +104,25 @@ OTHERS: Mapping[str, Any] = {
             "target.recipe",
             "target.pretrain.recipe",
             "judge.recipe",
+            f"judges.classifiers.{NAME}.recipe",
             "attack:inverter.recipe",
             "attack:inverter.losses.surrogate.recipe",
         )
     },
     **{
         f"{model}.name": "vgg16"
-        for model in ("target.model", "judge.model", "attack:inverter.losses.surrogate.model")
+        for model in (
+            "target.model",
+            "judge.model",
+            f"judges.classifiers.{NAME}.model",
+            "attack:inverter.losses.surrogate.model",
+        )
     },
     **{f"attack:{name}.model.name": "ami-face" for name in ("inverter", "joint")},
 }
 """Path -> another value, where none is made of the field's own."""
 
-MEASURED = {"evaluation"}
+MEASURED = {"evaluation", "judgement", "recognition"}
 REBUILT = {"reconstructions", *MEASURED}
 ATTACKED = {"inversion", "fisher", *REBUILT}
 SEARCHED = {"optimization", *MEASURED}
@@ -140,6 +153,8 @@ READERS: Mapping[str, set[str]] = {
     "attack:optimization": SEARCHED,
     **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi")},
     "judge": {"judge", *MEASURED},
+    "judges.classifiers": {"judge", "judgement"},
+    "judges.recogniser": {"recognition"},
     "evaluation": MEASURED,
     "evaluation.images": DRAWN,
     "evaluation.seed": DRAWN,
@@ -174,8 +189,9 @@ def fields_of(spec: type[Spec], path: str) -> Iterator[tuple[str, Any]]:
     for name, field in spec.model_fields.items():
         inner = list(specs_of(field.annotation))
         yield from ((f"{path}{name}", field.annotation),) if not inner else ()
+        below = f"{path}{name}.{NAME}." if get_origin(field.annotation) is dict else f"{path}{name}."
         for one in inner:
-            yield from fields_of(one, f"{path}{name}.")
+            yield from fields_of(one, below)
 
 
 def every_field() -> dict[str, Any]:
@@ -213,7 +229,7 @@ def planned(changes: dict[str, Any], resources: Resources | None = None) -> dict
     resources = resources or Resources()
     spec = tiny.spec({**EVERYTHING, **changes})
     names = {"digits", "faces", "patches", "photo-patches"}
-    weights = {"public", *NETWORKS, *(f"other-{name}" for name in NETWORKS)}
+    weights = {"public", "face", "other-face", *NETWORKS, *(f"other-{name}" for name in NETWORKS)}
     digests = {name: name for name in names} | {f"weights/{name}": name for name in weights}
     return plan(normalise(spec), digests, profile_of(resources), profiles_of(resources))
 
@@ -228,7 +244,7 @@ def now(start: dict[str, Any], path: str) -> Any:
     """Return the value of a field in the trial that uses everything."""
     value: Any = tiny.spec({**EVERYTHING, **start})
     for name in path.split("."):
-        value = getattr(value, name)
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
     return value
 
 
@@ -251,12 +267,12 @@ def test_no_seed_of_the_tiny_trial_is_a_default_or_anothers() -> None:
 
 
 def after(stages: Mapping[str, Stage], name: str) -> set[str]:
-    """Return a stage and those that need what it leaves, by their keys."""
+    """Return the names of a stage and of those that need what it leaves, by their keys."""
     reached = {name}
-    keys = {stages[one].key for one in reached}
-    for one, stage in stages.items():  # in the order they run
+    keys = {stage.key for stage in stages.values() if stage.name == name}
+    for stage in stages.values():  # in the order they run
         if keys & set(stage.needs.values()):
-            reached.add(one)
+            reached.add(stage.name)
             keys.add(stage.key)
     return reached
 
@@ -284,8 +300,9 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
         planned(start, Resources.model_validate(raw)) for raw in ({"stages": {stage: changed}}, changed)
     )
     assert differing(plain, own) == after(plain, stage)
-    assert everywhere[stage].profile == own[stage].profile
-    assert differing(plain, everywhere) == set(plain)
+    label = next(label for label, one in plain.items() if one.name == stage)
+    assert everywhere[label].profile == own[label].profile
+    assert differing(plain, everywhere) == {one.name for one in plain.values()}
 
 
 @pytest.mark.parametrize(

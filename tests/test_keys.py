@@ -18,7 +18,7 @@ from orchestrator.sweep.points import Point, expand
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
-DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64}
+DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64, "weights/face": "w" * 64}
 FIXED = TrialSpec.model_validate(
     {
         "data": {"dataset": "digits", "class_pool": 5},
@@ -46,6 +46,8 @@ BOTTLENECK = {"target.defense": {"mid": {"weight": 0.01}}}
 JOINT = {"name": "joint", "model": tiny.DIGIT}
 WHITE_BOX = {"name": "optimization"}
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
+FURTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
+RECOGNISER = {"judges": {"recogniser": {"weights": "face"}}}
 WITH_FEATURES = {"model": tiny.DIGIT, "losses": {"features": 1.0, "surrogate": {"model": tiny.DIGIT}}}
 
 
@@ -101,10 +103,12 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned({"prior": {}})]
+    every += [planned(FURTHER), planned(RECOGNISER)]
     order = list(STAGES)
     for stages in (planned(), *every):
-        assert [name for name in order if name in stages] == list(stages)
-    assert {name for stages in (planned(), *every) for name in stages} == set(order)
+        names = list(dict.fromkeys(stage.name for stage in stages.values()))
+        assert [name for name in order if name in names] == names
+    assert {stage.name for stages in (planned(), *every) for stage in stages.values()} == set(order)
 
 
 REBUILT = {"reconstructions", "evaluation"}
@@ -147,6 +151,9 @@ TRAINED = {"target", *QUERIED}
         ({"attack.offset_learning_rate": 0.1}, set()),  # of a constant c
         ({"attack.offset_learnable": True, "attack.offset_learning_rate": 0.1}, ATTACKED),
         ({"judge.seed": 9}, {"judge", "evaluation"}),
+        ({"judge.images": "auxiliary"}, {"judge", "evaluation"}),
+        (FURTHER, {"judge.other", "judgement.other"}),
+        (RECOGNISER, {"recognition"}),
         ({"evaluation.images": 8}, {"victims", "yardsticks", *REBUILT}),
         ({"evaluation.grid": 2}, {"evaluation"}),
         ({"attack.losses": {"surrogate": {"model": tiny.DIGIT}}}, set()),
@@ -161,6 +168,16 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_after(
     changes: dict[str, Any], stages: set[str]
 ) -> None:
     assert changed(changes) == stages
+
+
+def test_a_further_judge_is_trained_once_for_trials_that_have_it_under_any_name() -> None:
+    judge = FURTHER["judges"]["classifiers"]["other"]
+    first = planned({"judge": judge})["judge"]
+    assert planned(FURTHER)["judge.other"].key == first.key
+    assert planned({"judges": {"classifiers": {"b": judge}}})["judge.b"].key == first.key
+    judgement = planned(FURTHER)["judgement.other"]
+    assert changed({**FURTHER, "attack.seed": 9}, FURTHER) == {*ATTACKED, "judgement.other"}
+    assert judgement.needs["judge"] == first.key
 
 
 @pytest.mark.parametrize("align", [False, "random"])

@@ -19,7 +19,7 @@ from orchestrator.config.attacks import (
 from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
-from orchestrator.config.evaluation import Evaluation, Fisher, Judge, PublicNetworks
+from orchestrator.config.evaluation import Evaluation, Fisher, Judge, Judges, PublicNetworks, Recogniser
 from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, PpaAttack
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
@@ -43,6 +43,7 @@ __all__ = [
     "InverterAttack",
     "JointAttack",
     "Judge",
+    "Judges",
     "Losses",
     "MiaAttack",
     "Mid",
@@ -53,6 +54,7 @@ __all__ = [
     "Prior",
     "PublicNetworks",
     "Recipe",
+    "Recogniser",
     "Release",
     "Seed",
     "Smoothing",

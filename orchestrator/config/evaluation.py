@@ -7,19 +7,50 @@ from pydantic import Field
 from orchestrator.config.base import Count, Model, Recipe, Seed, Spec, added_field
 
 Label = Annotated[int, Field(ge=0, le=10_000_000)]
+JudgeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 
 
 class Judge(Spec):
-    """The evaluation classifier: trained on every class of the private set, never shown to the attack."""
+    """An evaluation classifier: trained on every class of the private set, never shown to the attack."""
 
     model: Model
     """A classifier of `models.CLASSIFIERS`."""
 
     recipe: Recipe = Recipe()
-    """Training on the `train` part of every class."""
+    """Training on the `images` of every class."""
 
     seed: Seed = 1_000_003
     """Differs from any target's seed, so that judge and target share no initial weights."""
+
+    images: Literal["train", "auxiliary"] = added_field("train")
+    """Part of every class that it is trained on: the target's, or `auxiliary`, of which neither the target
+    nor the adversary may have images of the private classes."""
+
+
+class Recogniser(Spec):
+    """A face descriptor that others trained: accepts an image by its mean distance to the target's training
+    images of the class, at a threshold found on real pairs."""
+
+    weights: str
+    """Name of the face descriptor's weights staged with `python -m jobs.stage_weights`."""
+
+    pairs: Annotated[int, Field(ge=4, le=10_000_000)] = 2000
+    """At most this many test images of the private classes are paired with their own person and with another
+    one each: every second pair finds the threshold, the others its errors."""
+
+    seed: Seed = 0
+    """Draws these images and the other persons."""
+
+
+class Judges(Spec):
+    """Judges beside the trial's own. Each sees the stored reconstructions in a stage of its own, so that one
+    is added without another attack."""
+
+    classifiers: dict[JudgeName, Judge] = Field({})
+    """By name: evaluation classifiers of other networks, seeds or images."""
+
+    recogniser: Recogniser | None = None
+    """A recogniser of people that others trained; None leaves its metrics out."""
 
 
 class PublicNetworks(Spec):

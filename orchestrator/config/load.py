@@ -154,7 +154,10 @@ def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[
     if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only a range has fields there
         return list(Range.model_fields)
     for part in loc[:-1]:
-        annotation = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+        fields = getattr(model, "model_fields", {})
+        if fields and part not in fields:  # a name that the user chose, of parts that are alike
+            continue
+        annotation = fields[part].annotation if fields else None
         if part == "attack" and model is TrialSpec:
             model = ATTACK_SPECS[fault["attack"]]
             continue

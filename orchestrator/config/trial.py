@@ -14,7 +14,7 @@ from orchestrator.config.attacks import Attack, alternatives
 from orchestrator.config.base import NO_VALUE, Refused, Spec, added_field
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Defense
-from orchestrator.config.evaluation import Evaluation, Judge
+from orchestrator.config.evaluation import Evaluation, Judge, Judges
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
 from orchestrator.config.target import Target
@@ -49,8 +49,17 @@ class TrialSpec(Spec):
     judge: Judge
     """Who recognises reconstructions."""
 
+    judges: Judges = added_field(Judges())
+    """Who else does."""
+
     evaluation: Evaluation = Evaluation()
     """What is measured."""
+
+    @property
+    def every_judge(self) -> dict[str, Judge]:
+        """The judge and further classifiers by the path of their field."""
+        further = {f"judges.classifiers.{name}": judge for name, judge in self.judges.classifiers.items()}
+        return {"judge": self.judge} | further
 
     @model_validator(mode="after")
     def _releases_what_the_target_has(self) -> Self:
@@ -164,6 +173,28 @@ class TrialSpec(Spec):
                 f"is none that attack.name={self.attack.name} searches",
                 f"use {' or '.join(losses)}, or choose another attack",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_differ(self) -> Self:
+        target, earlier = self.target, dict[str, str]()
+        for field, judge in self.every_judge.items():
+            is_like = judge.model == target.model and judge.seed == target.seed
+            if is_like and judge.images == "train" and target.pretrain is None:
+                raise Refused(
+                    f"{field}.seed",
+                    judge.seed,
+                    "is target.seed, and network and images are the target's too, which must not judge it",
+                    "use another seed, model or images",
+                )
+            if same := earlier.get(judge.text):
+                raise Refused(
+                    field,
+                    NO_VALUE,
+                    f"is the same as {same}, with which it would always agree",
+                    "give it another seed, model or images, or leave it out",
+                )
+            earlier[judge.text] = field
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,9 @@ CLASS = "class"
 """Stage and part of class inference, which makes one image for each class."""
 
 
+JUDGEMENT = "judgement"
+"""The stage in which a further judge judges the stored reconstructions."""
+
 GUESSES = ("grey", "mean", "label", "bins", "nearest")
 """Yardsticks of reconstructions: what is guessed without training. `grey` is for adversaries without images,
 the others for those with some."""
@@ -89,9 +92,13 @@ def _yardstick(name: str, unit: str, stages: tuple[str, ...]) -> Metric:
     return Metric(name, unit, "down", "image", stages, kept_by="yardsticks")
 
 
+def _recognised(name: str, unit: str, leaks: Literal["up", "down"]) -> Metric:
+    return Metric(name, unit, leaks, "image", _SIMILAR, kept_by="recognition")
+
+
 _ROWS = (
     # Classifiers on test images of their own.
-    Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "pretrain")),
+    Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "recogniser", "pretrain")),
     Metric("epsilon", "privacy loss of DP-SGD", None, "stage", ("target",)),
     # Reconstructions beside the private images that they are of.
     Metric("mse", _PIXELS, "down", "image", ("inversion",)),
@@ -104,6 +111,17 @@ _ROWS = (
     Metric("judge_top5", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
     Metric("target_top1", "share of classes in [0, 1]", "up", "image", (CLASS,), version=2),
     Metric("target_confidence", "mean score in [0, 1]", "up", "image", _SIMILAR, version=3),
+    # Of a further judge: whether it and the trial's own judge say the same of an image.
+    Metric("agreement", "share of images in [0, 1]", None, "image", _SIMILAR, kept_by=JUDGEMENT),
+    Metric("kappa", "Cohen's kappa, at most 1", None, "images", _SIMILAR),
+    # Of a recogniser that others trained, by distance to the class's private images.
+    _recognised("recogniser_accepted", "share of images in [0, 1]", "up"),
+    _recognised("recogniser_top1", "share of images in [0, 1]", "up"),
+    _recognised("recogniser_rank", "rank of the right class, 1 is the nearest", "down"),
+    Metric("false_positives", "share of what the judge accepts, in [0, 1]", None, "images", _SIMILAR),
+    Metric("threshold", "distance of descriptors", None, "stage", ("recogniser",)),
+    Metric("false_accepts", "share of other persons' photographs", None, "stage", ("recogniser",)),
+    Metric("false_rejects", "share of own photographs", None, "stage", ("recogniser",)),
     # Reconstructions beside the target's training images of their class, in pixels and in networks' features.
     Metric("mse_mean", _TO_MEAN, "down", "image", (CLASS,), version=2),
     Metric(
@@ -196,6 +214,15 @@ _ROWS = (
     Metric("theta_t_millions", "", None, "stage", ("target",)),
 )
 
+BY_FURTHER_JUDGES = ("agreement", "kappa")
+"""Metrics that only further judges leave, under `attack.NAME` and `class.NAME`."""
+
+BY_RECOGNISER = ("recogniser_accepted", "recogniser_top1", "recogniser_rank", "false_positives")
+"""Metrics of reconstructions that a recogniser leaves."""
+
+BY_JUDGES = ("accuracy_top1", "accuracy_top5", "judge_top1", "judge_top5", *BY_FURTHER_JUDGES)
+"""Metrics of reconstructions that a further judge leaves."""
+
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 """Name -> row, the most telling first: a list of artifacts shows the first metric that one has."""
 
@@ -238,6 +265,15 @@ class MetricName:
                 return cls(stage, metric, part)
         raise Refused(field, text, "is not measured", f"choose from {', '.join(measured())}")
 
+    @property
+    def instance(self) -> str:
+        """Which of several uses of a stage it is of: the name of a further judge in `attack.NAME`."""
+        return self.stage.partition(".")[2]
+
+    def of_judge(self, name: str) -> "MetricName":
+        """Return the same metric of a further judge."""
+        return replace(self, stage=f"{self.stage}.{name}")
+
     def describe(self) -> str:
         """Return unit and direction, for titles."""
         if not self.metric.unit:
@@ -253,12 +289,15 @@ class MetricName:
             return ImageFile(("snapshot", "target", "joint"), "accuracy_test.npy", "accuracy")
         if self.metric.of != "image":
             return None
-        return ImageFile((self.metric.kept_by,), per_image_file(self.part), self.metric.name)
+        kept_by = f"{JUDGEMENT}.{self.instance}" if self.instance else self.metric.kept_by
+        return ImageFile((kept_by,), per_image_file(self.part), self.metric.name)
 
 
 def measured() -> list[str]:
-    """Return every full name that a finished trial may have, in the table's order."""
-    return [str(name) for metric in METRICS.values() for name in metric.names()]
+    """Return every full name that a finished trial may have, in the table's order. Any further judge's name
+    may stand for `NAME`."""
+    names = (name for metric in METRICS.values() for name in metric.names())
+    return [str(name.of_judge("NAME") if name.metric.name in BY_FURTHER_JUDGES else name) for name in names]
 
 
 def per_image_file(part: str) -> str:

@@ -50,9 +50,15 @@ def cross_trials(
 ) -> Crossed:
     """Return numbers of trials, or of pairs of trials, over the replicates of their axes: by class where each
     has some of a class, else one number each. Where the classes are all there are they are averaged."""
-    replicates = [replicate_of(one, report.repeats) for one in axes]
+    return cross_replicates([replicate_of(one, report.repeats) for one in axes], by_class, own, report)
+
+
+def cross_replicates(
+    replicates: Sequence[Axes], by_class: Sequence[ByClass | None], own: Sequence[float], report: Report
+) -> Crossed:
+    """Return numbers over replicates, each with its axes, as `cross_trials` does."""
     kept = [one for one in by_class if one is not None and len(one.values)]
-    if len(kept) < len(axes):
+    if len(kept) < len(replicates):
         return cross(list(zip(replicates, own, strict=True)))
     crossed = cross(list(zip(replicates, kept, strict=True)))
     return crossed.repeated() if report.population else crossed

@@ -36,7 +36,7 @@ MOST_NAMED = 12  # trials that one line names; a file has all of them
 class AtChance:
     """A model of a trial that is not shown to be better than always choosing the most frequent class."""
 
-    model: str  # target or judge
+    model: str  # target, judge or a further one: judge.NAME
     trial: str
     accuracy: float
     chance: float  # share of the most frequent class among the test images
@@ -159,8 +159,10 @@ def _means(members: Sequence[TrialRecord]) -> Mapping[str, float]:
 
 def _tested(record: TrialRecord) -> Iterator[AtChance]:
     """Yield the target and the evaluation model of a trial with the p-value of being better than chance."""
-    for model in ("target", "judge"):
-        names = (f"{model}/accuracy", f"yardstick/{model}_chance", f"yardstick/{model}_images")
+    accuracies = [name.partition("/")[0] for name in record.metrics if name.endswith("/accuracy")]
+    for model in ("target", "judge", *(one for one in accuracies if one.startswith("judge."))):
+        kind = model.partition(".")[0]
+        names = (f"{model}/accuracy", f"yardstick/{kind}_chance", f"yardstick/{kind}_images")
         if all(name in record.metrics for name in names):
             accuracy, chance, size = (record.metrics[name] for name in names)
             hits = round(accuracy * size)

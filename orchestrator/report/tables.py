@@ -24,6 +24,7 @@ from orchestrator.report.delta import delta_table
 from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty
 from orchestrator.report.image_grid import draw_grid
+from orchestrator.report.judges import judge_lines, judges_table, narrow
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
@@ -170,6 +171,9 @@ def _comparisons(study: Study, records: Sequence[TrialRecord], images: PerImage)
     files: dict[str, bytes] = {}
     if study.report.printed:
         files |= _both("comparison", comparison_table(study, records))
+    if len(judges := judges_table(records, images, study.report)):
+        wide = [column for column in judges.columns if column not in narrow(list(judges.columns))]
+        files |= _both("judges", judges, csv_only=wide)
     if study.report.orderings:
         files |= _both("orderings", orderings_table(study, records, images), csv_only=WIDE)
     if study.report.delta:
@@ -267,7 +271,7 @@ def note(study: Study, records: Sequence[TrialRecord], images: PerImage) -> str:
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
     if best := best_lines(study, records, images):
         lines += ["", *best]
-    lines += [*caution_lines(records), *note_lines(finished)]
+    lines += [*caution_lines(records), *judge_lines(records), *note_lines(finished)]
     failed = [record for record in records if record.status == "failed"]
     lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
     lines += [f"- {remark}." for remark in captions(records)]

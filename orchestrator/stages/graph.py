@@ -14,7 +14,7 @@ from orchestrator.config import PublicNetworks, Spec, TrialSpec
 from orchestrator.config.normalise import PlannedSpec
 from orchestrator.config.release import LABELS
 from orchestrator.datasets.classes import auxiliary_dataset_name
-from orchestrator.metrics.names import evaluation_version
+from orchestrator.metrics.names import JUDGEMENT, evaluation_version
 from orchestrator.stages.stage import Profile, Stage, StageFailed
 
 __all__ = [
@@ -118,8 +118,11 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the public weights that a trial reads: role (pretrain or a network that measures) -> name."""
+    """Return the public weights that a trial reads: role (pretrain, recogniser or a network that measures) ->
+    name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
+    if spec.judges.recogniser:
+        names["recogniser"] = spec.judges.recogniser.weights
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
     return names
@@ -313,8 +316,23 @@ def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
     return tuple(role for role, is_named in roles.items() if is_named)
 
 
+def _judge(spec: PlannedSpec) -> Sequence[Use]:
+    return (Use(), *(Use({"judge": judge}, instance=name) for name, judge in spec.judges.classifiers.items()))
+
+
 def _evaluation(spec: PlannedSpec) -> Sequence[Use]:
     return (Use({"evaluation": spec.measured}),)
+
+
+def _judgement(spec: PlannedSpec) -> Sequence[Use]:
+    """A further judge sees stored images: what made them is in the key of the evaluation."""
+    judging = spec.judges.classifiers.items()
+    return [Use({"judge": judge, "evaluation": spec.drawn_images}, instance=name) for name, judge in judging]
+
+
+def _recognition(spec: PlannedSpec) -> Sequence[Use]:
+    recogniser = spec.judges.recogniser
+    return (Use({"recogniser": recogniser, "evaluation": spec.drawn_images}),) if recogniser else ()
 
 
 _ROWS = (
@@ -351,7 +369,7 @@ _ROWS = (
         metrics=("target",),
         uses=_snapshot,
     ),
-    Kind("judge", version=2, reads=("data", "judge"), metrics=("judge",)),
+    Kind("judge", version=2, reads=("data", "judge"), metrics=("judge",), uses=_judge),
     Kind(
         "victims",
         version=2,
@@ -447,6 +465,25 @@ _ROWS = (
         weights=tuple(PublicNetworks.model_fields),
         metrics=("inversion", "attack", "class"),
         uses=_evaluation,
+    ),
+    Kind(
+        JUDGEMENT,
+        version=1,
+        reads=("data", "target", "judge", "evaluation"),
+        needs={"judge": ("judge",), "images": IMAGES, "evaluation": ("evaluation",)},
+        metrics=("attack", "class"),
+        uses=_judgement,
+        is_added=True,
+    ),
+    Kind(
+        "recognition",
+        version=1,
+        reads=("data", "target", "recogniser", "evaluation"),
+        needs={"images": IMAGES, "evaluation": ("evaluation",)},
+        weights=("recogniser",),
+        metrics=("recogniser", "attack", "class"),
+        uses=_recognition,
+        is_added=True,
     ),
 )
 

@@ -1,5 +1,8 @@
 """Image sets of a trial that several stages read: the adversary's own, the private ones that are attacked."""
 
+import io
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -8,7 +11,7 @@ from orchestrator.config import Auxiliary, Data, Evaluation, Release, Target
 from orchestrator.datasets import Dataset, selection
 from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.selection import ImageSet
-from orchestrator.metrics.names import CLASS
+from orchestrator.metrics.names import CLASS, PARTS, per_image_file
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import released, released_length
 from orchestrator.training.pairs import hold_out
@@ -51,6 +54,21 @@ def fitted_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
         return images
     fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
     return images.at(fitted)
+
+
+def parts_of(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the parts of reconstructions that an evaluation leaves: class, or train and test."""
+    return (CLASS,) if evaluation.task == "class-inference" else PARTS
+
+
+def stored_reconstructions(inputs: Inputs, part: str) -> tuple[Tensor, np.ndarray]:
+    """Return all stored reconstructions of a part, (N, C, S, S) uint8, and what the stage `evaluation`
+    measured of them: a structured array (N,) with `label` and a field for each metric."""
+    images = read_npy(inputs, "images", f"reconstructions_{part}.npy")
+    data = inputs.read("evaluation", per_image_file(part))
+    values: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    assert len(images) == len(values)
+    return images, values
 
 
 def inferred_classes(target: Target, evaluation: Evaluation) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,11 @@ from orchestrator.training.pairs import Pairs
 def run(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
     """Train the evaluation model and measure its accuracy on the evaluation part of every class.
 
-    Its features of the training images are kept: every evaluation compares reconstructions with some of them.
+    Its features of the `train` images, which are the target's, are kept: every evaluation compares
+    reconstructions with some of them.
     """
     private = inputs.datasets(data.dataset)
-    images = selection.judge_images(private, data, "train")
+    images = selection.judge_images(private, data, judge.images)
     network = new_classifier(judge.model, images.num_classes, data, judge.seed, resizes=True)
     pairs = Pairs(images.images, images.labels)
     fitted = fit(network, pairs, classification(), judge.recipe, judge.seed, inputs.world)
@@ -25,7 +26,8 @@ def run(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
         test = selection.judge_images(private, data, "evaluation")
         logits = predict(network, test.images, inputs.world.device)
         outputs.metrics["judge/accuracy"] = topk_accuracy(logits, test.labels, 1) or 0.0
-        features = features_of(network, images.images, inputs.world.device)
+        seen = selection.judge_images(private, data, "train")
+        features = features_of(network, seen.images, inputs.world.device)
         outputs.files[JUDGED_FEATURES] = npy(features.flatten(1))
-        outputs.files[JUDGED_LABELS] = npy(images.labels)
+        outputs.files[JUDGED_LABELS] = npy(seen.labels)
     return outputs

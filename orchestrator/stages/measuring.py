@@ -64,9 +64,14 @@ class Attacked:
 
         Top 5 is left out where it has five classes or fewer.
         """
-        wanted = self.classes[self.labels]
-        judged = {f"{name}_top{k}": is_among(self.logits, wanted, k) for k in (1, 5)}
-        return {metric: values for metric, values in judged.items() if values is not None}
+        return accepted(name, self.logits, self.classes[self.labels])
+
+
+def accepted(name: str, logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Return `name_top1` and `name_top5`, (N,) of 0 and 1: whether a judge with these logits (N, K) finds the
+    wanted classes (N,). Top 5 is left out where it has five classes or fewer."""
+    judged = {f"{name}_top{k}": is_among(logits, wanted, k) for k in (1, 5)}
+    return {metric: values for metric, values in judged.items() if values is not None}
 
 
 def measure_images(

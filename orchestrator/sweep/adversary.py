@@ -7,6 +7,7 @@ record carries them to the report (`report/held.py`) and to MLflow.
 from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.config import TrialSpec
+from orchestrator.config.base import Refused
 from orchestrator.datasets.classes import PRIVATE_PARTS
 from orchestrator.metrics.names import CLASS, PARTS
 from orchestrator.sweep.records import TrialRecord
@@ -36,6 +37,16 @@ def held_parts(spec: TrialSpec) -> tuple[str, ...]:
     """Return the parts that the trial measures and the adversary held: some of train and test, or class."""
     measured = (CLASS,) if spec.evaluation.task == "class-inference" else PARTS[::-1]
     return tuple(part for part in measured if is_held(spec, part))
+
+
+def check_judges(spec: TrialSpec) -> None:
+    """Raise `Refused` if a judge is to be trained on images of private classes that the adversary holds, so
+    that it would know what was given away and not what leaked. The target's own images are admitted."""
+    for field, judge in spec.every_judge.items():
+        if judge.images != "train" and judge.images in set(_held(spec)):
+            rule = f"is what the adversary holds with auxiliary.kind={spec.auxiliary.kind}"
+            way_out = "use train or another auxiliary.kind"
+            raise Refused(f"{field}.images", judge.images, rule, way_out)
 
 
 def _held(spec: TrialSpec) -> Iterator[str]:

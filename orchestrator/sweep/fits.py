@@ -16,7 +16,7 @@ class Fit:
     recipe: Recipe
     source: str  # the field that decides how many images there are
     value: object  # of that field
-    images: str  # private, every, public or auxiliary
+    images: str  # private, public, auxiliary, or a part of every class: `every train`
     holds_out: bool = True
 
 
@@ -25,7 +25,8 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
     f, pretrain, split = spec.target, spec.target.pretrain, ("data.split", spec.data.split)
     stage = "joint" if spec.attack.trains_target else "target"
     yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
-    yield Fit("judge", "judge.recipe", spec.judge.recipe, *split, "every")
+    for field, judge in spec.every_judge.items():
+        yield Fit("judge", f"{field}.recipe", judge.recipe, *split, f"every {judge.images}")
     if pretrain and pretrain.weights is None:
         named = pretrain.dataset or "null"
         yield Fit(

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from orchestrator.config.normalise import PlannedSpec
-from orchestrator.metrics.names import CLASS, CLASS_GUESSES, GUESSES, METRICS, MetricName
+from orchestrator.metrics.names import (
+    BY_FURTHER_JUDGES,
+    BY_JUDGES,
+    BY_RECOGNISER,
+    CLASS,
+    CLASS_GUESSES,
+    GUESSES,
+    METRICS,
+    MetricName,
+)
 from orchestrator.stages.graph import STAGES
 from orchestrator.sweep.adversary import BEYOND
 
@@ -59,6 +68,11 @@ SETTINGS: Mapping[str, Setting] = {
         lambda spec: spec.attack.estimates_classes, "attack.classes=estimated"
     ),
     **{
+        str(name): _or_needs(lambda spec: spec.judges.recogniser, "judges.recogniser")
+        for metric in BY_RECOGNISER
+        for name in METRICS[metric].names()
+    },
+    **{
         f"fisher/early_share_{distance}": _profiled(distance)
         for distance in ("l2", "l1", "lpips-vgg", "lpips-alex")
     },
@@ -85,6 +99,8 @@ def lacks(name: MetricName, spec: PlannedSpec, num_classes: int) -> str:
     if metric.name.endswith(f"_top{TOP}") and num_classes <= TOP:
         return f"more than {TOP} classes in the private data set"
     if metric.of == "stage" and (missing := _lacks_stage(name, spec)):
+        return missing
+    if metric.of != "stage" and (missing := _lacks_judge(name, spec)):
         return missing
     if (own := SETTINGS.get(str(name))) and (setting := own(spec)):
         return setting
@@ -114,3 +130,13 @@ def _lacks_stage(name: MetricName, spec: PlannedSpec) -> str:
     kinds = [kind for kind in kinds if not is_fit or kind.name == family]
     labels: Collection[str] = [use.instance for kind in kinds for use in kind.uses(spec)]
     return "" if instance in labels else f"the stage {' or '.join(kind.name for kind in kinds)}"
+
+
+def _lacks_judge(name: MetricName, spec: PlannedSpec) -> str:
+    """Return the further judge that a metric of reconstructions lacks."""
+    if name.instance and name.metric.name not in BY_JUDGES:
+        return f"{name.stage.partition('.')[0]}/... without a judge's name"
+    if not name.instance and name.metric.name in BY_FURTHER_JUDGES:
+        return f"the name of one of judges.classifiers, as in {name.of_judge('NAME')}"
+    has_judge = not name.instance or name.instance in spec.judges.classifiers
+    return "" if has_judge else f"judges.classifiers.{name.instance}"

@@ -25,10 +25,11 @@ class NetworkChecks:
         """Raise `Refused` if a network of the trial is unknown or does not admit its sizes."""
         channels, image_size, attack = spec.data.channels, spec.data.image_size, spec.attack
         shapes = {"classes": spec.target.classes, "channels": channels, "image_size": image_size}
-        classifiers = {"target.model": spec.target.model, "judge.model": spec.judge.model}
-        for field, model in {**classifiers, **attack.classifiers}.items():
+        judging = {f"{field}.model": judge.model for field, judge in spec.every_judge.items()}
+        classifiers = {"target.model": spec.target.model, **judging, **attack.classifiers}
+        for field, model in classifiers.items():
             if self._is_new((field, model, *shapes.values())):
-                outline(model, field=field, resizes=field == "judge.model", **shapes)
+                outline(model, field=field, resizes=field in judging, **shapes)
         if attack.inverter and self._is_new(("attack.model", attack.inverter.name, image_size)):
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
         if spec.prior and self._is_new(("prior.model", spec.prior.model, image_size)):
@@ -72,6 +73,13 @@ class NetworkChecks:
         )
         if checked_on is not None:
             _check_head(wanted, given, weights.name, checked_on)
+
+    def check_recogniser(self, weights: Weights) -> None:
+        """Raise `Refused` if weights are not the face descriptor's."""
+        if self._is_new(("recogniser", weights.name)):
+            from orchestrator.models.face_descriptor import check_shapes  # here, as it needs torch
+
+            check_shapes(weights.shapes, weights.name)
 
     def _is_new(self, what: Hashable) -> bool:
         is_new = what not in self._checked

@@ -111,8 +111,12 @@ class Settings:
 
 def _digests(spec: TrialSpec) -> tuple[str, str]:
     """Return those of a trial and of its setting."""
-    named = {name: getattr(spec, name) for name in TrialSpec.model_fields}
-    parts: dict[str, Spec] = {name: part for name, part in named.items() if part is not None}  # as in JSON
+    fields = TrialSpec.model_fields.items()
+    every = {name: getattr(spec, name) for name, _ in fields}
+    left_out = {name for name, field in fields if field.exclude_if and field.exclude_if(every[name])}
+    parts: dict[str, Spec] = {
+        name: part for name, part in every.items() if name not in left_out
+    }  # as in JSON
     whole = {name: part.text for name, part in parts.items()}
     settings = {name: part.once("setting", partial(_setting, part)) for name, part in parts.items()}
     return digest_of(composed(whole)), digest_of(composed(settings))
@@ -240,7 +244,10 @@ def _lookup(spec: TrialSpec, path: str) -> Any:
     for part in path.split("."):
         if isinstance(value, BaseModel) and part not in type(value).model_fields:
             return ABSENT
-        value = getattr(value, part) if isinstance(value, BaseModel) else None
+        if isinstance(value, Mapping):
+            value = value.get(part, ABSENT)
+        else:
+            value = getattr(value, part) if isinstance(value, BaseModel) else None
     return _PLAIN.dump_python(value, mode="json")
 
 

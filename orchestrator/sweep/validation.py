@@ -1,6 +1,7 @@
 """Validation of points before anything starts: data sets, their checksums, networks, budgets, public weights.
 
-No torch, unless F starts from public weights, whose names and shapes are compared with its network.
+No torch, unless F starts from public weights or a recogniser has some, whose names and shapes are compared
+with the network.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -28,10 +29,12 @@ from orchestrator.datasets.classes import (
 )
 from orchestrator.models import CLASSIFIERS
 from orchestrator.stages.graph import dataset_names, weight_names
+from orchestrator.sweep.adversary import check_judges
 from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
 
+WEIGHTS = {"pretrain": "target.pretrain.weights", "recogniser": "judges.recogniser.weights"}
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain", "prior": "prior"}
 
 
@@ -61,6 +64,7 @@ class Preflight:
                     self.descriptions[name] = self._verify(role, name)
                     self.digests[name] = self.descriptions[name].digest
             self._check_data(spec)
+            check_judges(spec)
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
@@ -95,7 +99,9 @@ class Preflight:
         target, owns = spec.target, spec.attack.has_images
         pretrain = target.pretrain and (target.pretrain.dataset, target.pretrain.weights)
         prior = spec.prior and (spec.prior.dataset,)
-        same = (spec.data.text, target.classes, pretrain, prior, owns, spec.auxiliary.text if owns else "")
+        judging = frozenset(judge.images for judge in spec.every_judge.values())
+        has = spec.auxiliary.text if owns else ""
+        same = (spec.data.text, target.classes, pretrain, prior, owns, has, judging)
         if same not in self._checked:
             self._check_classes(spec)
             self._checked.add(same)
@@ -114,6 +120,8 @@ class Preflight:
         if has_images:
             check_auxiliary(about, spec.data, spec.auxiliary)
         check_parts(about, labels, spec.data, spec.target.classes, kind)
+        if any(judge.images == "auxiliary" for judge in spec.every_judge.values()):
+            check_parts(about, labels, spec.data, spec.target.classes, "same-heldout")
         if has_images:
             self._check_size(spec)
 
@@ -156,8 +164,9 @@ class Preflight:
         if fit.stage == "prior" and spec.prior and spec.prior.dataset:
             return self.descriptions[spec.prior.dataset].num_images
         labels, splits = self._labels_of(data.dataset)
-        if fit.images == "every":
-            return int((splits[data.split] == PARTS.index("train")).sum())
+        if fit.images.startswith("every "):
+            part = fit.images.removeprefix("every ")
+            return int((splits[data.split] == PARTS.index(part)).sum())
         public = np.isin(labels, public_classes(self.descriptions[data.dataset], data))
         return int((public & (splits[data.split] != PARTS.index("evaluation"))).sum())
 
@@ -202,10 +211,12 @@ class Preflight:
     def _check_weights(self, spec: TrialSpec) -> None:
         """Find the public weights that a trial names; those that F starts from must fit its network."""
         for role, name in weight_names(spec).items():
-            field = "target.pretrain.weights" if role == "pretrain" else f"evaluation.networks.{role}"
+            field = WEIGHTS.get(role, f"evaluation.networks.{role}")
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
+        if spec.judges.recogniser:
+            self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None

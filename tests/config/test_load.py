@@ -172,8 +172,13 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": {"relese.truncation": [1]}},
             [],
-            "relese is not a field; known here: attack, auxiliary, data, evaluation, judge, prior, release, "
-            "target.",
+            "relese is not a field; known here: attack, auxiliary, data, evaluation, judge, judges, prior, "
+            "release, target.",
+        ),
+        (
+            {},
+            ["judges.classifiers={wide: {model: {name: ami-digit}, sed: 3}}"],
+            "judges.classifiers.wide.sed is not a field; known here: images, model, recipe, seed.",
         ),
         (
             {"sweep": {OFFSET: {"low": 1, "high": 2, "step": 1}}},

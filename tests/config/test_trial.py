@@ -81,6 +81,16 @@ def refused(changes: dict[str, Any]) -> str:
         ),
         ({"evaluation.grid": 65}, "evaluation.grid: Input should be less than or equal to 64"),
         ({"workers": 2}, "workers: Extra inputs are not permitted"),
+        ({"judge.images": "test"}, "judge.images: Input should be 'train' or 'auxiliary'"),
+        (
+            {"judges": {"classifiers": {"Wide net": tiny.BASE["judge"]}}},
+            "judges.classifiers.Wide net.[key]: String should match pattern '^[a-z0-9][a-z0-9-]{0,30}$'",
+        ),
+        (
+            {"judges": {"classifiers": {"wide": tiny.BASE["judge"]}}},
+            ": Value error, judges.classifiers.wide is the same as judge, with which it would always agree; "
+            "give it another seed, model or images, or leave it out.",
+        ),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -103,6 +113,50 @@ def test_the_constant_of_an_encoding_is_a_number_or_log_k(value: Any, rule: str)
     (refusal,) = faults(caught.value, "base")
     text = f"attack.offset={value} is refused: Input should be {rule}; or Input should be 'log-k'."
     assert str(refusal) == text
+
+
+ALONE = {"target.pretrain": None, "target.budget": "full"}
+LIKE_TARGET = {**tiny.BASE["judge"], "seed": tiny.BASE["target"]["seed"]}
+NOT_ITSELF = "is target.seed, and network and images are the target's too, which must not judge it; use"
+
+
+@pytest.mark.parametrize("field", ["judge", "judges.classifiers.x"])
+def test_a_judge_is_not_the_target(field: str) -> None:
+    changes: dict[str, Any] = {field: LIKE_TARGET}
+    if field != "judge":
+        changes = {"judges": {"classifiers": {"x": LIKE_TARGET}}}
+    assert refused({**ALONE, **changes}).endswith(
+        f"{field}.seed={LIKE_TARGET['seed']} {NOT_ITSELF} another seed, model or images."
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 9},
+        {"model": {**tiny.DIGIT, "width": 0.02}},
+        {"images": "auxiliary"},
+        {"recipe": {"epochs": 2}},
+    ],
+    ids=str,
+)
+def test_a_judge_differs_from_the_target_by_its_first_weights_or_images(other: dict[str, Any]) -> None:
+    """Another recipe alone leaves it the target's first weights."""
+    changes = {**ALONE, "judge": {**LIKE_TARGET, **other}}
+    if "recipe" in other:
+        assert NOT_ITSELF in refused(changes)
+    else:
+        assert tiny.spec(changes).judge.seed in (9, LIKE_TARGET["seed"])
+    assert tiny.spec({"judge": LIKE_TARGET}).target.pretrain is not None  # the target starts elsewhere
+
+
+def test_judges_have_the_paths_of_their_fields() -> None:
+    other = {**tiny.BASE["judge"], "seed": 9}
+    every = tiny.spec({"judges": {"classifiers": {"other": other}}}).every_judge
+    assert [(path, judge.seed) for path, judge in every.items()] == [
+        ("judge", 42),
+        ("judges.classifiers.other", 9),
+    ]
 
 
 def test_the_largest_release_and_pool_are_allowed() -> None:
@@ -148,7 +202,8 @@ def test_defaults_are_the_published_ones() -> None:
 def test_every_part_says_what_it_is(part: type[BaseModel]) -> None:
     assert part.__doc__
     nested = {name for name, field in part.model_fields.items() if "Recipe" in str(field.annotation)}
-    parts = ("model", "seed", "data", "target", "release", "auxiliary", "attack", "judge", "evaluation")
+    sections = ("data", "target", "release", "auxiliary", "attack", "judge", "judges", "evaluation")
+    parts = ("model", "seed", *sections)
     told = {name for name, field in part.model_fields.items() if field.description}
     assert set(part.model_fields) - told - nested - set(parts) == set()
 

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from jobs.tables import _claimed_orders, _rich_table
+from jobs.tables import _claimed_orders, _judged, _rich_table
 from orchestrator.report.held import MEANING
 from orchestrator.report.tables import summary_table
 from orchestrator.sweep.adversary import BEYOND
@@ -70,3 +70,13 @@ def test_the_verdict_is_whole_on_a_narrow_terminal() -> None:
     text = printed(_claimed_orders(orders(step)), width=80)
     assert "not shown" in text
     assert "0.00195" in text
+
+
+def test_judges_are_printed_side_by_side() -> None:
+    """Without columns that are wide or empty; halves of intervals stand beside their means."""
+    names = "m,part,judge,judge +-,wide,wide +-,top-5 judge,top-5 judge +-,false positives,false positives +-"
+    text = printed(_judged(f"{names}\n1,test,0.95,0.02,0.5,,0.99,,0.123456,\n".encode()))
+    for cell in ("judge", "0.95 +- 0.02", "wide", "0.5", "false positives", "0.1235"):
+        assert cell in text
+    assert "top-5" not in text
+    assert "0.5 +-" not in text

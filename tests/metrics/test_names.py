@@ -36,6 +36,11 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         **dict.fromkeys(("yardstick_label_top1", "yardstick_random_top1"), "up"),
         **{f"{guess}_mse": "down" for guess in ("grey", "mean", "label", "bins", "nearest")},
         **{f"yardstick_{guess}_mse": "down" for guess in ("grey", "label", "random")},
+        **dict.fromkeys(
+            ("agreement", "kappa", "false_accepts", "false_rejects", "threshold", "false_positives")
+        ),
+        **dict.fromkeys(("recogniser_accepted", "recogniser_top1"), "up"),
+        "recogniser_rank": "down",
         **dict.fromkeys(("chance", "target_chance", "judge_chance")),
         **dict.fromkeys(("knn_distance", "centroid_distance", "delta_facenet"), "down"),
         **dict.fromkeys(("lpips_vgg", "lpips_alex", "fid"), "down"),
@@ -62,7 +67,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 118
+    assert len(names) == len(set(names)) == 140
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 
@@ -77,6 +82,7 @@ def test_names_of_every_metric_read_back() -> None:
         ("attack/queries", "attack", "queries", ""),
         ("pretrain/validation_loss", "pretrain", "validation_loss", ""),
         ("surrogate.b0/best_epoch", "surrogate.b0", "best_epoch", ""),
+        ("judge.wide/accuracy", "judge.wide", "accuracy", ""),
         ("fisher/early_share_lpips-vgg", "fisher", "early_share_lpips-vgg", ""),
     ],
 )
@@ -130,6 +136,11 @@ def test_values_by_image_have_a_file() -> None:
     }
     place = MetricName.parse("attack/accuracy_top1_train").file()
     assert place == ImageFile(("evaluation",), "per_image_train.npy", "accuracy_top1")
+    for name, file in (("attack.wide/agreement_test", "test"), ("class.wide/agreement", "class")):
+        further = MetricName.parse(name)
+        assert further.instance == "wide"
+        assert further.file() == ImageFile(("judgement.wide",), f"per_image_{file}.npy", "agreement")
+        assert str(further) == name
     for name in ("attack/queries", "judge/accuracy", "attack/fid_test", "class/recall"):
         assert MetricName.parse(name).file() is None
 

@@ -89,11 +89,12 @@ def test_skill_and_accuracies_are_columns_where_they_were_measured() -> None:
 
 def judged(index: int, model: str, hits: int, images: int = 50, chance: float = 0.2) -> TrialRecord:
     """Return a trial whose target or evaluation model classifies `hits` of its test images correctly."""
-    names = (f"{model}/accuracy", f"yardstick/{model}_chance", f"yardstick/{model}_images")
+    kind = model.partition(".")[0]  # further judges have the chance of the judge
+    names = (f"{model}/accuracy", f"yardstick/{kind}_chance", f"yardstick/{kind}_images")
     return record(index, {"m": index}, dict(zip(names, (hits / images, chance, float(images)), strict=True)))
 
 
-@pytest.mark.parametrize("model", ["target", "judge"])
+@pytest.mark.parametrize("model", ["target", "judge", "judge.wide"])
 def test_a_model_at_chance_is_named(model: str) -> None:
     """Of 50 images at 0.2 the binomial needs 18: P(X >= 17) = 0.0144, P(X >= 18) = 0.0063."""
     assert stats.binomtest(17, 50, 0.2, alternative="greater").pvalue == pytest.approx(0.0144, abs=1e-4)

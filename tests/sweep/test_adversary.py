@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import Auxiliary, TrialSpec
+from orchestrator.config.base import Refused
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.datasets.selection import ImageSet, auxiliary_images, target_images
@@ -13,6 +14,7 @@ from orchestrator.sweep.adversary import (
     BEYOND,
     QUERIES,
     READ,
+    check_judges,
     held_parts,
     held_words,
     is_held,
@@ -117,3 +119,20 @@ def test_words_have_one_order_and_a_trial_without_marks_has_no_note() -> None:
         "The adversary held the private images that metrics of the part train, test read. "
         "64 queries were answered with more than the service releases."
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_of_images_that_the_adversary_holds_is_refused(kind: str) -> None:
+    other = {"model": tiny.DIGIT, "seed": 9, "images": "auxiliary"}
+    spec = trial({"auxiliary.kind": kind, "judges": {"classifiers": {"other": other}}})
+    if kind != "same-heldout":
+        check_judges(spec)
+        return
+    with pytest.raises(Refused) as caught:
+        check_judges(spec)
+    assert str(caught.value) == (
+        "judges.classifiers.other.images=auxiliary is what the adversary holds with "
+        "auxiliary.kind=same-heldout; use train or another auxiliary.kind."
+    )
+    with pytest.raises(Refused, match=r"^judge.images=auxiliary is what the adversary holds"):
+        check_judges(trial({"auxiliary.kind": kind, "judge.images": "auxiliary"}))

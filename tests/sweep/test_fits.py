@@ -105,10 +105,13 @@ def test_a_training_with_enough_images_passes(changes: dict[str, Any]) -> None:
 
 
 def test_every_training_of_a_trial_is_checked() -> None:
-    trial = tiny.spec({"attack.losses": SURROGATE})
+    other = {"model": tiny.DIGIT, "seed": 8, "images": "auxiliary"}
+    trial = tiny.spec({"attack.losses": SURROGATE, "judges": {"classifiers": {"b": other}}})
+    assert [fit.images for fit in fits(trial) if fit.stage == "judge"] == ["every train", "every auxiliary"]
     assert [(fit.stage, fit.field) for fit in fits(trial)] == [
         ("target", "target.recipe"),
         ("judge", "judge.recipe"),
+        ("judge", "judges.classifiers.b.recipe"),
         ("pretrain", "target.pretrain.recipe"),
         ("surrogate", "attack.losses.surrogate.recipe"),
         ("inversion", "attack.recipe"),

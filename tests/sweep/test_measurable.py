@@ -42,6 +42,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("measured")
 
 
+OTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
+
+
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store: Path) -> None:
     trial = tiny.spec(TRIALS[name])
@@ -74,6 +77,18 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
         ({"attack": {"name": "optimization"}}, "yardstick/label_mse_test", "an adversary with images"),
         ({"attack": {"name": "mia"}, **CLASSES}, "class/yardstick_random_top1", "an adversary with images"),
         ({"attack": {"name": "joint", "model": tiny.DIGIT}}, "target/validation_loss", "the stage target"),
+        ({}, "attack.other/accuracy_top1_test", "judges.classifiers.other"),
+        ({}, "judge.other/accuracy", "the stage judge"),
+        (OTHER, "attack.other/accuracy_top1_test", ""),
+        (OTHER, "attack.other/kappa_test", ""),
+        (OTHER, "judge.other/accuracy", ""),
+        (OTHER, "class.other/judge_top1", "evaluation.task=class-inference"),
+        (OTHER, "attack.other/knn_distance_test", "attack/... without a judge's name"),
+        (
+            OTHER,
+            "attack/agreement_test",
+            "the name of one of judges.classifiers, as in attack.NAME/agreement_test",
+        ),
     ],
     ids=str,
 )

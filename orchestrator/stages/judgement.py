@@ -1,0 +1,42 @@
+"""Judgement: a further judge sees the stored reconstructions, so that it needs no attack to be run again.
+
+Stored images have 8 bits, as those that judges were trained on; the trial's own judge sees them before they
+are rounded.
+"""
+
+import numpy as np
+import torch
+
+from orchestrator.config import Data, Evaluation, Judge, Target
+from orchestrator.datasets import selection
+from orchestrator.metrics.agreement import agreement, kappa
+from orchestrator.metrics.names import CLASS, METRICS, per_image_file
+from orchestrator.stages.images import parts_of, stored_reconstructions
+from orchestrator.stages.io import Inputs, Outputs, npy, per_image
+from orchestrator.stages.measuring import accepted
+from orchestrator.stages.networks import stored_classifier
+from orchestrator.training.loop import predict
+
+
+def run(inputs: Inputs, data: Data, target: Target, judge: Judge, evaluation: Evaluation) -> Outputs:
+    """Measure which reconstructions the judge accepts, and where it agrees with the trial's own judge."""
+    private, device = inputs.datasets(data.dataset), inputs.world.device
+    num_classes = private.description.num_classes
+    network = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
+    original = torch.tensor(selection.private_classes(private, data, target.classes))
+    files: dict[str, bytes] = {}
+    metrics: dict[str, float] = {}
+    images_seen = 0
+    for part in parts_of(evaluation):
+        images, first = stored_reconstructions(inputs, part)
+        labels = torch.from_numpy(first["label"].astype(np.int64))
+        prefix = "judge" if part == CLASS else "accuracy"
+        values = accepted(prefix, predict(network, images, device), original[labels])
+        own, theirs = values[f"{prefix}_top1"], torch.from_numpy(first[f"{prefix}_top1"].copy())
+        values["agreement"] = agreement(own, theirs)
+        means = {name: float(value.mean()) for name, value in values.items()}
+        means |= {} if (beyond_chance := kappa(own, theirs)) is None else {"kappa": beyond_chance}
+        metrics |= {str(METRICS[name].on(part)): value for name, value in means.items()}
+        files[per_image_file(part)] = npy(per_image(labels, values))
+        images_seen += len(labels)
+    return Outputs(files, metrics, images_seen)
