@@ -300,6 +300,13 @@ def measured() -> list[str]:
     return [str(name.of_judge("NAME") if name.metric.name in BY_FURTHER_JUDGES else name) for name in names]
 
 
+def is_by_others(name: str) -> bool:
+    """Return whether a full name is of reconstructions as further judges or a recogniser see them."""
+    family, _, rest = name.partition("/")
+    stage, _, judge = family.partition(".")
+    return stage in _SIMILAR and (bool(judge) or rest.startswith(BY_RECOGNISER))
+
+
 def per_image_file(part: str) -> str:
     """Return the file of a stage with the values of each reconstruction, or yardstick, of a part."""
     return f"per_image_{part}.npy"

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from orchestrator.config.study import is_seed
-from orchestrator.metrics.names import CLASS, PARTS
+from orchestrator.metrics.names import CLASS, PARTS, is_by_others
 from orchestrator.metrics.skill import skill_name
 from orchestrator.sweep.records import SweepRecord
 
@@ -133,6 +133,8 @@ def _charts(
         parts.append(("2. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]]))
     if shown.curves:
         parts.append(("3. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
+    if others := [name for name in shown.metrics if is_by_others(name)]:
+        parts.append(("4. Judges", [_bar(name) for name in others[:MAX_CHARTS]]))
     charts, sections = [], []
     for title, cards in parts:
         section = _uuid(sweep, title)

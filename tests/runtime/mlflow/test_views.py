@@ -81,6 +81,19 @@ def test_views_show_what_was_swept() -> None:
     assert [view.name for view in views(sample_sweep(), SHOWN)] == ["sample: trials"]
 
 
+def test_other_judges_have_a_section_of_their_own() -> None:
+    others = ["attack.wide/accuracy_top1_test", "attack/recogniser_accepted_test", "class/false_positives"]
+    shown = replace(
+        SHOWN, metrics=[*SHOWN.metrics, "attack/accuracy_top1_test", "judge.wide/accuracy", *others]
+    )
+    trials = state(views(sample_sweep(), shown)[0])
+    (section,) = [one["uuid"] for one in trials["compareRunSections"] if one["name"] == "4. Judges"]
+    cards = [card for card in trials["compareRunCharts"] if card["metricSectionId"] == section]
+    assert [card["metricKey"] for card in cards] == others
+    sections = state(views(sample_sweep(), SHOWN)[0])["compareRunSections"]
+    assert "4. Judges" not in [one["name"] for one in sections]
+
+
 def test_two_sweeps_of_one_study_have_their_own_views() -> None:
     other = replace(sample_sweep(), key="f" * 64)
     assert not {v.key for v in views(sample_sweep(), SHOWN)} & {v.key for v in views(other, SHOWN)}
