@@ -134,25 +134,31 @@ def auxiliary_images(
 
 def _of_kind(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> ImageSet:
     check_auxiliary(private.description, data, auxiliary)
-    part = SAME_PARTS.get(auxiliary.kind)
-    if part == "train":
-        return target_images(private, data, k, part)
-    if part is not None:
-        unseen = target_images(private, data, k, part)
-    else:
-        classes = other_classes(private, other, data, auxiliary)
-        unseen = _pick(private if other is None else other, data, classes, None)
-    _check_unseen(unseen, private, data, k, auxiliary)
+    if SAME_PARTS.get(auxiliary.kind) == "train":
+        return target_images(private, data, k, "train")
+    unseen = _unseen(private, other, data, k, auxiliary)
+    _check_unseen(private, other, data, k, auxiliary.but(size=None, seed=0))
     if auxiliary.kind == "augmented":
         return _join(target_images(private, data, k, PRIVATE_PARTS[auxiliary.kind]), unseen)
     return unseen
 
 
-def _check_unseen(unseen: ImageSet, private: Dataset, data: Data, k: int, auxiliary: Auxiliary) -> None:
+def _unseen(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> ImageSet:
+    part = SAME_PARTS.get(auxiliary.kind)
+    if part is not None:
+        return target_images(private, data, k, part)
+    classes = other_classes(private, other, data, auxiliary)
+    return _pick(private if other is None else other, data, classes, None)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_unseen(private: Dataset, other: Dataset | None, data: Data, k: int, auxiliary: Auxiliary) -> None:
     """Raise `Refused` if images equal ones that the target was trained or is evaluated on.
 
     The kind `same-test` consists of the evaluation images and is compared with the training images only.
+    What was compared once in a process is not read again: several stages of a trial select the same images.
     """
+    unseen = _unseen(private, other, data, k, auxiliary)
     for part in ("train",) if auxiliary.kind == "same-test" else ("train", "evaluation"):
         known = set(_contents(target_images(private, data, k, part).images))
         shared = sum(content in known for content in _contents(unseen.images))

@@ -1,7 +1,7 @@
 """What each party sees: exact classes, exact parts, and no overlap where none is promised."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from orchestrator.config import Auxiliary, Data
 from orchestrator.datasets import PARTS, Dataset, Location, load, selection, shards
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.gathered import Gathered
+from orchestrator.datasets.gathered import Gathered, Images
 from orchestrator.datasets.images import prepare
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import (
@@ -249,6 +249,29 @@ def test_one_test_image_among_the_held_out_ones_is_found(digits: Dataset) -> Non
     text = r"same-heldout promises .* but 1 of \d+ equal one of its evaluation images"
     with pytest.raises(ValueError, match=text):
         auxiliary_images(leaky, None, DATA, 2, Auxiliary())
+
+
+def test_images_are_compared_once_and_a_leak_is_found_every_time(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection._check_unseen.cache_clear()
+    compared: list[int] = []
+    contents = selection._contents
+
+    def watched(images: Images) -> Iterator[bytes]:
+        compared.append(len(images))
+        return contents(images)
+
+    monkeypatch.setattr(selection, "_contents", watched)
+    for size, seed in ((10, 0), (None, 0), (20, 1)):  # choices among the same images
+        auxiliary_images(digits, None, DATA, 2, Auxiliary(size=size, seed=seed))
+    assert len(compared) == 4  # the held-out images with both parts
+    auxiliary_images(digits, None, DATA, 3, Auxiliary(size=10))
+    assert len(compared) == 8
+    leaky = with_leak(digits, "auxiliary")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"1 of \d+ equal one of its train images"):
+            auxiliary_images(leaky, None, DATA, 2, Auxiliary())
 
 
 @pytest.mark.parametrize("kind", ["generic", "distinct", "augmented"])
