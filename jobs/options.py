@@ -10,12 +10,14 @@ import typer
 
 from orchestrator.config.base import Refused
 from orchestrator.config.plain import check_path
+from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.open_store import NODE_CACHE, check_folder
 
 RUNS = Path("runs")
 MAX_MINUTES = 100_000
+MAX_CACHE_GIB = 1_000_000
 
 StudyName = Annotated[
     str, typer.Argument(help="Study file, or the name of one in jobs/studies.", metavar="STUDY.yaml")
@@ -55,6 +57,14 @@ Cache = Annotated[
         help="Cache data sets from S3 in this folder of each node; default: ~/.cache/inversion-orchestrator.",
     ),
 ]
+CacheGib = Annotated[
+    int,
+    typer.Option(
+        envvar="INVERSION_CACHE_GIB",
+        metavar="GIB",
+        help="Let each node's cache grow to this size; image sets that fit are mapped, larger ones held.",
+    ),
+]
 WaitForNodes = Annotated[
     float,
     typer.Option(
@@ -79,21 +89,26 @@ class Options:
     ship_later: bool
     cache: Path | None = None
     wait_for_nodes: float = 0.0  # minutes
+    cache_gib: int = CACHE_GIB
 
     def locations(self) -> Locations:
         """Return where artifacts, data sets and tracking are, defaults filled in.
 
-        Raise `Refused` for a path that none can be, and for a time to wait that none is.
+        Raise `Refused` for a path that none can be, and for a time or a size that none is.
         """
         check_path("out", self.out)
         check_path("cache", self.cache or NODE_CACHE)
         if not 0.0 <= self.wait_for_nodes <= MAX_MINUTES:
             rule = f"must lie in 0..{MAX_MINUTES}, in minutes"
             raise Refused("--wait-for-nodes", self.wait_for_nodes, rule, "use 0 to wait for none")
+        if not 1 <= self.cache_gib <= MAX_CACHE_GIB:
+            rule = f"must lie in 1..{MAX_CACHE_GIB}, in GiB"
+            raise Refused("--cache-gib", self.cache_gib, rule, f"leave it out for {CACHE_GIB}")
         return Locations(
             store=_absolute(self.store or f"{self.out / 'store'}", "store"),
             data=self.data and _absolute(self.data, "data"),
             cache=str(self.cache or NODE_CACHE) if self.data and "://" in self.data else None,
+            cache_gib=self.cache_gib,
             tracking=None if self.ship_later else self.tracking_uri or f"sqlite:///{self.out / 'mlflow.db'}",
         )
 

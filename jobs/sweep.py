@@ -23,6 +23,7 @@ from jobs.interruption import Interruption
 from jobs.options import (
     RUNS,
     Cache,
+    CacheGib,
     Data,
     Options,
     Out,
@@ -42,6 +43,7 @@ from orchestrator.config.normalise import normalise
 from orchestrator.config.plain import check_path
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, footprint
+from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
@@ -100,12 +102,23 @@ def sweep(  # noqa: PLR0913 - options of a command
     tracking_uri: TrackingUri = None,
     ship_later: ShipLater = False,
     cache: Cache = None,
+    cache_gib: CacheGib = CACHE_GIB,
     wait_for_nodes: WaitForNodes = 0.0,
     list_studies: ListStudies = False,
 ) -> None:
     """Sweep a study: train targets, attack them, measure what leaks, and keep the comparison."""
     options = Options(
-        study, overrides, scale, out, store, data, tracking_uri, ship_later, cache, wait_for_nodes
+        study,
+        overrides,
+        scale,
+        out,
+        store,
+        data,
+        tracking_uri,
+        ship_later,
+        cache,
+        wait_for_nodes,
+        cache_gib,
     )
     console = start_console()
     try:

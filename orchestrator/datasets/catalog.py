@@ -21,7 +21,10 @@ from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.parallel import parallel_map
 
 BUILT_IN = "built-in"
-NOT_MAPPED = "the whole set is read into memory; stage it in a folder, or give its cache more room"
+NOT_MAPPED = "the whole set is read into memory; raise --cache-gib above its size"
+CACHE_GIB = 32
+"""Limit of a node's cache where none is given."""
+
 READERS = 4  # files of a set read at once: one is hashed while another is downloaded
 MAPPED_SHARDS = 64  # files of large sets that are open at a time; opening one again costs microseconds
 
@@ -34,7 +37,7 @@ class Location:
 
     blobs: Blobs | None = None  # root of <name>/manifest.json; None: only the built-in sets
     cache: Path | None = None  # node-local folder; None reads the store each time
-    cache_bytes: int = 32 * 2**30  # limit of the folder
+    cache_bytes: int = CACHE_GIB * 2**30  # limit of the folder
 
     @property
     def node_cache(self) -> Cache | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from orchestrator.datasets import Location
+from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.runtime.open_store import open_artifacts, open_location
 from orchestrator.store.artifacts import Artifacts
 
@@ -21,6 +22,9 @@ class Locations:
     cache: str | None = None
     """Folder in which a node keeps data sets read from S3."""
 
+    cache_gib: int = CACHE_GIB
+    """Limit of that folder in GiB."""
+
     tracking: str | None = field(default=None, repr=False)
     """MLflow's URI, which may carry a password; None ships nothing now."""
 
@@ -30,7 +34,7 @@ class Locations:
 
     def open_data(self) -> Location:
         """Return where staged data sets are; raise `ValueError` if the URI names no store."""
-        return open_location(self.data, self.cache)
+        return open_location(self.data, self.cache, self.cache_gib)
 
     def for_workers(self) -> Self:
         """Return the locations that workers use: only the sweep's driver tracks."""

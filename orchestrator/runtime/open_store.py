@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.config.base import Refused
 from orchestrator.config.plain import check_path
 from orchestrator.datasets import Location
+from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.blobs import Blobs, Maintenance
 from orchestrator.store.directory import DirectoryBlobs
@@ -108,9 +109,10 @@ def open_artifacts(uri: str) -> Artifacts:
     return Artifacts(open_blobs(uri))
 
 
-def open_location(uri: str | None, cache: str | None) -> Location:
+def open_location(uri: str | None, cache: str | None, cache_gib: int = CACHE_GIB) -> Location:
     """Return the location of staged data sets; without a URI only the built-in ones exist.
 
     Raise `Refused` for a wrong URI.
     """
-    return Location(open_blobs(uri) if uri else None, Path(cache) if cache else None)
+    blobs = open_blobs(uri) if uri else None
+    return Location(blobs, Path(cache) if cache else None, cache_gib * 2**30)

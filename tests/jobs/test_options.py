@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobs.options import Options
+from orchestrator.config.base import Refused
 from orchestrator.runtime.open_store import NODE_CACHE
 
 GIVEN: dict[str, Any] = {
@@ -36,6 +39,14 @@ def test_only_data_from_afar_is_cached_and_nothing_is_tracked_later() -> None:
     assert (locations.data, locations.cache) == ("s3://bucket/data", str(NODE_CACHE))
     assert locations.tracking is None
     assert options(data="s3://bucket/data", cache=Path("/fast")).locations().cache == "/fast"
+
+
+@pytest.mark.parametrize("size", [0, -3, 1_000_001])
+def test_a_cache_has_a_possible_size(size: int) -> None:
+    assert options().locations().cache_gib == 32
+    assert options(cache_gib=600).locations().cache_gib == 600
+    with pytest.raises(Refused, match=rf"^--cache-gib={size} must lie in 1..1000000, in GiB; leave it out"):
+        options(cache_gib=size).locations()
 
 
 def test_the_command_repeats_what_was_given_without_passwords() -> None:

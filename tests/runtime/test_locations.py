@@ -1,6 +1,7 @@
 """Locations: addresses that open clients where they are used and show no password."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ def test_a_folder_opens_as_store_and_as_data(tmp_path: Path) -> None:
     location = locations.open_data()
     assert isinstance(location.blobs, DirectoryBlobs)
     assert location.cache == tmp_path / "cache"
+    assert location.cache_bytes == 32 * 2**30
+    assert replace(locations, cache_gib=600).open_data().cache_bytes == 600 * 2**30
     assert Locations(str(tmp_path)).open_data().blobs is None
 
 
