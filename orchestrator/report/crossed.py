@@ -56,8 +56,11 @@ class Crossed:
 
     @cached_property
     def mean(self) -> float:
-        """Mean of the measured values."""
-        return float(self.filled.sum() / self.count) if self.count else float("nan")
+        """Mean of the measured values; of equal ones exactly their value, so that they have no spread."""
+        if not self.count:
+            return float("nan")
+        measured = self.values[self.seen]
+        return float(np.clip(self.filled.sum() / self.count, measured.min(), measured.max()))
 
     @cached_property
     def filled(self) -> np.ndarray:

@@ -74,6 +74,12 @@ def test_a_constant_difference_has_an_interval_of_no_width() -> None:
     assert (turned.interval.high, turned.num_agreeing, turned.verdict) == (-0.25, 0, "reversed")
 
 
+@pytest.mark.parametrize("value", [0.1, 0.9776, 1 / 3, -1e-9])
+def test_equal_values_have_no_spread_whatever_their_sum_rounds_to(value: float) -> None:
+    found = Uncertainty.of(Crossed(np.full(3, value), ("seed",)))
+    assert (found.mean, found.half()) == (value, 0.0)
+
+
 def test_no_difference_at_all_is_equal_and_is_no_test() -> None:
     found = compare(Crossed(np.zeros((2, 4)), ("seed", CLASSES)))
     assert (found.interval, found.verdict) == (Interval(0.0, 0.0), "equal")
