@@ -48,7 +48,7 @@ EVERYTHING: dict[str, Any] = {
     "release": {"truncation": 1, "decimals": 3},
     "auxiliary.kind": "distinct",
     "auxiliary.dataset": "patches",
-    "prior": PRIOR,
+    "prior": PRIOR,  # of attacks that search one
     "attack": ATTACKS["inverter"],
     "judges": JUDGES,
     "evaluation.networks": NETWORKS,
@@ -60,8 +60,9 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
-    "prior.penalty": {"prior": {**PRIOR, "loss": "wgan-gp"}},
-    "prior.teacher_mode": {"prior": {**PRIOR, "loss": "kedmi"}},
+    "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
+    "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **INFERENCE},
+    "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
     "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
     "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:inverter.offset_learning_rate": {"attack.offset_learnable": True},
@@ -130,7 +131,7 @@ RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
 DRAWN = {"victims", "yardsticks", *REBUILT}
-EVERY = {"pretrain", "judge", "prior", *TRAINED}
+EVERY = {"pretrain", "judge", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
     "target": TRAINED,
@@ -142,7 +143,7 @@ READERS: Mapping[str, set[str]] = {
     "release": RELEASED,
     "release.labels_only": RELEASED - {"fisher"},
     "auxiliary": QUERIED,
-    "prior": {"prior"},
+    "prior": {"prior", *SEARCHED},
     "attack:inverter": ATTACKED,
     "attack:inverter.align": RELEASED
     - {"yardsticks"},  # unaligned, the surrogate learns from full scores too
@@ -292,6 +293,7 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
         "joint": STARTS["attack:joint."],
         "optimization": STARTS["attack:optimization."],
         "snapshot": {"target.snapshot": 1},
+        "prior": STARTS["prior."],
     }
     start = starts.get(stage, {})
     changed = {field: RESOURCES[field]}
@@ -314,7 +316,7 @@ def test_resources_outside_the_numeric_profile_change_no_key(resources: dict[str
     assert differing(planned({}), planned({}, Resources.model_validate(resources))) == set()
 
 
-NARROW = {"name": "gmi", "width": 0.02}
+SMALL_PRIOR = {"prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}, **INFERENCE}
 LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("pretrain", {}, {"target.pretrain.seed": 20}),
     ("target", {}, {"target.seed": 20}),
@@ -323,10 +325,10 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("judge", {}, {"judge.seed": 20}),
     ("victims", {}, {"evaluation.seed": 20}),
     ("predictions", {}, {"auxiliary.seed": 20}),
-    ("prior", {"prior": {"model": NARROW, "epochs": 1}}, {"prior.seed": 20}),
+    ("prior", {"attack": ATTACKS["gmi"], **SMALL_PRIOR}, {"prior.seed": 20}),
     (
         "prior",
-        {"prior": {"loss": "kedmi", "model": NARROW, "epochs": 1}, "target.defense": {"mid": {}}},
+        {"attack": ATTACKS["kedmi"], **SMALL_PRIOR, "prior.loss": "kedmi", "target.defense": {"mid": {}}},
         {"prior.teacher_mode": "train"},
     ),
     ("surrogate", {"attack": ATTACKS["inverter"]}, {"attack.losses.surrogate.seed": 20}),

@@ -81,13 +81,14 @@ def normalise(
 
     `has_norm`: whether a batch norm stands between F's features and its head; None leaves what MID does to it
     as written. Beside what `respelled` does: labels have no truncation, rounding or sum; a surrogate that no
-    loss uses and the training of weights that were trained elsewhere are left out.
+    loss uses, a prior that no attack searches and the training of weights that were trained elsewhere are
+    left out.
     """
     spec = respelled(spec, cut=cut, has_norm=has_norm)
     release = LABELS if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
-    prior = spec.prior and spec.prior.canonical()
     attack = spec.attack.canonical()
+    prior = spec.prior.canonical() if spec.prior and attack.needs_prior else None
     return PlannedSpec.of(spec, attack=attack, release=release, target=target, prior=prior)
 
 

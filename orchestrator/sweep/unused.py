@@ -29,7 +29,7 @@ class Row:
     """A setting that has no effect by itself."""
 
     section: str
-    """Path of the spec that holds it."""
+    """Path of the spec that holds it; empty for a section itself."""
 
     field: str
 
@@ -40,7 +40,7 @@ class Row:
     @property
     def path(self) -> str:
         """Path of the setting."""
-        return f"{self.section}.{self.field}"
+        return f"{self.section}.{self.field}".removeprefix(".")
 
 
 _ROWS = (
@@ -65,6 +65,7 @@ _ROWS = (
         Row("target.pretrain", field, lambda own: not own.weights, "target.pretrain without weights")
         for field in ("recipe", "seed")
     ),
+    Row("", "prior", lambda own: own.attack.needs_prior, "an attack that searches one"),
     Row("prior", "penalty", lambda own: own.loss == "wgan-gp", "prior.loss=wgan-gp"),
     Row("prior", "teacher_mode", lambda own: own.needs_target, "prior.loss=kedmi"),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
@@ -107,7 +108,7 @@ def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
 def _holder(spec: TrialSpec, row: Row) -> BaseModel | None:
     """Return the spec that has the setting; None where this trial has no such field."""
     part: Any = spec
-    for name in row.section.split("."):
+    for name in filter(None, row.section.split(".")):
         part = getattr(part, name, None)
     return part if isinstance(part, BaseModel) and row.field in type(part).model_fields else None
 

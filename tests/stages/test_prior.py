@@ -30,8 +30,9 @@ DIGESTS = {"digits": "d" * 64, "faces": "f" * 64, "letters": "l" * 64}
 
 
 def spec(changes: dict[str, Any] | None = None) -> TrialSpec:
-    """Return the tiny trial with a prior of the public digits."""
-    return tiny.spec({"prior": PRIOR, **(changes or {})})
+    """Return the tiny trial of GMI with a prior of the public digits."""
+    start = {"prior": PRIOR, "attack": {"name": "gmi"}, "evaluation.task": "class-inference"}
+    return tiny.spec({**start, **(changes or {})})
 
 
 def planned(changes: dict[str, Any] | None = None) -> dict[str, Stage]:
@@ -87,7 +88,7 @@ def test_other_images_or_settings_are_another_prior(changes: dict[str, Any], sta
     assert planned({**start, **changes})["prior"].key != planned(start)["prior"].key
 
 
-KEDMI = {"prior.loss": "kedmi"}
+KEDMI = {"prior.loss": "kedmi", "attack": {"name": "kedmi"}}
 
 
 def test_a_prior_that_learns_from_a_target_is_another_for_each() -> None:
@@ -101,9 +102,12 @@ def test_a_prior_that_learns_from_a_target_is_another_for_each() -> None:
         assert planned({**NAMED, **KEDMI, **other})["prior"].key == stages["prior"].key
 
 
-def test_a_trial_without_a_prior_has_no_stage_of_it() -> None:
-    assert "prior" not in planned({"prior": None})
-    assert spec({"prior": None}).plain.keys() == tiny.spec().plain.keys()
+def test_a_trial_that_searches_no_prior_has_no_stage_of_it() -> None:
+    mia: dict[str, Any] = {"attack": {"name": "mia"}}
+    assert planned(mia).keys() == planned({**mia, "prior": None}).keys()
+    assert "prior" not in planned(mia)
+    assert planned(mia)["evaluation"].key == planned({**mia, "prior": None})["evaluation"].key
+    assert "prior" not in tiny.spec().plain
 
 
 def built(trial: TrialSpec, location: Location, folder: Path) -> tuple[Artifact, Inputs]:

@@ -8,6 +8,8 @@ from orchestrator.sweep.unused import RECIPES, unused
 from tests import tiny
 
 SEARCH = {"name": "optimization"}
+GMI = {"name": "gmi"}
+PRIOR: dict[str, Any] = {"prior": {}, "evaluation.task": "class-inference"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "auxiliary.dataset=cifar10": (
         {"auxiliary": {"dataset": "cifar10"}},
@@ -30,11 +32,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"target.pretrain": {"weights": "x", "recipe": tiny.RECIPE}},
         {"target.pretrain": {"recipe": tiny.RECIPE}},
     ),
+    "prior": ({"prior": {}}, {**PRIOR, "attack": GMI}),
     "prior.teacher_mode=train": (
-        {"prior": {"teacher_mode": "train"}},
-        {"prior": {"teacher_mode": "train", "loss": "kedmi"}},
+        {**PRIOR, "attack": GMI, "prior.teacher_mode": "train"},
+        {**PRIOR, "attack": {"name": "kedmi"}, "prior.teacher_mode": "train", "prior.loss": "kedmi"},
     ),
-    "prior.penalty=1.0": ({"prior": {"penalty": 1}}, {"prior": {"penalty": 1, "loss": "wgan-gp"}}),
+    "prior.penalty=1.0": (
+        {**PRIOR, "attack": GMI, "prior.penalty": 1},
+        {**PRIOR, "attack": GMI, "prior.penalty": 1, "prior.loss": "wgan-gp"},
+    ),
     "target.defense.bido.epsilon=0.1": (
         {"target.defense": {"bido": {"kind": "coco", "epsilon": 0.1}}},
         {"target.defense": {"bido": {"epsilon": 0.1}}},
