@@ -19,13 +19,16 @@ from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 ATTACKS = ("with losses", "learnable offset", "joint", "optimization")
 TARGETS = ("mid and smoothing", "budget and bido", "fixed budget and dp")
 REUSED = {"target.freeze": "weights+statistics", "target.snapshots": [1], "target.snapshot": 1}
-NAMES = [*ATTACKS, *TARGETS, "reused activations, snapshot"]
+PRIORS = ("gmi", "kedmi")
+NAMES = [*ATTACKS, *TARGETS, *PRIORS, "reused activations, snapshot"]
 
 
 def spec(name: str) -> TrialSpec:
     """Return a trial that two workers share."""
     if name in ATTACKS:
         return trial(name, "reconstruction")
+    if name in PRIORS:
+        return trial(name, "class-inference")
     if name in DEFENDED:
         return defended(name, "aligned", TASKS[0])
     return tiny.spec(REUSED)
@@ -71,5 +74,6 @@ def test_two_workers_do_what_one_does(name: str, workers: Path, alone: Path) -> 
     assert not list(workers.rglob("checkpoints/*"))
     one = metrics(alone, name)
     assert set(ours) == set(one)
-    assert ours["inversion/mse_test"] == pytest.approx(one["inversion/mse_test"], abs=0.05)
+    error = "class/mse_mean" if name in PRIORS else "inversion/mse_test"
+    assert ours[error] == pytest.approx(one[error], abs=0.05)
     assert ours["attack/queries"] == one["attack/queries"] if "attack/queries" in one else name == "joint"
