@@ -48,6 +48,7 @@ def search(attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior) -
         optimizer=Nesterov(attack.learning_rate, attack.momentum),
         project=partial(torch.clamp, min=-attack.clip, max=attack.clip),
         choice=class_logits,
+        starts=attack.restarts,
         scale=1.0 / attack.identities,
     )
     return LatentSearch(method, target, prior)

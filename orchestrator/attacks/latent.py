@@ -117,6 +117,9 @@ class Method:
     """The last images (n, r, C, S, S), their logits (n, r, k) and classes (n,) -> scores (n, r); the start of
     the highest is the row's image."""
 
+    starts: int = 1
+    """r: how many starts a row has."""
+
     latents: Callable[[Tensor, Tensor, int], Tensor] = lambda variable, classes, number: variable
     """Variable (n, r, d), classes (n,) and a step's number -> the z (n, r, latent size) of the images."""
 
@@ -152,8 +155,10 @@ class LatentSearch:
         return joined([self._chosen(*batch) for batch in zip(classes, states, strict=True)])
 
     def _batch(self) -> int:
-        """Return how many rows descend together; results do not depend on it beyond rounding."""
-        return CPU_BATCH if self._target.device.type == "cpu" else ACCELERATOR_BATCH
+        """Return how many rows descend together, by the images that suit the device; results do not depend on
+        it beyond rounding."""
+        images = CPU_BATCH if self._target.device.type == "cpu" else ACCELERATOR_BATCH
+        return max(1, images // self.method.starts)
 
     def _segment(self, classes: Tensor, state: State, share: float) -> State:
         device = self._target.device

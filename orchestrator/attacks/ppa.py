@@ -82,6 +82,7 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
         optimizer=Adam(attack.learning_rate, attack.betas),
         project=bound,
         choice=robust,
+        starts=attack.starts,
         views=crops,
         shared_queries=attack.pool * (2 if attack.mirrors else 1),
     )

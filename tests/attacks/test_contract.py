@@ -135,9 +135,10 @@ def trial(name: str, settings: dict[str, Any] | None = None) -> config.TrialSpec
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store with the target and evaluation models."""
+    """Return a store with the target and evaluation models and the prior."""
     folder = tmp_path_factory.mktemp("prepared")
     tiny.run(tiny.spec(), folder)
+    tiny.run(trial("gmi", {"steps": 0}), folder)  # the others with a prior share it, but for kedmi
     return folder
 
 

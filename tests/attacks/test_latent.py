@@ -1,6 +1,7 @@
 """Latent search: rules of descent, draws, and for every attack that searches a prior independence of rows,
 resumption and queries."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.attacks import brepmi, latent, search
-from orchestrator.attacks.latent import Adam, Nesterov, normal_rows
+from orchestrator.attacks.latent import Adam, LatentSearch, Nesterov, normal_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import Search, search_to_the_end
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.threat import BlackBox, WhiteBox
 from orchestrator.training.world import Cancelled, World
-from tests.attacks.priors import CLASSES, boxed, small_network, small_prior
+from tests.attacks.priors import CLASSES, SIZE, boxed, small_network, small_prior
 from tests.ranks import run_two
 from tests.training.test_loop import Memory
 
@@ -72,6 +73,21 @@ def test_one_batch_of_eight_is_two_batches_of_four(name: str) -> None:
     whole = search_to_the_end(short(name), rows(*range(8)))
     halves = [search_to_the_end(short(name), rows(*part)) for part in (range(4), range(4, 8))]
     check_equal(whole, latent.joined(halves))
+
+
+@pytest.mark.parametrize(("starts", "sizes"), [(1, [64, 3]), (4, [16] * 4 + [3]), (99, [1] * 67)])
+def test_a_batch_has_as_many_images_with_any_number_of_starts(starts: int, sizes: list[int]) -> None:
+    begun: list[int] = []
+
+    def start(classes: Tensor) -> Tensor:
+        begun.append(len(classes))
+        return torch.zeros(len(classes), starts, SIZE)
+
+    found = short("gmi", steps=0, restarts=starts)
+    assert isinstance(found, LatentSearch)
+    found.method = dataclasses.replace(found.method, start=start)
+    found.advance(torch.eye(CLASSES)[[0] * sum(sizes)], {})
+    assert begun == sizes
 
 
 @pytest.mark.parametrize("name", SHORT)
