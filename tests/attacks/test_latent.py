@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from orchestrator.attacks import brepmi, latent, search
-from orchestrator.attacks.latent import Adam, LatentSearch, Nesterov, normal_rows
+from orchestrator.attacks.latent import Adam, GenerativePrior, LatentSearch, Nesterov, normal_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import Search, search_to_the_end
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config.attacks import ATTACK_SPECS
+from orchestrator.datasets import Location, load
 from orchestrator.threat import BlackBox, WhiteBox
 from orchestrator.training.world import Cancelled, World
 from tests.attacks.priors import CLASSES, SIZE, boxed, small_network, small_prior
@@ -142,6 +144,72 @@ def test_queries_of_all_classes_are_those_the_target_counts(name: str) -> None:
     expected = QUERIES[name](found)
     assert found.queries.tolist() == expected.tolist()
     assert box.num_queries == expected.sum()
+
+
+class Plane(nn.Module):
+    """G: coordinates in a plane of images, in deviations."""
+
+    latent_size = 2
+
+    def __init__(self, axes: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        self.axes, self.mean = nn.Parameter(axes), nn.Parameter(mean)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z @ self.axes + self.mean).view(-1, 1, 32, 32)
+
+
+class Flat(nn.Module):
+    """D: every image is as real, and of every class alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def logits(self, features: Tensor, beside: Tensor) -> Tensor:
+        return features.new_zeros(len(features), 3)
+
+
+def digits_in_a_plane() -> tuple[nn.Module, GenerativePrior]:
+    """Return a prior of the plane that digits 0, 1 and 2 spread most in, and a linear target whose logits are
+    those of the nearest mean there."""
+    digits = load("digits", Location())
+    chosen = np.isin(digits.labels, (0, 1, 2))
+    images = torch.from_numpy(np.array(digits.images[chosen])).flatten(1).float() / 255
+    labels, mean = torch.from_numpy(digits.labels[chosen]), images.mean(dim=0)
+    _, deviations, axes = torch.linalg.svd(images - mean, full_matrices=False)
+    spread = deviations[:2, None] / len(images) ** 0.5
+    to_plane = axes[:2] / spread
+    means = torch.stack([((images[labels == one] - mean) @ to_plane.T).mean(0) for one in range(3)])
+    head = nn.Linear(1024, 3)
+    head.weight = nn.Parameter(8 * means @ to_plane)
+    head.bias = nn.Parameter(-4 * means.square().sum(1) - head.weight.detach() @ mean)
+    return nn.Sequential(nn.Flatten(), head), GenerativePrior(Plane(spread * axes[:2], mean), Flat())
+
+
+PLANE: dict[str, dict[str, Any]] = {
+    "gmi": {"steps": 150, "identities": 1, "learning_rate": 0.002},
+    "kedmi": {"steps": 400},
+    "ppa": {"steps": 30, "pool": 200, "learning_rate": 0.05, "views": 5, "mirrors": False},
+    "brepmi": {"budget": 20_000, "patience": 100, "radius": 0.5},
+}
+"""Attack -> settings with which it finds digits in a plane."""
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_linear_networks_are_inverted(name: str) -> None:
+    network, prior = digits_in_a_plane()
+    attack = ATTACK_SPECS[name].model_validate({"name": name, **PLANE[name]})
+    box: WhiteBox | BlackBox = boxed(network, attack.access)
+    found = search_to_the_end(search(attack, box, m=1, shape=(1, 32, 32), prior=prior), torch.eye(3))
+    scores = network(found.images).softmax(dim=1).diagonal()
+    assert scores.min() > 0.99
 
 
 def as_rank(rank: int, size: int, port: int, folder: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.attacks import sharded_search
+from orchestrator.attacks import brepmi, latent, sharded_search
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images
 from orchestrator.stages import runner
@@ -21,8 +21,8 @@ def left(stages: dict[str, Stage], folder: Path, world: World) -> Artifact:
     """Build what `optimization` needs and it, this one in a world of its own; return what it left."""
     runner.use_profile(tiny.PROFILE.threads)
     store = Artifacts(DirectoryBlobs(folder))
-    for name in ("pretrain", "target", "victims", "optimization"):
-        if store.find(stages[name].key) is None:
+    for name in ("pretrain", "target", "victims", "prior", "optimization"):
+        if name in stages and store.find(stages[name].key) is None:
             runner.run(stages[name], world if name == "optimization" else World(), store, Location())
     artifact = store.find(stages["optimization"].key)
     assert artifact is not None
@@ -40,6 +40,31 @@ def test_a_resumed_search_leaves_the_same_bytes(
     whole = left(stages, tmp_path / "whole", World())
     stopping = World(report=lambda metrics: metrics.get("images", 0) < 16, checkpoint_seconds=0.0)
     with pytest.raises(StageFailed, match="stopped after 16 of 32 images"):
+        left(stages, tmp_path / "parts", stopping)
+    resumed = left(stages, tmp_path / "parts", World())
+    assert resumed.files == whole.files
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("name", ["gmi", "brepmi"])
+def test_a_search_of_a_prior_resumes_inside_its_rows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image is finished when it stops; the head's noise is that of the draws that would have followed."""
+    for module in (latent, brepmi):
+        monkeypatch.setattr(module, "SEGMENT", 2)
+    attack = {"gmi": {"steps": 7}, "brepmi": {"batch": 8, "budget": 300}}[name]
+    changes = {
+        "attack": {"name": name, **attack},
+        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "target.defense": {"mid": {"weight": 0.0}},
+        "evaluation": {"task": "class-inference", "candidates": 2},
+    }
+    stages = tiny.stages(tiny.spec(changes))
+    whole = left(stages, tmp_path / "whole", World())
+    reports = iter([True])
+    stopping = World(report=lambda metrics: next(reports, False), checkpoint_seconds=0.0)
+    with pytest.raises(StageFailed, match="stopped after 0 of 6 images"):
         left(stages, tmp_path / "parts", stopping)
     resumed = left(stages, tmp_path / "parts", World())
     assert resumed.files == whole.files
