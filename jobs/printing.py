@@ -170,10 +170,13 @@ def print_plan(
         most = (_in_words(max(amounts)) for amounts in zip(*(memory[key] for key in keys), strict=True))
         table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), *most, words)
     console.print(table)
-    held, mapped = (_in_words(max(amounts)) for amounts in zip(*memory.values(), (0, 0), strict=True))
+    held, mapped = (max(amounts) for amounts in zip(*memory.values(), (0, 0), strict=True))
+    rest = (
+        f"; sets above {_in_words(HELD_BYTES)}, at most {_in_words(mapped)} for a stage, are mapped from files "
+        "and read a batch at a time"
+    )
     console.print(
-        f"memory: each worker holds about {held} of images; sets above {_in_words(HELD_BYTES)}, at most "
-        f"{mapped} for a stage, are mapped from files and read a batch at a time",
+        f"memory: each worker holds about {_in_words(held)} of images{rest if mapped else ''}",
         soft_wrap=True,
     )
     console.print(

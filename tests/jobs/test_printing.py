@@ -120,7 +120,9 @@ def test_a_set_in_two_roles_is_loaded_once(tmp_path: Path, capsys: pytest.Captur
         Artifacts(DirectoryBlobs(tmp_path)),
         {"digits": Footprint(1024, 2**20, False)},
     )
-    assert rows(capsys.readouterr().out)["pretrain"][3] == "2.0 MiB"
+    printed = capsys.readouterr().out
+    assert rows(printed)["pretrain"][3] == "2.0 MiB"
+    assert "memory: each worker holds about 2.0 MiB of images\n" in printed
 
 
 def test_equal_stages_of_many_trials_are_one_object() -> None:
