@@ -172,8 +172,8 @@ def print_plan(
     console.print(table)
     held, mapped = (max(amounts) for amounts in zip(*memory.values(), (0, 0), strict=True))
     rest = (
-        f"; sets above {_in_words(HELD_BYTES)}, at most {_in_words(mapped)} for a stage, are mapped from files "
-        "and read a batch at a time"
+        f"; sets above {_in_words(HELD_BYTES)}, at most {_in_words(mapped)} for a stage, are mapped from "
+        "files and read a batch at a time"
     )
     console.print(
         f"memory: each worker holds about {_in_words(held)} of images{rest if mapped else ''}",
