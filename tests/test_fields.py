@@ -124,9 +124,10 @@ OTHERS: Mapping[str, Any] = {
 """Path -> another value, where none is made of the field's own."""
 
 MEASURED = {"evaluation", "judgement", "recognition"}
-REBUILT = {"reconstructions", *MEASURED}
+JUDGED = {"retrieval", *MEASURED}
+REBUILT = {"reconstructions", *JUDGED}
 ATTACKED = {"inversion", "fisher", *REBUILT}
-SEARCHED = {"optimization", *MEASURED}
+SEARCHED = {"optimization", *JUDGED}
 RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
@@ -153,7 +154,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
     **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi")},
-    "judge": {"judge", *MEASURED},
+    "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},
     "evaluation": MEASURED,
@@ -336,6 +337,8 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("inversion", {}, {"attack.recipe.learning_rate": 0.001}),
     ("inversion", {"release": {}}, {"release": {"decimals": 1}}),
     ("joint", {"attack": ATTACKS["joint"]}, {"attack.seed": 20}),
+    ("reconstructions", {}, {"attack.seed": 20}),
+    ("retrieval", {}, {"judge.seed": 20}),
     ("yardsticks", {}, {"evaluation.seed": 20}),
     ("yardsticks", {}, {"auxiliary.seed": 20}),
     ("yardsticks", {"release": {}}, {"release": {"decimals": 1}}),

@@ -38,6 +38,7 @@ GOLDEN = {
     "inversion": "f4944b1fa9cd05bf8b67254da8099647efad255afd2ed3e17a4c73411990b001",
     "reconstructions": "94f779032193d1a4df4a614a71bc97b8d490ddeb645f0f816b28b32a32b8a30a",
     "yardsticks": "64f4ffa8e304855edc8ba1e17d227d8e4b203684377aab78d685a60b614426bd",
+    "retrieval": "01e7516607b133f8107b445c36f337d12e1a04ce1131472c7e7205a7a0d49599",
     "evaluation": "67a11e352cca0432d88c7e1e2826e2b32525d403d9dc4edf8a3bb6f1d32ee8f4",
 }
 
@@ -111,7 +112,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
     assert {stage.name for stages in (planned(), *every) for stage in stages.values()} == set(order)
 
 
-REBUILT = {"reconstructions", "evaluation"}
+REBUILT = {"reconstructions", "retrieval", "evaluation"}
 ATTACKED = {"inversion", *REBUILT}
 RELEASED = {"yardsticks", *ATTACKED}
 QUERIED = {"predictions", "victims", *RELEASED}
@@ -150,8 +151,8 @@ TRAINED = {"target", *QUERIED}
         ({"attack.encoding": "logit"}, ATTACKED),
         ({"attack.offset_learning_rate": 0.1}, set()),  # of a constant c
         ({"attack.offset_learnable": True, "attack.offset_learning_rate": 0.1}, ATTACKED),
-        ({"judge.seed": 9}, {"judge", "evaluation"}),
-        ({"judge.images": "auxiliary"}, {"judge", "evaluation"}),
+        ({"judge.seed": 9}, {"judge", "retrieval", "evaluation"}),
+        ({"judge.images": "auxiliary"}, {"judge", "retrieval", "evaluation"}),
         (FURTHER, {"judge.other", "judgement.other"}),
         (RECOGNISER, {"recognition"}),
         ({"evaluation.images": 8}, {"victims", "yardsticks", *REBUILT}),

@@ -83,6 +83,12 @@ class AttackSpec(Spec):
         return "auxiliary" if self.has_images and has_answers else "none"
 
     @property
+    def first_level(self) -> float | None:
+        """Grey level in [0, 1] of the image that a search starts from, before its noise; None where there is
+        no such image, or it is the mean of the adversary's images."""
+        return None
+
+    @property
     def inverter(self) -> Model | None:
         """The network that rebuilds images from scores; None if the attack leaves images."""
         return None

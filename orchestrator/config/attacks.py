@@ -303,6 +303,11 @@ class MiaAttack(AttackSpec):
         return self.start == "auxiliary-mean"
 
     @property
+    def first_level(self) -> float | None:
+        """Grey level of the first image; None where that is the mean of the auxiliary images."""
+        return None if isinstance(self.start, str) else self.start
+
+    @property
     def draws(self) -> bool:
         """Whether the first image has noise."""
         return self.noise > 0.0
@@ -379,6 +384,11 @@ class OptimizationAttack(AttackSpec):
 
     seed: Seed = 0
     """Draws noise and jitter."""
+
+    @property
+    def first_level(self) -> float | None:
+        """Grey level of the first image."""
+        return self.start
 
     @property
     def draws(self) -> bool:

@@ -28,6 +28,10 @@ CLASS_GUESSES = ("grey", "label", "random")
 """Yardsticks of class inference, likewise."""
 
 
+BOUNDS = ("ceiling", "floor")
+"""What the evaluation model makes of held-out photographs, and of the image that the attack starts from."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a number means and where it is reported."""
@@ -96,6 +100,15 @@ def _recognised(name: str, unit: str, leaks: Literal["up", "down"]) -> Metric:
     return Metric(name, unit, leaks, "image", _SIMILAR, kept_by="recognition")
 
 
+def _placed(name: str, unit: str, leaks: Literal["up", "down"] | None, stages: tuple[str, ...]) -> Metric:
+    return Metric(name, unit, leaks, "image", stages, kept_by="retrieval")
+
+
+_OVER_CHANCE = "(share - chance) / (1 - chance), at most 1"
+_IMAGE_RANK = "expected rank, 1: the own image is the nearest of its class's"
+_NEARER = "share of its class's other images that are nearer than the own one"
+_CLASS_RANK = "rank, 1: the right class has the judge's largest score"
+_NEAREST = "share whose nearest training image is of the right class"
 _ROWS = (
     # Classifiers on test images of their own.
     Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "recogniser", "pretrain")),
@@ -166,11 +179,33 @@ _ROWS = (
     Metric("recall", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
     Metric("density", "mean count over k, >= 0", "up", "images", _SIMILAR, "inception", version=3),
     Metric("coverage", "share in [0, 1]", "up", "images", _SIMILAR, "inception", version=3),
+    # Where the own private image stands among those of its class, and the right class among all.
+    Metric("retrieval_over_chance", _OVER_CHANCE, "up", "images", ("attack",)),
+    _placed("retrieval_top1", "share in [0, 1]", "up", ("attack",)),
+    _placed("retrieval_rank", _IMAGE_RANK, "down", ("attack",)),
+    _placed("retrieval_nearer", _NEARER, "down", ("attack",)),
+    _placed("retrieval_feature_top1", "share in [0, 1]", "up", ("attack",)),
+    _placed("retrieval_feature_rank", _IMAGE_RANK, "down", ("attack",)),
+    _placed("retrieval_feature_nearer", _NEARER, "down", ("attack",)),
+    _placed("retrieval_chance", "share in [0, 1]", None, ("attack",)),
+    _placed("class_rank", _CLASS_RANK, "down", _SIMILAR),
+    _placed("class_nearest", _NEAREST, "up", _SIMILAR),
+    # The same of photographs that neither F nor the judge was trained on, and of the image that the attack
+    # starts from.
+    *(
+        _placed(f"{bound}_{name}", unit, None, _SIMILAR)
+        for bound in BOUNDS
+        for name, unit in (
+            ("accepted", "share in [0, 1]"),
+            ("class_rank", _CLASS_RANK),
+            ("class_nearest", _NEAREST),
+        )
+    ),
     # The attack beside guesses without training and beside chance: of other metrics, in `skill.derived`.
     Metric(
         "skill", "1 - error / error of the best yardstick, at most 1", "up", "images", ("inversion", CLASS)
     ),
-    Metric("over_chance", "(share - chance) / (1 - chance), at most 1", "up", "images", _SIMILAR),
+    Metric("over_chance", _OVER_CHANCE, "up", "images", _SIMILAR),
     # Guesses without training: errors, and whether the evaluation model finds the class in those of classes.
     *(_yardstick(f"{guess}_mse", _PIXELS, ("yardstick",)) for guess in GUESSES),
     *(_yardstick(f"yardstick_{guess}_mse", _TO_MEAN, (CLASS,)) for guess in CLASS_GUESSES),

@@ -62,6 +62,11 @@ def _of_part(metrics: Mapping[str, float], part: str) -> Iterator[tuple[MetricNa
         best = metrics[str(yardstick_names(part)[guess])]
         if best > 0:  # else there is nothing to gain
             yield skill_name(part), 1.0 - error / best
+    if part != CLASS:
+        placed = [metrics.get(str(METRICS[f"retrieval_{name}"].on(part))) for name in ("top1", "chance")]
+        if placed[0] is not None and placed[1] is not None:
+            over = (placed[0] - placed[1]) / (1.0 - placed[1])
+            yield METRICS["retrieval_over_chance"].on(part), over
     recognised = METRICS["judge_top1" if part == CLASS else "accuracy_top1"].on(part)
     share, chance = metrics.get(str(recognised)), metrics.get(CHANCE)
     if share is not None and chance is not None:

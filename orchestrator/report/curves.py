@@ -146,7 +146,8 @@ def histogram_table(
         if rows is not None and judged is not None and len(rows):
             values = rows[_metric(spec.value).name].astype(np.float64)
             is_success = judged[_metric(spec.success).name] > 0.5
-            panels.setdefault(record.axes[spec.panels], []).append((values, is_success))
+            has_value = ~np.isnan(values)
+            panels.setdefault(record.axes[spec.panels], []).append((values[has_value], is_success[has_value]))
     edges = _edges(spec.value, [values for parts in panels.values() for values, _ in parts])
     bins = []
     for panel, parts in panels.items():

@@ -46,7 +46,7 @@ class PerImage:
     def by_class(self, record: TrialRecord, metric: str) -> ByClass | None:
         """Return the metric's mean over each class's images, classes by their identity in the data set.
 
-        None where the trial kept no image's value. Raise as `of`.
+        Images without a value are left out. None where the trial kept no image's value. Raise as `of`.
         """
         rows = self.of(record, metric)
         place = MetricName.parse(metric).file()
@@ -57,7 +57,8 @@ class PerImage:
         seed = int(record.params.get(CLASS_SEED, 0))
         cached = (str(_key(record, place)), metric, number, seed)
         if cached not in self._classes:
-            labels, _, values = class_means(rows["label"], rows[place.field].astype(np.float64))
+            kept = present(rows, place.field)
+            labels, _, values = class_means(kept["label"], kept[place.field].astype(np.float64))
             classes = labels if private is None else class_order(private.num_classes, seed)[labels]
             order = np.argsort(classes)
             self._classes[cached] = ByClass(number * MOST_CLASSES + classes[order], values[order])
@@ -74,6 +75,12 @@ class PerImage:
 def _key(record: TrialRecord, place: ImageFile) -> str | None:
     """Return the key of the first of the file's stages that the trial has."""
     return next((record.stage_keys[stage] for stage in place.stages if stage in record.stage_keys), None)
+
+
+def present(rows: np.ndarray, field: str) -> np.ndarray:
+    """Return the rows that have a value in a field: not every image has one of every metric (NaN)."""
+    there: np.ndarray = rows[~np.isnan(rows[field])]
+    return there
 
 
 def class_means(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import pandas as pd
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
+from orchestrator.report.bounds import bounds_table
 from orchestrator.report.captions import captions
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
@@ -155,6 +156,8 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
     }
     if len(variances := variance_table(study.report, metrics, records, images)):
         files |= _both("variance", variances, csv_only=WIDE)
+    if len(bounds := bounds_table(records, images, study.report)):
+        files |= _both("bounds", bounds)
     if warned:
         files["warnings.csv"] = csv(pd.DataFrame([asdict(one) for one in warned]))
     if any(record.status == "finished" for record in records):

@@ -17,7 +17,7 @@ from orchestrator.config.report import Report
 from orchestrator.config.study import SHORTHANDS
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.crossed import CLASSES, TOGETHER, ByClass, Crossed, cross
-from orchestrator.report.per_image import PerImage, class_means
+from orchestrator.report.per_image import PerImage, class_means, present
 from orchestrator.report.settings import by_setting, replicate_of
 from orchestrator.sweep.records import TrialRecord
 
@@ -64,12 +64,12 @@ def components(
     """
     replicates = [replicate_of(record.axes, report.repeats) for record in records]
     kept = [images.of(record, metric) for record in records]
-    rows = [one for one in kept if one is not None and len(one)]
+    rows = [present(one, _field(metric)) for one in kept if one is not None and len(one)]
     if not rows or len(rows) < len(records):
         numbers = [record.metrics[metric] for record in records]
         return _of_numbers(cross(list(zip(replicates, numbers, strict=True))))
     labels = [one["label"] for one in rows]
-    values = [_values(one, metric) for one in rows]
+    values = [one[_field(metric)].astype(np.float64) for one in rows]
     if _are_same(replicates, labels):
         by_image = [ByClass(np.arange(len(own)), own) for own in values]
         return _of_same_images(cross(list(zip(replicates, by_image, strict=True))), labels[0])
@@ -78,11 +78,10 @@ def components(
     return _of_other_images(cross(list(zip(replicates, by_class, strict=True))), within)
 
 
-def _values(rows: np.ndarray, metric: str) -> np.ndarray:
+def _field(metric: str) -> str:
     place = MetricName.parse(metric).file()
     assert place is not None  # there are rows
-    values: np.ndarray = rows[place.field].astype(np.float64)
-    return values
+    return place.field
 
 
 def _are_same(replicates: Sequence[Mapping[str, Scalar]], labels: Sequence[np.ndarray]) -> bool:

@@ -42,8 +42,7 @@ ATTACK = (*INVERTER, "optimization")
 """Stages that leave an inverter or images."""
 
 IMAGES = ("reconstructions", "optimization")
-"""Stages that leave `reconstructions_PART.npy`: the attack's image of everything that is attacked, in the
-order of the values by image."""
+"""Stages that leave an image for each thing that is attacked, in order: `reconstructions_PART.npy`."""
 
 
 @dataclass(frozen=True)
@@ -275,9 +274,13 @@ def _inversion(spec: PlannedSpec) -> Sequence[Use]:
 
 def _search(spec: PlannedSpec) -> Sequence[Use]:
     specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
-    unread = _named({"auxiliary": not spec.attack.has_images, "prior": not spec.attack.needs_prior})
-    without = () if spec.attack.needs_prior else ("prior",)
-    return (Use(specs, without, unread),) if spec.attack.leaves == "images" else ()
+    return (Use(specs, *_starts(spec)),) if spec.attack.leaves == "images" else ()
+
+
+def _starts(spec: PlannedSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return needs and sub-specs of what attacks may start from, a prior or images, that this one lacks."""
+    without = {"prior": not spec.attack.needs_prior}
+    return _named(without), _named({"auxiliary": not spec.attack.has_images, **without})
 
 
 def _reconstructions(spec: PlannedSpec) -> Sequence[Use]:
@@ -299,16 +302,8 @@ def _yardsticks(spec: PlannedSpec) -> Sequence[Use]:
     specs: dict[str, Spec] = {"evaluation": spec.drawn_images}
     if is_inference:
         specs["release"] = LABELS  # a look-up of a class reads labels, which are in every release
-    unread = {
-        "judge": not is_inference,
-        "auxiliary": images != "auxiliary",
-        "release": images == "none",
-    }
-    without = {
-        "judge": not is_inference,
-        "target": images != "training",
-        "victims": images == "none",
-    }
+    unread = {"judge": not is_inference, "auxiliary": images != "auxiliary", "release": images == "none"}
+    without = {"judge": not is_inference, "target": images != "training", "victims": images == "none"}
     return (Use(specs, _named(without), _named(unread)),)
 
 
@@ -318,6 +313,10 @@ def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
 
 def _judge(spec: PlannedSpec) -> Sequence[Use]:
     return (Use(), *(Use({"judge": judge}, instance=name) for name, judge in spec.judges.classifiers.items()))
+
+
+def _retrieval(spec: PlannedSpec) -> Sequence[Use]:
+    return (Use({"attack": spec.made_attack, "evaluation": spec.drawn_images}, *_starts(spec)),)
 
 
 def _evaluation(spec: PlannedSpec) -> Sequence[Use]:
@@ -455,6 +454,16 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("yardstick", "class"),
         uses=_yardsticks,
+        is_added=True,
+    ),
+    Kind(
+        "retrieval",
+        version=1,
+        reads=("data", "target", "auxiliary", "attack", "judge", "evaluation", "prior"),
+        needs={"images": IMAGES, "judge": ("judge",), "prior": ("prior",)},
+        datasets=("private", "auxiliary"),
+        metrics=("attack", "class"),
+        uses=_retrieval,
         is_added=True,
     ),
     Kind(

@@ -17,6 +17,8 @@ from orchestrator.threat import released, released_length
 from orchestrator.training.pairs import hold_out
 from orchestrator.training.seeds import derive_seed
 
+SUMMED = 512  # images of a set in memory at a time
+
 
 def auxiliary_images(inputs: Inputs, data: Data, target: Target, auxiliary: Auxiliary) -> Images:
     """Return the adversary's images (N, C, S, S) uint8."""
@@ -37,23 +39,50 @@ def private_images(
 
     Images are (N, C, S, S) uint8 with N <= `evaluation.images`, labels (N,) in 0..k-1.
     """
-    test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
     sets = {}
-    for part, images in {"train": fitted_images(inputs, data, target), "test": test}.items():
-        generator = torch.Generator().manual_seed(derive_seed("evaluation", evaluation.seed))
-        chosen = torch.randperm(len(images), generator=generator)[: evaluation.images]
+    for part, (images, _) in private_parts(inputs, data, target).items():
+        chosen = drawn_places(len(images), evaluation)
         sets[part] = (images.images[chosen], images.labels[chosen])
     return sets
+
+
+def private_parts(inputs: Inputs, data: Data, target: Target) -> dict[str, tuple[ImageSet, Tensor]]:
+    """Return the images of which those that are attacked are drawn, by part (train, test), and their places
+    (M,) among the target's training or test images: F was fitted on them, or they are test images."""
+    private = inputs.datasets(data.dataset)
+    train, test = (selection.target_images(private, data, target.classes, p) for p in ("train", "evaluation"))
+    fitted = _fitted(len(train), target)
+    return {"train": (train.at(fitted), fitted), "test": (test, torch.arange(len(test)))}
+
+
+def drawn_places(num_images: int, evaluation: Evaluation) -> Tensor:
+    """Return which of a part's images are attacked, int64 (N,), N <= `evaluation.images`, in the order of the
+    values by image."""
+    generator = torch.Generator().manual_seed(derive_seed("evaluation", evaluation.seed))
+    return torch.randperm(num_images, generator=generator)[: evaluation.images]
 
 
 def fitted_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
     """Return the images (N, C, S, S) uint8 that F was fitted on, without those that chose its epoch, with
     labels (N,) in 0..k-1."""
     images = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
+    return images.at(_fitted(len(images), target))
+
+
+def _fitted(num_images: int, target: Target) -> Tensor:
+    """Return the places of the training images that F was fitted on, int64 (M,)."""
     if target.selection == "test":
-        return images
-    fitted, _ = hold_out(len(images), target.recipe.validation_fraction, target.seed)
-    return images.at(fitted)
+        return torch.arange(num_images)
+    fitted, _ = hold_out(num_images, target.recipe.validation_fraction, target.seed)
+    return fitted
+
+
+def mean_image(images: Images) -> Tensor:
+    """Return the mean of images (N, C, S, S) uint8, float32 (C, S, S) in [0, 1]; the sum is exact."""
+    total = torch.zeros(images.shape[1:], dtype=torch.int64)
+    for part in images.split(SUMMED):
+        total += part.sum(dim=0)
+    return total.double().div(len(images)).div(255.0).float()
 
 
 def parts_of(evaluation: Evaluation) -> tuple[str, ...]:

@@ -13,15 +13,13 @@ from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Prior, Release, Target
-from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes
+from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes, mean_image
 from orchestrator.stages.io import Inputs, Outputs, npy
 from orchestrator.stages.networks import stored_critic, stored_generator
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, WhiteBox
-from orchestrator.training.pairs import Rows, as_stored
+from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
-
-SUMMED = 512  # images of the auxiliary set in memory at a time
 
 
 def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
@@ -49,7 +47,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
         numbers = torch.zeros(sum(map(len, parts.values())), dtype=torch.int64)
 
     images = auxiliary_images(inputs, data, target, auxiliary) if auxiliary else None
-    mean = None if images is None else _mean(images)
+    mean = None if images is None else mean_image(images)
 
     def search_as(attack: AttackSpec) -> Search:
         return search(attack, box, m=m, shape=shape, mean=mean, prior=searched)
@@ -71,14 +69,6 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
 def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
     critic = stored_critic(inputs, data, prior, target.classes)
     return GenerativePrior(stored_generator(inputs, data, prior), critic)
-
-
-def _mean(images: Rows) -> Tensor:
-    """Return the mean of images (N, C, S, S) uint8, float32 (C, S, S) in [0, 1]; the sum is exact."""
-    total = torch.zeros(images.shape[1:], dtype=torch.int64)
-    for part in images.split(SUMMED):
-        total += part.sum(dim=0)
-    return total.double().div(len(images)).div(255.0).float()
 
 
 class ByCandidate:

@@ -16,8 +16,8 @@ from orchestrator.metrics.names import (
 from orchestrator.stages.graph import STAGES
 from orchestrator.sweep.adversary import BEYOND
 
-MEASURES = "evaluation"
-"""The stage that leaves the metrics of reconstructions; its families are other stages' too."""
+MEASURES = ("evaluation", "retrieval")
+"""Stages that leave the metrics of reconstructions; their families are other stages' too."""
 
 FIT = ("best_epoch", "validation_")
 """How metrics of a training begin: they belong to the stage that their name begins with."""
@@ -126,7 +126,7 @@ def what_is_lacking(name: MetricName, specs: Iterable[PlannedSpec], num_classes:
 def _lacks_stage(name: MetricName, spec: PlannedSpec) -> str:
     family, _, instance = name.stage.partition(".")
     is_fit = name.metric.name.startswith(FIT)
-    kinds = [kind for kind in STAGES.values() if family in kind.metrics and kind.name != MEASURES]
+    kinds = [kind for kind in STAGES.values() if family in kind.metrics and kind.name not in MEASURES]
     kinds = [kind for kind in kinds if not is_fit or kind.name == family]
     labels: Collection[str] = [use.instance for kind in kinds for use in kind.uses(spec)]
     return "" if instance in labels else f"the stage {' or '.join(kind.name for kind in kinds)}"

@@ -229,7 +229,15 @@ def test_an_attack_in_the_list_is_planned_and_run(
     monkeypatch.setitem(ATTACK_SPECS, "toy", ToyAttack)
     shutil.copytree(prepared, tmp_path / "store")
     spec = tiny.spec({**INFERENCE, "attack": {"name": "toy"}})
-    assert [*tiny.stages(spec)] == ["pretrain", "target", "judge", "optimization", "yardsticks", "evaluation"]
+    assert [*tiny.stages(spec)] == [
+        "pretrain",
+        "target",
+        "judge",
+        "optimization",
+        "yardsticks",
+        "retrieval",
+        "evaluation",
+    ]
     metrics = tiny.run(spec, tmp_path / "store")
     assert metrics["optimization/steps"] == 0
     assert 0 < metrics["optimization/cost"] < 1

@@ -89,7 +89,7 @@ def test_a_plan_gives_the_memory_of_the_image_sets_of_each_stage(
     memory = {stage: tuple(cells[3:5]) for stage, cells in rows(printed).items()}
     public, private = ("1.0 GiB", "5.0 GiB"), ("3.0 MiB", "0.0 MiB")  # at 32x32 in grey, 1 KiB for an image
     assert memory == {
-        **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks"), public),
+        **dict.fromkeys(("pretrain", "predictions", "inversion", "yardsticks", "retrieval"), public),
         **dict.fromkeys(("target", "judge", "victims", "evaluation"), private),
         "reconstructions": ("0.0 MiB", "0.0 MiB"),
     }

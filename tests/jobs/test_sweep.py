@@ -79,6 +79,7 @@ def test_plan_prints_points_drops_stages_and_cost_and_stops(tmp_path: Path) -> N
         "inversion": [8, 0, 8],
         "reconstructions": [8, 0, 8],
         "yardsticks": [8, 0, 8],
+        "retrieval": [8, 0, 8],
         "evaluation": [8, 0, 8],
     }
     assert lines[-1] == "forecast: unknown, nothing of this kind is in the store yet"
@@ -91,7 +92,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     first = sweep(path, out, "--scale", "smoke")
     assert first.exit_code == 0, (first.output, first.stderr, first.exception)
     assert "trials: 2 finished, 0 failed, 0 pruned" in first.stdout
-    assert "stages run/reused: 14/0" in first.stdout
+    assert "stages run/reused: 16/0" in first.stdout
     assert "dropped 2 combinations: release.truncation=5" in first.stdout
     assert "\x1b" not in first.stdout
     results = (out / "tiny.smoke" / "results.csv").read_bytes()
@@ -121,7 +122,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
 
     again = sweep(path, out, "--scale", "smoke")
     assert again.exit_code == 0, (again.output, again.stderr)
-    assert "stages run/reused: 0/14" in again.stdout
+    assert "stages run/reused: 0/16" in again.stdout
     assert (out / "tiny.smoke" / "results.csv").read_bytes() == results
     assert Artifacts(DirectoryBlobs(out / "store")).keys() == stored
     parents, children_again = runs(out)
@@ -145,7 +146,7 @@ def test_without_mlflow_now_and_all_of_it_later(tmp_path: Path) -> None:
     results = (out / "tiny.smoke" / "results.csv").read_bytes()
     later = sweep(path, out, "--scale", "smoke")
     assert later.exit_code == 0, (later.output, later.stderr)
-    assert "stages run/reused: 0/14" in later.stdout
+    assert "stages run/reused: 0/16" in later.stdout
     assert (out / "tiny.smoke" / "results.csv").read_bytes() == results
     (parent,), children = runs(out)
     assert parent.info.status == "FINISHED"

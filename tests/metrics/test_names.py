@@ -16,6 +16,8 @@ from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.study_checks import check_report
 from tests import tiny
 
+BOUNDED = ("accepted", "class_rank", "class_nearest")
+
 
 def test_every_metric_names_its_unit_and_direction() -> None:
     assert {name: metric.leaks for name, metric in METRICS.items() if metric.unit} == {
@@ -42,6 +44,10 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         **dict.fromkeys(("recogniser_accepted", "recogniser_top1"), "up"),
         "recogniser_rank": "down",
         **dict.fromkeys(("chance", "target_chance", "judge_chance")),
+        **dict.fromkeys(("retrieval_over_chance", "retrieval_top1", "retrieval_feature_top1"), "up"),
+        **{f"retrieval_{name}": "down" for name in ("rank", "nearer", "feature_rank", "feature_nearer")},
+        **{"retrieval_chance": None, "class_rank": "down", "class_nearest": "up"},
+        **{f"{bound}_{name}": None for bound in ("ceiling", "floor") for name in BOUNDED},
         **dict.fromkeys(("knn_distance", "centroid_distance", "delta_facenet"), "down"),
         **dict.fromkeys(("lpips_vgg", "lpips_alex", "fid"), "down"),
         **dict.fromkeys(("precision", "recall", "density", "coverage"), "up"),
@@ -67,7 +73,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 140
+    assert len(names) == len(set(names)) == 180
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

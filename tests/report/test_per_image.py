@@ -1,5 +1,6 @@
 """Values by image: of which stage, and what a trial may not have kept."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.classes import class_order
 from orchestrator.report.per_image import PerImage
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.sweep.records import DatasetInput
 from tests.report.test_delta import LEAKAGE, UTILITY, with_classes
 from tests.report.trials import record
@@ -47,3 +48,14 @@ def test_labels_are_named_by_the_class_of_the_data_set() -> None:
     assert elsewhere is not None
     assert not set(known.identities) & set(elsewhere.identities)
     assert images.by_class(record(3, {}), LEAKAGE) is None
+
+
+def test_images_without_a_value_are_left_out_of_their_class() -> None:
+    store, buffer = Artifacts(MemoryBlobs("memory")), io.BytesIO()
+    rows = [(0, 1.0), (0, np.nan), (1, np.nan), (2, 0.25)]
+    np.save(buffer, np.array(rows, dtype=[("label", np.int32), ("retrieval_top1", np.float32)]))
+    store.publish(Artifact("rr", "retrieval", 1, {}), {"per_image_test.npy": buffer.getvalue()})
+    one = record(0, {}, stage_keys={"retrieval": "rr"})
+    known = PerImage(store).by_class(one, "attack/retrieval_top1_test")
+    assert known is not None
+    assert (known.identities.tolist(), known.values.tolist()) == ([0, 2], [1, 0.25])

@@ -44,6 +44,19 @@ def deviations(records: list[TrialRecord], store: Artifacts) -> dict[str, float]
     return {one.source: math.sqrt(one.variance) for one in found}
 
 
+def test_images_without_a_value_take_no_part(store: Artifacts) -> None:
+    labels = np.repeat(np.arange(20), 3)
+    values = np.random.default_rng(5).normal(0, 1.0, (4, len(labels)))
+    every, more = (
+        [
+            with_values(store, start + seed, {"attack.seed": seed}, np.append(labels, added), row)
+            for seed, row in enumerate(np.hstack([values, np.full((4, len(added)), np.nan)]))
+        ]
+        for start, added in ((0, []), (10, [20, 21]))
+    )
+    assert deviations(more, store) == deviations(every, store)
+
+
 def test_planted_components_come_back(store: Artifacts) -> None:
     generator = np.random.default_rng(4)
     labels = np.repeat(np.arange(150), 6)

@@ -29,7 +29,8 @@ LATENT = ("gmi", "kedmi", "ppa", "brepmi")
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
-REBUILT = {"reconstructions", "evaluation"}
+JUDGED = {"retrieval", "evaluation"}
+REBUILT = {"reconstructions", *JUDGED}
 
 
 def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Stage]:
@@ -117,7 +118,10 @@ def test_stages_in_order_and_what_they_need(
     expected |= own
     if last != "optimization":
         expected["reconstructions"] = {role: judged[role] for role in ("attack", "victims") if role in judged}
-    expected |= {"yardsticks": _looked_up(attack, task, target), "evaluation": judged}
+    expected |= {"yardsticks": _looked_up(attack, task, target)}
+    made = "optimization" if last == "optimization" else "reconstructions"
+    start = {"prior": "prior"} if attack in LATENT else {}
+    expected |= {"retrieval": {"images": made, "judge": "judge", **start}, "evaluation": judged}
     names = {stage.key: name for name, stage in stages.items()}
     found = {name: {role: names[key] for role, key in stage.needs.items()} for name, stage in stages.items()}
     assert found == expected
@@ -179,7 +183,7 @@ def test_attacks_without_images_do_not_depend_on_the_auxiliary_set(
 
 def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
     for auxiliary in ({"kind": "distinct"}, {"kind": "same-train", "size": 7}, {"seed": 3}):
-        stages = {"predictions", "optimization", "yardsticks", "evaluation"}
+        stages = {"predictions", "optimization", "yardsticks", *JUDGED}
         assert changed("mia of a mean", {"auxiliary": auxiliary}, INFERENCE) == stages
     start = {"attack": ATTACKS["mia of a mean"], "auxiliary": {"kind": "distinct"}, **INFERENCE}
     assert dataset_names(tiny.spec(start)) == {"private": "digits", "auxiliary": "photo-patches"}
@@ -196,8 +200,8 @@ def test_a_search_for_classes_does_not_depend_on_the_release(attack: str, releas
 
 
 def test_optimisation_of_a_prediction_depends_on_what_is_released() -> None:
-    assert changed("optimization", {"release.truncation": 2}) == {"optimization", "evaluation"}
-    assert changed("optimization", {"release.decimals": 2}) == {"optimization", "evaluation"}
+    assert changed("optimization", {"release.truncation": 2}) == {"optimization", *JUDGED}
+    assert changed("optimization", {"release.decimals": 2}) == {"optimization", *JUDGED}
 
 
 @pytest.mark.parametrize("task", ["reconstruction", "class-inference"])
@@ -278,7 +282,7 @@ AFTER_JOINT = {"joint", "victims", "yardsticks", *REBUILT}
         ({"release.renormalised": True}, AFTER_JOINT),
         ({"target.recipe": {"epochs": 2}}, AFTER_JOINT),
         ({"target.pretrain": {"seed": 3}}, {"pretrain", *AFTER_JOINT}),
-        ({"judge.seed": 4}, {"judge", "evaluation"}),
+        ({"judge.seed": 4}, {"judge", *JUDGED}),
     ],
     ids=tiny.in_order,
 )

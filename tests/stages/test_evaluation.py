@@ -86,7 +86,7 @@ def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_the
     for changes in ({"evaluation.classes": [0]}, {"evaluation.candidates": 2}):
         other = tiny.stages(tiny.spec({**INFERENCE, **changes}))
         differ = {name for name in plain if plain[name].key != other[name].key}
-        assert differ == {"optimization", "yardsticks", "evaluation"}
+        assert differ == {"optimization", "yardsticks", "retrieval", "evaluation"}
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_what_each_stage_leaves(kept: Kept) -> None:
         "victims": ["scores_test.npy", "scores_train.npy"],
         "inversion": ["curves.json", "inverter.safetensors"],
         "reconstructions": [f"reconstructions_{part}.npy" for part in parts],
+        "retrieval": [f"per_image_{part}.npy" for part in parts],
         "yardsticks": [f"per_image_{part}.npy" for part in parts],
         "evaluation": sorted(
             [f"grid_{part}.png" for part in parts]

@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 def test_each_distinct_stage_is_built_once(finished: Sweep) -> None:
-    assert finished.books.missing == [4 + 2 * 5]  # those from predictions on differ, but for victims
+    assert finished.books.missing == [4 + 2 * 6]  # those from predictions on differ, but for victims
     counts = finished.ledger.stage_counts()
     assert {name: count["run"] for name, count in counts.items()} == {
         "pretrain": 1,
@@ -38,12 +38,13 @@ def test_each_distinct_stage_is_built_once(finished: Sweep) -> None:
         "inversion": 2,
         "reconstructions": 2,
         "yardsticks": 2,
+        "retrieval": 2,
         "evaluation": 2,
     }
     assert all(count["reused"] == 0 for count in counts.values())
-    assert len(finished.store.keys()) == 14
+    assert len(finished.store.keys()) == 16
     built = [key for event in finished.events("ended") for key in event["built"]]
-    assert len(built) == len(set(built)) == 14
+    assert len(built) == len(set(built)) == 16
 
 
 def test_records_hold_what_is_known_of_a_trial(finished: Sweep) -> None:
@@ -110,7 +111,7 @@ def test_a_larger_study_runs_only_what_is_new(finished: Sweep, tmp_path: Path) -
     sweep = Sweep(larger, tmp_path / "store").run()
     assert sweep.books.running == ["0001-same-train-m002", "0003-generic-m002"]
     run = {name: count["run"] for name, count in sweep.ledger.stage_counts().items() if count["run"]}
-    assert run == {"inversion": 2, "reconstructions": 2, "yardsticks": 2, "evaluation": 2}
+    assert run == {"inversion": 2, "reconstructions": 2, "yardsticks": 2, "retrieval": 2, "evaluation": 2}
 
 
 def test_a_damaged_model_is_set_aside_and_built_again(
@@ -156,7 +157,11 @@ def test_all_damage_in_reused_stages_is_built_again_in_one_start(finished: Sweep
     assert sweep.table == finished.table
     assert {name: count["run"] for name, count in sweep.ledger.stage_counts().items()} == {
         name: count["run"] for name, count in finished.ledger.stage_counts().items()
-    } | {"yardsticks": 1, "reconstructions": 1}  # the first trial's are whole, and no adopting reads them
+    } | {
+        "yardsticks": 1,
+        "reconstructions": 1,
+        "retrieval": 1,
+    }  # the first trial's are whole, and no adopting reads them
     assert len([path for path in (tmp_path / "quarantine").iterdir() if path.is_dir()]) == 7
     assert not (tmp_path / "conflicts").exists()
     shown = {record.name: (record.images, record.curves) for record in sweep.ledger.records}
