@@ -236,7 +236,7 @@ _ROWS = (
     Metric("cost", "", None, "stage", ("optimization",)),
     Metric("steps", "", None, "stage", ("optimization",)),
     # Counts.
-    Metric("queries", "", None, "stage", ("attack",)),
+    Metric("queries", "", None, "stage", ("attack", "prior")),
     Metric("queries_beyond_release", "", None, "stage", ("attack",)),
     Metric("target_images", "", None, "stage", ("yardstick",)),
     Metric("judge_images", "", None, "stage", ("yardstick",)),

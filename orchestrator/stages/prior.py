@@ -45,6 +45,9 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
     public = images[list(fitted.held_out)]
     outputs.metrics["prior/spread"] = spread(samples) / max(spread(public), 1 / 255)
     outputs.metrics["prior/images"] = float(len(images))
+    if target is not None:
+        asked_again = fitted.images_seen if prior.teacher_mode == "train" else 0
+        outputs.metrics["prior/queries"] = float(len(images) + asked_again)
     return outputs
 
 

@@ -62,6 +62,7 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain/validation_accuracy": _TRAINED_HERE,
     "pretrain/validation_loss": _TRAINED_HERE,
     "pretrain/best_epoch": _TRAINED_HERE,
+    "prior/queries": _or_needs(lambda spec: spec.prior and spec.prior.needs_target, "prior.loss=kedmi"),
     "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
     BEYOND: _or_needs(lambda spec: spec.attack.queries_target, "an attack that queries the target"),
     "attack/classes_estimated": _or_needs(

@@ -73,7 +73,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 180
+    assert len(names) == len(set(names)) == 181
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

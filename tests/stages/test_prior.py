@@ -195,11 +195,15 @@ def test_kedmis_prior_learns_the_targets_classes(tmp_path: Path) -> None:
     artifact, inputs = built(trial, Location(), tmp_path)
     assert set(artifact.metrics) == {
         "prior/images",
+        "prior/queries",
         "prior/spread",
         "prior/validation_fake",
         "prior/validation_real",
     }
     assert trial.prior is not None
+    num_images, epochs = artifact.metrics["prior/images"], trial.prior.epochs
+    held_out = round(num_images / 20)
+    assert artifact.metrics["prior/queries"] == num_images + epochs * (num_images - held_out)
     images = stored_generator(inputs, trial.data, trial.prior)(torch.randn(4, 100))
     critic = stored_critic(inputs, trial.data, trial.prior, trial.target.classes)
     assert critic(images).shape == (4, trial.target.classes)
