@@ -97,6 +97,8 @@ OTHERS: Mapping[str, Any] = {
     "evaluation.fisher.iterations": [1],
     "evaluation.networks.vgg": None,
     "judges.recogniser.weights": "other-face",
+    "judge.weights": "public",
+    f"judges.classifiers.{NAME}.weights": "public",
     "target.defense.dp": {},
     **{f"evaluation.networks.{name}": f"other-{name}" for name in NETWORKS},
     **{

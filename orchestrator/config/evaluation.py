@@ -26,6 +26,10 @@ class Judge(Spec):
     """Part of every class that it is trained on: the target's, or `auxiliary`, of which neither the target
     nor the adversary may have images of the private classes."""
 
+    weights: str | None = added_field(None)
+    """Name of public weights staged with `python -m jobs.stage_weights` that its training starts from, as
+    TL-DMI's evaluation model does from a face recogniser's; None: random first weights."""
+
 
 class Recogniser(Spec):
     """A face descriptor that others trained: accepts an image by its mean distance to the target's training

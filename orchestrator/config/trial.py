@@ -178,9 +178,10 @@ class TrialSpec(Spec):
     @model_validator(mode="after")
     def _judges_differ(self) -> Self:
         target, earlier = self.target, dict[str, str]()
+        start = (target.pretrain.weights or "trained here") if target.pretrain else None
+        of_target = (target.model, target.seed, start, "train")
         for field, judge in self.every_judge.items():
-            is_like = judge.model == target.model and judge.seed == target.seed
-            if is_like and judge.images == "train" and target.pretrain is None:
+            if (judge.model, judge.seed, judge.weights, judge.images) == of_target:
                 raise Refused(
                     f"{field}.seed",
                     judge.seed,

@@ -20,13 +20,16 @@ def heads(
     classes: int,
     channels: int,
     image_size: int,
+    resizes: bool = False,
 ) -> tuple[Shapes, Shapes]:
     """Return the shapes of the network's head and of the head in the weights, both as `head.*`.
 
     `stored` has the shapes of the weights called `name`. Raise `Refused` if their body does not fit.
     """
     with torch.device("meta"):
-        network = build_classifier(model, classes=classes, channels=channels, image_size=image_size)
+        network = build_classifier(
+            model, classes=classes, channels=channels, image_size=image_size, resizes=resizes
+        )
         public = {tensor: torch.empty(shape) for tensor, shape in stored.items()}
     return _head(network.state_dict()), _head(renamed(network, public, name=name))
 

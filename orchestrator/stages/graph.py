@@ -58,6 +58,9 @@ class Use:
     unread: tuple[str, ...] = ()
     """Roles of the row's sub-specs that this use has not."""
 
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Public weights by role that are of this use."""
+
     instance: str = ""
     """Distinguishes several uses by one trial."""
 
@@ -117,11 +120,12 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the public weights that a trial reads: role (pretrain, recogniser or a network that measures) ->
-    name."""
+    """Return the public weights that a trial reads: role (pretrain, recogniser, a network that measures, the
+    field of a judge that starts from some) -> name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
     if spec.judges.recogniser:
         names["recogniser"] = spec.judges.recogniser.weights
+    names |= {field: judge.weights for field, judge in spec.every_judge.items() if judge.weights}
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
     return names
@@ -159,7 +163,7 @@ class Planner:
                 specs,
                 _digested(kind.datasets, names, self._digests, ""),
                 _needs(kind, use, by_name),
-                _digested(kind.weights, public, self._digests, "weights/"),
+                _digested(kind.weights, {**public, **use.weights}, self._digests, "weights/"),
             )
             stages[stage.label] = stage
             by_name.setdefault(kind.name, []).append(stage)
@@ -312,7 +316,9 @@ def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
 
 
 def _judge(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use(), *(Use({"judge": judge}, instance=name) for name, judge in spec.judges.classifiers.items()))
+    every = {"": spec.judge, **spec.judges.classifiers}
+    starts = {name: {"start": judge.weights} if judge.weights else {} for name, judge in every.items()}
+    return [Use({"judge": one}, instance=name, weights=starts[name]) for name, one in every.items()]
 
 
 def _retrieval(spec: PlannedSpec) -> Sequence[Use]:
@@ -368,7 +374,7 @@ _ROWS = (
         metrics=("target",),
         uses=_snapshot,
     ),
-    Kind("judge", version=2, reads=("data", "judge"), metrics=("judge",), uses=_judge),
+    Kind("judge", version=2, reads=("data", "judge"), weights=("start",), metrics=("judge",), uses=_judge),
     Kind(
         "victims",
         version=2,

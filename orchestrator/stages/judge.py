@@ -4,7 +4,13 @@ from orchestrator.config import Data, Judge
 from orchestrator.datasets import selection
 from orchestrator.metrics.classification import topk_accuracy
 from orchestrator.stages.io import Inputs, Outputs, npy, trained
-from orchestrator.stages.networks import JUDGED_FEATURES, JUDGED_LABELS, features_of, new_classifier
+from orchestrator.stages.networks import (
+    JUDGED_FEATURES,
+    JUDGED_LABELS,
+    features_of,
+    new_classifier,
+    start_from,
+)
 from orchestrator.training.loop import fit, predict
 from orchestrator.training.objectives import classification
 from orchestrator.training.pairs import Pairs
@@ -19,6 +25,8 @@ def run(inputs: Inputs, data: Data, judge: Judge) -> Outputs:
     private = inputs.datasets(data.dataset)
     images = selection.judge_images(private, data, judge.images)
     network = new_classifier(judge.model, images.num_classes, data, judge.seed, resizes=True)
+    if (public := inputs.weights("start")) is not None:
+        start_from(network, public, str(judge.weights))
     pairs = Pairs(images.images, images.labels)
     fitted = fit(network, pairs, classification(), judge.recipe, judge.seed, inputs.world)
     outputs = trained("judge", network, fitted)

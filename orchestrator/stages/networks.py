@@ -1,5 +1,6 @@
 """Networks that several stages build, load or query: classifiers, the inverter G, a black box."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from orchestrator.metrics.yardsticks import GREY
 from orchestrator.models.build import build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.gan import Generator
+from orchestrator.models.public import HEAD, renamed
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
@@ -68,6 +70,16 @@ def new_classifier(model: Model, classes: int, data: Data, seed: int, *, resizes
         ),
         seed,
     )
+
+
+def start_from(network: Classifier, public: Mapping[str, Tensor], name: str) -> None:
+    """Copy public weights into a classifier's body, in place; its head keeps its first weights.
+
+    Raise `Refused`, which calls the weights `name`, if they do not fit the body.
+    """
+    state = renamed(network, public, name=name)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
+    network.load_state_dict(network.state_dict() | body)
 
 
 def stored_classifier(

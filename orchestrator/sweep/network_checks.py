@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 
-from orchestrator.config import TrialSpec
+from orchestrator.config import Judge, TrialSpec
 from orchestrator.config.base import Refused
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.datasets import Description
@@ -73,6 +73,14 @@ class NetworkChecks:
         )
         if checked_on is not None:
             _check_head(wanted, given, weights.name, checked_on)
+
+    def check_start(self, spec: TrialSpec, judge: Judge, weights: Weights) -> None:
+        """Raise `Refused` if weights do not fit the network of a judge that is to start from them."""
+        shapes = {"channels": spec.data.channels, "image_size": spec.data.image_size}
+        if self._is_new(("judge", judge.model, weights.name, *shapes.values())):
+            from orchestrator.models.fit import heads  # here, as it needs torch
+
+            heads(judge.model, weights.shapes, name=weights.name, classes=2, resizes=True, **shapes)
 
     def check_recogniser(self, weights: Weights) -> None:
         """Raise `Refused` if weights are not the face descriptor's."""

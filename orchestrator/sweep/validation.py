@@ -1,7 +1,7 @@
 """Validation of points before anything starts: data sets, their checksums, networks, budgets, public weights.
 
-No torch, unless F starts from public weights or a recogniser has some, whose names and shapes are compared
-with the network.
+No torch, unless F or a judge starts from public weights or a recogniser has some, whose names and shapes are
+compared with the network.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -211,12 +211,16 @@ class Preflight:
     def _check_weights(self, spec: TrialSpec) -> None:
         """Find the public weights that a trial names; those that F starts from must fit its network."""
         for role, name in weight_names(spec).items():
-            field = WEIGHTS.get(role, f"evaluation.networks.{role}")
+            own = f"{role}.weights" if role in spec.every_judge else f"evaluation.networks.{role}"
+            field = WEIGHTS.get(role, own)
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
+        for judge in spec.every_judge.values():
+            if judge.weights:
+                self._networks.check_start(spec, judge, self._weights[judge.weights])
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None

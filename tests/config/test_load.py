@@ -178,7 +178,7 @@ RANDOM = {"algorithm": "random"}
         (
             {},
             ["judges.classifiers={wide: {model: {name: ami-digit}, sed: 3}}"],
-            "judges.classifiers.wide.sed is not a field; known here: images, model, recipe, seed.",
+            "judges.classifiers.wide.sed is not a field; known here: images, model, recipe, seed, weights.",
         ),
         (
             {"sweep": {OFFSET: {"low": 1, "high": 2, "step": 1}}},

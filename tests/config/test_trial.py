@@ -150,6 +150,14 @@ def test_a_judge_differs_from_the_target_by_its_first_weights_or_images(other: d
     assert tiny.spec({"judge": LIKE_TARGET}).target.pretrain is not None  # the target starts elsewhere
 
 
+def test_a_judge_that_starts_where_the_target_does_is_the_target() -> None:
+    public = {"target.pretrain": {"weights": "net"}}
+    assert NOT_ITSELF in refused({**public, "judge": {**LIKE_TARGET, "weights": "net"}})
+    for weights in (None, "other"):
+        assert tiny.spec({**public, "judge": {**LIKE_TARGET, "weights": weights}}).judge.weights == weights
+    assert tiny.spec({**ALONE, "judge": {**LIKE_TARGET, "weights": "net"}}).judge.weights == "net"
+
+
 def test_judges_have_the_paths_of_their_fields() -> None:
     other = {**tiny.BASE["judge"], "seed": 9}
     every = tiny.spec({"judges": {"classifiers": {"other": other}}}).every_judge

@@ -284,3 +284,36 @@ def test_weights_and_sets_stand_side_by_side(location: Location, tmp_path: Path)
     assert preflight.digests["weights/net"] != preflight.digests["net"]
     told = refusal(location, {"data.dataset": "weights"})
     assert told.endswith("are net; correct the name or stage the set with python -m jobs.stage_data.")
+
+
+def test_judges_start_from_public_weights(location: Location, trained: State, tmp_path: Path) -> None:
+    """With steps of next to nothing they keep the body; one of them starts at random."""
+    still = {**tiny.RECIPE, "learning_rate": 1e-9}
+    judge = {"model": tiny.DIGIT, "recipe": still, "seed": 42, "weights": "net"}
+    further = {"near": {**judge, "seed": 43}, "random": {**judge, "seed": 44, "weights": None}}
+    trial = tiny.spec({"judge": judge, "judges": {"classifiers": further}})
+    labels = ("judge", "judge.near", "judge.random")
+    store, stages = built(trial, location, tmp_path, *labels), planned(trial, location)
+    for label in labels:
+        state, _ = left(store, stages[label])
+        kernels = [name for name in state if name.endswith("weight") and state[name].ndim == 4]
+        assert len(kernels) > 2
+        near = [torch.allclose(state[name], trained[name], atol=1e-6) for name in kernels]
+        assert near == [label != "judge.random"] * len(kernels)
+        head = next(name for name in state if name.startswith("head") and name.endswith("weight"))
+        assert not torch.allclose(state[head], trained[head], atol=1e-3)
+
+
+def test_weights_that_no_judge_can_start_from_are_refused(location: Location) -> None:
+    wide = {"model": {"name": "ami-digit", "width": 0.05}, "seed": 43, "weights": "net"}
+    changes: dict[str, Any]
+    for changes, text in (
+        ({"judges": {"classifiers": {"wide": wide}}}, "^weights net do not fit AmiClassifier: "),
+        ({"judge.weights": "absent"}, "^judge.weights=absent is unknown; staged at "),
+        (
+            {"judges": {"classifiers": {"wide": {**wide, "weights": "absent"}}}},
+            "^judges.classifiers.wide.weights=absent is unknown; staged at ",
+        ),
+    ):
+        with pytest.raises(StudyError, match=text):
+            Preflight(location).resolve(point(changes))
