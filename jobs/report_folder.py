@@ -18,6 +18,7 @@ OURS = (
     "warnings.csv",
     "results.*",
     "summary.*",
+    "bounds.*",
     "comparison.*",
     "judges.*",
     "orderings.*",

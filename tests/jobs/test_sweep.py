@@ -105,6 +105,8 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
         "results.parquet",
         "summary.csv",
         "summary.tex",
+        "bounds.csv",
+        "bounds.tex",
         "variance.csv",
         "variance.tex",
         "study.yaml",
