@@ -21,6 +21,7 @@ OURS = (
     "bounds.*",
     "comparison.*",
     "judges.*",
+    "bounds.*",
     "orderings.*",
     "delta.*",
     "variance.*",
