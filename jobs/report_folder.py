@@ -21,7 +21,6 @@ OURS = (
     "bounds.*",
     "comparison.*",
     "judges.*",
-    "bounds.*",
     "orderings.*",
     "delta.*",
     "variance.*",
