@@ -132,6 +132,7 @@ SHARED_STAGES = {
     "io",
     "runner",
     "stage",
+    "uses",
     "images",
     "networks",
     "target_model",

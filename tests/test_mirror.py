@@ -46,6 +46,7 @@ COVERED = {
     "stages.stage": "tests/stages/test_graph.py",
     "stages.surrogate": FLOW,
     "stages.target": FLOW,
+    "stages.uses": "tests/stages/test_attack_plans.py",
     "training.progress": "tests/training/test_loop.py",
     "store.directory": STORES,
     "sweep.network_checks": "tests/sweep/test_validation.py",

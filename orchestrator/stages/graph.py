@@ -12,10 +12,11 @@ from types import MappingProxyType
 
 from orchestrator.config import PublicNetworks, Spec, TrialSpec
 from orchestrator.config.normalise import PlannedSpec
-from orchestrator.config.release import LABELS
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.metrics.names import JUDGEMENT, evaluation_version
+from orchestrator.stages import uses
 from orchestrator.stages.stage import Profile, Stage, StageFailed
+from orchestrator.stages.uses import Use
 
 __all__ = [
     "ATTACK",
@@ -43,26 +44,6 @@ ATTACK = (*INVERTER, "optimization")
 
 IMAGES = ("reconstructions", "optimization")
 """Stages that leave an image for each thing that is attacked, in order: `reconstructions_PART.npy`."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of a stage by a trial."""
-
-    specs: Mapping[str, Spec] = field(default_factory=dict)
-    """Sub-specs by role that are not the trial's own of that name."""
-
-    without: tuple[str, ...] = ()
-    """Roles of the row's needs that this use has not."""
-
-    unread: tuple[str, ...] = ()
-    """Roles of the row's sub-specs that this use has not."""
-
-    weights: Mapping[str, str] = field(default_factory=dict)
-    """Public weights by role that are of this use."""
-
-    instance: str = ""
-    """Distinguishes several uses by one trial."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +134,8 @@ class Planner:
         names, public = dataset_names(spec), weight_names(spec)
         stages: dict[str, Stage] = {}
         by_name: dict[str, list[Stage]] = {}
-        uses = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
-        for kind, use in uses:
+        used = [(kind, use) for kind in STAGES.values() for use in kind.uses(spec)]
+        for kind, use in used:
             roles = [role for role in kind.reads if role not in use.unread]
             specs = {role: use.specs.get(role) or getattr(spec, role) for role in roles}
             stage = self._shared(
@@ -226,120 +207,6 @@ def _needs(kind: Kind, use: Use, planned: Mapping[str, Sequence[Stage]]) -> dict
     return filled
 
 
-# Uses: whether a trial has a stage, and which of its sub-specs are not the trial's own
-
-
-def _pretrain(spec: PlannedSpec) -> Sequence[Use]:
-    pretrain = spec.target.pretrain
-    return (Use({"model": spec.target.model, "pretrain": pretrain}),) if pretrain else ()
-
-
-def _target(spec: PlannedSpec) -> Sequence[Use]:
-    return () if spec.attack.trains_target else (Use({"target": spec.trained_target}),)
-
-
-def _joint(spec: PlannedSpec) -> Sequence[Use]:
-    """The developer's F: one training leaves F and G."""
-    specs = {"target": spec.trained_target, "release": spec.attacked_release}
-    return (Use(specs),) if spec.attack.trains_target else ()
-
-
-def _snapshot(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use(),) if spec.target.snapshot is not None else ()
-
-
-def _private_scores(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use({"evaluation": spec.drawn_images}),) if spec.evaluation.task == "reconstruction" else ()
-
-
-def _predictions(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use(),) if spec.attack.looks_up == "auxiliary" else ()
-
-
-def _prior(spec: PlannedSpec) -> Sequence[Use]:
-    """Every target on the same public images shares it, unless it learns from the target's answers."""
-    if not spec.prior:
-        return ()
-    unread = () if spec.prior.needs_target else ("target",)
-    return (Use({"data": spec.public_data}, unread, unread),)
-
-
-def _surrogate(spec: PlannedSpec) -> Sequence[Use]:
-    surrogate = spec.attack.surrogate
-    return (Use({"surrogate": surrogate, "release": spec.attacked_release}),) if surrogate else ()
-
-
-def _inversion(spec: PlannedSpec) -> Sequence[Use]:
-    if spec.attack.leaves != "inverter" or spec.attack.trains_target:
-        return ()
-    specs = {"attack": spec.made_attack, "release": spec.attacked_release}
-    return (Use(specs, () if spec.attack.selects_on_target else ("target",)),)
-
-
-def _search(spec: PlannedSpec) -> Sequence[Use]:
-    specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
-    return (Use(specs, *_starts(spec)),) if spec.attack.leaves == "images" else ()
-
-
-def _starts(spec: PlannedSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return needs and sub-specs of what attacks may start from, a prior or images, that this one lacks."""
-    without = {"prior": not spec.attack.needs_prior}
-    return _named(without), _named({"auxiliary": not spec.attack.has_images, **without})
-
-
-def _reconstructions(spec: PlannedSpec) -> Sequence[Use]:
-    """A search has left its images; those of an inverter depend on no judge."""
-    specs = {"attack": spec.made_attack, "evaluation": spec.drawn_images}
-    return (Use(specs),) if spec.attack.leaves == "inverter" else ()
-
-
-def _fisher(spec: PlannedSpec) -> Sequence[Use]:
-    fisher = spec.evaluation.fisher
-    # A search is repeated with gradients by F's weights; its images are not read.
-    without = ("attack",) if spec.attack.profile == "updates" else ()
-    return (Use({"fisher": fisher}, without),) if fisher else ()
-
-
-def _yardsticks(spec: PlannedSpec) -> Sequence[Use]:
-    """What needs no attack depends on none of its settings; only the images of classes are judged."""
-    images, is_inference = spec.attack.looks_up, spec.evaluation.task == "class-inference"
-    specs: dict[str, Spec] = {"evaluation": spec.drawn_images}
-    if is_inference:
-        specs["release"] = LABELS  # a look-up of a class reads labels, which are in every release
-    unread = {"judge": not is_inference, "auxiliary": images != "auxiliary", "release": images == "none"}
-    without = {"judge": not is_inference, "target": images != "training", "victims": images == "none"}
-    return (Use(specs, _named(without), _named(unread)),)
-
-
-def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
-    return tuple(role for role, is_named in roles.items() if is_named)
-
-
-def _judge(spec: PlannedSpec) -> Sequence[Use]:
-    every = {"": spec.judge, **spec.judges.classifiers}
-    starts = {name: {"start": judge.weights} if judge.weights else {} for name, judge in every.items()}
-    return [Use({"judge": one}, instance=name, weights=starts[name]) for name, one in every.items()]
-
-
-def _retrieval(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use({"attack": spec.made_attack, "evaluation": spec.drawn_images}, *_starts(spec)),)
-
-
-def _evaluation(spec: PlannedSpec) -> Sequence[Use]:
-    return (Use({"evaluation": spec.measured}),)
-
-
-def _judgement(spec: PlannedSpec) -> Sequence[Use]:
-    """A further judge sees stored images: what made them is in the key of the evaluation."""
-    judging = spec.judges.classifiers.items()
-    return [Use({"judge": judge, "evaluation": spec.drawn_images}, instance=name) for name, judge in judging]
-
-
-def _recognition(spec: PlannedSpec) -> Sequence[Use]:
-    recogniser = spec.judges.recogniser
-    return (Use({"recogniser": recogniser, "evaluation": spec.drawn_images}),) if recogniser else ()
-
-
 _ROWS = (
     Kind(
         "pretrain",
@@ -348,7 +215,7 @@ _ROWS = (
         datasets=("private", "pretrain"),
         weights=("pretrain",),
         metrics=("pretrain",),
-        uses=_pretrain,
+        uses=uses.pretrain,
     ),
     Kind(
         "target",
@@ -356,7 +223,7 @@ _ROWS = (
         reads=("data", "target"),
         needs={"pretrain": ("pretrain",)},
         metrics=("target",),
-        uses=_target,
+        uses=uses.target,
     ),
     Kind(
         "joint",
@@ -364,7 +231,7 @@ _ROWS = (
         reads=("data", "target", "attack", "release"),
         needs={"pretrain": ("pretrain",)},
         metrics=("joint", "target"),
-        uses=_joint,
+        uses=uses.joint,
     ),
     Kind(
         "snapshot",
@@ -372,15 +239,17 @@ _ROWS = (
         reads=("data", "target"),
         needs={"target": ("target",)},
         metrics=("target",),
-        uses=_snapshot,
+        uses=uses.snapshot,
     ),
-    Kind("judge", version=2, reads=("data", "judge"), weights=("start",), metrics=("judge",), uses=_judge),
+    Kind(
+        "judge", version=2, reads=("data", "judge"), weights=("start",), metrics=("judge",), uses=uses.judge
+    ),
     Kind(
         "victims",
         version=2,
         reads=("data", "target", "evaluation"),
         needs={"target": TARGET},
-        uses=_private_scores,
+        uses=uses.private_scores,
         module="private_scores",
     ),
     Kind(
@@ -390,7 +259,7 @@ _ROWS = (
         needs={"target": TARGET},
         datasets=("private", "auxiliary"),
         metrics=("predictions", "attack"),
-        uses=_predictions,
+        uses=uses.predictions,
     ),
     Kind(
         "prior",
@@ -399,7 +268,7 @@ _ROWS = (
         needs={"target": TARGET},
         datasets=("prior",),
         metrics=("prior",),
-        uses=_prior,
+        uses=uses.prior,
     ),
     Kind(
         "surrogate",
@@ -408,7 +277,7 @@ _ROWS = (
         needs={"predictions": ("predictions",)},
         datasets=("private", "auxiliary"),
         metrics=("surrogate",),
-        uses=_surrogate,
+        uses=uses.surrogate,
     ),
     Kind(
         "inversion",
@@ -417,7 +286,7 @@ _ROWS = (
         needs={"predictions": ("predictions",), "surrogate": ("surrogate",), "target": TARGET},
         datasets=("private", "auxiliary"),
         metrics=("inversion", "attack"),
-        uses=_inversion,
+        uses=uses.inversion,
     ),
     Kind(
         "optimization",
@@ -426,7 +295,7 @@ _ROWS = (
         needs={"target": TARGET, "victims": ("victims",), "prior": ("prior",)},
         datasets=("private", "auxiliary"),
         metrics=("optimization", "attack"),
-        uses=_search,
+        uses=uses.search,
         module="search",
     ),
     Kind(
@@ -435,7 +304,7 @@ _ROWS = (
         reads=("data", "target", "attack", "release", "evaluation"),
         needs={"attack": INVERTER, "victims": ("victims",)},
         datasets=(),
-        uses=_reconstructions,
+        uses=uses.reconstructions,
         is_added=True,
     ),
     Kind(
@@ -445,7 +314,7 @@ _ROWS = (
         needs={"target": TARGET, "attack": ATTACK},
         weights=("vgg", "alex"),
         metrics=("fisher",),
-        uses=_fisher,
+        uses=uses.fisher,
     ),
     Kind(
         "yardsticks",
@@ -459,7 +328,7 @@ _ROWS = (
         },
         datasets=("private", "auxiliary"),
         metrics=("yardstick", "class"),
-        uses=_yardsticks,
+        uses=uses.yardsticks,
         is_added=True,
     ),
     Kind(
@@ -469,7 +338,7 @@ _ROWS = (
         needs={"images": IMAGES, "judge": ("judge",), "prior": ("prior",)},
         datasets=("private", "auxiliary"),
         metrics=("attack", "class"),
-        uses=_retrieval,
+        uses=uses.retrieval,
         is_added=True,
     ),
     Kind(
@@ -479,7 +348,7 @@ _ROWS = (
         needs={"target": TARGET, "attack": ATTACK, "victims": ("victims",), "judge": ("judge",)},
         weights=tuple(PublicNetworks.model_fields),
         metrics=("inversion", "attack", "class"),
-        uses=_evaluation,
+        uses=uses.evaluation,
     ),
     Kind(
         JUDGEMENT,
@@ -487,7 +356,7 @@ _ROWS = (
         reads=("data", "target", "judge", "evaluation"),
         needs={"judge": ("judge",), "images": IMAGES, "evaluation": ("evaluation",)},
         metrics=("attack", "class"),
-        uses=_judgement,
+        uses=uses.judgement,
         is_added=True,
     ),
     Kind(
@@ -497,7 +366,7 @@ _ROWS = (
         needs={"images": IMAGES, "evaluation": ("evaluation",)},
         weights=("recogniser",),
         metrics=("recogniser", "attack", "class"),
-        uses=_recognition,
+        uses=uses.recognition,
         is_added=True,
     ),
 )

@@ -1,0 +1,156 @@
+"""Uses: whether a trial has a stage, how often, and which sub-specs are not the trial's own. No torch.
+
+A function has the name of the stage's row in the graph, or of its module; it returns nothing where the trial
+does without the stage.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.config import Spec
+from orchestrator.config.normalise import PlannedSpec
+from orchestrator.config.release import LABELS
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a stage by a trial."""
+
+    specs: Mapping[str, Spec] = field(default_factory=dict)
+    """Sub-specs by role that are not the trial's own of that name."""
+
+    without: tuple[str, ...] = ()
+    """Roles of the row's needs that this use has not."""
+
+    unread: tuple[str, ...] = ()
+    """Roles of the row's sub-specs that this use has not."""
+
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Public weights by role that are of this use."""
+
+    instance: str = ""
+    """Distinguishes several uses by one trial."""
+
+
+def pretrain(spec: PlannedSpec) -> Sequence[Use]:
+    """Trials whose F starts from public training, or from public weights."""
+    pretrain = spec.target.pretrain
+    return (Use({"model": spec.target.model, "pretrain": pretrain}),) if pretrain else ()
+
+
+def target(spec: PlannedSpec) -> Sequence[Use]:
+    """F, unless the attack trains it."""
+    return () if spec.attack.trains_target else (Use({"target": spec.trained_target}),)
+
+
+def joint(spec: PlannedSpec) -> Sequence[Use]:
+    """The developer's F: one training leaves F and G."""
+    specs = {"target": spec.trained_target, "release": spec.attacked_release}
+    return (Use(specs),) if spec.attack.trains_target else ()
+
+
+def snapshot(spec: PlannedSpec) -> Sequence[Use]:
+    """Trials that attack F as it was after an epoch."""
+    return (Use(),) if spec.target.snapshot is not None else ()
+
+
+def private_scores(spec: PlannedSpec) -> Sequence[Use]:
+    """Scores of private images; class inference has none."""
+    return (Use({"evaluation": spec.drawn_images}),) if spec.evaluation.task == "reconstruction" else ()
+
+
+def predictions(spec: PlannedSpec) -> Sequence[Use]:
+    """Adversaries that have images and F's answers for them."""
+    return (Use(),) if spec.attack.looks_up == "auxiliary" else ()
+
+
+def prior(spec: PlannedSpec) -> Sequence[Use]:
+    """Every target on the same public images shares it, unless it learns from the target's answers."""
+    if not spec.prior:
+        return ()
+    unread = () if spec.prior.needs_target else ("target",)
+    return (Use({"data": spec.public_data}, unread, unread),)
+
+
+def surrogate(spec: PlannedSpec) -> Sequence[Use]:
+    """The adversary's own classifier, where a loss uses one."""
+    surrogate = spec.attack.surrogate
+    return (Use({"surrogate": surrogate, "release": spec.attacked_release}),) if surrogate else ()
+
+
+def inversion(spec: PlannedSpec) -> Sequence[Use]:
+    """Attacks that train an inverter; a developer has trained it with F."""
+    if spec.attack.leaves != "inverter" or spec.attack.trains_target:
+        return ()
+    specs = {"attack": spec.made_attack, "release": spec.attacked_release}
+    return (Use(specs, () if spec.attack.selects_on_target else ("target",)),)
+
+
+def search(spec: PlannedSpec) -> Sequence[Use]:
+    """Attacks that search their images."""
+    specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
+    return (Use(specs, *_starts(spec)),) if spec.attack.leaves == "images" else ()
+
+
+def _starts(spec: PlannedSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return needs and sub-specs of what attacks may start from, a prior or images, that this one lacks."""
+    without = {"prior": not spec.attack.needs_prior}
+    return _named(without), _named({"auxiliary": not spec.attack.has_images, **without})
+
+
+def reconstructions(spec: PlannedSpec) -> Sequence[Use]:
+    """A search has left its images; those of an inverter depend on no judge."""
+    specs = {"attack": spec.made_attack, "evaluation": spec.drawn_images}
+    return (Use(specs),) if spec.attack.leaves == "inverter" else ()
+
+
+def fisher(spec: PlannedSpec) -> Sequence[Use]:
+    """The analysis, where it is asked for."""
+    fisher = spec.evaluation.fisher
+    # A search is repeated with gradients by F's weights; its images are not read.
+    without = ("attack",) if spec.attack.profile == "updates" else ()
+    return (Use({"fisher": fisher}, without),) if fisher else ()
+
+
+def yardsticks(spec: PlannedSpec) -> Sequence[Use]:
+    """What needs no attack depends on none of its settings; only the images of classes are judged."""
+    images, is_inference = spec.attack.looks_up, spec.evaluation.task == "class-inference"
+    specs: dict[str, Spec] = {"evaluation": spec.drawn_images}
+    if is_inference:
+        specs["release"] = LABELS  # a look-up of a class reads labels, which are in every release
+    unread = {"judge": not is_inference, "auxiliary": images != "auxiliary", "release": images == "none"}
+    without = {"judge": not is_inference, "target": images != "training", "victims": images == "none"}
+    return (Use(specs, _named(without), _named(unread)),)
+
+
+def _named(roles: Mapping[str, bool]) -> tuple[str, ...]:
+    return tuple(role for role, is_named in roles.items() if is_named)
+
+
+def judge(spec: PlannedSpec) -> Sequence[Use]:
+    """The trial's own judge and further ones, each from its own weights."""
+    every = {"": spec.judge, **spec.judges.classifiers}
+    starts = {name: {"start": judge.weights} if judge.weights else {} for name, judge in every.items()}
+    return [Use({"judge": one}, instance=name, weights=starts[name]) for name, one in every.items()]
+
+
+def retrieval(spec: PlannedSpec) -> Sequence[Use]:
+    """Ranks among private images of the class."""
+    return (Use({"attack": spec.made_attack, "evaluation": spec.drawn_images}, *_starts(spec)),)
+
+
+def evaluation(spec: PlannedSpec) -> Sequence[Use]:
+    """What is measured, without the analysis."""
+    return (Use({"evaluation": spec.measured}),)
+
+
+def judgement(spec: PlannedSpec) -> Sequence[Use]:
+    """A further judge sees stored images: what made them is in the key of the evaluation."""
+    judging = spec.judges.classifiers.items()
+    return [Use({"judge": judge, "evaluation": spec.drawn_images}, instance=name) for name, judge in judging]
+
+
+def recognition(spec: PlannedSpec) -> Sequence[Use]:
+    """A recogniser that others trained, where one is named."""
+    recogniser = spec.judges.recogniser
+    return (Use({"recogniser": recogniser, "evaluation": spec.drawn_images}),) if recogniser else ()
