@@ -21,7 +21,7 @@ from orchestrator.config.report import Costs, Histogram, Report, RobustnessCurve
 from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import Metric, MetricName
 from orchestrator.metrics.plots import figure_png
-from orchestrator.report.held import caption, held_column, without_empty
+from orchestrator.report.held import caption, held_by_metric, held_column, without_empty
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import (
@@ -40,6 +40,7 @@ from orchestrator.report.settings import (
 from orchestrator.report.statistics import half_column, mean_and_interval
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
+from orchestrator.sweep.adversary import HELD
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
@@ -141,6 +142,7 @@ def histogram_table(
     others = [axis for axis in varying_axes(fitting, repeats) if axis != spec.panels]
     fixed = {axis: (present_values(axis, shown) or [ABSENT])[0] for axis in others}
     panels: dict[Scalar, list[tuple[np.ndarray, np.ndarray]]] = {}
+    held: dict[Scalar, list[TrialRecord]] = {}
     for record in shown:
         rows, judged = images.of(record, spec.value), images.of(record, spec.success)
         if rows is not None and judged is not None and len(rows):
@@ -148,6 +150,7 @@ def histogram_table(
             is_success = judged[_metric(spec.success).name] > 0.5
             has_value = ~np.isnan(values)
             panels.setdefault(record.axes[spec.panels], []).append((values[has_value], is_success[has_value]))
+            held.setdefault(record.axes[spec.panels], []).append(record)
     edges = _edges(spec.value, [values for parts in panels.values() for values, _ in parts])
     bins = []
     for panel, parts in panels.items():
@@ -155,8 +158,9 @@ def histogram_table(
         counts = [np.histogram(values[chosen], edges)[0] for chosen in (is_success, ~is_success)]
         for low, high, successful, failed in zip(edges[:-1], edges[1:], *counts, strict=True):
             ends = {spec.panels: panel, **fixed, "low": low, "high": high}
-            bins.append(ends | {"successful": int(successful), "failed": int(failed)})
-    return pd.DataFrame(bins)
+            counted = {"successful": int(successful), "failed": int(failed)}
+            bins.append(ends | counted | held_by_metric(held[panel], spec.value))
+    return without_empty(pd.DataFrame(bins), [HELD])
 
 
 def draw_histogram(spec: Histogram, table: pd.DataFrame) -> bytes:
@@ -169,7 +173,8 @@ def draw_histogram(spec: Histogram, table: pd.DataFrame) -> bytes:
         _draw_panel(plot, counts)
         num, won = counts[["successful", "failed"]].to_numpy().sum(), counts["successful"].sum()
         title = f"{spec.panels}={value}\n{won} of {num} succeed ({PERCENT * won / num:.1f} %)"
-        plot.set_title(title, fontsize=9)
+        words = "".join(sorted(set(counts[HELD]))) if HELD in counts else ""
+        plot.set_title(f"{title}\n{HELD}: {words}" if words else title, fontsize=9)
         plot.set_xlabel(spec.value)
     plots[0].set_ylabel("% of the group's images")
     plots[0].set_ylim(0, PERCENT * 1.05)

@@ -22,6 +22,13 @@ def held_column(records: Iterable[TrialRecord]) -> dict[str, object]:
     return {HELD: held_words(part for record in records for part in record.held)}
 
 
+def held_by_metric(records: Iterable[TrialRecord], metric: str) -> dict[str, object]:
+    """Return the column `held` of a row about one metric of these trials; raise `Refused` for an unknown
+    one."""
+    part = MetricName.parse(metric).part
+    return {HELD: held_words(part for record in records if part in record.held)}
+
+
 def marks(records: Sequence[TrialRecord]) -> dict[str, object]:
     """Return the columns of a row about these trials: held parts, and the most queries of a trial that were
     answered with more than the release."""

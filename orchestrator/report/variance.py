@@ -17,8 +17,10 @@ from orchestrator.config.report import Report
 from orchestrator.config.study import SHORTHANDS
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.crossed import CLASSES, TOGETHER, ByClass, Crossed, cross
+from orchestrator.report.held import held_by_metric, without_empty
 from orchestrator.report.per_image import PerImage, class_means, present
 from orchestrator.report.settings import by_setting, replicate_of
+from orchestrator.sweep.adversary import HELD
 from orchestrator.sweep.records import TrialRecord
 
 NAN = float("nan")
@@ -51,8 +53,8 @@ def variance_table(
                 row: dict[str, object] = {**dict(setting), "metric": metric, "source": one.source}
                 row |= {"levels": one.levels, "deviation": float(np.sqrt(one.variance))}
                 row["share"] = one.variance / total if total else NAN
-                rows.append(row | {"note": one.note})
-    return pd.DataFrame(rows)
+                rows.append(row | held_by_metric(having, metric) | {"note": one.note})
+    return without_empty(pd.DataFrame(rows), [HELD])
 
 
 def components(

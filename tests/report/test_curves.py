@@ -4,6 +4,7 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -171,6 +172,19 @@ def test_a_histogram_is_drawn_and_repeats_byte_for_byte(store: Artifacts) -> Non
     )
     assert first == again
     assert plt.imread(io.BytesIO(first)).std() > 0.05
+
+
+def test_a_histogram_marks_panels_of_held_images(store: Artifacts) -> None:
+    records = attacks(store)
+    first = records[0].axes[HISTOGRAM.panels]
+    marked = [replace(one, held=["class"]) if one.axes[HISTOGRAM.panels] == first else one for one in records]
+    table = histogram_table(HISTOGRAM, marked, PerImage(store))
+    assert set(table["held"][table[HISTOGRAM.panels] == first]) == {"class"}
+    assert set(table["held"][table[HISTOGRAM.panels] != first]) <= {""}
+    plain = histogram_table(HISTOGRAM, records, PerImage(store))
+    assert "held" not in plain
+    pd.testing.assert_frame_equal(table.drop(columns="held"), plain)
+    assert draw_histogram(HISTOGRAM, table) != draw_histogram(HISTOGRAM, plain)
 
 
 def test_trials_that_kept_nothing_by_image_have_no_histogram(store: Artifacts) -> None:

@@ -165,6 +165,22 @@ def test_delta_and_curves_have_the_column() -> None:
     assert b"multicolumn" in files["delta.tex"]
 
 
+def test_variances_say_whose_images_their_metric_read() -> None:
+    files = reported(trials(*KINDS), metrics=[MSE, TRAIN])
+    rows = [row for row in rows_of(files, "variance.csv") if row["metric"] in (MSE, TRAIN)]
+    held = {(row["auxiliary"], row["metric"]): row["held"] for row in rows}
+    assert held == {
+        ("same-heldout", MSE): "",
+        ("same-heldout", TRAIN): "",
+        ("same-test", MSE): "test",
+        ("same-test", TRAIN): "",
+        ("same-train", MSE): "",
+        ("same-train", TRAIN): "train",
+    }
+    assert MEANING.encode() in files["variance.tex"]
+    assert b"held" not in reported(trials("same-heldout"))["variance.csv"].splitlines()[0]
+
+
 def test_the_note_counts_trials_with_marks() -> None:
     study = tiny.study({"seed": [0]})
     images = PerImage(Artifacts(MemoryBlobs("memory")))
