@@ -317,18 +317,19 @@ class Sweep:
     def sweep_record(self, journal: Journal) -> SweepRecord:
         """Return the record of the sweep; it began with its first start."""
         objective, is_maximized = self.study.objective
-        started_ms = read_started_ms(journal)
+        started_ms, axes = read_started_ms(journal), self._axes()
         return SweepRecord(
             key=self.study.key,
             study=self.study.study,
             about=self.study.about,
             study_yaml=self.study.yaml(),
-            axes=self._axes(),
+            axes=axes,
             num_points=self.num_points,
             num_dropped=len(self.dropped),
             objective=objective,
             maximize=is_maximized,
             started_ms=now_ms() if started_ms is None else started_ms,
+            replicates=[axis for axis in axes if self.study.report.repeats(axis)],
         )
 
     def _axes(self) -> dict[str, list[Scalar]]:

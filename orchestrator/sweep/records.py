@@ -68,6 +68,7 @@ class SweepRecord:
     objective: str  # metric that tables and views sort by
     maximize: bool
     started_ms: int
+    replicates: Sequence[str] = ()  # axes that repeat a setting, over which tables average
 
 
 @dataclass(frozen=True)

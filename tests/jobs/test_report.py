@@ -290,3 +290,14 @@ def test_the_help_is_text() -> None:
     for flag in ("--set", "--scale", "--out", "--store", "--data", "--tracking-uri", "--ship-later"):
         assert flag in done.stdout
     assert "--local" not in done.stdout
+
+
+@pytest.mark.parametrize(("replicates", "averaged"), [(None, ["seed"]), (["m"], ["m"]), ([], [])])
+def test_a_sweeps_record_names_the_axes_that_its_report_averages_over(
+    tmp_path: Path, replicates: list[str] | None, averaged: list[str]
+) -> None:
+    changes = {} if replicates is None else {"replicates": replicates}
+    path = tiny.write(tmp_path / "tiny.yaml", AXES, report=changes)
+    opened = Sweep(options(path, tmp_path / "runs"), start_console())
+    record = opened.sweep_record(Journal(opened.store.blobs, opened.study.key))
+    assert list(record.replicates) == averaged

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from orchestrator.config.study import is_seed
 from orchestrator.metrics.names import CLASS, PARTS, is_by_others
 from orchestrator.metrics.skill import skill_name
 from orchestrator.sweep.records import SweepRecord
@@ -59,9 +58,9 @@ def order_key(sweep: SweepRecord) -> str:
 
 
 def views(sweep: SweepRecord, shown: Shown) -> list[View]:
-    """Return the sweep's views: one of every trial, one that averages over seeds where seeds are swept."""
+    """Return the sweep's views: one of every trial, and where replicates are swept one that averages them."""
     found = [View(_key(sweep, "trials"), f"{sweep.study}: trials", _state(sweep, shown, None))]
-    others = [axis for axis in swept(sweep) if not is_seed(axis)]
+    others = [axis for axis in swept(sweep) if axis not in sweep.replicates]
     if len(others) < len(swept(sweep)) and others:
         grouping = {
             "aggregateFunction": "average",

@@ -29,7 +29,7 @@ MANY = Shown(*([f"inversion/{kind}_{number:03d}" for number in range(300)] for k
 def with_seeds() -> SweepRecord:
     """Return a sweep that also repeats every point over seeds."""
     sweep = sample_sweep()
-    return replace(sweep, axes={**sweep.axes, "seed": [0, 1]})
+    return replace(sweep, axes={**sweep.axes, "seed": [0, 1]}, replicates=["seed"])
 
 
 def state(view: View) -> dict[str, Any]:
@@ -62,6 +62,13 @@ def test_a_view_is_a_small_envelope_that_never_changes(shown: Shown) -> None:
 def test_a_view_that_mlflow_would_cut_off_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TAG", 500)
     assert views(with_seeds(), SHOWN) == []
+
+
+def test_means_are_over_the_axes_that_the_report_averages_over() -> None:
+    sweep = replace(with_seeds(), replicates=["auxiliary"])
+    means = state(views(sweep, SHOWN)[1])
+    assert [one["groupByData"] for one in means["groupBy"]["groupByKeys"]] == ["m", "k", "budget", "seed"]
+    assert len(views(replace(sweep, replicates=[]), SHOWN)) == 1
 
 
 def test_views_show_what_was_swept() -> None:
