@@ -74,4 +74,4 @@ def test_a_training_that_is_left_midway_is_no_failure(tmp_path: Path) -> None:
     assert len(sweep.store.blobs.names("checkpoints/")) == 1
     again = Sweep(study, tmp_path).run()
     assert [record.status for record in again.ledger.records] == ["finished"]
-    assert len(again.ledger.built) == 4  # inversion, and what comes after it
+    assert len(again.ledger.built) == 5  # inversion, and what comes after it

@@ -67,7 +67,7 @@ def test_two_sweeps_on_one_store_build_each_stage_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(counting.built) == len(set(counting.built)) == 12
+    assert len(counting.built) == len(set(counting.built)) == 16
     assert sorted([*sweeps[0].ledger.built, *sweeps[1].ledger.built]) == sorted(counting.built)
     for sweep in sweeps:
         assert [record.status for record in sweep.ledger.records] == ["finished", "finished"]
