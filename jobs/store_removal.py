@@ -15,6 +15,7 @@ from jobs.options import Out as OutFolder
 from jobs.report_folder import folders_of
 from jobs.store_output import AsJson, DryRun, Out, opened, refusing
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.report.user_study.key import files_of_sweep
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import check_tracking, set_environment
 from orchestrator.runtime.mlflow.database import sqlite_path
@@ -86,7 +87,8 @@ def _remove_runs(uri: str, removal: Removal, dataset: str | None, *, dry_run: bo
 
 
 def _copies(blobs: Blobs, removal: Removal, out: Path) -> list[Path]:
-    """Return the files in `out` that equal a sweep's report in the store, and its JSON folder."""
+    """Return the files in `out` that equal a sweep's report in the store, those of user studies of its
+    images, and its JSON folder."""
     found = []
     for sweep in removal.sweeps:
         folder = f"sweeps/{sweep.key}/report/"
@@ -94,6 +96,7 @@ def _copies(blobs: Blobs, removal: Removal, out: Path) -> list[Path]:
             name, content = entry.name.removeprefix(folder), blobs.get(entry.name)
             paths = (place / name for place in folders_of(out, sweep.study))
             found += [path for path in paths if path.is_file() and path.read_bytes() == content]
+        found += [path for place in folders_of(out, sweep.study) for path in files_of_sweep(place, sweep.key)]
         unshipped = out / "unshipped" / f"{sweep.study}-{sweep.key[:12]}"
         found += [unshipped] if sweep.study and unshipped.is_dir() else []
     return found

@@ -71,6 +71,7 @@ def export(opened: "Sweep", settings: tuple[Axes, Axes], pairs: int, order_seed:
     questions, key = choose(
         ledger.records, opened.store, part, settings, study=study, num_pairs=pairs, seed=order_seed
     )
+    key = key.but(sweep=opened.study.key)
     page = render(key.page, questions)
     written = _write(
         opened, {page_file(key.page): page, key_file(key.page): key.model_dump_json(indent=1).encode()}

@@ -13,10 +13,12 @@ from typer.testing import CliRunner, Result
 
 from jobs import store as job
 from jobs import sweep as sweep_job
+from orchestrator.report.user_study.key import key_file, page_file
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.removal import sweep_needs
 from tests import tiny
+from tests.report.user_study.trials import study as user_study
 
 pytestmark = pytest.mark.mlflow
 
@@ -73,7 +75,7 @@ def test_a_dry_run_says_what_goes_and_changes_nothing(out: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     lines = result.stdout.splitlines()
     assert lines[0] == f"sweep {key[:12]} first"
-    assert lines[1].startswith("would remove 1 sweeps, 3 artifacts, ")
+    assert lines[1].startswith("would remove 1 sweeps, 5 artifacts, ")
     assert lines[2] == f"would remove 2 runs with their files from MLflow at sqlite:///{out / 'mlflow.db'}"
     assert files(out) == before
 
@@ -91,6 +93,16 @@ def test_a_removed_sweep_leaves_nothing_and_the_other_is_whole(out: Path) -> Non
     again = CliRunner().invoke(sweep_job.app, [str(out / "second.yaml"), "--local", "--out", str(out)])
     assert again.exit_code == 0
     assert files(out / "second") == other
+
+
+def test_pages_of_user_studies_go_with_the_sweep_whose_images_they_show(out: Path) -> None:
+    _, key = user_study()
+    for page, sweep in (("a" * 12, key_of(out, "first")), ("b" * 12, key_of(out, "second"))):
+        (out / "first" / page_file(page)).write_text("private images")
+        (out / "first" / key_file(page)).write_text(key.but(page=page, sweep=sweep).model_dump_json())
+    assert run("rm", "--sweep", key_of(out, "first"), "--out", out).exit_code == 0
+    left = {path.name for path in (out / "first").iterdir()}
+    assert left == {page_file("b" * 12), key_file("b" * 12)}
 
 
 @pytest.mark.parametrize("folder", ["first.smoke", "first.1a2b3c4d"])
@@ -146,7 +158,7 @@ def test_artifacts_that_no_sweep_needs_are_garbage_once_they_are_old(out: Path) 
     for path in (out / "store" / "artifacts").rglob("*"):
         os.utime(path, (time.time() - 3 * 86400,) * 2)
     assert "removed nothing" in run("gc", "--store", out / "store").stdout
-    assert "would remove 3 artifacts" in run("gc", "--unused", "--dry-run", "--store", out / "store").stdout
+    assert "would remove 5 artifacts" in run("gc", "--unused", "--dry-run", "--store", out / "store").stdout
     assert set(store.keys()) == keys
-    assert "removed 3 artifacts" in run("gc", "--unused", "--store", out / "store").stdout
+    assert "removed 5 artifacts" in run("gc", "--unused", "--store", out / "store").stdout
     assert set(store.keys()) == second.stages

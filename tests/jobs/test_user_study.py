@@ -73,6 +73,7 @@ def test_page_and_key_are_written_and_answers_become_a_table(study: Path) -> Non
     assert {file.name for file in page.parent.iterdir()} == {page.name, key_file.name}
     assert (page.parent.name, len(key["pairs"])) == ("tiny", 6)
     assert page.read_text().count("<section") == 6
+    assert key["sweep"] == Sweep(options(study, study.parent / "runs"), start_console()).study.key
     lines = [",".join(HEADER)]
     for rater in ("ann", "bob"):  # both find the second setting closer, but in the first pair
         for number, pair in enumerate(key["pairs"], start=1):

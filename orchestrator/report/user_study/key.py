@@ -43,6 +43,9 @@ class Key(Spec):
     study: str
     """Study whose images it shows."""
 
+    sweep: str = ""
+    """Key of the sweep whose images it shows; empty in keys of earlier versions."""
+
     part: str
     """train, test or class."""
 
@@ -64,6 +67,23 @@ def page_file(page: str) -> str:
 def key_file(page: str) -> str:
     """Return the file name of a page's key."""
     return f"user-study-{page}-key.json"
+
+
+def files_of_sweep(folder: Path, sweep: str) -> list[Path]:
+    """Return the files of a folder's user studies that show a sweep's images: pages, keys, tables of answers.
+
+    A key that cannot be read, or that names no sweep, stays with its page.
+    """
+    found: list[Path] = []
+    for path in sorted(folder.glob(key_file("*"))):
+        page = path.name.removeprefix("user-study-").removesuffix("-key.json")
+        try:
+            key = read_key(folder, page)
+        except Refused:
+            continue
+        if key.sweep == sweep:
+            found += sorted(folder.glob(f"user-study-{page}[.-]*"))
+    return found
 
 
 def read_key(folder: Path, page: str) -> Key:

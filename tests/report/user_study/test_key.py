@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.base import Refused
-from orchestrator.report.user_study.key import Key, key_file, page_file, read_key
+from orchestrator.report.user_study.key import Key, files_of_sweep, key_file, page_file, read_key
 from tests.report.user_study.trials import study
 
 
@@ -54,3 +54,19 @@ def test_a_key_that_is_not_the_pages_is_refused(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(Refused, match=r"cannot be read \(not a regular file\)"):
         read_key(tmp_path, key.page)
+
+
+def test_the_files_of_a_sweeps_user_studies_are_known_by_their_keys(tmp_path: Path) -> None:
+    _, unknown = study()
+    own, other = (
+        unknown.but(page=page, sweep=sweep) for page, sweep in (("a" * 12, "one"), ("b" * 12, "two"))
+    )
+    for key in (own, other, unknown):
+        write(tmp_path, key)
+        (tmp_path / page_file(key.page)).write_text("page")
+    (tmp_path / f"user-study-{own.page}.csv").write_text("table")
+    (tmp_path / key_file("c" * 12)).write_text("no key")
+    found = {path.name for path in files_of_sweep(tmp_path, "one")}
+    assert found == {page_file(own.page), key_file(own.page), f"user-study-{own.page}.csv"}
+    assert files_of_sweep(tmp_path, "three") == []
+    assert files_of_sweep(tmp_path / "nowhere", "one") == []
