@@ -27,6 +27,11 @@ from tests.sweeps import ROOT, command, events, run, run_locally, table, write_s
 
 TWO_TRIALS = ["--set", "sweep={auxiliary.kind: [distinct], target.budget: [block2]}", "--ship-later"]
 
+FURTHER_JUDGE = (
+    "judges.classifiers={b: {model: {name: ami-digit, width: 0.0625}, seed: 7, images: auxiliary, "
+    "recipe: {epochs: 2, batch_size: 32, learning_rate: 0.001}}}"
+)
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
@@ -139,6 +144,7 @@ def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
 ) -> None:
     study = write_study(tmp_path, "wide")
     wide = ["--set", "resources.threads=2", "--set", "resources.stages.judge.precision=bfloat16", *TWO_TRIALS]
+    wide += ["--set", FURTHER_JUDGE]
     refused = run(command(study, tmp_path / "out", *wide), env)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
@@ -161,6 +167,8 @@ def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
     found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
     assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
     assert {a.profile["threads"] for a in found} == {2}
+    stages = [a.stage for a in found]
+    assert (stages.count("judge"), stages.count("judgement")) == (2, 2)  # one judges again what is stored
     assert table(tmp_path / "out", study) == run_locally(study, tmp_path / "local", *wide)
 
 
