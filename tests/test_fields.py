@@ -134,7 +134,7 @@ RELEASED = {"surrogate", "yardsticks", *ATTACKED}
 QUERIED = {"predictions", *RELEASED}
 TRAINED = {"target", "victims", *QUERIED}
 DRAWN = {"victims", "yardsticks", *REBUILT}
-EVERY = {"pretrain", "judge", *TRAINED}
+EVERY = {"pretrain", "judge", "descriptors", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
     "target": TRAINED,
@@ -159,6 +159,7 @@ READERS: Mapping[str, set[str]] = {
     "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},
+    "judges.recogniser.weights": {"descriptors", "recognition"},
     "evaluation": MEASURED,
     "evaluation.images": DRAWN,
     "evaluation.seed": DRAWN,

@@ -154,7 +154,7 @@ TRAINED = {"target", *QUERIED}
         ({"judge.seed": 9}, {"judge", "retrieval", "evaluation"}),
         ({"judge.images": "auxiliary"}, {"judge", "retrieval", "evaluation"}),
         (FURTHER, {"judge.other", "judgement.other"}),
-        (RECOGNISER, {"recognition"}),
+        (RECOGNISER, {"descriptors", "recognition"}),
         ({"evaluation.images": 8}, {"victims", "yardsticks", *REBUILT}),
         ({"evaluation.grid": 2}, {"evaluation"}),
         ({"attack.losses": {"surrogate": {"model": tiny.DIGIT}}}, set()),

@@ -12,6 +12,8 @@ TRIAL, STUDY = "tests/config/test_trial.py", "tests/config/test_study.py"
 RAY = "tests/runtime/ray/test_connect.py"
 # one contract for several implementations;
 STORES, TRACKERS = "tests/store/test_blobs.py", "tests/runtime/mlflow/test_tracker.py"
+# what a stage leaves for the one that reads it;
+RECOGNITION = "tests/stages/test_recognition.py"
 # functions of a few lines, run on inputs that only the stages before them make.
 FLOW = "tests/stages/test_stages.py"
 COVERED = {
@@ -32,6 +34,7 @@ COVERED = {
     "runtime.ray.leases": RAY,
     "runtime.ray.train": RAY,
     "runtime.s3.blobs": STORES,
+    "stages.descriptors": RECOGNITION,
     "stages.fisher": FLOW,
     "stages.images": FLOW,
     "stages.inversion": FLOW,

@@ -11,9 +11,12 @@ from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.prior import Adversaries
 from orchestrator.config import AttackSpec, Data, Model, Prior, Target
+from orchestrator.datasets.gathered import Images
+from orchestrator.metrics import perceptual
 from orchestrator.metrics.yardsticks import GREY
 from orchestrator.models.build import build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.face_descriptor import SIDE, FaceDescriptor, face_descriptor
 from orchestrator.models.gan import Generator
 from orchestrator.models.public import HEAD, renamed
 from orchestrator.stages.io import Inputs, read_npy
@@ -101,6 +104,23 @@ def judged_training(inputs: Inputs, classes: Tensor) -> Tensor:
     stored order."""
     labels = read_npy(inputs, "judge", JUDGED_LABELS)
     return read_npy(inputs, "judge", JUDGED_FEATURES)[torch.isin(labels, classes)]
+
+
+def stored_recogniser(inputs: Inputs) -> FaceDescriptor:
+    """Return the recogniser that others trained, on the device of this process."""
+    weights = inputs.weights("recogniser")
+    assert weights is not None  # the plan has them
+    return face_descriptor(weights).to(inputs.world.device)
+
+
+def described(network: FaceDescriptor, images: Images, device: torch.device) -> Tensor:
+    """Return descriptors (N, d) of images (N, C, S, S), uint8 or in [0, 1]."""
+    return perceptual.features_of(network, images, SIDE, device, normalise="descriptor")
+
+
+def descriptor_files(part: str) -> tuple[str, str]:
+    """Return the names of the files with descriptors (N, d) and labels (N,) int64 of a part's photographs."""
+    return f"descriptors_{part}.npy", f"labels_{part}.npy"
 
 
 def new_inverter(attack: AttackSpec, data: Data, target: Target, named: Tensor | None = None) -> Any:

@@ -1,7 +1,7 @@
 """Recognition: a recogniser that others trained accepts or refuses the stored reconstructions by distance.
 
-It sees the target's training images as pictures of each class, and finds its threshold on real photographs of
-these classes. So it needs no training, no attack and no other judge.
+It knows each class by the target's training images, and finds its threshold on real photographs of these
+classes, whose descriptors every trial shares. So it needs no training, no attack and no other judge.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,11 @@ from torch import Tensor
 
 from orchestrator.config import Data, Evaluation, Recogniser, Target
 from orchestrator.datasets import selection
-from orchestrator.datasets.gathered import Images, at
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
-from orchestrator.metrics.perceptual import features_of
 from orchestrator.metrics.recognition import Calibration, calibrate, class_distances, false_positives, ranks
-from orchestrator.models.face_descriptor import SIDE, FaceDescriptor, face_descriptor
 from orchestrator.stages.images import parts_of, stored_reconstructions
-from orchestrator.stages.io import Inputs, Outputs, npy, per_image
+from orchestrator.stages.io import Inputs, Outputs, npy, per_image, read_npy
+from orchestrator.stages.networks import described, descriptor_files, stored_recogniser
 from orchestrator.training.seeds import derive_seed
 
 
@@ -27,7 +25,7 @@ def run(
 ) -> Outputs:
     """Measure which reconstructions the recogniser accepts as their person, and which person is nearest."""
     recognised = _Recognition(inputs, data, target)
-    calibration, accuracy = _calibrated(recognised, inputs, data, target, recogniser)
+    calibration, accuracy = _calibrated(recognised, target, recogniser)
     metrics = {
         "recogniser/accuracy": accuracy,
         "recogniser/threshold": calibration.threshold,
@@ -51,23 +49,30 @@ def run(
 
 
 class _Recognition:
-    """Distances of images to the target's classes, whose descriptors are computed once."""
+    """Distances of images to the target's classes, by the descriptors that photographs have."""
 
     def __init__(self, inputs: Inputs, data: Data, target: Target) -> None:
-        weights = inputs.weights("recogniser")
-        assert weights is not None  # the plan has them
-        self._device, self._classes = inputs.world.device, target.classes
-        self._network: FaceDescriptor = face_descriptor(weights).to(self._device)
-        known = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
-        self._references, self._labels = self._descriptors(known.images), known.labels
+        self._network, self._device = stored_recogniser(inputs), inputs.world.device
+        self._classes = target.classes
+        self._original = selection.private_classes(inputs.datasets(data.dataset), data, target.classes)
+        self._inputs = inputs
+        self._references, self._labels = self.photographs("train")
 
-    def distances(self, images: Images) -> Tensor:
-        """Return distances of images (N, C, S, S) to each class, (N, k)."""
-        return class_distances(self._descriptors(images), self._references, self._labels, self._classes)
+    def photographs(self, part: str) -> tuple[Tensor, Tensor]:
+        """Return descriptors (N, d) of one part of the target's classes, and their labels (N,), 0..k-1."""
+        descriptors, labels = (read_npy(self._inputs, "descriptors", name) for name in descriptor_files(part))
+        place = torch.full((int(labels.max()) + 1,), -1)
+        place[torch.tensor(self._original)] = torch.arange(self._classes)
+        is_private = place[labels] >= 0
+        return descriptors[is_private], place[labels][is_private]
+
+    def distances(self, descriptors: Tensor) -> Tensor:
+        """Return distances of descriptors (N, d) to each class, (N, k)."""
+        return class_distances(descriptors, self._references, self._labels, self._classes)
 
     def values(self, images: Tensor, labels: Tensor, threshold: float) -> Mapping[str, Tensor]:
         """Return metric -> (N,) of images (N, C, S, S) that should show classes (N,)."""
-        distances = self.distances(images)
+        distances = self.distances(described(self._network, images, self._device))
         rank = ranks(distances, labels)
         accepted = distances.gather(1, labels[:, None])[:, 0] <= threshold
         return {
@@ -76,21 +81,16 @@ class _Recognition:
             "recogniser_rank": rank,
         }
 
-    def _descriptors(self, images: Images) -> Tensor:
-        return features_of(self._network, images, SIDE, self._device, normalise="descriptor")
-
 
 def _calibrated(
-    recognised: _Recognition, inputs: Inputs, data: Data, target: Target, recogniser: Recogniser
+    recognised: _Recognition, target: Target, recogniser: Recogniser
 ) -> tuple[Calibration, float]:
     """Return the threshold with its errors, and the share of test photographs whose own person is nearest."""
-    private = inputs.datasets(data.dataset)
-    photographs = selection.target_images(private, data, target.classes, "evaluation")
+    descriptors, labels = recognised.photographs("evaluation")
     generator = torch.Generator().manual_seed(derive_seed("recognition", recogniser.seed))
-    chosen = torch.randperm(len(photographs), generator=generator)[: recogniser.pairs]
-    labels = photographs.labels[chosen]
+    chosen = torch.randperm(len(labels), generator=generator)[: recogniser.pairs]
     steps = torch.randint(1, target.classes, (len(chosen),), generator=generator)
-    distances = recognised.distances(at(photographs.images, chosen))
+    distances, labels = recognised.distances(descriptors[chosen]), labels[chosen]
     own, others = (
         distances.gather(1, which[:, None])[:, 0] for which in (labels, (labels + steps) % target.classes)
     )

@@ -150,6 +150,11 @@ def judgement(spec: PlannedSpec) -> Sequence[Use]:
     return [Use({"judge": judge, "evaluation": spec.drawn_images}, instance=name) for name, judge in judging]
 
 
+def descriptors(spec: PlannedSpec) -> Sequence[Use]:
+    """Of photographs, for a recogniser that others trained: whatever the target and the attack are."""
+    return (Use(),) if spec.judges.recogniser else ()
+
+
 def recognition(spec: PlannedSpec) -> Sequence[Use]:
     """A recogniser that others trained, where one is named."""
     recogniser = spec.judges.recogniser

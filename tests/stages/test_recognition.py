@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tests.stages.test_pretrain import built, planned
 
 RECIPE = {**tiny.RECIPE, "batch_size": 8}
 RECOGNISER = {"weights": "face", "pairs": 6}
-CHANGES = {
+CHANGES: dict[str, Any] = {
     "data": {"dataset": "few", "split": "mine"},
     "target": {"classes": 3, "model": tiny.DIGIT, "recipe": RECIPE, "seed": 3},
     "auxiliary": {"kind": "distinct", "size": 16},
@@ -111,6 +112,16 @@ def test_errors_and_threshold_are_left(location: Location, tmp_path: Path) -> No
     assert 4 * found["recogniser/false_accepts"] in range(5)  # 9 pairs: 5 choose, 4 measure
     assert 4 * found["recogniser/false_rejects"] in range(5)
     assert 0 <= found["recogniser/accuracy"] <= 1
+
+
+def test_photographs_are_described_once_for_all_targets_and_attacks(location: Location) -> None:
+    one, other = (
+        planned(tiny.spec({**CHANGES, "target": {**CHANGES["target"], "seed": seed}}), location)
+        for seed in (3, 4)
+    )
+    assert one["target"].key != other["target"].key
+    assert one["recognition"].key != other["recognition"].key
+    assert one["descriptors"].key == other["descriptors"].key
 
 
 def test_other_weights_are_refused_before_anything_starts(location: Location) -> None:
