@@ -32,8 +32,7 @@ class Shards:
         rows = np.flatnonzero(index) if index.dtype == bool else index
         images = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         blocks = np.searchsorted(self._starts, rows, side="right") - 1
-        opened = {number: self._block(number) for number in np.unique(blocks).tolist()}
-        places = zip(blocks.tolist(), (rows - self._starts[blocks]).tolist(), strict=True)
-        for image, (block, row) in zip(images, places, strict=True):
-            image[...] = opened[block][row]
+        for number in np.unique(blocks).tolist():  # no two open at once: each keeps a file descriptor
+            here = blocks == number
+            images[here] = self._block(number)[rows[here] - self._starts[number]]
         return images

@@ -1,5 +1,7 @@
 """Shards: indexed like the array that they were cut from, each file opened once for what is asked."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,21 @@ def test_only_the_files_asked_for_are_opened_and_each_of_them_once(shards: Shard
     assert OPENED == []
     assert np.array_equal(shards[np.array([22, 4, 16, 0, 3])], EVERY[[22, 4, 16, 0, 3]])
     assert sorted(OPENED) == [0, 3]
+
+
+def test_a_file_is_let_go_before_the_next_is_opened() -> None:
+    opened: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    def block(number: int) -> np.ndarray:
+        alive.append(sum(one() is not None for one in opened))
+        images = np.full((2, 1, 1, 1), number, np.uint8)
+        opened.append(weakref.ref(images))
+        return images
+
+    rows = np.random.default_rng(0).permutation(80)
+    assert np.array_equal(Shards([2] * 40, (1, 1, 1), block)[rows].ravel(), rows // 2)
+    assert alive == [0] * 40
 
 
 def test_what_is_returned_is_a_copy(shards: Shards) -> None:
