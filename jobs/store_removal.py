@@ -99,7 +99,7 @@ def _copies(blobs: Blobs, removal: Removal, out: Path) -> list[Path]:
         found += [path for place in folders_of(out, sweep.study) for path in files_of_sweep(place, sweep.key)]
         unshipped = out / "unshipped" / f"{sweep.study}-{sweep.key[:12]}"
         found += [unshipped] if sweep.study and unshipped.is_dir() else []
-    return found
+    return list(dict.fromkeys(found))  # two sweeps of a study may have the same report file
 
 
 def _remove_copies(copies: list[Path]) -> None:
@@ -107,7 +107,7 @@ def _remove_copies(copies: list[Path]) -> None:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
     for folder in {path.parent for path in copies}:
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -16,6 +16,7 @@ from jobs import sweep as sweep_job
 from orchestrator.report.user_study.key import key_file, page_file
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
 from orchestrator.store.removal import sweep_needs
 from tests import tiny
 from tests.report.user_study.trials import study as user_study
@@ -126,6 +127,26 @@ def test_everything_that_was_computed_from_a_data_set_goes(out: Path) -> None:
     result = run("rm", "--dataset", "digits", "--out", out)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: dataset=digits has nothing computed from it in file://")
+
+
+def test_a_report_file_that_two_sweeps_of_a_study_share_is_counted_and_removed_once(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path / "store")
+    for number, letter in enumerate("ab"):
+        with Journal(blobs, letter * 64) as journal:
+            journal.append("start", study="twice", points=1)
+            journal.append("planned", trials=[], stages=0, needs=[], datasets=["faces"])
+        blobs.put(f"sweeps/{letter * 64}/report/note.md", b"the same")
+        blobs.put(f"sweeps/{letter * 64}/report/results.csv", b"%d" % number)
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "note.md").write_bytes(b"the same")
+    (tmp_path / "twice" / "results.csv").write_bytes(b"1")
+    words = ("rm", "--dataset", "faces", "--out", tmp_path, "--json")
+    dry, real = run(*words, "--dry-run"), run(*words)
+    assert (dry.exit_code, real.exit_code) == (0, 0), (dry.output, real.output, real.exception)
+    copies = [str(tmp_path / "twice" / name) for name in ("note.md", "results.csv")]
+    assert sorted(json.loads(dry.stdout)["files"]) == sorted(json.loads(real.stdout)["files"]) == copies
+    assert not (tmp_path / "twice").exists()
+    assert not list(blobs.names("sweeps/"))
 
 
 @pytest.mark.parametrize(
