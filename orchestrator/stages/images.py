@@ -90,14 +90,26 @@ def parts_of(evaluation: Evaluation) -> tuple[str, ...]:
     return (CLASS,) if evaluation.task == "class-inference" else PARTS
 
 
-def stored_reconstructions(inputs: Inputs, part: str) -> tuple[Tensor, np.ndarray]:
-    """Return all stored reconstructions of a part, (N, C, S, S) uint8, and what the stage `evaluation`
-    measured of them: a structured array (N,) with `label` and a field for each metric."""
+def stored_reconstructions(inputs: Inputs, part: str) -> tuple[Tensor, Tensor]:
+    """Return all stored reconstructions of a part, (N, C, S, S) uint8, and which of them the adversary made,
+    bool (N,): all, unless a file beside them names those that a grey image stands for."""
     images = read_npy(inputs, "images", f"reconstructions_{part}.npy")
+    if (name := made_file(part)) in inputs.files("images"):
+        return images, read_npy(inputs, "images", name)
+    return images, torch.ones(len(images), dtype=torch.bool)
+
+
+def made_file(part: str) -> str:
+    """Return the file beside the reconstructions of a part that tells which of them the adversary made."""
+    return f"made_{part}.npy"
+
+
+def evaluated(inputs: Inputs, part: str) -> np.ndarray:
+    """Return what the stage `evaluation` measured of the stored reconstructions of a part, in their order: a
+    structured array (N,) with `label` and a field for each metric."""
     data = inputs.read("evaluation", per_image_file(part))
     values: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    assert len(images) == len(values)
-    return images, values
+    return values
 
 
 def inferred_classes(target: Target, evaluation: Evaluation) -> tuple[Tensor, Tensor]:

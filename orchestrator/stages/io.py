@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ class Inputs:
     world: World
     datasets: Callable[[str], Dataset]  # by name, verified
     read: Callable[[str, str], bytes]  # (role of an input stage, file name) -> verified bytes
+    files: Callable[[str], Container[str]] = lambda role: ()  # names of those that an input stage left
     names: Mapping[str, str] = field(default_factory=dict)  # role (auxiliary, pretrain) -> data set name
     weights: Callable[[str], Mapping[str, Tensor] | None] = lambda role: None  # public ones, verified
 

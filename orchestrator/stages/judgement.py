@@ -11,9 +11,9 @@ from orchestrator.config import Data, Evaluation, Judge, Target
 from orchestrator.datasets import selection
 from orchestrator.metrics.agreement import agreement, kappa
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
-from orchestrator.stages.images import parts_of, stored_reconstructions
+from orchestrator.stages.images import evaluated, parts_of, stored_reconstructions
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image
-from orchestrator.stages.measuring import accepted
+from orchestrator.stages.measuring import accepted, as_failures
 from orchestrator.stages.networks import stored_classifier
 from orchestrator.training.loop import predict
 
@@ -28,10 +28,11 @@ def run(inputs: Inputs, data: Data, target: Target, judge: Judge, evaluation: Ev
     metrics: dict[str, float] = {}
     images_seen = 0
     for part in parts_of(evaluation):
-        images, first = stored_reconstructions(inputs, part)
+        (images, is_made), first = stored_reconstructions(inputs, part), evaluated(inputs, part)
         labels = torch.from_numpy(first["label"].astype(np.int64))
         prefix = "judge" if part == CLASS else "accuracy"
-        values = accepted(prefix, predict(network, images, device), original[labels])
+        judged = accepted(prefix, predict(network, images, device), original[labels])
+        values = as_failures(judged, is_made, num_classes)
         own, theirs = values[f"{prefix}_top1"], torch.from_numpy(first[f"{prefix}_top1"].copy())
         values["agreement"] = agreement(own, theirs)
         means = {name: float(value.mean()) for name, value in values.items()}

@@ -74,6 +74,14 @@ def accepted(name: str, logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     return {metric: values for metric, values in judged.items() if values is not None}
 
 
+def as_failures(values: Mapping[str, Tensor], is_made: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Return values (N,) by metric as those of failures where `is_made`, bool (N,), is False, so that no image
+    was made: 0 where a higher value leaks more, and the last rank among `num_classes` classes."""
+    worst = {name: 0.0 for name in values if METRICS[name].leaks == "up"}
+    worst |= {name: float(num_classes) for name in values if name.endswith("_rank")}
+    return {**values, **{name: torch.where(is_made, values[name], worst[name]) for name in worst}}
+
+
 def measure_images(
     part: str, originals: Tensor, attacked: Attacked, similarity: FeatureSimilarity
 ) -> MeasuredPart:
@@ -114,8 +122,7 @@ def measure_classes(
     values |= attacked.judged("judge")
     values |= similarity.of_images(reconstructions, attacked.features, labels)
     if is_made is not None:
-        rewarding = [name for name in values if METRICS[name].leaks == "up"]
-        values |= {name: torch.where(is_made, values[name], 0.0) for name in rewarding}
+        values |= as_failures(values, is_made, attacked.logits.shape[1])
     totals = similarity.of_all(reconstructions, labels)
     return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
 

@@ -14,8 +14,9 @@ from orchestrator.config import Data, Evaluation, Recogniser, Target
 from orchestrator.datasets import selection
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
 from orchestrator.metrics.recognition import Calibration, calibrate, class_distances, false_positives, ranks
-from orchestrator.stages.images import parts_of, stored_reconstructions
+from orchestrator.stages.images import evaluated, parts_of, stored_reconstructions
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image, read_npy
+from orchestrator.stages.measuring import as_failures
 from orchestrator.stages.networks import described, descriptor_files, stored_recogniser
 from orchestrator.training.seeds import derive_seed
 
@@ -35,9 +36,10 @@ def run(
     files: dict[str, bytes] = {}
     images_seen = 0
     for part in parts_of(evaluation):
-        images, first = stored_reconstructions(inputs, part)
+        (images, is_made), first = stored_reconstructions(inputs, part), evaluated(inputs, part)
         labels = torch.from_numpy(first["label"].astype(np.int64))
-        values = recognised.values(images, labels, calibration.threshold)
+        found = recognised.values(images, labels, calibration.threshold)
+        values = as_failures(found, is_made, target.classes)
         judged = torch.from_numpy(first["judge_top1" if part == CLASS else "accuracy_top1"].copy())
         means = {name: float(value.mean()) for name, value in values.items()}
         share = false_positives(judged, values["recogniser_accepted"])

@@ -27,8 +27,10 @@ from orchestrator.stages.images import (
     inferred_classes,
     mean_image,
     private_parts,
+    stored_reconstructions,
 )
-from orchestrator.stages.io import Inputs, Outputs, npy, per_image, read_npy
+from orchestrator.stages.io import Inputs, Outputs, npy, per_image
+from orchestrator.stages.measuring import as_failures
 from orchestrator.stages.networks import features_of, judged_training, stored_classifier, stored_generator
 from orchestrator.training.loop import predict
 from orchestrator.training.seeds import derive_seed
@@ -50,6 +52,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that a start depends on
 
     Most adversaries that search have no auxiliary images, few a prior.
     """
+    num_classes = inputs.datasets(data.dataset).description.num_classes
     judging = _judging(inputs, data, target, judge)
     known = private_parts(inputs, data, target)
     test = known["test"][0]
@@ -63,10 +66,11 @@ def run(  # noqa: PLR0913 - one for each sub-spec that a start depends on
     metrics: dict[str, float] = {}
     num_images = 0
     for part, (labels, own) in _attacked(target, evaluation, known).items():
-        images = read_npy(inputs, "images", f"reconstructions_{part}.npy")
+        images, is_made = stored_reconstructions(inputs, part)
         features = judging.features(images)
         values = judging.among_classes(features, labels)
         del values["accepted"]  # `evaluation` has it
+        values = as_failures(values, is_made, num_classes)
         if own is not None:
             private, members = known[part]
             seen = (photographs if part == "test" else judging.training)[members]

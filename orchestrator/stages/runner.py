@@ -70,10 +70,12 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
     or `left` if the training was stopped, else `error`.
     """
     checkpoint = BlobCheckpoint(store.blobs, stage.key)
+    input_of = _finder(stage, store)
     inputs = Inputs(
         world=replace(world, checkpoint=checkpoint),
         datasets=_loader(stage, location),
-        read=_reader(stage, store),
+        read=lambda role, name: store.read(input_of(role), name),
+        files=lambda role: input_of(role).files,
         names={role: part["name"] for role, part in stage.datasets.items()},
         weights=_weights(stage, location),
     )
@@ -160,13 +162,13 @@ def _weights(stage: Stage, location: Location) -> Callable[[str], Mapping[str, T
     return load_checked
 
 
-def _reader(stage: Stage, store: Artifacts) -> Callable[[str, str], bytes]:
-    """Return a reader by role and file name of what input stages left."""
+def _finder(stage: Stage, store: Artifacts) -> Callable[[str], Artifact]:
+    """Return a finder by role of what input stages left."""
 
-    def read(role: str, name: str) -> bytes:
+    def find(role: str) -> Artifact:
         artifact = store.find(stage.needs[role])
         if artifact is None:
             raise StageFailed(stage.label, f"input {role} {stage.needs[role][:12]} is not stored", "corrupt")
-        return store.read(artifact, name)
+        return artifact
 
-    return read
+    return find

@@ -76,6 +76,27 @@ def test_a_class_that_no_answer_names_is_not_inferred_and_fails(folder: Path) ->
     assert (table["target_confidence"][seen] > 0).all()
 
 
+def test_no_judge_accepts_a_class_that_no_answer_names(folder: Path) -> None:
+    """Grey stands for it, which judges give some class and rank in each: they accept it among five here."""
+    attack = {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "classes": "estimated"}
+    judges = {f"other{seed}": {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "seed": seed} for seed in (50, 51)}
+    changes = {"attack": attack, "auxiliary.size": 8, "judges": {"classifiers": judges}}
+    is_made = left(folder, changes, "reconstructions", "made_class.npy")
+    answers = left(folder, changes, "predictions", "scores.npy").argmax(axis=1)
+    assert is_made.tolist() == [label in answers for label in range(3)]
+    assert 0 < is_made.sum() < 3
+    own = left(folder, changes, "evaluation", "per_image_class.npy")
+    for name in judges:
+        table = left(folder, changes, f"judgement.{name}", "per_image_class.npy")
+        for field in ("judge_top1", "judge_top5"):
+            assert not table[field][~is_made].any(), field
+        assert table["agreement"].tolist() == (table["judge_top1"] == own["judge_top1"]).tolist()
+    ranks = left(folder, changes, "retrieval", "per_image_class.npy")
+    assert (ranks["class_rank"][~is_made] == 10).all()
+    assert not ranks["class_nearest"][~is_made].any()
+    assert (ranks["class_rank"][is_made] == 1).tolist() == (own["judge_top1"][is_made] == 1).tolist()
+
+
 def test_fields_at_their_defaults_change_no_key_and_others_change_what_reads_them() -> None:
     plain = tiny.stages(tiny.spec(INFERENCE))
     named = tiny.stages(tiny.spec({**INFERENCE, "evaluation.classes": None, "evaluation.candidates": 1}))

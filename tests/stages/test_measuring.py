@@ -12,7 +12,7 @@ from torch import Tensor
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.names import METRICS
 from orchestrator.stages.io import Inputs
-from orchestrator.stages.measuring import Attacked, MeasuredPart
+from orchestrator.stages.measuring import Attacked, MeasuredPart, as_failures
 from orchestrator.stages.measuring import measure_classes as measure_classes_with
 from orchestrator.stages.measuring import measure_images as measure_images_with
 from orchestrator.stages.similarity import FeatureSimilarity
@@ -92,6 +92,22 @@ def test_identical_images_are_as_like_as_can_be() -> None:
         "attack/accuracy_top5_train": 1.0,
         "attack/target_confidence_train": pytest.approx((0.3 + 0.7 + 0.3) / 3),
     }
+
+
+def test_what_the_adversary_did_not_make_fails_as_badly_as_can_be() -> None:
+    """More is better of acceptance, less of a rank; agreement is neither."""
+    values = {name: torch.tensor([1.0, 1.0]) for name in ("judge_top1", "class_nearest", "agreement")}
+    values |= {name: torch.tensor([1.0, 2.0]) for name in ("class_rank", "recogniser_rank")}
+    failed = as_failures(values, torch.tensor([True, False]), 7)
+    assert {name: value.tolist() for name, value in failed.items()} == {
+        "judge_top1": [1.0, 0.0],
+        "class_nearest": [1.0, 0.0],
+        "agreement": [1.0, 1.0],
+        "class_rank": [1.0, 7.0],
+        "recogniser_rank": [1.0, 7.0],
+    }
+    unchanged = as_failures(values, torch.tensor([True, True]), 7)
+    assert all(torch.equal(unchanged[name], values[name]) for name in values)
 
 
 def test_pixel_metrics_by_hand() -> None:

@@ -102,6 +102,21 @@ def test_images_are_accepted_by_their_distance_to_the_class(
         assert share == (pytest.approx((~accepted)[judged].mean()) if judged.any() else None)
 
 
+def test_nobody_recognises_a_class_that_no_answer_names(location: Location, tmp_path: Path) -> None:
+    attack = {"model": tiny.DIGIT, "recipe": RECIPE, "classes": "estimated"}
+    spec = tiny.spec({**CHANGES, "attack": attack, "evaluation.task": "class-inference"})
+    store, stages = built(spec, location, tmp_path), planned(spec, location)
+    made, table = (
+        np.load(io.BytesIO(store.read(artifact, name)))
+        for stage, name in (("reconstructions", "made_class.npy"), ("recognition", "per_image_class.npy"))
+        if (artifact := store.find(stages[stage].key)) is not None
+    )
+    assert 0 < made.sum() < 3
+    assert (table["recogniser_rank"][~made] == 3).all()
+    for field in ("recogniser_accepted", "recogniser_top1"):
+        assert not table[field][~made].any(), field
+
+
 def test_errors_and_threshold_are_left(location: Location, tmp_path: Path) -> None:
     spec = tiny.spec({**CHANGES, "judges": {"recogniser": {**RECOGNISER, "pairs": 9}}})
     store, stages = built(spec, location, tmp_path), planned(spec, location)
