@@ -75,8 +75,8 @@ def accepted(name: str, logits: Tensor, wanted: Tensor) -> dict[str, Tensor]:
 
 
 def as_failures(values: Mapping[str, Tensor], is_made: Tensor, num_classes: int) -> dict[str, Tensor]:
-    """Return values (N,) by metric as those of failures where `is_made`, bool (N,), is False, so that no image
-    was made: 0 where a higher value leaks more, and the last rank among `num_classes` classes."""
+    """Return values (N,) by metric with those of failures where `is_made`, bool (N,), is False: 0 where a
+    higher value leaks more, and the last rank among `num_classes` classes."""
     worst = {name: 0.0 for name in values if METRICS[name].leaks == "up"}
     worst |= {name: float(num_classes) for name in values if name.endswith("_rank")}
     return {**values, **{name: torch.where(is_made, values[name], worst[name]) for name in worst}}
