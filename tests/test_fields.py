@@ -137,6 +137,7 @@ DRAWN = {"victims", "yardsticks", *REBUILT}
 EVERY = {"pretrain", "judge", "descriptors", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
+    **{f"data.{name}": EVERY - {"descriptors"} for name in ("class_pool", "class_seed")},
     "target": TRAINED,
     "target.model": {"pretrain", *TRAINED},
     "target.pretrain": {"pretrain", *TRAINED},

@@ -151,8 +151,10 @@ def judgement(spec: PlannedSpec) -> Sequence[Use]:
 
 
 def descriptors(spec: PlannedSpec) -> Sequence[Use]:
-    """Of photographs, for a recogniser that others trained: whatever the target and the attack are."""
-    return (Use(),) if spec.judges.recogniser else ()
+    """Of photographs of every class, for a recogniser that others trained: whoever is private, and whatever
+    the target and the attack are."""
+    every = spec.data.but(class_pool=None, class_seed=0)
+    return (Use({"data": every}),) if spec.judges.recogniser else ()
 
 
 def recognition(spec: PlannedSpec) -> Sequence[Use]:

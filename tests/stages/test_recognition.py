@@ -131,7 +131,10 @@ def test_errors_and_threshold_are_left(location: Location, tmp_path: Path) -> No
 
 def test_photographs_are_described_once_for_all_targets_and_attacks(location: Location) -> None:
     one, other = (
-        planned(tiny.spec({**CHANGES, "target": {**CHANGES["target"], "seed": seed}}), location)
+        planned(
+            tiny.spec({**CHANGES, "target": {**CHANGES["target"], "seed": seed}, "data.class_seed": seed}),
+            location,
+        )
         for seed in (3, 4)
     )
     assert one["target"].key != other["target"].key
