@@ -15,7 +15,7 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -37,7 +37,7 @@ _SETTLED_NS = 100_000_000  # a file changed less long ago could change again wit
 
 Identity = tuple[int, ...]
 _VERIFIED: dict[Path, Identity] = {}  # cached files that this process has hashed, as they were then
-_WARNED: set[Path] = set()  # folders that this process has warned of
+_WARNED: set[tuple[str, Path]] = set()  # events and folders that this process has warned of
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,34 @@ def read_into(wanted: Wanted, cache: Cache | None, buffers: Sequence[memoryview]
 
 
 def can_map(blobs: Blobs, cache: Cache | None, num_bytes: int) -> bool:
-    """Return whether files of `num_bytes` together can be mapped: all are on this node's disk, or will be."""
+    """Return whether files of `num_bytes` together are on this node's disk, or fit its cache."""
     return isinstance(blobs, DirectoryBlobs) if cache is None else num_bytes <= cache.limit
 
 
+def has_room(cache: Cache, files: Iterable[File]) -> bool:
+    """Return whether the folder's disk has room for those of the files that are not in the folder yet."""
+    there = next(place for place in (cache.folder, *cache.folder.absolute().parents) if place.is_dir())
+    missing = sum(file.size for file in files if not (cache.folder / file.sha256).is_file())
+    return missing <= shutil.disk_usage(there).free
+
+
 def map_verified(wanted: Wanted, cache: Cache | None) -> mmap.mmap | bytes:
-    """Return what `read_verified` does, mapped; in memory where this node's disk does not have the file."""
+    """Return what `read_verified` does, mapped; in memory, with a warning, where this node's disk does not
+    have the file."""
     if cache is not None:
         path = cache.folder / wanted.file.sha256
     elif isinstance(wanted.blobs, DirectoryBlobs):
         path = wanted.blobs.file(wanted.name)
     else:
         return read_verified(wanted, cache)
-    mapped = _map(path, wanted.file)
-    if mapped is None:
-        data = read_verified(wanted, cache)
-        mapped = _map(path, wanted.file)
-    return data if mapped is None else mapped
+    if (mapped := _map(path, wanted.file)) is not None:
+        return mapped
+    data = read_verified(wanted, cache)
+    if (mapped := _map(path, wanted.file)) is not None:
+        return mapped
+    effect = "such a file is read whole each time it is opened; raise --cache-gib or make room"
+    _warn_once("file_not_mapped", path.parent, "a file is not kept there or cannot be mapped", effect)
+    return data
 
 
 def _download(wanted: Wanted, buffers: Sequence[memoryview]) -> None:
@@ -310,11 +321,12 @@ def _warn(folder: Path, error: OSError) -> None:
     """Log once that the folder keeps nothing; raise errors other than a lack of room or a read-only disk."""
     if error.errno not in FULL:
         raise error
-    if folder not in _WARNED:
-        _WARNED.add(folder)
-        logger.warning(
-            "event=cache_full folder=%s error=%r effect=%r",
-            folder,
-            error.strerror,
-            "files that are not there yet are read from the store each time; make room",
-        )
+    effect = "files that are not there yet are read from the store each time; make room"
+    _warn_once("cache_full", folder, error.strerror, effect)
+
+
+def _warn_once(event: str, folder: Path, error: str | None, effect: str) -> None:
+    """Log an event of a folder the first time that this process meets it."""
+    if (event, folder) not in _WARNED:
+        _WARNED.add((event, folder))
+        logger.warning("event=%s folder=%s error=%r effect=%r", event, folder, error, effect)

@@ -14,14 +14,22 @@ import numpy as np
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets import shards
 from orchestrator.datasets.builtin import BUILTINS, staged
-from orchestrator.datasets.cache import Cache, Wanted, can_map, map_verified, read_into, read_verified
+from orchestrator.datasets.cache import (
+    Cache,
+    Wanted,
+    can_map,
+    has_room,
+    map_verified,
+    read_into,
+    read_verified,
+)
 from orchestrator.datasets.manifest import NAME, File, Manifest, parse
 from orchestrator.datasets.shards import Shards
 from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.parallel import parallel_map
 
 BUILT_IN = "built-in"
-NOT_MAPPED = "the whole set is read into memory; raise --cache-gib above its size"
+NOT_MAPPED = "the whole set is read into memory; raise --cache-gib above its size or free disk space"
 CACHE_GIB = 32
 """Limit of a node's cache where none is given."""
 
@@ -114,7 +122,10 @@ def describe(name: str, location: Location) -> Description:
 
 
 def footprint(about: Description, location: Location) -> Footprint:
-    """Return what a process with this location holds of a set; torch is not needed for it."""
+    """Return what a process with this location holds of a set, on a node whose disk has room for its cache.
+
+    Torch is not needed for it.
+    """
     is_mapped = about.source != BUILT_IN and _is_mapped(about, location.blobs, location.node_cache)
     return Footprint(about.num_images, about.num_bytes, is_mapped)
 
@@ -136,8 +147,8 @@ def verify(name: str, location: Location) -> Description:
 def load(name: str, location: Location) -> Dataset:
     """Return the verified set; later calls in this process share the arrays. Raise as `verify` does.
 
-    A set beyond `HELD_BYTES` is mapped where its files are on this node's disk or fit its cache: each file is
-    verified when an image of it is first asked for, and that raises.
+    A set beyond `HELD_BYTES` is mapped where its files are on this node's disk or fit its cache and the space
+    free there: each file is verified when an image of it is first asked for, and that raises.
     """
     return _load(_find(name, location))
 
@@ -151,7 +162,8 @@ def load_labels(name: str, location: Location) -> Labels:
 def _load(stored: _Stored) -> Dataset:
     files = list(_shards(stored))
     about = stored.description
-    if _is_mapped(about, stored.blobs, stored.cache):
+    is_mapped = _is_mapped(about, stored.blobs, stored.cache)
+    if is_mapped and (stored.cache is None or has_room(stored.cache, stored.manifest.images)):
         images: np.ndarray | Shards = _mapped(stored, files)
     else:
         if about.num_bytes > shards.HELD_BYTES:

@@ -11,13 +11,14 @@ import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from orchestrator.datasets import Location, cache, catalog, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs, digits
-from orchestrator.datasets.cache import Cache, Wanted, can_map, map_verified, read_verified
+from orchestrator.datasets.cache import Cache, Wanted, can_map, has_room, map_verified, read_verified
 from orchestrator.datasets.manifest import File, Options
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import open_blobs
@@ -145,10 +146,14 @@ def test_a_store_in_a_folder_is_mapped_where_it_is(tmp_path: Path) -> None:
         map_verified(one, None)
 
 
-def test_a_file_that_no_disk_keeps_is_read_into_memory(blobs: Counting, tmp_path: Path) -> None:
+def test_a_file_that_no_disk_keeps_is_read_into_memory(
+    blobs: Counting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     one = wanted(blobs)
-    for node in (None, Cache(tmp_path, len(CONTENT) - 1)):
+    for node in (None, *[Cache(tmp_path, len(CONTENT) - 1)] * 2):
         assert map_verified(one, node) == CONTENT
+    assert blobs.reads == 3
+    assert caplog.text.count(f"event=file_not_mapped folder={tmp_path} ") == 1, "told once"
 
 
 def test_files_can_be_mapped_where_a_disk_has_room_for_all_of_them(blobs: Counting, tmp_path: Path) -> None:
@@ -156,6 +161,23 @@ def test_files_can_be_mapped_where_a_disk_has_room_for_all_of_them(blobs: Counti
     assert not can_map(blobs, None, 1)
     assert can_map(blobs, Cache(tmp_path, 100), 100)
     assert not can_map(blobs, Cache(tmp_path, 100), 101)
+
+
+def test_the_disk_needs_room_for_what_is_not_cached_of_a_set(
+    blobs: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (wanted(blobs, bytes([number]) * 1000) for number in range(2))
+    node, files = Cache(tmp_path / "new" / "cache", 1 << 30), [first.file, second.file]
+    free = {"bytes": 2000}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free["bytes"]))
+    assert has_room(node, files)
+    free["bytes"] = 1999
+    assert not has_room(node, files)
+    read_verified(first, node)
+    free["bytes"] = 1000
+    assert has_room(node, files)
+    free["bytes"] = 999
+    assert not has_room(node, files)
 
 
 def test_a_file_that_changed_a_moment_ago_is_hashed_again(

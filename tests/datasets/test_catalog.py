@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +137,23 @@ def test_a_large_set_that_no_disk_holds_is_read_whole_with_a_warning(
     assert not footprint(describe("numbers", there), there).is_mapped
     assert not footprint(describe("digits", there), there).is_mapped  # built in
     assert "event=set_not_mapped set=numbers bytes=1840128" in caplog.text
+
+
+def test_a_large_set_is_mapped_where_the_disk_has_room_for_what_is_not_cached_of_it(
+    large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Counting("on a small disk"), Counting("on a small disk, again")
+    for blobs in (first, second):
+        publish(digits(), Options(), blobs, "numbers")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_800_000))
+    whole = load("numbers", Location(first, tmp_path)).images
+    assert isinstance(whole, np.ndarray)
+    assert "event=set_not_mapped set=numbers bytes=1840128" in caplog.text
+    second.pixels_read = 0
+    mapped = load("numbers", Location(second, tmp_path)).images
+    assert isinstance(mapped, Shards)
+    assert np.array_equal(mapped[:], whole)
+    assert second.pixels_read == 0
 
 
 def test_a_turned_bit_in_a_mapped_file_is_found_when_its_images_are_asked_for(
