@@ -32,6 +32,7 @@ from orchestrator.attacks.latent import (
     uniform_rows,
 )
 from orchestrator.threat import WhiteBox
+from orchestrator.training.seeds import derive_seed, drawing_from
 
 POOL_BATCH = 256
 ROBUST_SCALE, ROBUST_RATIO = (0.5, 0.9), (0.8, 1.2)
@@ -48,7 +49,9 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
     def pool() -> tuple[Tensor, Tensor]:
         shape = (attack.pool, prior.generator.latent_size)
         latents = bound(normal_rows(torch.zeros(1), shape, "ppa pool", attack.seed)[0])
-        return latents, pool_scores(target, prior, latents, mirrors=attack.mirrors)
+        # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
+        with drawing_from(derive_seed("ppa pool", attack.seed), target.device):
+            return latents, pool_scores(target, prior, latents, mirrors=attack.mirrors)
 
     def start(classes: Tensor) -> Tensor:
         latents, scores = pool()

@@ -6,15 +6,19 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.attacks import ppa
+from orchestrator.attacks import latent, ppa, sharded_search
 from orchestrator.attacks.crops import NUMBERS, random_crops
 from orchestrator.attacks.latent import uniform_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import search_to_the_end
-from tests.attacks.priors import CLASSES, small_prior, small_target
+from orchestrator.threat import WhiteBox
+from orchestrator.training.seeds import drawing_from
+from orchestrator.training.world import Cancelled, World
+from tests.attacks.priors import CLASSES, small_network, small_prior, small_target
+from tests.training.test_loop import Memory
 
 
 def attack(**settings: Any) -> config.PpaAttack:
@@ -115,6 +119,43 @@ def test_the_start_that_is_most_robust_is_kept() -> None:
     assert torch.equal(search.result(rows, state).images, images[classes, best])
     whole = torch.stack([logits[label, :, label].argmax() for label in range(CLASSES)])
     assert not torch.equal(best, whole)
+
+
+class Noisy(nn.Module):
+    """The small network, its scores with noise at every forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits + torch.randn_like(logits)
+
+
+def test_a_target_that_draws_noise_resumes_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process scores the pool for itself, and the draws of later rows do not depend on when."""
+    monkeypatch.setattr(sharded_search, "CHUNK", 1)
+    monkeypatch.setattr(latent, "SEGMENT", 2)
+    settings = attack(pool=40, starts=3, steps=5, views=2, learning_rate=0.1)
+
+    def found(world: World, seed: int) -> SearchResult:
+        with drawing_from(seed):
+            search = ppa.search(settings, WhiteBox(Noisy()), small_prior())
+            return sharded_search.search_all(search, torch.eye(CLASSES)[:3], world)
+
+    whole, memory, stops = found(World(), 0), Memory(), 0
+    while True:
+        world = World(checkpoint=memory, checkpoint_seconds=0.0, report=lambda metrics: False)
+        try:
+            resumed = found(world, 0)
+        except Cancelled:
+            stops += 1
+        else:
+            break
+    assert stops >= 6
+    assert all(torch.equal(vars(resumed)[key], vars(whole)[key]) for key in vars(whole))
+    assert not torch.equal(found(World(), 1).images, whole.images)
 
 
 def test_more_starts_than_the_pool_has_are_refused() -> None:
