@@ -129,9 +129,6 @@ class Method:
     scale: float = 1.0
     """Factor of the loss that is descended on; costs are without it."""
 
-    shared_queries: int = 0
-    """Queries before the first step that serve all k classes; a row's share is one k-th."""
-
 
 class LatentSearch:
     """A search by a method, against a target model, in the latent space of a prior."""
@@ -143,10 +140,7 @@ class LatentSearch:
         """Do up to `SEGMENT` steps with rows of scores (n, k), of which the top class counts."""
         classes = rows.argmax(dim=1).split(self._batch())
         states = split_state(state, [len(batch) for batch in classes])
-        share = self.method.shared_queries / rows.shape[1]
-        return joined_states(
-            [self._segment(*batch, share=share) for batch in zip(classes, states, strict=True)]
-        )
+        return joined_states([self._segment(*batch) for batch in zip(classes, states, strict=True)])
 
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the image of each row of scores (n, k) by the slot `choice`; its cost is the loss of it."""
@@ -160,9 +154,9 @@ class LatentSearch:
         images = CPU_BATCH if self._target.device.type == "cpu" else ACCELERATOR_BATCH
         return max(1, images // self.method.starts)
 
-    def _segment(self, classes: Tensor, state: State, share: float) -> State:
+    def _segment(self, classes: Tensor, state: State) -> State:
         device = self._target.device
-        state = state or self._begun(classes, share)
+        state = state or self._begun(classes)
         classes, placed = classes.to(device), {name: tensor.to(device) for name, tensor in state.items()}
         done = int(state["steps"][0])  # rows of a batch begin together
         for number in range(done + 1, min(done + SEGMENT, self.method.steps) + 1):
@@ -170,13 +164,13 @@ class LatentSearch:
         placed["finished"] = placed["steps"] >= self.method.steps
         return {name: tensor.cpu() for name, tensor in placed.items()}
 
-    def _begun(self, classes: Tensor, share: float) -> State:
+    def _begun(self, classes: Tensor) -> State:
         variable = self.method.start(classes).cpu()
         memory = self.method.optimizer.memory(variable)
         return {
             "variable": variable,
             "steps": torch.zeros(len(classes), dtype=torch.int64),
-            "queries": torch.full((len(classes),), share, dtype=torch.float64),
+            "queries": torch.zeros(len(classes), dtype=torch.float64),
             **{MEMORY + name: tensor for name, tensor in memory.items()},
         }
 

@@ -87,7 +87,6 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
         choice=robust,
         starts=attack.starts,
         views=crops,
-        shared_queries=attack.pool * (2 if attack.mirrors else 1),
     )
     return LatentSearch(method, target, prior)
 

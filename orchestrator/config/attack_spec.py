@@ -104,6 +104,11 @@ class AttackSpec(Spec):
         return {}
 
     @property
+    def shared_queries(self) -> int:
+        """Images that a search sends to the target once for all classes, for each candidate."""
+        return 0
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another image of the same class."""
         return self.leaves == "images"

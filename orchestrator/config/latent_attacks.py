@@ -140,6 +140,11 @@ class PpaAttack(AttackSpec):
     seed: Seed = 0
     """Draws pool and crops."""
 
+    @property
+    def shared_queries(self) -> int:
+        """The pool, and its mirror images."""
+        return self.pool * (2 if self.mirrors else 1)
+
     @model_validator(mode="after")
     def _starts_are_in_the_pool(self) -> Self:
         if self.starts > self.pool:

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from orchestrator.attacks import brepmi, latent, sharded_search
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.selection import auxiliary_images
-from orchestrator.stages import runner
+from orchestrator.stages import runner, search
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.threat import WhiteBox
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -69,6 +71,26 @@ def test_a_search_of_a_prior_resumes_inside_its_rows(
     resumed = left(stages, tmp_path / "parts", World())
     assert resumed.files == whole.files
     assert resumed.metrics == whole.metrics
+
+
+def test_queries_of_some_classes_are_all_that_the_target_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each candidate has a pool of its own, which serves however many classes are attacked."""
+    boxes: list[WhiteBox] = []
+
+    def boxed(network: nn.Module) -> WhiteBox:
+        boxes.append(WhiteBox(network))
+        return boxes[-1]
+
+    monkeypatch.setattr(search, "WhiteBox", boxed)
+    changes = {
+        "attack": {"name": "ppa", "steps": 1, "starts": 2, "pool": 5, "views": 3},
+        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "evaluation": {"task": "class-inference", "classes": [0, 2], "candidates": 2},
+    }
+    metrics = left(tiny.stages(tiny.spec(changes)), tmp_path, World()).metrics
+    assert metrics["attack/queries"] == boxes[0].num_queries == 2 * (2 * 5) + 4 * 2 * (1 + 1 + 3)
 
 
 def test_a_descent_from_the_mean_of_the_auxiliary_set_begins_there(tmp_path: Path) -> None:
