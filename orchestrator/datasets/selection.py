@@ -39,6 +39,7 @@ __all__ = [
     "ImageSet",
     "auxiliary_dataset_name",
     "auxiliary_images",
+    "check_prior_images",
     "class_counts",
     "class_order",
     "classes_map",
@@ -158,16 +159,41 @@ def _check_unseen(private: Dataset, other: Dataset | None, data: Data, k: int, a
     The kind `same-test` consists of the evaluation images and is compared with the training images only.
     What was compared once in a process is not read again: several stages of a trial select the same images.
     """
-    unseen = _unseen(private, other, data, k, auxiliary)
-    for part in ("train",) if auxiliary.kind == "same-test" else ("train", "evaluation"):
+    parts = ("train",) if auxiliary.kind == "same-test" else ("train", "evaluation")
+    unseen = _unseen(private, other, data, k, auxiliary).images
+    equal = _known(unseen, private, data, k, parts)
+    if equal:
+        raise _not_unseen("auxiliary.kind", auxiliary.kind, equal, private, "auxiliary.dataset")
+
+
+@functools.lru_cache(maxsize=64)
+def check_prior_images(private: Dataset, other: Dataset | None, data: Data, k: int) -> None:
+    """Raise `Refused` if a prior's images equal ones that the target was trained or is evaluated on.
+
+    They are all of `other`, the set that `prior.dataset` names, or the private set's public classes. Their
+    pixels are compared before `data.normalisation`, which differs between sets that share images.
+    """
+    data, name = data.but(normalisation="fixed"), other.description.name if other else None
+    images = prior_images(other or private, data, Prior(dataset=name))
+    equal = _known(images, private, data, k, ("train", "evaluation"))
+    if equal:
+        raise _not_unseen("prior.dataset", name or "null", equal, private, "prior.dataset")
+
+
+def _known(images: Images, private: Dataset, data: Data, k: int, parts: Sequence[str]) -> str | None:
+    """Return how many of the images equal private ones of the first part that holds any, in words."""
+    for part in parts:
         known = set(_contents(target_images(private, data, k, part).images))
-        shared = sum(content in known for content in _contents(unseen.images))
+        shared = sum(content in known for content in _contents(images))
         if shared:
-            equal = f"{shared} of {len(unseen)} equal one of its {part} images"
-            rule = f"promises images unknown to the target, but {equal}"
-            again = f"stage {private.description.name} again without duplicates"
-            way_out = f"choose another auxiliary.dataset or {again}"
-            raise Refused("auxiliary.kind", auxiliary.kind, rule, way_out)
+            return f"{shared} of {len(images)} equal one of its {part} images"
+    return None
+
+
+def _not_unseen(field: str, value: str, equal: str, private: Dataset, source: str) -> Refused:
+    rule = f"promises images unknown to the target, but {equal}"
+    again = f"stage {private.description.name} again without duplicates"
+    return Refused(field, value, rule, f"choose another {source} or {again}")
 
 
 def _contents(images: Images) -> Iterator[bytes]:

@@ -66,6 +66,9 @@ class Kind:
     datasets: tuple[str, ...] = ("private",)
     """Roles of data sets."""
 
+    compared: tuple[str, ...] = ()
+    """Roles of data sets that are only compared with the others; the keys of inputs hold their digests."""
+
     weights: tuple[str, ...] = ()
     """Roles of public weights."""
 
@@ -145,6 +148,7 @@ class Planner:
                 _digested(kind.datasets, names, self._digests, ""),
                 _needs(kind, use, by_name),
                 _digested(kind.weights, {**public, **use.weights}, self._digests, "weights/"),
+                _digested(kind.compared, names, self._digests, ""),
             )
             stages[stage.label] = stage
             by_name.setdefault(kind.name, []).append(stage)
@@ -158,11 +162,12 @@ class Planner:
         datasets: Mapping[str, Mapping[str, str]],
         needs: Mapping[str, str],
         weights: Mapping[str, Mapping[str, str]],
+        compared: Mapping[str, Mapping[str, str]],
     ) -> Stage:
         """Return the stage, which is the one that an earlier trial has if there is one."""
         texts = (part.text for part in specs.values())
-        named = (part["digest"] for part in (*datasets.values(), *weights.values()))
-        same = (kind.name, instance, *texts, *datasets, *weights, *named, *needs.items())
+        named = (part["digest"] for part in (*datasets.values(), *weights.values(), *compared.values()))
+        same = (kind.name, instance, *texts, *datasets, *weights, *compared, *named, *needs.items())
         if same not in self._stages:
             self._stages[same] = Stage(
                 name=kind.name,
@@ -173,6 +178,7 @@ class Planner:
                 weights=weights,
                 profile=self._profiles[kind.name],
                 instance=instance,
+                compared=compared,
             )
         return self._stages[same]
 
@@ -294,6 +300,7 @@ _ROWS = (
         reads=("data", "target", "auxiliary", "attack", "release", "evaluation", "prior"),
         needs={"target": TARGET, "victims": ("victims",), "prior": ("prior",)},
         datasets=("private", "auxiliary"),
+        compared=("prior",),
         metrics=("optimization", "attack"),
         uses=uses.search,
         module="search",

@@ -129,8 +129,9 @@ def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float]) -> Artifac
 
 
 def _loader(stage: Stage, location: Location) -> Callable[[str], Dataset]:
-    """Return a loader that insists on the digests that the stage's key was made with."""
-    wanted = {part["name"]: part["digest"] for part in stage.datasets.values()}
+    """Return a loader that insists on the digests that the stage was planned with."""
+    read = (*stage.datasets.values(), *stage.compared.values())
+    wanted = {part["name"]: part["digest"] for part in read}
 
     def load_checked(name: str) -> Dataset:
         dataset = load(name, location)

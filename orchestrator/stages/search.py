@@ -13,6 +13,7 @@ from orchestrator.attacks.pixel_search import SearchResult, joined
 from orchestrator.attacks.row_search import Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Prior, Release, Target
+from orchestrator.datasets.selection import check_prior_images
 from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes, mean_image
 from orchestrator.stages.io import Inputs, Outputs, npy
 from orchestrator.stages.networks import stored_critic, stored_generator
@@ -35,7 +36,10 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     """Search an image for each released prediction of private images, or the candidates of each class.
 
     Most adversaries that search have no auxiliary set; of one that has, the mean image is the first one.
+    Raise `Refused` if the prior was trained on private images.
     """
+    if prior:
+        _check_prior(inputs, data, target, prior)
     network = stored_target(inputs, data, target)
     box = WhiteBox(network) if attack.access == "gradients" else BlackBox(network, release)
     searched = _stored_prior(inputs, data, target, prior) if prior else None
@@ -64,6 +68,12 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
         "attack/queries": float(result.queries.sum()) + attack.shared_queries * len(numbers.unique()),
     }
     return Outputs(files, metrics, len(scores))
+
+
+def _check_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> None:
+    """Raise `Refused` if the prior has seen private images; its own stage may not know which these are."""
+    other = inputs.datasets(prior.dataset) if prior.dataset else None
+    check_prior_images(inputs.datasets(data.dataset), other, data, target.classes)
 
 
 def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:

@@ -40,11 +40,15 @@ class Stage:
     weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # role -> name and digest
     profile: Mapping[str, str | int] = field(default_factory=dict)
     instance: str = ""  # of several uses by one trial; not in the key, so that trials share artifacts
+    compared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Role -> name and digest of data sets that are only compared with the others; not in the key, since
+    those of the inputs made from them hold it."""
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 hex of the canonical JSON of everything above but the instance."""
-        return digest({one.name: getattr(self, one.name) for one in fields(self) if one.name != "instance"})
+        """SHA-256 hex of the canonical JSON of everything above but the instance and the sets compared."""
+        left_out = ("instance", "compared")
+        return digest({one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out})
 
     @property
     def label(self) -> str:

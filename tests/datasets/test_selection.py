@@ -288,6 +288,38 @@ def test_one_private_image_in_another_set_is_found(
         auxiliary_images(digits, other, DATA, 2, Auxiliary.model_validate(chosen))
 
 
+@pytest.mark.parametrize("part", ["train", "evaluation"])
+@pytest.mark.parametrize("normalisation", ["fixed", "per-position"])
+def test_one_private_image_in_the_set_of_a_prior_is_found(
+    digits: Dataset, letters: Dataset, part: str, normalisation: str
+) -> None:
+    """Stretched over the extremes of two sets, equal images differ."""
+    data = DATA.but(normalisation=normalisation)
+    selection.check_prior_images(digits, letters, data, 2)
+    images = letters.images[:].copy()
+    images[5] = target_images(digits, DATA, 2, part).images[:][0].permute(1, 2, 0).numpy()
+    other = dataclasses.replace(letters, images=images)
+    text = (
+        rf"^prior\.dataset=letters promises images unknown to the target, but 1 of 30 equal one of its "
+        rf"{part} images; choose another prior\.dataset or stage digits again without duplicates\.$"
+    )
+    for _ in range(2):
+        with pytest.raises(ValueError, match=text):
+            selection.check_prior_images(digits, other, data, 2)
+
+
+def test_one_private_image_among_the_public_classes_of_a_prior_is_found(digits: Dataset) -> None:
+    selection.check_prior_images(digits, None, DATA, 2)
+    images, codes = digits.images[:].copy(), digits.splits["default"]
+    public = (digits.labels == public_classes(digits, DATA)[0]) & (codes == PARTS.index("train"))
+    mine = (digits.labels == private_classes(digits, DATA, 1)[0]) & (codes == PARTS.index("evaluation"))
+    images[np.flatnonzero(public)[0]] = images[np.flatnonzero(mine)[0]]
+    leaky = dataclasses.replace(digits, images=images)
+    text = r"^prior\.dataset=null promises .* but 1 of \d+ equal one of its evaluation images"
+    with pytest.raises(ValueError, match=text):
+        selection.check_prior_images(leaky, None, DATA, 2)
+
+
 def test_private_and_public_images_follow_the_class_seed(digits: Dataset) -> None:
     for seed in (1, 5):
         data = DATA.model_copy(update={"class_seed": seed})

@@ -1,6 +1,7 @@
 """The stage `optimization`: resumed, it leaves the bytes of an uninterrupted search."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +9,32 @@ import pytest
 from torch import nn
 
 from orchestrator.attacks import brepmi, latent, sharded_search
+from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, load
+from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.selection import auxiliary_images
+from orchestrator.datasets.sources.base import array_source
+from orchestrator.datasets.staging import publish
 from orchestrator.stages import runner, search
-from orchestrator.stages.graph import Stage, StageFailed
+from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.points import Point
+from orchestrator.sweep.validation import Preflight
 from orchestrator.threat import WhiteBox
 from orchestrator.training.world import World
 from tests import tiny
 
 
-def left(stages: dict[str, Stage], folder: Path, world: World) -> Artifact:
+def left(stages: dict[str, Stage], folder: Path, world: World, location: Location | None = None) -> Artifact:
     """Build what `optimization` needs and it, this one in a world of its own; return what it left."""
     runner.use_profile(tiny.PROFILE.threads)
     store = Artifacts(DirectoryBlobs(folder))
     for name in ("pretrain", "target", "victims", "prior", "optimization"):
         if name in stages and store.find(stages[name].key) is None:
-            runner.run(stages[name], world if name == "optimization" else World(), store, Location())
+            runner.run(
+                stages[name], world if name == "optimization" else World(), store, location or Location()
+            )
     artifact = store.find(stages["optimization"].key)
     assert artifact is not None
     return artifact
@@ -91,6 +100,32 @@ def test_queries_of_some_classes_are_all_that_the_target_saw(
     }
     metrics = left(tiny.stages(tiny.spec(changes)), tmp_path, World()).metrics
     assert metrics["attack/queries"] == boxes[0].num_queries == 2 * (2 * 5) + 4 * 2 * (1 + 1 + 3)
+
+
+@pytest.mark.parametrize("kedmi", [False, True])
+def test_a_prior_of_the_private_set_staged_without_classes_is_refused(kedmi: bool, tmp_path: Path) -> None:
+    """Its names are of no class: only pixels tell. The key of the search is that of any other set."""
+    digits = load("digits", Location())
+    source = array_source("npz", digits.images[:200], digits.labels[:200], "abc", "0" * 64).unlabelled()
+    publish(source, Options(unlabelled=True), DirectoryBlobs(tmp_path / "data"), "again")
+    location = Location(DirectoryBlobs(tmp_path / "data"))
+    name = "kedmi" if kedmi else "gmi"
+    model = {"name": "gmi", "width": 0.02}
+    changes = {
+        "attack": {"name": name, "steps": 1},
+        "prior": {"dataset": "again", "model": model, "epochs": 1, "loss": "kedmi" if kedmi else "hinge"},
+        "evaluation.task": "class-inference",
+    }
+    trial = Preflight(location).resolve(Point(0, {}, tiny.spec(changes))).spec
+    digests = {one: load(one, location).description.digest for one in dataset_names(trial).values()}
+    stages = plan(normalise(trial), digests, tiny.PROFILE)
+    assert stages["optimization"].compared == {"prior": {"name": "again", "digest": digests["again"]}}
+    assert replace(stages["optimization"], compared={}).key == stages["optimization"].key
+    text = (
+        r"prior\.dataset=again promises images unknown to the target, but \d+ of 200 equal one of its train"
+    )
+    with pytest.raises(StageFailed, match=text):
+        left(stages, tmp_path / "store", World(), location)
 
 
 def test_a_descent_from_the_mean_of_the_auxiliary_set_begins_there(tmp_path: Path) -> None:
