@@ -185,6 +185,19 @@ class InverterAttack(AttackSpec):
         return self.but(align=True), release if self.align else EVERYTHING
 
     @model_validator(mode="after")
+    def _counts_classes_in_released_answers(self) -> Self:
+        if self.estimates_classes and self.align is not True:
+            align = str(self.align).lower()
+            raise Refused(
+                "classes",
+                self.classes,
+                f"counts classes in released answers, but attack.align={align} trains on all scores, which "
+                "name every class",
+                "set attack.align to true or use given",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _learns_from_scores(self) -> Self:
         if self.recipe.augmentation != "none":
             raise Refused(

@@ -43,6 +43,15 @@ def refused(changes: dict[str, Any]) -> str:
             "attack: Value error, model.scaling=imagenet is of a classifier's images, and an inverter reads "
             "scores; leave it out.",
         ),
+        *(
+            (
+                {"attack.classes": "estimated", "attack.align": align},
+                f"attack: Value error, classes=estimated counts classes in released answers, but "
+                f"attack.align={str(align).lower()} trains on all scores, which name every class; set "
+                "attack.align to true or use given.",
+            )
+            for align in (False, "random")
+        ),
         (
             {"release.truncation": 4},
             ": Value error, release.truncation=4 must lie in 1..target.classes=3; use null to release every "
