@@ -4,17 +4,24 @@ The order in which trials finish has no influence: the same study yields the sam
 points are given at once, so a search resumes by starting again.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 
+from orchestrator.config.base import Refused
+from orchestrator.config.normalise import normalise
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, StudyError
+from orchestrator.metrics.names import MetricName
+from orchestrator.sweep.measurable import lacks
 from orchestrator.sweep.points import Dropped, Point, Settings, make_point
 from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, no_draw
 from orchestrator.sweep.validation import Preflight
+
+logger = logging.getLogger(__name__)
 
 PROBES = 64  # random draws checked before an adaptive search starts
 
@@ -66,7 +73,8 @@ class OptunaPoints:
     def tell(self, batch: Sequence[tuple[Point, Mapping[str, float] | None]]) -> None:
         """Give the objectives of a batch to the sampler, in index order.
 
-        Raise `StudyError` if a trial lacks one of them.
+        A trial in which a measured objective is undefined counts as failed.
+        Raise `StudyError` if a trial does not measure one of them.
         """
         names = list(self._study.search.objectives)
         for point, metrics in sorted(batch, key=lambda pair: pair[0].index):
@@ -74,13 +82,31 @@ class OptunaPoints:
             if metrics is None:
                 self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            unknown = [name for name in names if name not in metrics]
+            missing = [name for name in names if name not in metrics]
+            unknown = [name for name in missing if not self._measures(point, name)]
             if unknown:
                 raise StudyError(
                     f"search.objectives names {unknown[0]}, which no stage measures; "
                     f"choose from {', '.join(sorted(metrics))}."
                 )
+            if missing:
+                logger.warning(
+                    "event=objective_undefined trial=%d metric=%s effect=%r",
+                    point.index,
+                    missing[0],
+                    "the search counts the trial as failed",
+                )
+                self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
             self._optuna.tell(trial, [metrics[name] for name in names])
+
+    def _measures(self, point: Point, name: str) -> bool:
+        """Return whether a point's stages leave the metric wherever it is defined."""
+        num_classes = self._preflight.descriptions[point.spec.data.dataset].num_classes
+        try:
+            return not lacks(MetricName.parse(name), normalise(point.spec), num_classes)
+        except Refused:
+            return False
 
     def _probe(self) -> list[Point]:
         """Resolve some random draws, so that a wrong value fails before anything starts.

@@ -13,7 +13,8 @@ from orchestrator.runtime.search import search_points
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.validation import Preflight
-from tests.searches import OFFSETS, searched
+from tests import tiny
+from tests.searches import AXES, OFFSETS, searched
 
 
 def opened(study: Study) -> tuple[Points, int, list[Dropped]]:
@@ -117,17 +118,31 @@ def test_optuna_values_may_be_null_or_parts() -> None:
     assert made == {(1, 0.01), (1, 0.02), (None, 0.01), (None, 0.02)}
 
 
-def test_an_objective_that_nothing_measures_names_the_known_ones() -> None:
-    search = OptunaPoints(
-        searched("optuna", samples=2, objectives={"inversion/loss": "minimize"}), Preflight(Location())
-    )
+@pytest.mark.parametrize("name", ["inversion/loss", "attack.other/kappa_test"])
+def test_an_objective_that_nothing_measures_names_the_known_ones(name: str) -> None:
+    search = OptunaPoints(searched("optuna", samples=2, objectives={name: "minimize"}), Preflight(Location()))
     batch = search.ask()
     with pytest.raises(StudyError) as caught:
         search.tell([(point, value(point)) for point in batch])
     assert str(caught.value) == (
-        "search.objectives names inversion/loss, which no stage measures; choose from inversion/mse_test, "
+        f"search.objectives names {name}, which no stage measures; choose from inversion/mse_test, "
         "target/accuracy."
     )
+
+
+def test_a_trial_whose_objective_is_undefined_fails_and_the_search_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kappa = "attack.other/kappa_test"
+    other = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
+    asked_for = {"algorithm": "optuna", "samples": 3, "batch": 2, "objectives": {kappa: "maximize"}}
+    search = OptunaPoints(tiny.study(AXES, other, search=asked_for), Preflight(Location()))
+    first, second = search.ask()
+    search.tell([(first, value(first)), (second, value(second) | {kappa: 0.5})])  # all judged alike: no kappa
+    told = [search._asked[point.key].number for point in (first, second)]
+    assert [search._optuna.trials[number].state.name for number in told] == ["FAIL", "COMPLETE"]
+    assert f"event=objective_undefined trial={first.index} metric={kappa} " in caplog.text
+    assert len(search.ask()) == 1
 
 
 @pytest.mark.parametrize("axes", [{"release.truncation": [7, 9]}, {"target.classes": [6, 7]}])
