@@ -147,9 +147,9 @@ def histogram_table(
         rows, judged = images.of(record, spec.value), images.of(record, spec.success)
         if rows is not None and judged is not None and len(rows):
             values = rows[_metric(spec.value).name].astype(np.float64)
-            is_success = judged[_metric(spec.success).name] > 0.5
-            has_value = ~np.isnan(values)
-            panels.setdefault(record.axes[spec.panels], []).append((values[has_value], is_success[has_value]))
+            success = judged[_metric(spec.success).name]
+            is_success, has_both = success > 0.5, ~(np.isnan(values) | np.isnan(success))
+            panels.setdefault(record.axes[spec.panels], []).append((values[has_both], is_success[has_both]))
             held.setdefault(record.axes[spec.panels], []).append(record)
     edges = _edges(spec.value, [values for parts in panels.values() for values, _ in parts])
     bins = []

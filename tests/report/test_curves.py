@@ -111,7 +111,7 @@ def test_a_curve_is_drawn_and_repeats_byte_for_byte(num_seeds: int) -> None:
 
 
 def judged(
-    store: Artifacts, index: int, axes: Mapping[str, Scalar], values: Sequence[float], won: Sequence[int]
+    store: Artifacts, index: int, axes: Mapping[str, Scalar], values: Sequence[float], won: Sequence[float]
 ) -> TrialRecord:
     """Publish scores of the classes' images and whether the judge accepts them; return the trial."""
     rows = [
@@ -151,6 +151,12 @@ def test_images_of_all_seeds_are_counted_by_bin(store: Artifacts) -> None:
     assert table["m"].unique().tolist() == [1]
     asked = HISTOGRAM.model_copy(update={"where": {"m": 3}})
     assert histogram_table(asked, attacks(store), PerImage(store))["successful"].sum() == 1
+
+
+def test_images_without_a_value_or_without_a_judgement_are_not_counted(store: Artifacts) -> None:
+    values, won = [0.2, 0.3, math.nan, 0.4], [1, math.nan, 1, 0]
+    table = histogram_table(HISTOGRAM, [judged(store, 0, {"budget": "full"}, values, won)], PerImage(store))
+    assert table[["successful", "failed"]].sum().tolist() == [1, 1]
 
 
 def test_values_that_are_no_shares_have_bins_where_they_are(store: Artifacts) -> None:
