@@ -7,7 +7,8 @@ discrimination and H the entropy of softmax D(G(z)), summed over the batch. One 
 critic, Adam 2e-4, betas 0.5 and 0.999, batches of 64, 120 epochs.
 Released code reads x, x1 and x2 from three shuffles of the public images; here x1 and x2 are drawn with
 replacement. Its target labels x in training mode, which `prior.teacher_mode` may do; here it does so in
-evaluation mode, once for all epochs.
+evaluation mode, once for all epochs. Released code drops the last, smaller batch of an epoch; here it is
+trained on too, with H summed over its images. Means and sums are of a whole batch: one worker trains it.
 """
 
 from functools import partial

@@ -144,7 +144,14 @@ class Preflight:
             raise Refused("target.pretrain.dataset", pretrain.dataset, rule, "name another set")
 
     def _check_fits(self, spec: TrialSpec) -> None:
-        """Raise `Refused` if a training would have too few images or too small batches."""
+        """Raise `Refused` if a training would have too few images, too small batches or several workers where
+        its loss is of a whole batch."""
+        workers = self._workers("prior")
+        if spec.prior and spec.prior.loss == "kedmi" and workers > 1:
+            rule = (
+                f"compares the images of a whole batch with each other, but {workers} workers would share it"
+            )
+            raise Refused("prior.loss", "kedmi", rule, "set resources.stages.prior.workers to 1")
         for fit in fits(spec):
             known = (fit, spec.data, spec.target.classes, spec.auxiliary)
             if known not in self._fitting:

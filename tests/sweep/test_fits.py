@@ -1,5 +1,6 @@
 """Trainings that would have too few images or too small batches are refused before anything starts."""
 
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_training_without_images_is_refused(changes: dict[str, Any], workers: 
     for fit in ("target.recipe", "judge.recipe", "target.pretrain.recipe") if workers > 1 else ():
         changes = {**changes, f"{fit}.batch_size": 80}
     assert text in refusal(changes, workers)
+
+
+KEDMI = {"attack": {"name": "kedmi"}, "prior": {"loss": "kedmi"}, "evaluation.task": "class-inference"}
+
+
+def test_several_workers_of_a_prior_whose_loss_is_of_a_whole_batch_are_refused() -> None:
+    """Its features are compared by their means over a batch and its entropy is a sum."""
+    text = (
+        "prior.loss=kedmi compares the images of a whole batch with each other, but 2 workers would "
+        "share it; set resources.stages.prior.workers to 1."
+    )
+    assert text in refusal(KEDMI, workers=2)
+    for changes, workers in ((KEDMI, {}), ({**KEDMI, "attack": {"name": "gmi"}, "prior": {}}, {"prior": 2})):
+        (point,) = expand(tiny.study({"seed": [0]}, changes))[0]
+        Preflight(Location(), defaultdict(lambda: 1, workers).__getitem__).resolve(point)
 
 
 @pytest.mark.parametrize(
