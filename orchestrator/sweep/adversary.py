@@ -19,6 +19,9 @@ READ = {"train": "train", "test": "evaluation", CLASS: "train"}
 """Part in a metric's name -> part of the private classes that it is measured on. An image of a class is set
 beside the target's training images of that class."""
 
+SHARING = ("generic", "augmented")
+"""Auxiliary kinds of which `auxiliary.overlap` may leave private classes in the other data set."""
+
 QUERIES, BEYOND = "attack/queries", "attack/queries_beyond_release"
 """Metrics: all queries of an attack, and those that were answered with more than the service releases."""
 
@@ -42,11 +45,16 @@ def held_parts(spec: TrialSpec) -> tuple[str, ...]:
 def check_judges(spec: TrialSpec) -> None:
     """Raise `Refused` if a judge is to be trained on images of private classes that the adversary holds, so
     that it would know what was given away and not what leaked. The target's own images are admitted."""
+    auxiliary = spec.auxiliary
+    may_share = auxiliary.kind in SHARING and auxiliary.overlap == "allow" and spec.attack.has_images
     for field, judge in spec.every_judge.items():
         if judge.images != "train" and judge.images in set(_held(spec)):
-            rule = f"is what the adversary holds with auxiliary.kind={spec.auxiliary.kind}"
+            rule = f"is what the adversary holds with auxiliary.kind={auxiliary.kind}"
             way_out = "use train or another auxiliary.kind"
             raise Refused(f"{field}.images", judge.images, rule, way_out)
+        if judge.images == "auxiliary" and may_share:
+            rule = "promises images that the adversary has not, but auxiliary.overlap=allow admits them"
+            raise Refused(f"{field}.images", judge.images, rule, "use train, or auxiliary.overlap=remove")
 
 
 def _held(spec: TrialSpec) -> Iterator[str]:

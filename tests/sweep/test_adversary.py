@@ -136,3 +136,24 @@ def test_a_judge_of_images_that_the_adversary_holds_is_refused(kind: str) -> Non
     )
     with pytest.raises(Refused, match=r"^judge.images=auxiliary is what the adversary holds"):
         check_judges(trial({"auxiliary.kind": kind, "judge.images": "auxiliary"}))
+
+
+@pytest.mark.parametrize("kind", ["generic", "augmented", "distinct"])
+@pytest.mark.parametrize("overlap", ["refuse", "remove", "allow"])
+def test_a_judge_promises_nothing_beside_a_set_that_may_share_its_images(kind: str, overlap: str) -> None:
+    auxiliary = {"kind": kind, "dataset": "photo-patches", "overlap": overlap}
+    other = {"model": tiny.DIGIT, "seed": 9, "images": "auxiliary"}
+    spec = trial({"auxiliary": auxiliary, "judges": {"classifiers": {"other": other}}})
+    if overlap != "allow" or kind == "distinct":
+        check_judges(spec)
+        return
+    with pytest.raises(Refused) as caught:
+        check_judges(spec)
+    assert str(caught.value) == (
+        "judges.classifiers.other.images=auxiliary promises images that the adversary has not, but "
+        "auxiliary.overlap=allow admits them; use train, or auxiliary.overlap=remove."
+    )
+    check_judges(trial({"auxiliary": auxiliary}))
+    check_judges(
+        trial({"auxiliary": auxiliary, "attack": {"name": "optimization"}, "judge.images": "auxiliary"})
+    )
