@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from orchestrator import config
 from orchestrator.attacks import latent, ppa, sharded_search
 from orchestrator.attacks.crops import NUMBERS, random_crops
-from orchestrator.attacks.latent import uniform_rows
+from orchestrator.attacks.latent import normal_rows, uniform_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import search_to_the_end
 from orchestrator.threat import WhiteBox
@@ -80,12 +80,15 @@ def test_a_class_is_scored_over_an_image_and_its_mirror_image() -> None:
 
 def test_the_best_start_and_never_one_twice() -> None:
     assert ppa.best_of(torch.tensor([0.1, 0.7, 0.7, 0.9]), 3).tolist() == [3, 1, 2]
-    search = ppa.search(attack(pool=50, starts=50), small_target(), small_prior())
-    starts = search.method.start(torch.arange(3))
+    target, prior = small_target(), small_prior()
+    starts = ppa.search(attack(pool=200, starts=50), target, prior).method.start(torch.arange(3))
     assert starts.shape == (3, 50, 6)
-    assert all(len(row.unique(dim=0)) == 50 for row in starts)
     assert starts.abs().max() == 1.5
-    assert torch.equal(starts[0].sort(dim=0)[0], starts[1].sort(dim=0)[0])  # one pool for all classes
+    pool = normal_rows(torch.zeros(1), (200, 6), "ppa pool", 0)[0].clamp(-1.5, 1.5)  # one for all classes
+    scores = ppa.pool_scores(target, prior, pool, mirrors=True)
+    for label, row in enumerate(starts):
+        assert len(row.unique(dim=0)) == 50
+        assert torch.equal(row, pool[scores[:, label].topk(50).indices])
 
 
 def test_without_steps_and_with_one_start_it_is_the_best_of_the_pool() -> None:
@@ -119,6 +122,29 @@ def test_the_start_that_is_most_robust_is_kept() -> None:
     assert torch.equal(search.result(rows, state).images, images[classes, best])
     whole = torch.stack([logits[label, :, label].argmax() for label in range(CLASSES)])
     assert not torch.equal(best, whole)
+
+
+def test_steps_by_hand() -> None:
+    """Three of torch's Adam, each on crops of its own, with a clamp after each; distant starts reach it."""
+    target, prior, classes = small_target(), small_prior(), torch.tensor([2, 5])
+    search = ppa.search(
+        attack(pool=40, starts=3, steps=3, learning_rate=0.3, crop=0.5, clip=0.8), target, prior
+    )
+    found = search.advance(torch.eye(CLASSES)[classes], {})["variable"]
+    latents = search.method.start(classes).requires_grad_()
+    adam = torch.optim.Adam([latents], lr=0.3, betas=(0.1, 0.1))
+    for step in (1, 2, 3):
+        numbers = uniform_rows(classes, (3, NUMBERS), "ppa crop", 0, step).flatten(0, 1)
+        seen = random_crops(
+            prior.generator(latents.flatten(0, 1)), numbers, scale=(0.5, 1.0), ratio=(1.0, 1.0), flip=0.0
+        )
+        adam.zero_grad()
+        ppa.poincare(target.logits(seen), classes.repeat_interleave(3)).sum().backward()
+        adam.step()
+        with torch.no_grad():
+            assert latents.abs().max() > 0.8
+            latents.clamp_(-0.8, 0.8)
+    torch.testing.assert_close(found, latents.detach())
 
 
 class Noisy(nn.Module):
