@@ -83,6 +83,16 @@ _ROWS = (
         lambda own: own.blur or own.clip_norm or own.clip_contribution,
         "attack.blur, attack.clip_norm or attack.clip_contribution above 0",
     ),
+    *(
+        Row("attack", field, lambda own: own.steps, "attack.steps above 0")
+        for field in ("learning_rate", "betas", "crop", "identities")
+    ),
+    *(
+        Row("attack", field, lambda own: own.name != "gmi" or own.steps, "attack.steps above 0")
+        for field in ("momentum", "clip")  # PPA's pool and KEDMI's draws are clipped too
+    ),
+    Row("attack", "views", lambda own: own.starts > 1, "attack.starts above 1"),
+    Row("attack", "beside", lambda own: own.prior_weight, "attack.prior_weight above 0"),
 )
 
 

@@ -10,6 +10,7 @@ from tests import tiny
 SEARCH = {"name": "optimization"}
 GMI = {"name": "gmi"}
 PRIOR: dict[str, Any] = {"prior": {}, "evaluation.task": "class-inference"}
+KEDMI = {**PRIOR, "prior.loss": "kedmi"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "auxiliary.dataset=cifar10": (
         {"auxiliary": {"dataset": "cifar10"}},
@@ -77,6 +78,28 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"attack": {**SEARCH, "treat_every": 9, "blur": 1}},
     ),
     **{
+        f"attack.{field}={shown}": (
+            {**PRIOR, "attack": {"name": name, "steps": 0, field: value}},
+            {**PRIOR, "attack": {"name": name, "steps": 1, field: value}},
+        )
+        for name, field, value, shown in (
+            ("gmi", "learning_rate", 0.5, "0.5"),
+            ("gmi", "momentum", 0.5, "0.5"),
+            ("gmi", "clip", 2, "2.0"),
+            ("gmi", "identities", 1, "1"),
+            ("ppa", "betas", [0.9, 0.999], "(0.9, 0.999)"),
+            ("ppa", "crop", 0.5, "0.5"),
+        )
+    },
+    "attack.views=9": (
+        {**PRIOR, "attack": {"name": "ppa", "starts": 1, "views": 9}},
+        {**PRIOR, "attack": {"name": "ppa", "starts": 2, "views": 9}},
+    ),
+    "attack.beside=5": (
+        {**KEDMI, "attack": {"name": "kedmi", "prior_weight": 0, "beside": 5}},
+        {**KEDMI, "attack": {"name": "kedmi", "beside": 5}},
+    ),
+    **{
         f"{path}.momentum=0.5": (
             {"attack.losses": {"features": 1, "surrogate": {"model": tiny.DIGIT}}, path: {"momentum": 0.5}},
             {
@@ -87,6 +110,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         for path in RECIPES
     },
 }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {**PRIOR, "attack": {"name": "ppa", "steps": 0, "clip": 2}},
+        {**KEDMI, "attack": {"name": "kedmi", "steps": 0, "clip": 2}},
+    ],
+    ids=["ppa", "kedmi"],
+)
+def test_a_clip_before_the_first_step_is_read(changes: dict[str, Any]) -> None:
+    assert list(unused([tiny.spec(changes)])) == []
 
 
 @pytest.mark.parametrize("shown", CASES)
