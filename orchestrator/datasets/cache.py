@@ -174,21 +174,22 @@ def _map(path: Path, file: File) -> mmap.mmap | None:
     """Return the file mapped, None if it is absent or damaged; it is hashed when `_copy` would hash it."""
     try:
         with path.open("rb", buffering=0) as handle:
-            identity = _identity(handle)
-            is_whole = identity[2] == file.size
-            mapped = mmap.mmap(handle.fileno(), file.size, access=mmap.ACCESS_READ) if is_whole else None
+            before = _identity(handle)
+            is_whole = before[2] == file.size
+            if is_whole:
+                mapped = mmap.mmap(handle.fileno(), file.size, access=mmap.ACCESS_READ)
+                with memoryview(mapped) as view:
+                    is_known = _VERIFIED.get(path) == before
+                    is_whole = is_known or (sha256(view) == file.sha256 and before == _identity(handle))
     except FileNotFoundError:
         return None
     except OSError as error:
         logger.warning("event=cache_unreadable file=%s error=%r", path, error.strerror)
         return None
-    if mapped is not None and _VERIFIED.get(path) != identity:
-        with memoryview(mapped) as view:
-            is_whole = sha256(view) == file.sha256
-    if mapped is None or not is_whole:
+    if not is_whole:
         logger.warning("event=cache_damaged file=%s", path)
         return None
-    _passed(path, identity)
+    _passed(path, before)
     return mapped
 
 

@@ -133,6 +133,27 @@ def test_a_damaged_file_is_not_mapped_but_downloaded_again(
     assert "event=cache_damaged" in caplog.text
 
 
+def test_a_file_that_is_written_while_it_is_hashed_is_not_mapped(
+    blobs: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, node = wanted(blobs), Cache(tmp_path, 1 << 30)
+    read_verified(one, node)
+    path = tmp_path / one.file.sha256
+
+    def written_after(*data: memoryview) -> str:
+        digest = sha256(*data)
+        if blobs.reads == 1:
+            with path.open("r+b") as handle:
+                handle.write(b"\xff")
+        return digest
+
+    cache._VERIFIED.clear()
+    monkeypatch.setattr(cache, "sha256", written_after)
+    assert bytes(map_verified(one, node)) == CONTENT
+    assert blobs.reads == 2
+    assert "event=cache_damaged" in caplog.text
+
+
 def test_a_store_in_a_folder_is_mapped_where_it_is(tmp_path: Path) -> None:
     folder = DirectoryBlobs(tmp_path)
     digest = sha256(CONTENT)
