@@ -3,13 +3,17 @@
 From a z that the target labels as the class, move away from those points of a sphere around z that it labels
 otherwise; when nearly all are of the class, the sphere grows, so that z ends deep inside. Authors' values: 32
 points, first radius 2, growth 1.3, step min(R / 3, 3), z clipped to 1.5, an end after 1000 steps since the
-last growth. As released, the radius grows when the sum of labels as +1 and -1 exceeds 24: 29 of 32 points.
-The image is that of the last growth, as they judge it.
+last growth. As released, the radius grows when the mean of labels as +1 and -1 exceeds 3/4: 29 of 32 points;
+any growth restarts the count of steps; the image is that of the last growth whose move the target accepted.
 
 Differences: classes are given, where they take those that turn up first; a query budget ends a row, since
-moves that the target rejects are not counted as steps; a class whose first label does not turn up within it
-keeps a random image. The start is the first z of the class in a batch.
+moves that the target rejects are not counted as steps, and so does a radius beyond `FARTHEST`, since without
+a boundary in reach it grows for ever; a class whose first label does not turn up within the budget keeps a
+random image; a row without such a growth keeps its last z, where released code counts a failure. The start is
+the first z of the class in a batch.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -22,6 +26,7 @@ from orchestrator.threat import BlackBox
 
 SEGMENT = 20  # moves between two possible checkpoints
 IMAGES = 256  # generated together
+FARTHEST = 10  # largest radius in diameters of the cube of z; beyond 1 no point of a sphere is in the cube
 
 
 def search(attack: config.BrepmiAttack, target: BlackBox, prior: GenerativePrior) -> "BoundarySearch":
@@ -62,19 +67,19 @@ class BoundarySearch:
         started = [self._start(label) for label in classes.split(1)]
         latents = torch.stack([latent for latent, _, _ in started])
         has_started = torch.tensor([is_of_class for _, is_of_class, _ in started])
+        radius = torch.full((len(classes),), self._attack.radius)
         none = torch.zeros(len(classes), dtype=torch.int64)
         queries = torch.tensor([queries for _, _, queries in started], dtype=torch.float64)
         return {
             "latents": latents,
             "kept": latents.clone(),
-            "radius": torch.full((len(classes),), self._attack.radius),
+            "radius": radius,
             "steps": none,
             "since_growth": none.clone(),
-            "is_growing": none.bool(),
             "has_grown": none.bool(),
             "has_started": has_started,
             "queries": queries,
-            "finished": ~has_started | self._is_spent(queries),
+            "finished": ~has_started | self._is_over(radius, queries),
         }
 
     def _start(self, label: Tensor) -> tuple[Tensor, bool, int]:
@@ -106,9 +111,8 @@ class BoundarySearch:
         moved = latents + length[:, None] * repulsion(is_inside, directions, attack.signs)
         moved = moved.clamp(-attack.clip, attack.clip)
         is_accepted = self._labels(moved) == classes
-        is_growing = state["is_growing"] | grows
-        is_kept = is_accepted & is_growing
-        since = torch.where(is_kept, 0, state["since_growth"] + is_accepted)
+        is_kept = is_accepted & grows
+        since = torch.where(grows, 0, state["since_growth"] + is_accepted)
         queries = state["queries"] + attack.points + 1
         return {
             **state,
@@ -117,15 +121,16 @@ class BoundarySearch:
             "radius": new_radius,
             "steps": state["steps"] + 1,
             "since_growth": since,
-            "is_growing": is_growing & ~is_accepted,
             "has_grown": state["has_grown"] | is_kept,
             "queries": queries,
-            "finished": (since >= attack.patience) | self._is_spent(queries),
+            "finished": (since >= attack.patience) | self._is_over(new_radius, queries),
         }
 
-    def _is_spent(self, queries: Tensor) -> Tensor:
-        """Mark the rows (n,) whose budget does not allow another move."""
-        return queries + self._attack.points + 1 > self._attack.budget
+    def _is_over(self, radius: Tensor, queries: Tensor) -> Tensor:
+        """Mark the rows (n,) whose radius (n,) is beyond `FARTHEST` or whose budget does not allow another
+        move after their queries (n,)."""
+        diameter = 2 * self._attack.clip * math.sqrt(self._generator.latent_size)
+        return (radius > FARTHEST * diameter) | (queries + self._attack.points + 1 > self._attack.budget)
 
     def _directions(self, classes: Tensor, move: int) -> Tensor:
         """Draw unit vectors (n, points, d) for each of classes (n,)."""
@@ -145,10 +150,11 @@ class BoundarySearch:
         return self._target.query(self._images(latents)).argmax(dim=1)
 
 
-def may_grow(is_inside: Tensor, margin: int) -> Tensor:
-    """Mark the rows (n,) whose points inside outnumber those outside by more than `margin`, of bools (n, p)
-    that say which points are inside."""
-    return (2 * is_inside.sum(dim=1) - is_inside.shape[1]) > margin
+def may_grow(is_inside: Tensor, margin: float) -> Tensor:
+    """Mark the rows (n,) whose points inside outnumber those outside by more than a share `margin` of all,
+    0..1, of bools (n, p), True where a point is inside."""
+    points = is_inside.shape[1]
+    return (2 * is_inside.sum(dim=1) - points) > margin * points
 
 
 def repulsion(is_inside: Tensor, directions: Tensor, signs: str) -> Tensor:

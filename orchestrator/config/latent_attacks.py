@@ -167,8 +167,9 @@ class BrepmiAttack(AttackSpec):
     points: Count = 32
     """Points of the sphere that are queried before a move."""
 
-    margin: Annotated[int, Field(ge=0, le=10_000_000)] = 24
-    """The radius grows when points of the class outnumber the others by more than this: from 29 of 32 on."""
+    margin: Share = 0.75
+    """The radius grows when points of the class outnumber the others by more than this share of all: from 29
+    of 32 on."""
 
     radius: Positive = 2.0
     """First radius of the sphere."""
@@ -177,7 +178,8 @@ class BrepmiAttack(AttackSpec):
     """Factor of the radius."""
 
     patience: Count = 1000
-    """Moves that the target accepts since the radius last grew, after which a search ends."""
+    """Moves that the target accepts since the radius last grew, after which a search ends; a radius of ten
+    diameters of the cube of z ends it too."""
 
     signs: Literal["outside", "both"] = "outside"
     """outside: only points of other classes repel, as released; both: those of the class attract too."""

@@ -90,10 +90,21 @@ def test_both_signs_count_points_inside_too() -> None:
     assert brepmi.repulsion(is_inside, directions, "both").tolist() == [[0.5, -0.5]]
 
 
-@pytest.mark.parametrize(("inside", "grows"), [(24, False), (28, False), (29, True), (32, True)])
-def test_the_radius_grows_from_29_of_32_points_on(inside: int, grows: bool) -> None:
-    points = torch.arange(32)[None] < inside
-    assert brepmi.may_grow(points, 24).tolist() == [grows]
+@pytest.mark.parametrize(
+    ("inside", "points", "grows"),
+    [
+        (24, 32, False),
+        (28, 32, False),
+        (29, 32, True),
+        (32, 32, True),
+        (7, 8, False),
+        (8, 8, True),
+        (57, 64, True),
+    ],
+)
+def test_the_radius_grows_from_29_of_32_points_on(inside: int, points: int, grows: bool) -> None:
+    is_inside = torch.arange(points)[None] < inside
+    assert brepmi.may_grow(is_inside, attack().margin).tolist() == [grows]
 
 
 def test_it_moves_away_from_the_boundary_and_stays_in_the_cube() -> None:
@@ -125,14 +136,87 @@ def test_a_point_far_inside_grows_its_radius_and_stays(monkeypatch: pytest.Monke
 
 
 def test_a_move_is_the_step_of_the_radius_along_the_repulsion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a margin that no sphere reaches, z goes min(R / 3, 3) times the mean of points outside."""
-    search = on_a_plane(0.0, radius=0.6, margin=32)
+    """With too many points outside to grow, z goes min(R / 3, 3) times the mean of points outside."""
+    search = on_a_plane(0.0, radius=0.6)
     before, after = path(search, 1, monkeypatch)
     directions = search._directions(torch.tensor([0]), 0)
     outside = (before["latents"][:, None] + 0.6 * directions)[..., 0] <= 0
+    assert 4 <= outside.sum() < 32
     expected = before["latents"] - 0.2 * (outside[..., None] * directions).mean(dim=1)
     torch.testing.assert_close(after["latents"], expected.clamp(-1.5, 1.5))
     assert float(after["radius"]) == pytest.approx(0.6)
+
+
+class Scripted(nn.Module):
+    """Answers class 0 to the start, then to the first `inside` points of a move and, if it `accepts`, to the
+    moved z; the last of `moves` repeats."""
+
+    def __init__(self, *moves: tuple[int, bool]) -> None:
+        super().__init__()
+        self.moves, self.calls = moves, 0
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        move, is_moved = divmod(self.calls - 1, 2)
+        inside, accepts = self.moves[min(move, len(self.moves) - 1)]
+        number = len(images) if self.calls == 0 else int(accepts) if is_moved else inside
+        self.calls += 1
+        return nn.functional.one_hot((torch.arange(len(images)) >= number).long(), 2).float()
+
+
+def scripted(*moves: tuple[int, bool], **settings: Any) -> brepmi.BoundarySearch:
+    """Return a search in a wide plane of a target whose answers are given."""
+    prior = GenerativePrior(Plane(), Critic())
+    return brepmi.search(attack(clip=100.0, batch=64, **settings), boxed(Scripted(*moves), "labels"), prior)
+
+
+@pytest.mark.parametrize(("radius", "length"), [(12.0, 3 / 1.3 / 4), (6.0, 2 / 1.3 / 4)])
+def test_a_move_that_grows_is_shorter_by_the_growth(
+    radius: float, length: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 points 1 is outside: z goes min(R / 3, 3) R / (1.3 R) / 4 away from it, R the radius before."""
+    search = scripted((3, True), radius=radius, points=4, margin=0.25)
+    before, after = path(search, 1, monkeypatch)
+    outside = search._directions(torch.tensor([0]), 0)[:, 3]
+    torch.testing.assert_close(after["latents"], before["latents"] - length * outside)
+    assert float(after["radius"]) == pytest.approx(1.3 * radius)
+
+
+def test_the_image_is_that_of_the_last_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The growth of a rejected move restarts the counter and keeps nothing, nor does the next move."""
+    moves = [(29, True), (16, True), (29, False), (16, True), (16, True)]
+    states = path(scripted(*moves, patience=2), len(moves), monkeypatch)
+    assert [int(one["since_growth"]) for one in states] == [0, 0, 1, 0, 1, 2]
+    assert [bool(one["finished"]) for one in states] == [False] * 5 + [True]
+    assert [float(one["radius"]) for one in states] == pytest.approx([2.0, 2.6, 2.6, 3.38, 3.38, 3.38])
+    grown, last = states[1]["latents"], states[5]["latents"]
+    assert len({tuple(z.tolist()) for z in (states[0]["latents"][0], grown[0], last[0])}) == 3
+    found = search_to_the_end(scripted(*moves, patience=2), torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(found.images.flatten(1), grown)
+
+
+def test_without_an_accepted_growth_the_image_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = [(29, False), (16, True), (16, True)]
+    last = path(scripted(*moves, patience=2), len(moves), monkeypatch)[-1]
+    assert (bool(last["finished"]), bool(last["has_grown"])) == (True, False)
+    found = search_to_the_end(scripted(*moves, patience=2), torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(found.images.flatten(1), last["latents"])
+    assert not torch.equal(last["latents"], last["kept"])
+
+
+def test_a_class_without_a_boundary_ends_by_the_radius() -> None:
+    """2 * 1.3^12 is the first radius above ten diameters of the square, 10 * 3 sqrt(2) = 42.4."""
+    search = brepmi.search(
+        attack(budget=20_000), boxed(Stubborn(10**9), "labels"), GenerativePrior(Plane(), Critic())
+    )
+    found = search_to_the_end(search, torch.tensor([[1.0, 0.0]]))
+    assert found.images.isfinite().all()
+    assert found.steps.tolist() == [12]
+    assert found.queries.tolist() == [256 + 33 * 12]
+
+
+def test_a_first_radius_far_beyond_the_cube_takes_no_move() -> None:
+    assert searched(-1e9, radius=43.0).steps.tolist() == [0]
 
 
 class Stubborn(nn.Module):
@@ -167,8 +251,8 @@ def test_a_class_that_never_turns_up_keeps_a_random_image() -> None:
 
 
 def test_patience_counts_accepted_moves_since_the_last_growth() -> None:
-    found = searched(0.0, radius=0.01, margin=32, patience=7)
-    assert found.steps.tolist() == [7]
+    search = scripted((16, True), (16, False), (16, True), patience=7)
+    assert search_to_the_end(search, torch.tensor([[1.0, 0.0]])).steps.tolist() == [8]
 
 
 def test_every_class_of_a_linear_target_keeps_its_label() -> None:
@@ -177,6 +261,11 @@ def test_every_class_of_a_linear_target_keeps_its_label() -> None:
     is_found = found.costs == 0
     assert is_found.sum() >= CLASSES - 1
     assert torch.equal(box.query(found.images).argmax(1)[is_found], torch.arange(CLASSES)[is_found])
+
+
+def test_a_margin_that_no_sphere_exceeds_is_refused() -> None:
+    with pytest.raises(ValidationError, match="margin\n  Input should be less than 1"):
+        attack(margin=24)
 
 
 def test_a_budget_below_a_batch_is_refused() -> None:

@@ -27,7 +27,7 @@ from tests.training.test_loop import Memory
 SHORT: dict[str, dict[str, Any]] = {
     "gmi": {"steps": 7, "restarts": 2},
     "kedmi": {"steps": 7, "beside": 5},
-    "brepmi": {"budget": 16 + 8 * 9, "points": 8, "margin": 4, "batch": 16},
+    "brepmi": {"budget": 16 + 8 * 9, "points": 8, "margin": 0.5, "batch": 16},
     "ppa": {"steps": 7, "pool": 40, "starts": 3, "views": 2, "learning_rate": 0.1},
 }
 """Attack -> settings of a short search."""
