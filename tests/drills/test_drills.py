@@ -53,8 +53,8 @@ def test_the_doctor_finds_a_whole_cluster_in_order(running: Rig) -> None:
 @pytest.mark.parametrize(
     ("options", "seeds", "trials", "stages"),
     [
-        pytest.param(["--scale", "smoke"], 1, 12, 46, id="smoke"),
-        pytest.param([], 3, 96, 338, id="full", marks=pytest.mark.slow),
+        pytest.param(["--scale", "smoke"], 1, 12, 70, id="smoke"),
+        pytest.param([], 3, 96, 530, id="full", marks=pytest.mark.slow),
     ],
 )
 def test_the_demo_as_a_job_on_four_nodes_equals_the_local_run(
