@@ -131,7 +131,7 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
 
     searcher.on_trial_complete("one", reported[-1])
     (record,) = sweep.ledger.records
-    assert (record.status, len(sweep.ledger.built)) == ("finished", 8)
+    assert (record.status, len(sweep.ledger.built)) == ("finished", 10)
     assert searcher.suggest("two")["name"] == "0001-s1"
     searcher.on_trial_complete("two", {"epoch": 1})  # stopped by the scheduler
     assert [(one.status, one.failed_stage) for one in sweep.ledger.records][1] == ("pruned", "inversion")
