@@ -172,6 +172,7 @@ def _ray_node(log: Path, env: Mapping[str, str], cpus: int, *options: str) -> su
         **env,
         "RAY_worker_maximum_startup_concurrency": "16",  # Ray warns of more processes than CPUs
         "RAY_worker_niceness": "0",  # Ray's 15 lets the other tests' processes go first
+        "REPORTER_UPDATE_INTERVAL_MS": "60000",  # figures for the dashboard, which no test reads
     }
     return guarded(command, env, log)
 

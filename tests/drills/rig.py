@@ -115,16 +115,18 @@ class Rig:
 
     def wait(self, job: str, seconds: float = 600) -> str:
         """Return the job's end."""
-        self.until(lambda: self.status(job) in ENDED, f"job {job} ends", seconds)
+        self.until(lambda: self.status(job) in ENDED, f"job {job} ends", seconds, pause=1.0)
         return self.status(job)
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
-        """Return once the condition holds."""
+    def until(
+        self, condition: Callable[[], bool], what: str, seconds: float = 300, *, pause: float = 0.4
+    ) -> None:
+        """Return once the condition holds; look after each `pause`: the servers that answer take CPU time."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
                 raise TimeoutError(f"{what}: not within {seconds:g} s")
-            time.sleep(0.1)
+            time.sleep(pause)
 
     def processes(self, role: str) -> list[psutil.Process]:
         """Return the processes of this cluster in that role, by id."""
