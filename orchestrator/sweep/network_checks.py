@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 
-from orchestrator.config import Judge, TrialSpec
+from orchestrator.config import Data, Model, TrialSpec
 from orchestrator.config.base import Refused
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.datasets import Description
@@ -28,11 +28,13 @@ class NetworkChecks:
         judging = {f"{field}.model": judge.model for field, judge in spec.every_judge.items()}
         classifiers = {"target.model": spec.target.model, **judging, **attack.classifiers}
         for field, model in classifiers.items():
-            if self._is_new((field, model, *shapes.values())):
+            known = (field, model, *shapes.values())
+            if known not in self._checked:
                 outline(model, field=field, resizes=field in judging, **shapes)
-        if attack.inverter and self._is_new(("attack.model", attack.inverter.name, image_size)):
+                self._checked.add(known)
+        if attack.inverter:
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
-        if spec.prior and self._is_new(("prior.model", spec.prior.model, image_size)):
+        if spec.prior:
             find(GENERATORS, spec.prior.model.name, image_size, "prior.model")
             gan_channels(image_size, spec.prior.model.width)
         if attack.has_discriminator:
@@ -59,40 +61,44 @@ class NetworkChecks:
         """Raise `Refused` if weights do not fit F's network, or their head not the set that checks them."""
         data, model = spec.data, spec.target.model
         name = checked_on and checked_on.name
-        if not self._is_new((model, weights.name, name, data.channels, data.image_size)):
-            return
-        from orchestrator.models.fit import heads  # here: the only check that needs torch
+        known = (model, weights.name, name, data.channels, data.image_size)
+        if known not in self._checked:
+            classes = checked_on.num_classes if checked_on else 2
+            wanted, given = _heads("target.pretrain", model, weights, data, classes=classes)
+            if checked_on is not None:
+                _check_head(wanted, given, weights.name, checked_on)
+            self._checked.add(known)
 
-        wanted, given = heads(
-            model,
-            weights.shapes,
-            name=weights.name,
-            classes=checked_on.num_classes if checked_on else 2,
-            channels=data.channels,
-            image_size=data.image_size,
-        )
-        if checked_on is not None:
-            _check_head(wanted, given, weights.name, checked_on)
-
-    def check_start(self, spec: TrialSpec, judge: Judge, weights: Weights) -> None:
-        """Raise `Refused` if weights do not fit the network of a judge that is to start from them."""
-        shapes = {"channels": spec.data.channels, "image_size": spec.data.image_size}
-        if self._is_new(("judge", judge.model, weights.name, *shapes.values())):
-            from orchestrator.models.fit import heads  # here, as it needs torch
-
-            heads(judge.model, weights.shapes, name=weights.name, classes=2, resizes=True, **shapes)
+    def check_start(self, spec: TrialSpec, field: str, weights: Weights) -> None:
+        """Raise `Refused` if weights do not fit the network of a judge, by its field, that is to start from
+        them."""
+        data, model = spec.data, spec.every_judge[field].model
+        known = ("judge", model, weights.name, data.channels, data.image_size)
+        if known not in self._checked:
+            _heads(field, model, weights, data, classes=2, resizes=True)
+            self._checked.add(known)
 
     def check_recogniser(self, weights: Weights) -> None:
         """Raise `Refused` if weights are not the face descriptor's."""
-        if self._is_new(("recogniser", weights.name)):
+        known = ("recogniser", weights.name)
+        if known not in self._checked:
             from orchestrator.models.face_descriptor import check_shapes  # here, as it needs torch
 
             check_shapes(weights.shapes, weights.name)
+            self._checked.add(known)
 
-    def _is_new(self, what: Hashable) -> bool:
-        is_new = what not in self._checked
-        self._checked.add(what)
-        return is_new
+
+def _heads(
+    field: str, model: Model, weights: Weights, data: Data, *, classes: int, resizes: bool = False
+) -> tuple[Shapes, Shapes]:
+    """Return what `fit.heads` does; raise `Refused` of the field's `weights` if their body does not fit."""
+    from orchestrator.models.fit import heads  # here, as it needs torch
+
+    sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
+    try:
+        return heads(model, weights.shapes, name=weights.name, resizes=resizes, **sizes)
+    except Refused as refused:  # of the weights: `check` has seen the network
+        raise Refused(f"{field}.weights", weights.name, refused.rule, refused.way_out) from None
 
 
 def _check_head(wanted: Shapes, given: Shapes, name: str, checked_on: Description) -> None:

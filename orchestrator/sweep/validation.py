@@ -225,9 +225,9 @@ class Preflight:
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
-        for judge in spec.every_judge.values():
+        for field, judge in spec.every_judge.items():
             if judge.weights:
-                self._networks.check_start(spec, judge, self._weights[judge.weights])
+                self._networks.check_start(spec, field, self._weights[judge.weights])
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None

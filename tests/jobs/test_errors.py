@@ -571,8 +571,8 @@ def test_a_staged_shard_with_a_flipped_byte(tmp_path: Path) -> None:
     [
         (
             "vgg",
-            "weights vgg do not fit AmiClassifier: 18 tensors are missing (first: blocks.0.0.weight), 96 "
-            "unknown (first: blocks.0.bias); choose weights of the same architecture.",
+            "target.pretrain.weights=vgg do not fit AmiClassifier: 18 tensors are missing (first: "
+            "blocks.0.0.weight), 96 unknown (first: blocks.0.bias); choose weights of the same architecture.",
         ),
         (
             "five",
