@@ -107,6 +107,89 @@ def test_it_repeats_and_resumes_midway_with_the_same_bytes() -> None:
     assert set(fitted.curves) == {"train_loss", "validation_real", "validation_fake"}
 
 
+class Recorder(nn.Module):
+    """A critic of two classes, linear in the means of both halves of an image; it keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[3.0, -1.0], [0.5, 2.0]]))
+        self.shown: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        self.shown.append(images.detach())
+        return images.flatten(1).unflatten(1, (2, -1)).mean(2)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return features @ self.weight
+
+
+def recorded() -> tuple[Adversaries, Recorder, Tensor, Tensor, Tensor]:
+    """Return networks whose average is another generator, their critic, a batch, its scores and other public
+    images (3, 1, 32, 32)."""
+    model, critic = adversaries(), Recorder()
+    model.critic = critic
+    for parameter in model.average.parameters():
+        parameter.add_(0.05)
+    images, scores = pairs().batch(torch.arange(4), torch.device("cpu"))
+    public = torch.randint(0, 256, (3, 1, 32, 32), generator=torch.Generator().manual_seed(9))
+    return model, critic, images, scores, public.to(torch.uint8)
+
+
+def halves(images: Tensor) -> Tensor:
+    """Return the means of both halves of images (N, C, S, S), (N, 2)."""
+    return torch.stack([images.flatten(1)[:, :512].mean(1), images.flatten(1)[:, 512:].mean(1)], dim=1)
+
+
+def test_the_critics_loss_is_of_the_batch_of_other_public_images_and_of_generated_ones() -> None:
+    model, critic, images, scores, public = recorded()
+    torch.manual_seed(7)
+    value = objective(PRIOR, public, None).loss(model, images, scores)
+    torch.manual_seed(7)
+    fake = model.generator(torch.randn(4, model.generator.latent_size)).detach()
+    other = public[torch.randint(3, (4,))] / 255
+    for shown, wanted in zip(critic.shown, (images, other, fake), strict=True):
+        torch.testing.assert_close(shown, wanted)
+    weight = critic.weight.detach()
+    labelled, real, generated = (halves(part) @ weight for part in (images, other, fake))
+    classes = -(scores * labelled.softmax(1).log()).sum(1).mean()
+    odds = [part.exp().sum(1) for part in (real, generated)]
+    expected = classes + 0.5 * ((1 + 1 / odds[0]).log().mean() + (1 + odds[1]).log().mean())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_generators_loss_by_hand() -> None:
+    model, critic, images, _, public = recorded()
+    goal = objective(PRIOR, public, None)
+    step = goal.step(model, goal, PRIOR.recipe, World())
+    assert isinstance(step, AdversarialStep)
+    torch.manual_seed(7)
+    value = step.generator_loss(model, images)
+    torch.manual_seed(7)
+    fake = halves(model.generator(torch.randn(4, model.generator.latent_size)).detach())
+    real = halves(public[torch.randint(3, (4,))] / 255)
+    scores = (fake @ critic.weight.detach()).softmax(1)
+    apart = (fake.mean(0) - real.mean(0)).abs().mean()
+    entropy = -(scores * scores.log()).sum()
+    assert value.item() == pytest.approx((apart + 1e-4 * entropy).item(), rel=1e-5)
+    assert 1e-4 * entropy > 1e-3 * apart  # so that its weight is seen
+
+
+def test_held_out_sums_are_of_real_images_and_of_the_average() -> None:
+    model, critic, images, scores, public = recorded()
+    torch.manual_seed(7)
+    sums = objective(PRIOR, public, None).sums(model, images, scores)
+    torch.manual_seed(7)
+    fake = model.average(torch.randn(4, model.generator.latent_size))
+    both = {"real": images, "fake": fake}
+    wanted = {
+        name: (halves(part) @ critic.weight).exp().sum(1).log().sum().item() for name, part in both.items()
+    }
+    assert sums == pytest.approx(wanted, rel=1e-5)
+
+
 def test_each_network_follows_its_own_loss_on_its_own_batches() -> None:
     model = adversaries()
     goal = objective(PRIOR, pairs().inputs, None)

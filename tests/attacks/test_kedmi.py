@@ -71,6 +71,47 @@ def test_without_variance_it_is_adam_on_the_mean() -> None:
     torch.testing.assert_close(found.images, prior.generator(mean), atol=2e-3, rtol=0.0)
 
 
+WEIGHED = {"clip": None, "beside": 5, "identity_weight": 0.5, "prior_weight": 50.0}
+
+
+def test_the_cost_by_hand() -> None:
+    prior, target = small_prior(), small_target()
+    images = prior.generator(normal_rows(torch.tensor([2]), (1, SIZE), "kedmi", 0, 1)[0])
+    beside = kedmi._features_beside(attack(beside=5), prior, torch.device("cpu"))
+    odds = prior.critic.classes(images.flatten(1) - beside.mean(0)).exp().sum().item()
+    scores = target.logits(images).softmax(1)[0]
+    expected = -0.5 * math.log(scores[2].item()) + 50.0 * math.log(1 + 1 / odds)
+    assert searched([2], steps=0, **WEIGHED).costs.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("identity_weight", [0.5, 0.0])
+def test_it_is_adam_on_both_terms_with_new_noise_in_each_step(identity_weight: float) -> None:
+    """Weights of which neither term hides the other; the noise of step n is drawn by n."""
+    settings = {**WEIGHED, "identity_weight": identity_weight}
+    prior, target = small_prior(), small_target()
+    found = searched([3], steps=15, log_variance=-1.0, **settings)
+    beside = kedmi._features_beside(attack(beside=5), prior, torch.device("cpu"))
+    mean, log_variance = torch.zeros(1, SIZE), torch.full((1, SIZE), -1.0)
+    adam = torch.optim.Adam([mean.requires_grad_(), log_variance.requires_grad_()], lr=0.02)
+
+    def made(step: int) -> torch.Tensor:
+        noise = normal_rows(torch.tensor([3]), (1, SIZE), "kedmi", 0, step)[0]
+        images = prior.generator(mean + log_variance.exp().sqrt() * noise)
+        assert isinstance(images, torch.Tensor)
+        return images
+
+    for step in range(1, 16):
+        images = made(step)
+        odds = prior.critic.logits(prior.critic.features(images), beside).exp().sum()
+        unlike = torch.nn.functional.cross_entropy(target.logits(images), torch.tensor([3]))
+        adam.zero_grad()
+        (identity_weight * unlike + 50.0 * (1 + 1 / odds).log()).backward()
+        adam.step()
+    torch.testing.assert_close(found.images, made(16), atol=1e-5, rtol=0.0)
+    noises = [normal_rows(torch.tensor([3]), (1, SIZE), "kedmi", 0, step) for step in (1, 2)]
+    assert not torch.equal(*noises)
+
+
 def test_it_raises_the_score_of_every_class() -> None:
     before, after = (searched([*range(8)], steps=steps, log_variance=-6.0) for steps in (0, 200))
     target = small_target()

@@ -118,6 +118,17 @@ def test_the_critics_loss_adds_up(precision: str) -> None:
     assert wasserstein.item() == pytest.approx(expected, abs=tolerance)
 
 
+def test_the_critics_penalty_is_taken_between_real_and_generated_images() -> None:
+    real, fake = random(5), 3.0 * random(5, 1)
+    torch.manual_seed(3)
+    value = critic_loss(Prior(loss="wgan-gp", penalty=2.0), Quadratic(), real, fake)
+    torch.manual_seed(3)
+    share = torch.rand(5)[:, None]
+    norms = (real.flatten(1) + share * (fake - real).flatten(1)).norm(dim=1)
+    apart = (fake.flatten(1).square().sum(1) - real.flatten(1).square().sum(1)).mean() / 2
+    assert value.item() == pytest.approx((apart + 2.0 * (norms - 1).square().mean()).item(), rel=1e-5)
+
+
 # The average
 
 
@@ -252,6 +263,20 @@ def test_real_and_generated_images_are_augmented_alike(name: str) -> None:
         spread = levels[:, 0] - 0.5
         assert spread.abs().max() <= 0.25
         assert (spread.std() > 0.1) if name != "none" else (spread == 0.0).all()
+
+
+def test_held_out_sums_are_of_real_images_and_of_the_average() -> None:
+    one = prior()
+    model = adversaries(one)
+    model.critic = Recorder()
+    for parameter in model.average.parameters():
+        parameter.add_(0.05)
+    images = torch.full((4, 1, 32, 32), 0.8)
+    torch.manual_seed(7)
+    sums = objective(one).sums(model, images, torch.zeros(4))
+    torch.manual_seed(7)
+    fake = model.average(torch.randn(4, model.generator.latent_size))
+    assert sums == pytest.approx({"real": 4 * 0.8, "fake": fake.mean(dim=(1, 2, 3)).sum().item()}, rel=1e-5)
 
 
 # Training
