@@ -66,6 +66,8 @@ def print_end(
     console.print(f"report: {folder}: {', '.join(sorted(files))}", soft_wrap=True)
 
 
+SHARED = {"resampled": "resampled", "fixed": "held fixed"}
+"""Columns of comparisons that hardly differ between rows -> what they are called below a table."""
 STEP_COLUMNS = {"step": 6, "": 5, "difference": 10, "95 % interval": 8, "seeds": 5, "p (signs)": 5} | {
     **{"p (Holm)": 5, "verdict": 11},
 }
@@ -113,10 +115,7 @@ def _claimed_orders(content: bytes) -> Group:
     parts: list[RenderableType] = [Text(title, style="italic")]
     for claim, steps in groupby(rows, key=lambda row: (row["claim"], row["source"], row["metric"])):
         parts += _claim(*claim, list(steps))
-    for label, column in {"resampled": "resampled", "held fixed": "fixed"}.items():
-        if values := dict.fromkeys(row[column] for row in rows if row[column]):
-            parts.append(Text(f"{label}: {'; or '.join(values)}", style="dim"))
-    return Group(*parts)
+    return Group(*parts, *(Text(line, style="dim") for line in _shared(rows)))
 
 
 def _claim(claim: str, source: str, metric: str, steps: Sequence[Mapping[str, str]]) -> list[RenderableType]:
@@ -144,10 +143,20 @@ def _claim(claim: str, source: str, metric: str, steps: Sequence[Mapping[str, st
     return [heading, Padding(table, INDENT), *(Padding(Text(f"note: {text}"), INDENT) for text in notes)]
 
 
+def _shared(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a line for each column of `SHARED` with all that rows have in it."""
+    found = {
+        label: dict.fromkeys(row[column] for row in rows if row.get(column))
+        for column, label in SHARED.items()
+    }
+    return [f"{label}: {'; or '.join(values)}" for label, values in found.items() if values]
+
+
 def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    """Return a table without the columns that are empty in every row."""
-    names = [name for name in rows[0] if any(row[name] for row in rows)]
-    table = Table(title=title, title_justify="left")
+    """Return a table without the columns that are empty in every row, and with those of `SHARED` below it."""
+    names = [name for name in rows[0] if name not in SHARED and any(row[name] for row in rows)]
+    below = "\n".join(_shared(rows)) or None
+    table = Table(title=title, title_justify="left", caption=below, caption_justify="left")
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from jobs.tables import _claimed_orders, _judged, _rich_table
+from jobs.tables import _claimed_orders, _judged, _rich_table, _table
 from orchestrator.report.held import MEANING
 from orchestrator.report.tables import summary_table
 from orchestrator.sweep.adversary import BEYOND
@@ -80,3 +80,10 @@ def test_judges_are_printed_side_by_side() -> None:
         assert cell in text
     assert "top-5" not in text
     assert "0.5 +-" not in text
+
+
+def test_what_rows_share_stands_below_their_table() -> None:
+    rows = [{"budget": each, "resampled": "3 seed", "fixed": "split", "note": ""} for each in ("a", "b")]
+    text = " ".join(printed(_table("title", rows)).split())  # as wide as its table
+    assert text.count("resampled: 3 seed") == text.count("held fixed: split") == 1
+    assert "note" not in text
