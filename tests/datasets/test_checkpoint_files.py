@@ -79,6 +79,13 @@ class Phase(enum.Enum):
     LAST = 1
 
 
+class Named:
+    """A value that is written as one of an enumeration is by Python 3.11.0 to 3.11.3."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (Phase, "LAST")
+
+
 BESIDE: dict[str, Any] = {
     "NumPy scalar": np.float64(0.93),
     "NumPy array": np.arange(3),
@@ -91,6 +98,7 @@ BESIDE: dict[str, Any] = {
     "defaultdict": collections.defaultdict(list, {"loss": [1.0]}),
     "own dict": Settings(lr=0.1),
     "enum": Phase.LAST,
+    "enum by name": Named(),
     "optimizer": torch.optim.Adam([torch.ones(2, requires_grad=True)]),
     "loose tensor": torch.ones(3, 3),
     "generator": {"torch": torch.get_rng_state()},
