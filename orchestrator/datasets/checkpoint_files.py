@@ -49,8 +49,8 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (rb"GGUF", "is a GGUF file", "convert it to a state dict or safetensors"),
     (rb"\s*[{\[]\s*[\"\]}]", "is JSON text, not weights", _DOWNLOAD),
 )
-# What Python's own library may contribute: values and containers, all of them replaced. Python 3.11.0 to 3.11.3
-# writes a value of an enumeration as a call of getattr, which is not called here.
+# What Python's own library may contribute: values and containers, all of them replaced. Python 3.11.0 to
+# 3.11.3 writes a value of an enumeration as a call of getattr, which is not called here.
 _HARMLESS = re.compile(
     r"(_codecs\.encode|argparse\.Namespace|types\.(SimpleNamespace|MappingProxyType)|copyreg\._reconstructor|functools\.partial"
     r"|builtins\.(set|frozenset|complex|slice|range|bytearray|bytes|dict|list|tuple|int|float|bool|str|object|type|getattr)"
