@@ -15,11 +15,12 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import File
@@ -35,6 +36,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 FULL = (*NO_ROOM, errno.EROFS, errno.EFBIG)
 _SETTLED_NS = 100_000_000  # a file changed less long ago could change again within one tick of its clock
 
+T = TypeVar("T")
 Identity = tuple[int, ...]
 _VERIFIED: dict[Path, Identity] = {}  # cached files that this process has hashed, as they were then
 _WARNED: set[tuple[str, Path]] = set()  # events and folders that this process has warned of
@@ -147,40 +149,38 @@ def _download(wanted: Wanted, buffers: Sequence[memoryview]) -> None:
 
 
 def _copy(path: Path, file: File, buffers: Sequence[memoryview]) -> bool:
-    """Fill the buffers with the cached file; False if it is absent or damaged.
+    """Fill the buffers with the cached file; False if it is absent or damaged."""
 
-    It is hashed unless this process has hashed it before and it has not changed since.
+    def copied(handle: FileIO, is_known: bool) -> tuple[bool, str]:
+        return True, _fill(handle, buffers, is_hashed=not is_known)
+
+    return _sound(path, file, copied) is not None
+
+
+def _map(path: Path, file: File) -> mmap.mmap | None:
+    """Return the cached file mapped; None if it is absent or damaged."""
+
+    def mapped(handle: FileIO, is_known: bool) -> tuple[mmap.mmap, str]:
+        whole = mmap.mmap(handle.fileno(), file.size, access=mmap.ACCESS_READ)
+        with memoryview(whole) as view:
+            return whole, "" if is_known else sha256(view)
+
+    return _sound(path, file, mapped)
+
+
+def _sound(path: Path, file: File, take: Callable[[FileIO, bool], tuple[T, str]]) -> T | None:
+    """Return what is taken of the cached file; None if it is absent or damaged.
+
+    `take` returns the file's digest too, unless the file is known: this process has hashed it before and it
+    has not changed since.
     """
     try:
         with path.open("rb", buffering=0) as handle:
             before = _identity(handle)
-            is_known = _VERIFIED.get(path) == before
-            digest = _fill(handle, buffers, is_hashed=not is_known)
-            is_same = before[2] == file.size and before == _identity(handle)
-            is_whole = is_same and (is_known or digest == file.sha256)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        logger.warning("event=cache_unreadable file=%s error=%r", path, error.strerror)
-        return False
-    if not is_whole:
-        logger.warning("event=cache_damaged file=%s", path)
-        return False
-    _passed(path, before)
-    return True
-
-
-def _map(path: Path, file: File) -> mmap.mmap | None:
-    """Return the file mapped, None if it is absent or damaged; it is hashed when `_copy` would hash it."""
-    try:
-        with path.open("rb", buffering=0) as handle:
-            before = _identity(handle)
-            is_whole = before[2] == file.size
+            is_known, is_whole = _VERIFIED.get(path) == before, before[2] == file.size
             if is_whole:
-                mapped = mmap.mmap(handle.fileno(), file.size, access=mmap.ACCESS_READ)
-                with memoryview(mapped) as view:
-                    is_known = _VERIFIED.get(path) == before
-                    is_whole = is_known or (sha256(view) == file.sha256 and before == _identity(handle))
+                taken, digest = take(handle, is_known)
+                is_whole = before == _identity(handle) and (is_known or digest == file.sha256)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -190,7 +190,7 @@ def _map(path: Path, file: File) -> mmap.mmap | None:
         logger.warning("event=cache_damaged file=%s", path)
         return None
     _passed(path, before)
-    return mapped
+    return taken
 
 
 def _passed(path: Path, identity: Identity) -> None:
