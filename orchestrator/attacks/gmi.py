@@ -16,7 +16,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from orchestrator import config
 from orchestrator.attacks.latent import (
@@ -26,6 +25,7 @@ from orchestrator.attacks.latent import (
     Nesterov,
     class_logits,
     normal_rows,
+    weighted_cross_entropy,
 )
 from orchestrator.threat import WhiteBox
 
@@ -34,16 +34,13 @@ def search(attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior) -
     """Return the search of an image (C, S, S) for the top class of each row of scores (n, k)."""
     size = prior.generator.latent_size
 
-    def identity(logits: Tensor, classes: Tensor) -> Tensor:
-        return attack.identity_weight * functional.cross_entropy(logits, classes, reduction="none")
-
     def plausibility(images: Tensor) -> Tensor:
         return -attack.prior_weight * prior.critic(images)
 
     method = Method(
         steps=attack.steps,
         start=lambda classes: normal_rows(classes, (attack.restarts, size), "gmi", attack.seed),
-        identity=identity,
+        identity=weighted_cross_entropy(attack.identity_weight),
         plausibility=plausibility,
         optimizer=Nesterov(attack.learning_rate, attack.momentum),
         project=partial(torch.clamp, min=-attack.clip, max=attack.clip),

@@ -1,7 +1,7 @@
 """KEDMI: the mean and variance of latents of an inversion-specific prior (Chen et al., ICCV 2021).
 
 min over mu and s of E softplus(-lse D(G(z))) + lambda CE(T(G(z)), y), z = mu + exp(s / 2) eps with eps from
-N(0, I), drawn anew in each step, D the prior's critic, whose log-sum-exp is how real an image is; no term on
+N(0, I), drawn again in each step, D the prior's critic, whose log-sum-exp is how real an image is; no term on
 mu and s. Authors' values: lambda 100, Adam 0.02 with betas 0.9 and 0.999, mu from 0, 2400 steps; TL-DMI (Ho
 et al., Table 11) takes 3000, the default here. s begins at 1 (KEDMI's and LOMMA's code) or 0 (TL-DMI's, the
 default). LOMMA's and TL-DMI's code clips z before G, KEDMI's does not: `clip`.
@@ -26,6 +26,7 @@ from orchestrator.attacks.latent import (
     Method,
     class_logits,
     normal_rows,
+    weighted_cross_entropy,
 )
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
@@ -39,9 +40,6 @@ def search(attack: config.KedmiAttack, target: WhiteBox, prior: GenerativePrior)
     size = prior.generator.latent_size
     beside = _features_beside(attack, prior, target.device)
 
-    def identity(logits: Tensor, classes: Tensor) -> Tensor:
-        return attack.identity_weight * functional.cross_entropy(logits, classes, reduction="none")
-
     def plausibility(images: Tensor) -> Tensor:
         logits = prior.critic.logits(prior.critic.features(images), beside)
         return attack.prior_weight * doubt(logits)
@@ -50,7 +48,7 @@ def search(attack: config.KedmiAttack, target: WhiteBox, prior: GenerativePrior)
         steps=attack.steps,
         start=partial(_start, size=size, log_variance=attack.log_variance),
         latents=partial(_drawn, attack=attack),
-        identity=identity,
+        identity=weighted_cross_entropy(attack.identity_weight),
         plausibility=plausibility,
         optimizer=Adam(attack.learning_rate, BETAS),
         project=lambda variable: variable,

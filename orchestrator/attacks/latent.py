@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, joined_states, split_state
@@ -230,6 +231,11 @@ def uniform_rows(classes: Tensor, shape: tuple[int, ...], *key: object) -> Tenso
     """Draw from [0, 1) for each of classes (n,), (n, *shape) on the CPU, by the key and the row's class
     alone."""
     return torch.stack([torch.rand(shape, generator=_row(*key, label)) for label in classes.tolist()])
+
+
+def weighted_cross_entropy(weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an identity loss: logits (N, k), classes (N,) -> the cross-entropy of each, weighted, (N,)."""
+    return lambda logits, classes: weight * functional.cross_entropy(logits, classes, reduction="none")
 
 
 def class_logits(images: Tensor, logits: Tensor, classes: Tensor) -> Tensor:

@@ -14,14 +14,19 @@ Steps = Annotated[int, Field(ge=0, le=10_000_000)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]
 
 
-class GmiAttack(AttackSpec):
+class LatentAttack(AttackSpec):
+    """What all of them are: a search for an image of a class that needs a prior."""
+
+    tasks = frozenset({"class-inference"})
+    leaves = "images"
+    needs_prior = True
+
+
+class GmiAttack(LatentAttack):
     """GMI (Zhang et al., CVPR 2020): descent on the identity loss and the critic's with momentum, from a
     random latent vector. White-box."""
 
     access = "gradients"
-    tasks = frozenset({"class-inference"})
-    leaves = "images"
-    needs_prior = True
 
     name: Literal["gmi"]
     """How studies call this attack."""
@@ -57,14 +62,11 @@ class GmiAttack(AttackSpec):
     """Draws the first z."""
 
 
-class KedmiAttack(AttackSpec):
+class KedmiAttack(LatentAttack):
     """KEDMI (Chen et al., ICCV 2021): descent on the mean and variance of latent vectors, with a prior that
     learned from the target's answers. White-box."""
 
     access = "gradients"
-    tasks = frozenset({"class-inference"})
-    leaves = "images"
-    needs_prior = True
     prior_losses = ("kedmi",)
 
     name: Literal["kedmi"]
@@ -97,14 +99,11 @@ class KedmiAttack(AttackSpec):
     """Draws z in each step, and the images beside."""
 
 
-class PpaAttack(AttackSpec):
+class PpaAttack(LatentAttack):
     """Plug & play attacks (Struppek et al., ICML 2022): starts chosen from a pool, descent on the Poincare
     distance of random crops, the most robust start kept; in z instead of StyleGAN2's w. White-box."""
 
     access = "gradients"
-    tasks = frozenset({"class-inference"})
-    leaves = "images"
-    needs_prior = True
 
     name: Literal["ppa"]
     """How studies call this attack."""
@@ -153,13 +152,10 @@ class PpaAttack(AttackSpec):
         return self
 
 
-class BrepmiAttack(AttackSpec):
+class BrepmiAttack(LatentAttack):
     """BREPMI (Kahla et al., CVPR 2022): moves away from a class's boundary by labels alone. Black-box."""
 
     access = "labels"
-    tasks = frozenset({"class-inference"})
-    leaves = "images"
-    needs_prior = True
 
     name: Literal["brepmi"]
     """How studies call this attack."""
