@@ -143,11 +143,10 @@ def new_adversaries(prior: Prior, data: Data, classes: int = 0) -> Adversaries:
 
     `classes` are those of the target that the prior learns from, if it does.
     """
-    shapes: Any = {"channels": data.channels, "image_size": data.image_size}
 
     def build() -> Adversaries:
-        generator = build_generator(prior.model, **shapes)
-        return Adversaries(generator, build_critic(prior, classes=classes, **shapes))
+        generator = build_generator(prior.model, **_shapes(data))
+        return Adversaries(generator, build_critic(prior, classes=classes, **_shapes(data)))
 
     adversaries: Any = seeded(build, prior.seed)
     return adversaries
@@ -156,10 +155,8 @@ def new_adversaries(prior: Prior, data: Data, classes: int = 0) -> Adversaries:
 def stored_generator(inputs: Inputs, data: Data, prior: Prior) -> Generator:
     """Return the prior that the stage `prior` left, latents (N, `latent_size`) -> images (N, C, S, S) in
     [0, 1], on the device, in evaluation mode, with weights that require no gradient."""
-    shapes: Any = {"channels": data.channels, "image_size": data.image_size}
-    generator: Any = seeded(lambda: build_generator(prior.model, **shapes), prior.seed)
-    generator.load_state_dict(load_tensors(inputs.read("prior", "generator.safetensors")))
-    stored: Generator = generator.to(inputs.world.device).requires_grad_(False).eval()
+    generator: Any = seeded(lambda: build_generator(prior.model, **_shapes(data)), prior.seed)
+    stored: Generator = _stored(inputs, generator, "generator")
     return stored
 
 
@@ -169,9 +166,19 @@ def stored_critic(inputs: Inputs, data: Data, prior: Prior, classes: int = 0) ->
 
     A prior that learned from a target has logits of its k `classes`, (N, k), in their place.
     """
-    critic = new_adversaries(prior, data, classes).critic
-    critic.load_state_dict(load_tensors(inputs.read("prior", "critic.safetensors")))
-    return critic.to(inputs.world.device).requires_grad_(False).eval()
+    critic: Any = seeded(lambda: build_critic(prior, classes=classes, **_shapes(data)), prior.seed)
+    stored: nn.Module = _stored(inputs, critic, "critic")
+    return stored
+
+
+def _shapes(data: Data) -> Any:
+    return {"channels": data.channels, "image_size": data.image_size}
+
+
+def _stored(inputs: Inputs, network: nn.Module, name: str) -> Any:
+    """Return one of a prior's networks as its stage left it."""
+    network.load_state_dict(load_tensors(inputs.read("prior", f"{name}.safetensors")))
+    return network.to(inputs.world.device).requires_grad_(False).eval()
 
 
 def inverted(
