@@ -10,10 +10,10 @@ import torch
 from orchestrator.config import Data, Evaluation, Judge, Target
 from orchestrator.datasets import selection
 from orchestrator.metrics.agreement import agreement, kappa
-from orchestrator.metrics.names import CLASS, METRICS, per_image_file
+from orchestrator.metrics.names import CLASS
 from orchestrator.stages.images import evaluated, parts_of, stored_reconstructions
-from orchestrator.stages.io import Inputs, Outputs, npy, per_image
-from orchestrator.stages.measuring import accepted, as_failures
+from orchestrator.stages.io import Inputs, Outputs
+from orchestrator.stages.measuring import Values, accepted, as_failures, outputs_of
 from orchestrator.stages.networks import stored_classifier
 from orchestrator.training.loop import predict
 
@@ -24,9 +24,7 @@ def run(inputs: Inputs, data: Data, target: Target, judge: Judge, evaluation: Ev
     num_classes = private.description.num_classes
     network = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
-    files: dict[str, bytes] = {}
-    metrics: dict[str, float] = {}
-    images_seen = 0
+    measured = []
     for part in parts_of(evaluation):
         (images, is_made), first = stored_reconstructions(inputs, part), evaluated(inputs, part)
         labels = torch.from_numpy(first["label"].astype(np.int64))
@@ -35,9 +33,7 @@ def run(inputs: Inputs, data: Data, target: Target, judge: Judge, evaluation: Ev
         values = as_failures(judged, is_made, num_classes)
         own, theirs = values[f"{prefix}_top1"], torch.from_numpy(first[f"{prefix}_top1"].copy())
         values["agreement"] = agreement(own, theirs)
-        means = {name: float(value.mean()) for name, value in values.items()}
-        means |= {} if (beyond_chance := kappa(own, theirs)) is None else {"kappa": beyond_chance}
-        metrics |= {str(METRICS[name].on(part)): value for name, value in means.items()}
-        files[per_image_file(part)] = npy(per_image(labels, values))
-        images_seen += len(labels)
-    return Outputs(files, metrics, images_seen)
+        beyond_chance = kappa(own, theirs)
+        totals = {} if beyond_chance is None else {"kappa": beyond_chance}
+        measured.append(Values(part, labels, values, totals))
+    return outputs_of(measured)

@@ -3,7 +3,7 @@
 Values are kept for each image with its class, because the class (the identity) is the unit of resampling.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +14,16 @@ from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
 from orchestrator.metrics.pictures import encode_png, pair_grid
 from orchestrator.metrics.reconstruction import PIXEL_METRICS
-from orchestrator.stages.io import npy, per_image
+from orchestrator.stages.io import Outputs, npy, per_image
 from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.training.pairs import as_stored, as_unit
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredPart:
-    """One part of the reconstructions with what was measured of them."""
+class Values:
+    """What was measured of the images of one part."""
 
     part: str  # train, test or class
-    originals: Tensor  # private images (N, C, S, S) uint8
-    reconstructions: Tensor  # (N, C, S, S) in [0, 1]
     labels: Tensor  # (N,) int64, the target's classes 0..k-1
     values: Mapping[str, Tensor]  # metric -> (N,)
     totals: Mapping[str, float]  # metric -> its value for all images together
@@ -36,6 +34,26 @@ class MeasuredPart:
         means = {name: float(value.double().mean()) for name, value in self.values.items()}
         return {str(METRICS[name].on(self.part)): value for name, value in {**means, **self.totals}.items()}
 
+    @property
+    def table(self) -> dict[str, bytes]:
+        """Return the file with the values of every image."""
+        return {per_image_file(self.part): npy(per_image(self.labels, self.values))}
+
+
+def outputs_of(measured: Sequence[Values]) -> Outputs:
+    """Return what a stage leaves that measures parts and has nothing to show."""
+    files = {name: content for one in measured for name, content in one.table.items()}
+    metrics = {name: value for one in measured for name, value in one.metrics.items()}
+    return Outputs(files, metrics, sum(len(one.labels) for one in measured))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredPart(Values):
+    """One part of the reconstructions with what was measured of them."""
+
+    originals: Tensor  # private images (N, C, S, S) uint8
+    reconstructions: Tensor  # (N, C, S, S) in [0, 1]
+
     def files(self, num_shown: int) -> dict[str, bytes]:
         """Return the values of every image, and the first images themselves beside their originals."""
         originals = self.originals[:num_shown]
@@ -44,7 +62,7 @@ class MeasuredPart:
             f"grid_{self.part}.png": encode_png(pair_grid(originals, shown)),
             f"reconstructions_{self.part}.npy": npy(shown),
             f"victims_{self.part}.npy": npy(originals),
-            per_image_file(self.part): npy(per_image(self.labels, self.values)),
+            **self.table,
         }
 
 
@@ -98,7 +116,7 @@ def measure_images(
     values["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
     values |= similarity.of_images(reconstructions, attacked.features, labels)
     totals = similarity.of_all(reconstructions, labels)
-    return MeasuredPart(part, originals, reconstructions, labels, values, totals)
+    return MeasuredPart(part, labels, values, totals, originals, reconstructions)
 
 
 def measure_classes(
@@ -124,7 +142,7 @@ def measure_classes(
     if is_made is not None:
         values |= as_failures(values, is_made, attacked.logits.shape[1])
     totals = similarity.of_all(reconstructions, labels)
-    return MeasuredPart(CLASS, typical, reconstructions, labels, values, totals)
+    return MeasuredPart(CLASS, labels, values, totals, typical, reconstructions)
 
 
 def _distances(private: ImageSet, reconstructions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

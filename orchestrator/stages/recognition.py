@@ -12,11 +12,11 @@ from torch import Tensor
 
 from orchestrator.config import Data, Evaluation, Recogniser, Target
 from orchestrator.datasets import selection
-from orchestrator.metrics.names import CLASS, METRICS, per_image_file
+from orchestrator.metrics.names import CLASS
 from orchestrator.metrics.recognition import Calibration, calibrate, class_distances, false_positives, ranks
 from orchestrator.stages.images import evaluated, parts_of, stored_reconstructions
-from orchestrator.stages.io import Inputs, Outputs, npy, per_image, read_npy
-from orchestrator.stages.measuring import as_failures
+from orchestrator.stages.io import Inputs, Outputs, read_npy
+from orchestrator.stages.measuring import Values, as_failures, outputs_of
 from orchestrator.stages.networks import described, descriptor_files, stored_recogniser
 from orchestrator.training.seeds import derive_seed
 
@@ -27,27 +27,25 @@ def run(
     """Measure which reconstructions the recogniser accepts as their person, and which person is nearest."""
     recognised = _Recognition(inputs, data, target)
     calibration, accuracy = _calibrated(recognised, target, recogniser)
-    metrics = {
+    calibrated = {
         "recogniser/accuracy": accuracy,
         "recogniser/threshold": calibration.threshold,
         "recogniser/false_accepts": calibration.false_accepts,
         "recogniser/false_rejects": calibration.false_rejects,
     }
-    files: dict[str, bytes] = {}
-    images_seen = 0
+    measured = []
     for part in parts_of(evaluation):
         (images, is_made), first = stored_reconstructions(inputs, part), evaluated(inputs, part)
         labels = torch.from_numpy(first["label"].astype(np.int64))
         found = recognised.values(images, labels, calibration.threshold)
         values = as_failures(found, is_made, target.classes)
         judged = torch.from_numpy(first["judge_top1" if part == CLASS else "accuracy_top1"].copy())
-        means = {name: float(value.mean()) for name, value in values.items()}
         share = false_positives(judged, values["recogniser_accepted"])
-        means |= {} if share is None else {"false_positives": share}
-        metrics |= {str(METRICS[name].on(part)): value for name, value in means.items()}
-        files[per_image_file(part)] = npy(per_image(labels, values))
-        images_seen += len(labels)
-    return Outputs(files, metrics, images_seen)
+        totals = {} if share is None else {"false_positives": share}
+        measured.append(Values(part, labels, values, totals))
+    outputs = outputs_of(measured)
+    outputs.metrics.update(calibrated)
+    return outputs
 
 
 class _Recognition:
