@@ -68,8 +68,15 @@ def print_end(
 
 SHARED = {"resampled": "resampled", "fixed": "held fixed"}
 """Columns of comparisons that hardly differ between rows -> what they are called below a table."""
-STEP_COLUMNS = {"step": 6, "": 5, "difference": 10, "95 % interval": 8, "seeds": 5, "p (signs)": 5} | {
-    **{"p (Holm)": 5, "verdict": 11},
+STEP_COLUMNS = {
+    "step": 6,
+    "": 5,
+    "difference": 10,
+    "95 % interval": 8,
+    "seeds": 5,
+    "p (signs)": 5,
+    "p (Holm)": 5,
+    "verdict": 11,
 }
 """Column of a claim's steps -> its least width, less than 80 characters in all."""
 INDENT = (0, 0, 0, 2)

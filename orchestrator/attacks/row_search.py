@@ -1,7 +1,7 @@
 """Row search: a search of an image for each row of scores that goes on in segments, each row for itself.
 
 All that a row needs to go on is in its state, so that an unfinished search is saved between two segments and
-its rows may be shared between workers anew.
+other workers may share its rows when it goes on.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -93,7 +93,7 @@ class InverterAttack(AttackSpec):
 
     align: bool | Literal["random"] = True
     """Train on scores truncated as released (section IV-B); False is the TB baseline, on full scores; random,
-    ours, truncates each full row to an m drawn anew from 1..k in every epoch: one inverter for every m."""
+    ours, truncates each full row to an m drawn from 1..k in every epoch: one inverter for every m."""
 
     classes: Literal["given", "estimated"] = added_field("given")
     """Which classes G has inputs for: given, all k; estimated, those that the released answers to the
