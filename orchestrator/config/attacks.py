@@ -1,7 +1,7 @@
 """Attacks: the settings of each, and its traits, which planning and validation go by.
 
 An attack is added here: a class with traits, named in `ATTACK_SPECS`; those that search a prior are in
-`config/latent_attacks.py`. One that searches images has its function in `orchestrator/attacks/<name>.py`:
+`config/latent_attacks/`. One that searches images has its function in `orchestrator/attacks/<name>.py`:
 `invert`, or `search` with a prior.
 """
 

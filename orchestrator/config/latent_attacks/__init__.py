@@ -1,0 +1,11 @@
+"""Attacks that search the latent space of a generative prior: their settings and traits, a file a family."""
+
+from orchestrator.config.latent_attacks.base import LatentAttack
+from orchestrator.config.latent_attacks.brepmi import BrepmiAttack
+from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
+from orchestrator.config.latent_attacks.ppa import PpaAttack
+
+__all__ = ["LATENT_ATTACKS", "BrepmiAttack", "GmiAttack", "KedmiAttack", "LatentAttack", "PpaAttack"]
+
+LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack)
+"""Attacks with a prior, in the order of the list of all attacks."""

@@ -1,0 +1,21 @@
+"""Base of attacks that search the latent space of a generative prior: their common traits.
+
+Rows never influence each other. Where released code couples them, a setting holds what it amounts to.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.config.attack_spec import AttackSpec
+
+Steps = Annotated[int, Field(ge=0, le=10_000_000)]
+Restarts = Annotated[int, Field(ge=1, le=1000)]
+
+
+class LatentAttack(AttackSpec):
+    """What all of them are: a search for an image of a class that needs a prior."""
+
+    tasks = frozenset({"class-inference"})
+    leaves = "images"
+    needs_prior = True

@@ -1,0 +1,61 @@
+"""Settings of PPA: plug & play attacks."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.base import Count, Positive, Refused, Seed, Share
+from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
+
+
+class PpaAttack(LatentAttack):
+    """Plug & play attacks (Struppek et al., ICML 2022): starts chosen from a pool, descent on the Poincare
+    distance of random crops, the most robust start kept; in z instead of StyleGAN2's w. White-box."""
+
+    access = "gradients"
+
+    name: Literal["ppa"]
+    """How studies call this attack."""
+
+    pool: Count = 2000
+    """Latent vectors that all classes choose their starts from (5000 on CelebA)."""
+
+    starts: Restarts = 4
+    """Best of the pool that an image starts from, of which one is kept (200 for 50 images)."""
+
+    steps: Steps = 50
+    """Steps of every start (70 on CelebA, 100 on Stanford Dogs); 0 leaves the starts: with `starts: 1` the
+    best of the pool."""
+
+    learning_rate: Positive = 0.005
+    """Step size of Adam, theirs for w."""
+
+    betas: tuple[Share, Share] = (0.1, 0.1)
+    """Decay of Adam's moments."""
+
+    crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Least area of the random crop that the target sees in a step, of 1 (0.75 on Stanford Dogs)."""
+
+    views: Count = 100
+    """Random crops over which the last images of the starts are compared."""
+
+    mirrors: bool = True
+    """Whether pool and last images are mirrored too; False suits digits."""
+
+    clip: Positive = 1.5
+    """Each number of z is clipped to -clip..clip, in the pool and after a step."""
+
+    seed: Seed = 0
+    """Draws pool and crops."""
+
+    @property
+    def shared_queries(self) -> int:
+        """The pool, and its mirror images."""
+        return self.pool * (2 if self.mirrors else 1)
+
+    @model_validator(mode="after")
+    def _starts_are_in_the_pool(self) -> Self:
+        if self.starts > self.pool:
+            rule = f"must be at most pool={self.pool}"
+            raise Refused("starts", self.starts, rule, "enlarge the pool or lower attack.starts")
+        return self
