@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, joined_states, split_state
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -27,7 +28,7 @@ MEMORY = "memory."  # prefix of an optimiser's part of the state
 class GenerativePrior:
     """What the adversary has learned from public images."""
 
-    generator: Any  # module with `latent_size`: z (N, latent_size) -> images (N, C, S, S) in [0, 1]
+    generator: StyleGenerator  # z (N, latent_size) -> images (N, C, S, S) in [0, 1], by way of styles
     critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`
 
     def to(self, device: torch.device) -> "GenerativePrior":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.models.outlines import gan_channels, scaled
 
 LATENT_SIZE = 100
@@ -19,7 +20,7 @@ KERNEL, START, SLOPE = 5, 4, 0.2  # of convolutions; side of the first maps; of 
 KERNELS, KERNEL_SIZE = 64, 50  # of minibatch discrimination
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """G: latents z (N, 100), drawn from N(0, 1) -> images (N, C, S, S) in [0, 1], S = 32 or 64.
 
     The constructor raises `Refused` for another S.
@@ -40,9 +41,9 @@ class Generator(nn.Module):
         doubling = (_up(before, after) for before, after in pairwise(counts))
         self.blocks = nn.Sequential(*doubling, _doubled(counts[-1], channels), nn.Sigmoid())
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return images (N, C, S, S) in [0, 1]."""
-        return self.blocks(self.seed(latents))
+    def synthesize(self, styles: Tensor) -> Tensor:
+        """Return the images (N, C, S, S) in [0, 1] of latents as styles (N, 1, 100)."""
+        return self.blocks(self.seed(styles[:, 0]))
 
 
 class Critic(nn.Module):

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from orchestrator import config
 from orchestrator.attacks.latent import GenerativePrior
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import BlackBox, WhiteBox
 
 SIDE, SIZE, CLASSES = 8, 6, 8
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """Sigmoid of a linear map of z (N, SIZE)."""
 
     latent_size = SIZE
@@ -21,8 +22,8 @@ class Generator(nn.Module):
         super().__init__()
         self.linear = nn.Linear(SIZE, SIDE * SIDE)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return (4 * self.linear(z)).sigmoid().view(-1, 1, SIDE, SIDE)
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return (4 * self.linear(styles[:, 0])).sigmoid().view(-1, 1, SIDE, SIDE)
 
 
 class Critic(nn.Module):
@@ -73,13 +74,13 @@ def boxed(network: nn.Module, access: str) -> Any:
     return BlackBox(network, config.Release(labels_only=True))
 
 
-class Line(nn.Module):
+class Line(StyleGenerator):
     """G(z) = z: one number, one pixel."""
 
     latent_size = 1
 
-    def forward(self, z: Tensor) -> Tensor:
-        return z.view(-1, 1, 1, 1)
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return styles[..., None]
 
 
 class Slope(nn.Module):

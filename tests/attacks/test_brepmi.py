@@ -13,6 +13,7 @@ from orchestrator.attacks import brepmi
 from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import State, search_to_the_end
+from orchestrator.models.generator import StyleGenerator
 from tests.attacks.priors import CLASSES, Critic, boxed, small_network, small_prior
 
 
@@ -20,7 +21,7 @@ def attack(**settings: Any) -> config.BrepmiAttack:
     return config.BrepmiAttack(name="brepmi", **settings)
 
 
-class Plane(nn.Module):
+class Plane(StyleGenerator):
     """G of two numbers, its image."""
 
     latent_size = 2
@@ -29,8 +30,8 @@ class Plane(nn.Module):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def forward(self, z: Tensor) -> Tensor:
-        return z.view(-1, 1, 1, 2)
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return styles[:, None]
 
 
 class Halves(nn.Module):

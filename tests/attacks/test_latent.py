@@ -18,6 +18,7 @@ from orchestrator.attacks.row_search import Search, search_to_the_end
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.datasets import Location, load
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import BlackBox, WhiteBox
 from orchestrator.training.world import Cancelled, World
 from tests.attacks.priors import CLASSES, SIZE, boxed, small_network, small_prior
@@ -151,7 +152,7 @@ def test_queries_are_those_the_target_counts(name: str, classes: Sequence[int]) 
     assert box.num_queries == expected.sum() + shared
 
 
-class Plane(nn.Module):
+class Plane(StyleGenerator):
     """G: coordinates in a plane of images, in deviations."""
 
     latent_size = 2
@@ -160,8 +161,8 @@ class Plane(nn.Module):
         super().__init__()
         self.axes, self.mean = nn.Parameter(axes), nn.Parameter(mean)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return (z @ self.axes + self.mean).view(-1, 1, 32, 32)
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return (styles @ self.axes + self.mean).view(-1, 1, 32, 32)
 
 
 class Flat(nn.Module):
