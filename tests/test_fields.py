@@ -32,7 +32,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "joint": {"name": "joint", "model": tiny.DIGIT, "seed": 12},
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
-    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi")},
+    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror")},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 NAME = "other"  # of the further judge
@@ -73,7 +73,10 @@ STARTS: Mapping[str, dict[str, Any]] = {
     },
     "attack:mia.": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
-    **{f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE} for name in ("gmi", "ppa", "brepmi")},
+    **{
+        f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE}
+        for name in ("gmi", "ppa", "brepmi", "mirror")
+    },
     "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
 }
 """Beginning of a path -> what is set beside `EVERYTHING` so that the field is used; the longest applies."""
@@ -156,7 +159,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia": SEARCHED,
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
-    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi")},
+    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror")},
     "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},

@@ -24,6 +24,7 @@ COVERED = {
     "config.latent_attacks.base": "tests/config/test_attacks.py",
     "config.latent_attacks.brepmi": "tests/attacks/test_brepmi.py",
     "config.latent_attacks.gmi": "tests/attacks/test_gmi.py",
+    "config.latent_attacks.mirror": "tests/attacks/test_mirror.py",
     "config.latent_attacks.ppa": "tests/attacks/test_ppa.py",
     "config.release": TRIAL,
     "config.resources": "tests/sweep/test_profiles.py",

@@ -30,6 +30,7 @@ LATENT: dict[str, dict[str, Any]] = {
     "kedmi": {"name": "kedmi", "steps": 2, "beside": 3},
     "ppa": {"name": "ppa", "steps": 2, "pool": 8, "views": 2},
     "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
+    "mirror": {"name": "mirror", "steps": 2, "pool": 8, "starts": 2},
 }
 PRIOR = {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}
 ATTACKS: dict[str, dict[str, Any]] = {

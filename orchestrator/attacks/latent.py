@@ -22,6 +22,7 @@ from orchestrator.training.seeds import derive_seed
 
 SEGMENT = 100  # steps between two possible checkpoints
 MEMORY = "memory."  # prefix of an optimiser's part of the state
+KEPT, LOWEST = "kept", "lowest"  # parts of the state of a method that keeps more than the last variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,7 @@ class Adam:
 
     learning_rate: float
     betas: tuple[float, float]
+    schedule: Callable[[int], float] = lambda number: 1.0  # a step's number -> factor of the learning rate
 
     def memory(self, variable: Tensor) -> dict[str, Tensor]:
         """Return both moments, 0, (n, r, d)."""
@@ -89,7 +91,7 @@ class Adam:
         first = slow * memory["first"] + (1 - slow) * gradient
         second = square * memory["second"] + (1 - square) * gradient.square()
         size = (second / (1 - square**number)).sqrt() + 1e-8
-        change = self.learning_rate * first / (1 - slow**number) / size
+        change = self.learning_rate * self.schedule(number) * first / (1 - slow**number) / size
         return variable - change, {"first": first, "second": second}
 
 
@@ -127,6 +129,10 @@ class Method:
 
     views: Callable[[Tensor, Tensor, int], Tensor] = lambda images, classes, number: images
     """Images (n, r, C, S, S), classes (n,) and a step's number -> the images that the target sees in it."""
+
+    keep: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    """Variable before a step and after it, (n, r, d), and the losses before it, (n, r) -> a variable with
+    losses to keep for a start if they are the lowest so far; None keeps the last variable."""
 
     scale: float = 1.0
     """Factor of the loss that is descended on; costs are without it."""
@@ -169,8 +175,10 @@ class LatentSearch:
     def _begun(self, classes: Tensor) -> State:
         variable = self.method.start(classes).cpu()
         memory = self.method.optimizer.memory(variable)
+        kept = {KEPT: variable.clone(), LOWEST: torch.full(variable.shape[:2], torch.inf)}
         return {
             "variable": variable,
+            **(kept if self.method.keep else {}),
             "steps": torch.zeros(len(classes), dtype=torch.int64),
             "queries": torch.zeros(len(classes), dtype=torch.float64),
             **{MEMORY + name: tensor for name, tensor in memory.items()},
@@ -185,12 +193,26 @@ class LatentSearch:
         memory = {
             name.removeprefix(MEMORY): tensor for name, tensor in state.items() if name.startswith(MEMORY)
         }
-        variable, memory = self.method.optimizer.step(variable.detach(), gradient, memory, number)
+        earlier = variable.detach()
+        variable, memory = self.method.optimizer.step(earlier, gradient, memory, number)
+        variable = self.method.project(variable)
         return {
-            "variable": self.method.project(variable),
+            "variable": variable,
+            **self._kept(state, earlier, variable, losses.detach()),
             "steps": state["steps"] + 1,
             "queries": state["queries"] + (self._target.num_queries - before) / len(classes),
             **{MEMORY + name: tensor for name, tensor in memory.items()},
+        }
+
+    def _kept(self, state: State, before: Tensor, after: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Return the part of the state that keeps more than the last variable."""
+        if self.method.keep is None:
+            return {}
+        offered, losses = self.method.keep(before, after, losses)
+        is_lower = losses < state[LOWEST]
+        return {
+            KEPT: torch.where(is_lower[..., None], offered, state[KEPT]),
+            LOWEST: torch.where(is_lower, losses, state[LOWEST]),
         }
 
     def _images(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
@@ -208,7 +230,8 @@ class LatentSearch:
         return losses.view(images.shape[:2]), logits.unflatten(0, images.shape[:2])
 
     def _chosen(self, classes: Tensor, state: State) -> SearchResult:
-        variable, before = state["variable"].to(self._target.device), self._target.num_queries
+        variable, before = state.get(KEPT, state["variable"]), self._target.num_queries
+        variable = variable.to(self._target.device)
         classes = classes.to(variable.device)
         with torch.no_grad():
             images = self._images(variable, classes, self.method.steps + 1)

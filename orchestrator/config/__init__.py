@@ -20,7 +20,7 @@ from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, Judges, PublicNetworks, Recogniser
-from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, PpaAttack
+from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, MirrorAttack, PpaAttack
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
 from orchestrator.config.target import Pretrain, Target
@@ -47,6 +47,7 @@ __all__ = [
     "Losses",
     "MiaAttack",
     "Mid",
+    "MirrorAttack",
     "Model",
     "OptimizationAttack",
     "PpaAttack",

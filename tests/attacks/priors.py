@@ -26,6 +26,27 @@ class Generator(StyleGenerator):
         return (4 * self.linear(styles[:, 0])).sigmoid().view(-1, 1, SIDE, SIDE)
 
 
+class Styled(Generator):
+    """The same, of the mean of three styles w of 4 numbers; the mapping is linear with a LeakyReLU."""
+
+    num_styles = 3
+    style_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapping = nn.Linear(SIZE, 4)
+        self.layers = nn.Linear(4, SIZE, bias=False)
+        self.mean = nn.Parameter(torch.tensor([0.5, -0.1, 0.3, 0.0]))
+
+    def styles(self, latents: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
+        w = nn.functional.leaky_relu(self.mapping(latents), 0.2)[:, None].repeat(1, 3, 1)
+        w[:, :cutoff] = self.mean + psi * (w[:, :cutoff] - self.mean)
+        return w
+
+    def synthesize(self, styles: Tensor) -> Tensor:
+        return super().synthesize(self.layers(styles.mean(dim=1, keepdim=True)))
+
+
 class Critic(nn.Module):
     """A linear map of an image, and logits of classes that depend on images beside it."""
 
@@ -44,11 +65,11 @@ class Critic(nn.Module):
         return self.classes(features - beside.mean(dim=0))
 
 
-def small_prior() -> GenerativePrior:
+def small_prior(generator: type[Generator] = Generator) -> GenerativePrior:
     """Return the prior of a fixed seed."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return GenerativePrior(Generator(), Critic())
+        return GenerativePrior(generator(), Critic())
 
 
 def small_network() -> nn.Module:

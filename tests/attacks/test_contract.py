@@ -114,6 +114,13 @@ ROWS = {
         lambda metrics: 2 * 64 + steps_and_last(metrics),
         WITH_PRIOR,
     ),
+    "mirror": Row(
+        {"name": "mirror", "pool": 64, "starts": 1, "steps": 20},
+        {"steps": 0, "pool": 1},
+        "optimization/cost",
+        lambda metrics: 64 + steps_and_last(metrics),
+        WITH_PRIOR,
+    ),
     "brepmi": Row(
         {"name": "brepmi", "batch": 16, "budget": 1000, "patience": 5},
         {"budget": 1, "batch": 1},

@@ -30,6 +30,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "kedmi": {"steps": 7, "beside": 5},
     "brepmi": {"budget": 16 + 8 * 9, "points": 8, "margin": 0.5, "batch": 16},
     "ppa": {"steps": 7, "pool": 40, "starts": 3, "views": 2, "learning_rate": 0.1},
+    "mirror": {"steps": 7, "pool": 40, "starts": 3},
 }
 """Attack -> settings of a short search."""
 QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
@@ -37,11 +38,12 @@ QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
     "kedmi": lambda found: found.steps + 1,
     "brepmi": lambda found: 16 * (found.queries - 9 * found.steps).div(16).round() + 9 * found.steps,
     "ppa": lambda found: 3 * (found.steps + 1 + 2),
+    "mirror": lambda found: 3 * (found.steps + 1),
 }
 """Attack -> images sent through the target for a row: each start at each step, the last ones and their views;
 batches of starts, the points of a move and it."""
-SHARED = {"ppa": 2 * 40}
-"""Attack -> images sent once for all rows: the pool and its mirror images."""
+SHARED = {"ppa": 2 * 40, "mirror": 40}
+"""Attack -> images sent once for all rows: the pool, and PPA's mirror images."""
 
 
 def small_box(name: str) -> WhiteBox | BlackBox:
@@ -204,6 +206,7 @@ PLANE: dict[str, dict[str, Any]] = {
     "kedmi": {"steps": 400},
     "ppa": {"steps": 30, "pool": 200, "learning_rate": 0.05, "views": 5, "mirrors": False},
     "brepmi": {"budget": 20_000, "patience": 100, "radius": 0.5},
+    "mirror": {"steps": 50, "pool": 200, "mirrors": False},
 }
 """Attack -> settings with which it finds digits in a plane."""
 

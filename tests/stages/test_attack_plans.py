@@ -24,8 +24,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "kedmi": {"name": "kedmi"},
     "ppa": {"name": "ppa"},
     "brepmi": {"name": "brepmi"},
+    "mirror": {"name": "mirror"},
 }
-LATENT = ("gmi", "kedmi", "ppa", "brepmi")
+LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror")
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
@@ -374,7 +375,7 @@ def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) 
 
 
 def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
-    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi'"
+    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi', 'mirror'"
     with pytest.raises(ValidationError, match=known):
         tiny.spec({"attack": {"name": "gan"}})
 

@@ -3,9 +3,18 @@
 from orchestrator.config.latent_attacks.base import LatentAttack
 from orchestrator.config.latent_attacks.brepmi import BrepmiAttack
 from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
+from orchestrator.config.latent_attacks.mirror import MirrorAttack
 from orchestrator.config.latent_attacks.ppa import PpaAttack
 
-__all__ = ["LATENT_ATTACKS", "BrepmiAttack", "GmiAttack", "KedmiAttack", "LatentAttack", "PpaAttack"]
+__all__ = [
+    "LATENT_ATTACKS",
+    "BrepmiAttack",
+    "GmiAttack",
+    "KedmiAttack",
+    "LatentAttack",
+    "MirrorAttack",
+    "PpaAttack",
+]
 
-LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack)
+LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack)
 """Attacks with a prior, in the order of the list of all attacks."""

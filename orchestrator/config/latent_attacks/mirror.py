@@ -1,0 +1,73 @@
+"""Settings of MIRROR, with weights and with scores: searches among the styles of a generator."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed
+from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
+
+Layers = Annotated[int, Field(ge=0, le=100)]
+
+
+class StylePoolAttack(LatentAttack):
+    """What both share: a pool of styles w that the search starts from and stays near."""
+
+    pool: Count = 100_000
+    """Styles w that are drawn for all classes together: their starts, and their mean and deviation."""
+
+    psi: Intensity = 0.7
+    """Truncation of w before synthesis: the share of its distance from the mean that remains; without effect
+    where z itself is the style."""
+
+    cutoff: Layers = 8
+    """Layers that read truncated styles, the first ones."""
+
+    deviations: Positive = 1.0
+    """Each number of w stays within this many deviations of its mean over the pool, taken before the last
+    activation of the mapping (P space), or of z where that is the style."""
+
+    seed: Seed = 0
+    """Draws everything."""
+
+    @property
+    def shared_queries(self) -> int:
+        """The pool."""
+        return self.pool
+
+
+class MirrorAttack(StylePoolAttack):
+    """MIRROR (An et al., NDSS 2022): descent on the cross-entropy in styles, from the best of a pool, clipped
+    in P space. White-box."""
+
+    access = "gradients"
+
+    name: Literal["mirror"]
+    """How studies call this attack."""
+
+    steps: Steps = 500
+    """Steps of every start (Ho et al.; 20,000 by default in the code)."""
+
+    learning_rate: Positive = 0.25
+    """Step size of Adam after a warm-up of a twentieth of the steps; in the last quarter it falls to 0."""
+
+    identity_weight: Positive = 10.0
+    """Weight of the cross-entropy of the target's answer."""
+
+    starts: Restarts = 8
+    """Best of the pool that an image starts from, of which one is kept."""
+
+    mirrors: bool = True
+    """Whether the target sees half of the images mirrored; False suits digits."""
+
+    coupling: Literal["none", "released"] = "none"
+    """none: each start has a coin of its own for mirroring in each step, and keeps the w of its lowest loss;
+    released: the starts of an image share one coin, and keep the w after the step whose mean loss is the
+    lowest."""
+
+    @model_validator(mode="after")
+    def _starts_are_in_the_pool(self) -> Self:
+        if self.starts > self.pool:
+            rule = f"must be at most pool={self.pool}"
+            raise Refused("starts", self.starts, rule, "enlarge the pool or lower attack.starts")
+        return self

@@ -1,0 +1,59 @@
+"""Style space: P space by hand, truncation inside the generator, and z where there is no mapping."""
+
+import torch
+
+from orchestrator.attacks.latent import normal_rows
+from orchestrator.attacks.style_space import StyleSpace
+from tests.attacks.priors import Styled, small_prior
+
+CPU = torch.device("cpu")
+
+
+def mapped(psi: float = 0.5, cutoff: int = 2) -> tuple[StyleSpace, Styled]:
+    """Return the space of a generator with a mapping, and it."""
+    generator = small_prior(Styled).generator
+    assert isinstance(generator, Styled)
+    return StyleSpace(generator, psi, cutoff), generator
+
+
+def plain() -> StyleSpace:
+    """Return the space of a generator without one."""
+    return StyleSpace(small_prior().generator, 0.5, 2)
+
+
+def test_p_space_and_back() -> None:
+    space, styles = mapped()[0], torch.tensor([[-0.4, 0.0, 1.5, -2.0]])
+    assert space.to_p(styles).tolist() == [[-2.0, 0.0, 1.5, -10.0]]
+    torch.testing.assert_close(space.from_p(space.to_p(styles)), styles)
+    assert torch.equal(plain().to_p(styles), styles)
+    assert torch.equal(plain().from_p(styles), styles)
+
+
+def test_bounds_by_hand() -> None:
+    """p -2 and 1: mean -0.5, deviation 1.5 (divided by the number)."""
+    styles = torch.tensor([[-0.4], [1.0]])
+    for deviations, box in ((1.0, (-0.4, 1.0)), (2.0, (-0.7, 2.5))):
+        low, high = mapped()[0].bounds(styles, deviations)
+        torch.testing.assert_close((low.item(), high.item()), box)
+    low, high = plain().bounds(styles, 1.0)  # of z itself: mean 0.3, deviation 0.7
+    torch.testing.assert_close((low.item(), high.item()), (-0.4, 1.0))
+    low, high = plain().bounds(styles, 2.0)
+    torch.testing.assert_close((low.item(), high.item()), (-1.1, 1.7))
+
+
+def test_truncation_is_inside_the_generator_of_the_first_layers() -> None:
+    space, generator = mapped(psi=0.25, cutoff=2)
+    style = torch.tensor([[0.9, -0.3, 0.1, 0.4]])
+    moved = generator.mean + 0.25 * (style - generator.mean)
+    expected = generator.synthesize(torch.stack([moved, moved, style], dim=1))
+    torch.testing.assert_close(space(style), expected)
+    drawn = space.drawn(5, CPU, "key", 1)
+    latents = normal_rows(torch.zeros(1), (5, 6), "key", 1)[0]
+    torch.testing.assert_close(drawn, generator.styles(latents)[:, 0])
+    torch.testing.assert_close(space(drawn), generator.synthesize(generator.styles(latents, 0.25, 2)))
+
+
+def test_without_a_mapping_it_is_the_generator() -> None:
+    latents = plain().drawn(5, CPU, "key", 1)
+    assert torch.equal(latents, normal_rows(torch.zeros(1), (5, 6), "key", 1)[0])
+    assert torch.equal(plain()(latents), small_prior().generator(latents))
