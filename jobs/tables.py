@@ -21,7 +21,6 @@ from orchestrator.report.held import caption
 from orchestrator.report.judges import narrow
 from orchestrator.report.skill import at_chance, summary_metrics, warnings
 from orchestrator.report.statistics import half_column
-from orchestrator.report.tables import summary_table, with_reasons
 from orchestrator.sweep.ledger import Ledger
 
 
@@ -36,8 +35,7 @@ def print_end(
 ) -> None:
     """Print the report's tables, trial and stage counts, and the report's folder."""
     metrics = summary_metrics(study, ledger.records)
-    summary = summary_table(ledger.records, metrics, study.report)
-    console.print(_rich_table(with_reasons(summary, metrics), metrics))
+    console.print(_rich_table(_summary(files["summary.csv"], metrics), metrics))
     if "comparison.csv" in files:
         console.print(_printed_numbers(files["comparison.csv"]))
     if "judges.csv" in files:
@@ -179,6 +177,21 @@ def _short(cell: str) -> str:
     """Return a number of a CSV with four significant digits, other text unchanged."""
     try:
         return f"{float(cell):.4g}" if "." in cell or "e" in cell else cell
+    except ValueError:
+        return cell
+
+
+def _summary(content: bytes, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the summary with its means and half intervals as numbers, everything else as text."""
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    names = {*metrics, *map(half_column, metrics)} & set(table.columns)
+    return table.assign(**{name: [_number(cell) for cell in table[name]] for name in names})
+
+
+def _number(cell: str) -> float | str:
+    """Return a cell as a number, NaN if it is empty; the reason why there is none unchanged."""
+    try:
+        return float(cell or "nan")
     except ValueError:
         return cell
 

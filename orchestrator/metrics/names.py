@@ -206,6 +206,7 @@ _ROWS = (
         "skill", "1 - error / error of the best yardstick, at most 1", "up", "images", ("inversion", CLASS)
     ),
     Metric("over_chance", _OVER_CHANCE, "up", "images", _SIMILAR),
+    Metric("over_floor", "(share - floor) / (1 - floor), at most 1", "up", "images", (CLASS,)),
     # Guesses without training: errors, and whether the evaluation model finds the class in those of classes.
     *(_yardstick(f"{guess}_mse", _PIXELS, ("yardstick",)) for guess in GUESSES),
     *(_yardstick(f"yardstick_{guess}_mse", _TO_MEAN, (CLASS,)) for guess in CLASS_GUESSES),
@@ -217,6 +218,7 @@ _ROWS = (
     Metric("chance", "share in [0, 1]", None, "stage", ("yardstick",)),
     Metric("target_chance", "share in [0, 1]", None, "stage", ("yardstick",)),
     Metric("judge_chance", "share in [0, 1]", None, "stage", ("yardstick",)),
+    Metric("recogniser_chance", "share in [0, 1]", None, "stage", ("yardstick",)),
     # Fisher information of layers.
     Metric("early_share_classification", _FISHER, None, "stage", ("fisher",)),
     Metric("early_share_l2", _FISHER, None, "stage", ("fisher",)),
@@ -240,6 +242,7 @@ _ROWS = (
     Metric("queries_beyond_release", "", None, "stage", ("attack",)),
     Metric("target_images", "", None, "stage", ("yardstick",)),
     Metric("judge_images", "", None, "stage", ("yardstick",)),
+    Metric("classes_inferred", "", None, "stage", ("yardstick",)),
     Metric("images", "", None, "stage", ("predictions", "prior")),
     Metric("classes_estimated", "", None, "stage", ("attack",)),
     Metric("classes_seen", "", None, "stage", ("predictions",)),

@@ -1,4 +1,4 @@
-"""Skill: how far an attack beats the best guess without training, and recognition beats chance. No torch.
+"""Skill: how far an attack beats the best guess without training, and recognition chance or floor. No torch.
 
 Both are differences over what is left to gain, 1 - error / error of the yardstick and (share - chance) /
 (1 - chance): 1 is a perfect attack, 0 one that gained nothing over a look-up. They follow from other metrics
@@ -7,9 +7,8 @@ of a trial, so that no stage is computed again for them.
 
 from collections.abc import Iterator, Mapping
 
+from orchestrator.metrics.floors import CHANCE, OVER_FLOOR, floor_words, recognitions, unrecognised
 from orchestrator.metrics.names import CLASS, CLASS_GUESSES, GUESSES, METRICS, PARTS, MetricName
-
-CHANCE = "yardstick/chance"
 
 
 def error_name(part: str) -> MetricName:
@@ -37,23 +36,33 @@ def best_yardstick(metrics: Mapping[str, float], part: str) -> str | None:
 
 
 def unbeaten(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Return the best yardstick of every part, test, train or class, at which the skill is not above 0."""
-    skills = {part: metrics.get(str(skill_name(part))) for part in (*PARTS, CLASS)}
+    """Return the best yardstick of each part of private images, test or train, at which the skill is not
+    above 0. Images of classes are compared by who recognises them (`floors.unrecognised`)."""
+    skills = {part: metrics.get(str(skill_name(part))) for part in PARTS}
     lost = [part for part, skill in skills.items() if skill is not None and skill <= 0]
     return {part: guess for part in lost if (guess := best_yardstick(metrics, part)) is not None}
 
 
 def unbeaten_words(metrics: Mapping[str, float]) -> str:
-    """Return the same as tables write it, `label (test, train)`; empty where every yardstick is beaten."""
+    """Return the same of one trial as tables write it, `label (test, train)`, with the floors that judges of
+    classes recognise as well; empty where everything is beaten."""
+    return "; ".join([*guess_words(metrics), *floor_words(unrecognised(metrics))])
+
+
+def guess_words(metrics: Mapping[str, float]) -> list[str]:
+    """Return the yardsticks of private images that are not beaten, each with its parts."""
     parts: dict[str, list[str]] = {}
     for part, guess in unbeaten(metrics).items():
         parts.setdefault(guess, []).append(part)
-    return "; ".join(f"{guess} ({', '.join(named)})" for guess, named in parts.items())
+    return [f"{guess} ({', '.join(named)})" for guess, named in parts.items()]
 
 
 def derived(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return skill and recognition over chance of every part that a trial's metrics have them for."""
-    return {str(name): value for part in (*PARTS, CLASS) for name, value in _of_part(metrics, part)}
+    """Return skill and recognition over chance of every part that a trial's metrics have them for, and of
+    classes recognition over the floor, all by the trial's own judge."""
+    found = {str(name): value for part in (*PARTS, CLASS) for name, value in _of_part(metrics, part)}
+    own = next((one for one in recognitions(metrics) if not one.judge), None)
+    return found if own is None else found | {OVER_FLOOR: own.over_floor(metrics)}
 
 
 def _of_part(metrics: Mapping[str, float], part: str) -> Iterator[tuple[MetricName, float]]:

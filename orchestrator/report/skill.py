@@ -2,7 +2,9 @@
 
 A setting is no better than a yardstick where its mean skill over seeds is not above 0. It is shown to beat
 them where the interval of the paired difference of errors, the best yardstick's less the attack's, lies above
-0 (`statistics.compare`); with one seed it is over classes alone.
+0 (`statistics.compare`); with one seed it is over classes alone. Images of classes are compared by
+recognition instead (`metrics/floors.py`): a setting is no better than a judge's floor where the interval of
+the paired difference of shares, the attack's less the floor's, does not lie above 0.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +15,16 @@ from scipy import special
 
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
+from orchestrator.metrics.floors import OVER_FLOOR, RECOGNISED, Recognition, floor_words, recognitions
 from orchestrator.metrics.names import CLASS, PARTS, MetricName
-from orchestrator.metrics.skill import best_yardstick, error_name, skill_name, unbeaten_words, yardstick_names
+from orchestrator.metrics.skill import (
+    best_yardstick,
+    error_name,
+    guess_words,
+    skill_name,
+    unbeaten_words,
+    yardstick_names,
+)
 from orchestrator.report.crossed import ByClass
 from orchestrator.report.means import DEFAULTS, cross_trials
 from orchestrator.report.per_image import PerImage
@@ -23,9 +33,9 @@ from orchestrator.report.statistics import Comparison, compare
 from orchestrator.sweep.records import TrialRecord
 
 UNBEATEN = "no better than"
-"""Column of the summary: the yardsticks that a setting does not beat, with the parts."""
+"""Column of the summary: the yardsticks and floors that a setting does not beat, with the parts."""
 
-ALWAYS = ("inversion/skill_test", "class/skill", "target/accuracy", "judge/accuracy")
+ALWAYS = ("inversion/skill_test", OVER_FLOOR, "class/skill", "target/accuracy", "judge/accuracy")
 """Columns of every summary, where they were measured."""
 
 LEVEL = 0.01  # of the one-sided test against chance
@@ -51,9 +61,17 @@ def summary_metrics(study: Study, records: Sequence[TrialRecord]) -> list[str]:
     return list(dict.fromkeys([*study.search.objectives, *study.report.metrics, *always]))
 
 
-def unbeaten_column(members: Sequence[TrialRecord]) -> dict[str, object]:
-    """Return the column of the yardsticks that the mean over a setting's seeds does not beat."""
-    return {UNBEATEN: unbeaten_words(_means(members))}
+def unbeaten_column(
+    members: Sequence[TrialRecord], images: PerImage | None = None, report: Report = DEFAULTS
+) -> dict[str, object]:
+    """Return the column of the yardsticks that the mean over a setting's seeds does not beat, and of the
+    floors that its recognition is not shown to be above; as numbers where nothing can be resampled."""
+    lost = []
+    for one in recognitions(_means(members)):
+        found = over_floor(members, one, images, report)
+        is_above = found.verdict == "holds" if found.factors else found.difference > 0
+        lost += [] if is_above else [one]
+    return {UNBEATEN: "; ".join([*guess_words(_means(members)), *floor_words(lost)])}
 
 
 def at_chance(records: Sequence[TrialRecord]) -> list[AtChance]:
@@ -99,7 +117,7 @@ def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -
 
 
 def caution_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Return lines of Markdown for models at chance and for settings that beat no yardstick."""
+    """Return lines of Markdown for models at chance and for trials that beat no yardstick or floor."""
     lines = [f"- **warning**: {line}" for line in warnings(at_chance(records))]
     finished = finished_trials(records)
     lost = [record for record in finished if unbeaten_words(record.metrics)]
@@ -124,16 +142,46 @@ def beats_yardsticks(
     return compare(cross_trials([record.axes for record in members], gains, skills, report))
 
 
+def over_floor(
+    members: Sequence[TrialRecord],
+    one: Recognition,
+    images: PerImage | None = None,
+    report: Report = DEFAULTS,
+) -> Comparison:
+    """Compare what a judge recognises of one setting's trials with its floor; positive: it is more.
+
+    All of them have both. Over replicates and classes, or without classes as `beats_yardsticks`.
+    """
+    gains = [None if images is None else _recognised_by_class(record, one, images) for record in members]
+    shares = [record.metrics[one.share] - record.metrics[one.floor] for record in members]
+    return compare(cross_trials([record.axes for record in members], gains, shares, report))
+
+
 def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
-    """Return the settings whose attack is shown to beat every yardstick at the objective's part."""
+    """Return the settings whose attack is shown to beat every yardstick at the objective's part, or every
+    judge's floor."""
     part = MetricName.parse(study.objective[0]).part
     shown = set()
     for setting, members in by_setting(finished, study.report.repeats).items():
-        own = part or (CLASS if str(skill_name(CLASS)) in members[0].metrics else PARTS[0])
-        comparison = beats_yardsticks(members, own, images, study.report)
-        if comparison is not None and comparison.verdict == "holds":
+        own = part or (CLASS if str(RECOGNISED) in members[0].metrics else PARTS[0])
+        if own == CLASS:
+            judged = recognitions(_means(members))
+            found = [over_floor(members, one, images, study.report) for one in judged]
+        else:
+            beaten = beats_yardsticks(members, own, images, study.report)
+            found = [] if beaten is None else [beaten]
+        if found and all(one.verdict == "holds" for one in found):
             shown.add(setting)
     return shown
+
+
+def _recognised_by_class(record: TrialRecord, one: Recognition, images: PerImage) -> ByClass | None:
+    """Return the share that a judge recognises less the floor by class; None if one was not kept."""
+    own = images.by_class(record, one.share)
+    if own is None or MetricName.parse(one.floor).metric.of == "stage":
+        return None if own is None else ByClass(own.identities, own.values - record.metrics[one.floor])
+    floor = images.by_class(record, one.floor)
+    return None if floor is None else own.minus(floor)
 
 
 def _gain_by_class(record: TrialRecord, part: str, images: PerImage) -> ByClass | None:

@@ -115,16 +115,20 @@ def latex(table: pd.DataFrame) -> bytes:
 
 
 def summary_table(
-    records: Sequence[TrialRecord], metrics: Sequence[str], report: Report = DEFAULTS
+    records: Sequence[TrialRecord],
+    metrics: Sequence[str],
+    report: Report = DEFAULTS,
+    images: PerImage | None = None,
 ) -> pd.DataFrame:
     """Return means over replicates and half of their 95 % interval, classes held fixed; one seed has none.
 
-    A setting whose attack is no better than a yardstick is marked, in a column that is there if one is.
+    A setting whose attack is no better than a yardstick, or a judge's floor, is marked, in a column that is
+    there if one is; `images` has the values by class that the latter are compared by.
     """
     rows = []
     for setting, members in by_setting(records, report.repeats).items():
         row: dict[str, object] = {**dict(setting), "seeds": len(members)}
-        row |= marks(members) | unbeaten_column(members)
+        row |= marks(members) | unbeaten_column(members, images, report)
         for metric in metrics:
             row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
@@ -150,7 +154,7 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
         "results.parquet": parquet(table),
         "study.yaml": study.yaml().encode(),
         NOTE: note(study, records, images).encode(),
-        **_both("summary", with_reasons(summary_table(records, metrics, study.report), metrics)),
+        **_both("summary", with_reasons(summary_table(records, metrics, study.report, images), metrics)),
         **_comparisons(study, records, images),
         **_curves(study, records, images, store),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from orchestrator.config.normalise import PlannedSpec
+from orchestrator.metrics.floors import CLASSES, RECOGNISER_CHANCE
 from orchestrator.metrics.names import (
     BY_FURTHER_JUDGES,
     BY_JUDGES,
@@ -53,6 +54,10 @@ def _has_losses(spec: PlannedSpec) -> object:
     return losses and (losses.adversarial or losses.features or losses.total_variation)
 
 
+def _infers_classes(spec: PlannedSpec) -> bool:
+    return spec.evaluation.task == "class-inference"
+
+
 _HAS_IMAGES = _or_needs(lambda spec: spec.attack.looks_up != "none", "an adversary with images")
 _HAS_NONE = _or_needs(lambda spec: spec.attack.looks_up == "none", "an adversary without images")
 _TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
@@ -64,6 +69,11 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain/best_epoch": _TRAINED_HERE,
     "prior/queries": _or_needs(lambda spec: spec.prior and spec.prior.needs_target, "prior.loss=kedmi"),
     "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
+    CLASSES: _or_needs(_infers_classes, "evaluation.task=class-inference"),
+    RECOGNISER_CHANCE: _or_needs(
+        lambda spec: spec.judges.recogniser and _infers_classes(spec),
+        "judges.recogniser with evaluation.task=class-inference",
+    ),
     BEYOND: _or_needs(lambda spec: spec.attack.queries_target, "an attack that queries the target"),
     "attack/classes_estimated": _or_needs(
         lambda spec: spec.attack.estimates_classes, "attack.classes=estimated"

@@ -14,6 +14,7 @@ from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
 from orchestrator.store.journal import now_ms
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.adversary import held_parts, queries_beyond_release
+from orchestrator.sweep.inferred import inferred_classes
 from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import Curve, DatasetInput, TrialRecord
 from orchestrator.sweep.trial import Outcome, Task
@@ -105,6 +106,7 @@ class StoredTrials:
         metrics = {stage.metric(name): value for stage, one in stored for name, value in one.metrics.items()}
         spec = task.point.spec
         metrics |= queries_beyond_release(spec, metrics)
+        metrics |= inferred_classes(spec, metrics)
         return TrialRecord(
             key=task.point.key,
             index=task.point.index,

@@ -4,11 +4,13 @@ import io
 
 from rich.console import Console
 
-from jobs.tables import _claimed_orders, _judged, _rich_table, _table
+from jobs.tables import _claimed_orders, _judged, _rich_table, _summary, _table
 from orchestrator.report.held import MEANING
 from orchestrator.report.tables import summary_table
 from orchestrator.sweep.adversary import BEYOND
 from tests.report.trials import MSE, record
+
+OTHER = "class/delta_facenet"
 
 
 def printed(table: object, width: int = 200) -> str:
@@ -31,6 +33,18 @@ def test_the_summary_marks_held_images_and_says_what_that_means() -> None:
     text = printed(_rich_table(summary_table([own], [MSE]), [MSE]))
     assert "held" not in text.replace("same-heldout", "")
     assert BEYOND not in text
+
+
+def test_the_summary_is_printed_as_its_file_has_it() -> None:
+    names = f"m,held,no better than,{MSE},{MSE} +-,{OTHER},{OTHER} +-"
+    content = f"{names}\n1,,chance (class),0.123456,0.01,needs a network,\nall,,,0.5,,needs a network,\n"
+    lines = printed(_rich_table(_summary(content.encode(), [MSE, OTHER]), [MSE, OTHER])).splitlines()
+    (marked,) = [line for line in lines if "chance (class)" in line]
+    (plain,) = [line for line in lines if "all" in line]
+    assert "0.1235 +- 0.0100" in marked
+    assert "needs a network" in marked
+    assert "0.5000" in plain
+    assert "nan" not in plain
 
 
 def orders(*steps: dict[str, str]) -> bytes:

@@ -34,7 +34,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         "target_confidence": "up",
         "accuracy": None,
         "epsilon": None,
-        **dict.fromkeys(("skill", "over_chance", "yardstick_grey_top1"), "up"),
+        **dict.fromkeys(("skill", "over_chance", "over_floor", "yardstick_grey_top1"), "up"),
         **dict.fromkeys(("yardstick_label_top1", "yardstick_random_top1"), "up"),
         **{f"{guess}_mse": "down" for guess in ("grey", "mean", "label", "bins", "nearest")},
         **{f"yardstick_{guess}_mse": "down" for guess in ("grey", "label", "random")},
@@ -43,7 +43,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         ),
         **dict.fromkeys(("recogniser_accepted", "recogniser_top1"), "up"),
         "recogniser_rank": "down",
-        **dict.fromkeys(("chance", "target_chance", "judge_chance")),
+        **dict.fromkeys(("chance", "target_chance", "judge_chance", "recogniser_chance")),
         **dict.fromkeys(("retrieval_over_chance", "retrieval_top1", "retrieval_feature_top1"), "up"),
         **{f"retrieval_{name}": "down" for name in ("rank", "nearer", "feature_rank", "feature_nearer")},
         **{"retrieval_chance": None, "class_rank": "down", "class_nearest": "up"},
@@ -59,7 +59,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
         *("validation_accuracy", "validation_loss", "validation_real", "validation_fake", "spread"),
         *("validation_agreement", "validation_mse"),
         *("validation_total", "best_epoch", "cost", "steps", "queries", "queries_beyond_release"),
-        *("target_images", "judge_images", "images"),
+        *("target_images", "judge_images", "classes_inferred", "images"),
         *(
             "classes_estimated",
             "classes_seen",
@@ -73,7 +73,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 181
+    assert len(names) == len(set(names)) == 184
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

@@ -31,7 +31,11 @@ def test_class_images_have_a_skill_of_their_own() -> None:
         "yardstick/chance": 0.25,
     }
     assert best_yardstick(images, "class") == "random"
-    assert derived(images) == {"class/skill": -1.0, "class/over_chance": pytest.approx(0.2)}
+    assert derived(images) == {
+        "class/skill": -1.0,
+        "class/over_chance": pytest.approx(0.2),
+        "class/over_floor": pytest.approx(0.2),
+    }
 
 
 def test_recognition_over_chance_is_0_at_chance_and_1_of_everything() -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from scipy import stats
 
 from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.metrics.floors import recognitions
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.skill import (
     MOST_NAMED,
@@ -18,6 +21,7 @@ from orchestrator.report.skill import (
     beats_yardsticks,
     best_lines,
     caution_lines,
+    over_floor,
     summary_metrics,
     warnings,
 )
@@ -44,20 +48,107 @@ def attack(
     return record(index, axes or {"m": index}, metrics, stage_keys=keys)
 
 
+def publish(
+    store: Artifacts, trial: TrialRecord, stage: str, field: str, values: Sequence[float], part: str = "test"
+) -> None:
+    """Store a value of one image for each class."""
+    rows = np.array(list(enumerate(values)), dtype=[("label", np.int32), (field, np.float64)])
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    artifact = Artifact(trial.stage_keys[stage], stage, 1, {})
+    store.publish(artifact, {f"per_image_{part}.npy": buffer.getvalue()})
+
+
 def kept(records: Sequence[TrialRecord], errors: Sequence[Sequence[float]]) -> Artifacts:
     """Return a store with the errors of one image for each class; the yardstick's are 0.04."""
     store = Artifacts(MemoryBlobs("memory"))
     for trial, values in zip(records, errors, strict=True):
-        for stage, field, column in (
-            ("evaluation", "mse", values),
-            ("yardsticks", "label_mse", [0.04] * len(values)),
-        ):
-            rows = np.array(list(enumerate(column)), dtype=[("label", np.int32), (field, np.float64)])
-            buffer = io.BytesIO()
-            np.save(buffer, rows)
-            artifact = Artifact(trial.stage_keys[stage], stage, 1, {})
-            store.publish(artifact, {"per_image_test.npy": buffer.getvalue()})
+        publish(store, trial, "evaluation", "mse", values)
+        publish(store, trial, "yardsticks", "label_mse", [0.04] * len(values))
     return store
+
+
+PEOPLE = 62
+TOP1, GREY_TOP1 = "class/judge_top1", "class/yardstick_grey_top1"
+
+
+def generated(
+    store: Artifacts, index: int, accepted: int, recognised: int | None = None, started: int = 1
+) -> TrialRecord:
+    """Return a trial whose images are worse than grey in squared error, and of which the judge accepts some,
+    of the attack's start others, and a recogniser what it is asked for."""
+    shares = {TOP1: accepted, "class/floor_accepted": started, GREY_TOP1: 1}
+    more = {} if recognised is None else {"class/recogniser_top1": recognised}
+    metrics = {name: hits / PEOPLE for name, hits in {**shares, **more, "yardstick/chance": 1}.items()}
+    metrics |= {"class/skill": -0.8, "yardstick/classes_inferred": float(PEOPLE)}
+    metrics |= {"yardstick/recogniser_chance": 1 / PEOPLE} if more else {}
+    stages = ("evaluation", "retrieval", "yardsticks", "recognition")
+    trial = record(index, {"m": index}, metrics, stage_keys={name: f"{name}{index}" for name in stages})
+    fields = {"evaluation": (TOP1, accepted), "retrieval": ("class/floor_accepted", started)}
+    fields |= {"yardsticks": (GREY_TOP1, 1)}
+    fields |= {} if recognised is None else {"recognition": ("class/recogniser_top1", recognised)}
+    for stage, (name, hits) in fields.items():
+        values = [1.0] * hits + [0.0] * (PEOPLE - hits)
+        publish(store, trial, stage, name.partition("/")[2], values, "class")
+    return trial
+
+
+def test_images_of_classes_are_marked_by_who_recognises_them() -> None:
+    """A mean of 3 of 62 over the floor of one is 0.032 +- 0.055; 37 of 62 is 0.58 +- 0.13."""
+    store = Artifacts(MemoryBlobs("memory"))
+    records = [generated(store, 0, 37), generated(store, 1, 1), generated(store, 2, 3)]
+    images = PerImage(store)
+    table = summary_table(records, [TOP1], Report(), images)
+    assert table[UNBEATEN].tolist() == ["", "chance (class)", "chance (class)"]
+    assert b"chance (class)" in latex(table)
+    files = report_files(study(), records, store)
+    assert "chance (class)" in files["summary.csv"].decode()
+    assert "chance (class)" in files["summary.tex"].decode()
+    assert "no better than a yardstick: 2 of 3 trials: `0001`, `0002`" in files["note.md"].decode()
+    (own,) = recognitions(records[2].metrics)
+    found = over_floor([records[2]], own, images)
+    assert (found.interval.low, found.interval.high) == pytest.approx((-0.0227, 0.0872), abs=1e-4)
+
+
+def test_a_floor_is_compared_class_by_class() -> None:
+    """Of a start that shows 20 people the attack shows the same 20 and six others: 6 of 62, 0.097 +- 0.076;
+    the shares by themselves, 26 and 20 of 62, would overlap."""
+    store = Artifacts(MemoryBlobs("memory"))
+    trial = generated(store, 0, 26, started=20)
+    assert UNBEATEN not in summary_table([trial], [TOP1], Report(), PerImage(store))
+    (own,) = recognitions(trial.metrics)
+    found = over_floor([trial], own, PerImage(store))
+    assert (found.difference, found.interval.low) == pytest.approx((6 / 62, 0.0211), abs=1e-4)
+
+
+def test_a_trial_is_called_best_only_if_every_judge_recognises_its_classes() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    wanted = study(search={"objectives": {TOP1: "maximize"}})
+    records = [generated(store, 0, 50, 1), generated(store, 1, 30, 20), generated(store, 2, 1, 1)]
+    images = PerImage(store)
+    assert best_lines(wanted, records, images) == [
+        f"Best `{TOP1}`: 0.4839 in `0001`, of the 1 that beat yardsticks and chance."
+    ]
+    table = summary_table(records, [TOP1], Report(), images)
+    assert table[UNBEATEN].tolist() == [
+        "chance (class by recogniser)",
+        "",
+        "chance (class); chance (class by recogniser)",
+    ]
+    assert best_lines(wanted, records[2:], images)[0].startswith("No trial is called best")
+
+
+def test_classes_that_are_held_fixed_are_compared_over_seeds_or_as_numbers() -> None:
+    store = Artifacts(MemoryBlobs("memory"))
+    seeds = [
+        replace(generated(store, i, hits), axes={"m": 1, "seed": i}) for i, hits in enumerate((37, 36, 38))
+    ]
+    fixed = Report(population=True)
+    for members, is_shown in ((seeds, True), (seeds[:1], False)):
+        assert UNBEATEN not in summary_table(members, [TOP1], fixed, PerImage(store))
+        (own,) = recognitions(members[0].metrics)
+        found = over_floor(members, own, PerImage(store), fixed)
+        assert (found.verdict == "holds") == is_shown  # one seed has no interval
 
 
 def study(**more: Any) -> tiny.Study:
@@ -83,8 +174,8 @@ def test_skill_and_accuracies_are_columns_where_they_were_measured() -> None:
     assert summary_metrics(plain, [record(0, {"m": 1}, {MSE: 0.1})]) == [MSE]
     measured = [attack(0, 0.02, more={"target/accuracy": 0.9, "judge/accuracy": 0.8})]
     assert summary_metrics(plain, measured) == [MSE, SKILL, "target/accuracy", "judge/accuracy"]
-    classes = [record(0, {"m": 1}, {"class/skill": 0.1})]
-    assert summary_metrics(plain, classes) == [MSE, "class/skill"]
+    classes = [record(0, {"m": 1}, {"class/skill": 0.1, "class/over_floor": 0.5})]
+    assert summary_metrics(plain, classes) == [MSE, "class/over_floor", "class/skill"]
 
 
 def judged(index: int, model: str, hits: int, images: int = 50, chance: float = 0.2) -> TrialRecord:

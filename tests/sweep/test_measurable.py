@@ -8,6 +8,7 @@ import pytest
 from orchestrator.config.normalise import normalise
 from orchestrator.metrics.names import MetricName, measured
 from orchestrator.sweep.adversary import queries_beyond_release
+from orchestrator.sweep.inferred import inferred_classes
 from orchestrator.sweep.measurable import lacks, what_is_lacking
 from tests import tiny
 
@@ -49,7 +50,11 @@ OTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
 def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store: Path) -> None:
     trial = tiny.spec(TRIALS[name])
     metrics = tiny.run(trial, store)
-    left = metrics.keys() | queries_beyond_release(trial, metrics).keys()
+    left = (
+        metrics.keys()
+        | queries_beyond_release(trial, metrics).keys()
+        | inferred_classes(trial, metrics).keys()
+    )
     planned = normalise(trial)
     assert left == {metric for metric in measured() if not lacks(MetricName.parse(metric), planned, 10)}
 
@@ -75,6 +80,9 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
         ({}, "inversion/skill_test", ""),
         (CLASSES, "inversion/skill_test", "evaluation.task=reconstruction"),
         (CLASSES, "class/skill", ""),
+        (CLASSES, "class/over_floor", ""),
+        ({}, "yardstick/classes_inferred", "evaluation.task=class-inference"),
+        (CLASSES, "yardstick/recogniser_chance", "judges.recogniser with evaluation.task=class-inference"),
         ({}, "class/over_chance", "evaluation.task=class-inference"),
         ({}, "yardstick/grey_mse_test", "an adversary without images"),
         ({"attack": {"name": "optimization"}}, "yardstick/label_mse_test", "an adversary with images"),

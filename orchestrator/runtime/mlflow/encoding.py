@@ -20,6 +20,8 @@ PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
 
 HELD_TAG = f"inversion.{HELD}"
 UNBEATEN_TAG = "inversion.no_better_than"
+NOTE_TAG = "mlflow.note.content"
+UNBEATEN_NOTE = "No better than a yardstick: "
 
 MetricPoint = tuple[str, float, int, int]  # name, value, timestamp in ms, step
 
@@ -81,12 +83,20 @@ def tags(trial: TrialRecord) -> dict[str, str]:
         found[UNBEATEN_TAG] = unbeaten
     if trial.held:
         found[HELD_TAG] = held_words(trial.held)
-    notes = [trial_note(trial), f"No better than a yardstick: {unbeaten}." if unbeaten else ""]
+    notes = [trial_note(trial), f"{UNBEATEN_NOTE}{unbeaten}." if unbeaten else ""]
     if any(notes):
-        found["mlflow.note.content"] = " ".join(filter(None, notes))
+        found[NOTE_TAG] = " ".join(filter(None, notes))
     if trial.images:
         found["mlflow.loggedImages"] = "True"  # makes the pages look for pictures
     return {key(name): value[:MAX_TAG] for name, value in found.items()}
+
+
+def stale_tags(trial: TrialRecord, known: Mapping[str, str]) -> set[str]:
+    """Return those of a run's tags that the trial had and has no more; a note that a user wrote stays."""
+    ours = {"error", "failed_stage", UNBEATEN_TAG}
+    if UNBEATEN_NOTE in known.get(NOTE_TAG, ""):
+        ours.add(NOTE_TAG)
+    return ours & known.keys() - tags(trial).keys()
 
 
 def dataset_fields(data: DatasetInput) -> dict[str, str]:

@@ -194,7 +194,7 @@ class OpenSweep:
         run_id, base_ms = child.info.run_id, child.info.start_time
         if child.info.run_name != trial.name:
             self.client.update_run(run_id, name=trial.name)
-        for name in {"error", "failed_stage"} & child.data.tags.keys() - encoding.tags(trial).keys():
+        for name in encoding.stale_tags(trial, child.data.tags):
             self.client.delete_tag(run_id, name)
         params = [Param(name, value) for name, value in encoding.params(trial).items()]
         metrics = [Metric(*point) for point in encoding.points(trial, base_ms)]

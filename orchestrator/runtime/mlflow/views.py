@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from orchestrator.metrics.floors import OVER_FLOOR
 from orchestrator.metrics.names import CLASS, PARTS, is_by_others
 from orchestrator.metrics.skill import skill_name
 from orchestrator.sweep.records import SweepRecord
@@ -152,7 +153,7 @@ def _charts(
 
 
 def _first(objective: str, metrics: Sequence[str]) -> list[str]:
-    skills = [str(skill_name(part)) for part in (*PARTS, CLASS)]
+    skills = [*(str(skill_name(part)) for part in PARTS), OVER_FLOOR, str(skill_name(CLASS))]
     return list(dict.fromkeys([objective, *(name for name in skills if name in metrics), *metrics]))[
         :MAX_CHARTS
     ]

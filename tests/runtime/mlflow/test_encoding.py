@@ -97,3 +97,18 @@ def test_a_yardstick_that_is_not_beaten_is_a_tag() -> None:
     assert tags["mlflow.note.content"].endswith("No better than a yardstick: label (test).")
     beaten = replace(TRIAL, metrics={**metrics, "inversion/skill_test": 0.1})
     assert encoding.UNBEATEN_TAG not in encoding.tags(beaten)
+
+
+def test_images_of_classes_are_tagged_by_their_recognition_and_lose_a_tag_of_their_error() -> None:
+    metrics = {"class/skill": -0.8, "class/yardstick_grey_mse": 0.05, "yardstick/chance": 1 / 62}
+    metrics |= {"yardstick/classes_inferred": 62.0, "class/judge_top1": 0.6}
+    recognised = replace(TRIAL, metrics=metrics)
+    assert encoding.UNBEATEN_TAG not in encoding.tags(recognised)
+    at_chance = encoding.tags(replace(TRIAL, metrics={**metrics, "class/judge_top1": 1 / 62}))
+    assert at_chance[encoding.UNBEATEN_TAG] == "chance (class)"
+    older = {**at_chance, encoding.UNBEATEN_TAG: "grey (class)", "error": "gone", "mine": "kept"}
+    stale = {encoding.UNBEATEN_TAG, encoding.NOTE_TAG, "error"}
+    assert encoding.stale_tags(recognised, older) == stale
+    assert encoding.stale_tags(recognised, {**older, encoding.NOTE_TAG: "of a user"}) == stale - {
+        encoding.NOTE_TAG
+    }
