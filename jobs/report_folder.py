@@ -30,6 +30,7 @@ OURS = (
     "heatmap-*.png",
     "scatter-*.png",
     "curve-*.*",
+    "equal-*.*",
     "histogram-*.*",
 )
 """Names of every file that a report may have; others in its folder are the user's."""

@@ -169,11 +169,17 @@ class RobustnessCurve(Spec):
     where: Values = Field({})
     """Values of the other axes; with `points`, an axis left out takes its first value."""
 
+    reference: Scalar | None = None
+    """Value of `line` whose leakage the other lines are compared with where x is equal, in equal-NAME.csv and
+    equal-NAME.tex; it needs `points`. None compares none."""
+
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
         points = {} if self.points is None else {"points": self.points}
         axes = {"line": self.line} | points | _keys("where", self.where)
-        return Named({"x": self.x, "y": self.y}, axes=axes, values=_values("where", self.where))
+        reference = {} if self.reference is None else {"reference": (self.line, self.reference)}
+        values = reference | _values("where", self.where)
+        return Named({"x": self.x, "y": self.y}, axes=axes, values=values)
 
     @model_validator(mode="after")
     def _lines_have_points(self) -> Self:
@@ -181,6 +187,8 @@ class RobustnessCurve(Spec):
         _check_fixed("where", self.where, drawn)
         if self.points == self.line:
             raise Refused("points", self.points, "is the axis of the lines too", "use null or another axis")
+        if self.reference is not None and self.points is None:
+            raise Refused("reference", self.reference, "needs points", "name the axis of the points")
         return self
 
 

@@ -46,6 +46,8 @@ from orchestrator.sweep.records import TrialRecord
 
 logger = logging.getLogger(__name__)
 Part = TypeVar("Part")
+Lines = dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]]
+"""Value of a curve's line -> values of the axes that tell its points apart -> trials of the point."""
 
 DPI = 120
 BINS = 20
@@ -64,6 +66,22 @@ def curve_table(
 ) -> pd.DataFrame:
     """Return one row for each point of each line: means over seeds with half a 95 % interval over seeds and,
     where images are kept, classes; may be empty."""
+    others, lines = curve_lines(curve, records, report)
+    rows = []
+    for line, points in lines.items():
+        for place, members in points.items():
+            row: dict[str, object] = {curve.line: line, **dict(zip(others, place, strict=True))}
+            for metric in (curve.x, curve.y):
+                row[metric], row[half_column(metric)] = mean_and_half(members, metric, images, report)
+            rows.append(row | {"seeds": len(members)} | held_column(members))
+    return without_empty(pd.DataFrame(rows))
+
+
+def curve_lines(
+    curve: RobustnessCurve, records: Sequence[TrialRecord], report: Report = DEFAULTS
+) -> tuple[list[str], Lines]:
+    """Return the axes that tell a line's points apart, the axis of the points first, and the trials of each
+    point of each line."""
     measured = [r for r in finished_trials(records) if curve.x in r.metrics and curve.y in r.metrics]
     fitting = [r for r in measured if curve.line in r.axes and fits(r.axes, curve.where)]
     others = [
@@ -74,18 +92,11 @@ def curve_table(
             fitting, {curve.line, curve.points, *curve.where, *replicates_of(fitting, report.repeats)}
         )
         others = [curve.points, *others]
-    lines: dict[Scalar, dict[tuple[Scalar, ...], list[TrialRecord]]] = {}
+    lines: Lines = {}
     for record in fitting:
         place = tuple(record.axes.get(axis, ABSENT) for axis in others)
         lines.setdefault(record.axes[curve.line], {}).setdefault(place, []).append(record)
-    rows = []
-    for line, points in lines.items():
-        for place, members in points.items():
-            row: dict[str, object] = {curve.line: line, **dict(zip(others, place, strict=True))}
-            for metric in (curve.x, curve.y):
-                row[metric], row[half_column(metric)] = mean_and_half(members, metric, images, report)
-            rows.append(row | {"seeds": len(members)} | held_column(members))
-    return without_empty(pd.DataFrame(rows))
+    return others, lines
 
 
 def draw_curve(curve: RobustnessCurve, table: pd.DataFrame) -> bytes:

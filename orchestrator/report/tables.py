@@ -22,6 +22,7 @@ from orchestrator.report.captions import captions
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
+from orchestrator.report.equal_utility import equal_table
 from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty
 from orchestrator.report.image_grid import draw_grid
@@ -195,6 +196,9 @@ def _curves(
     for curve in study.report.curves:
         table = curve_table(curve, records, images, study.report)
         files |= _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
+        if curve.reference is not None:
+            equal = equal_table(curve, records, images, study.report)
+            files |= _both(f"equal-{curve.name}", equal, csv_only=WIDE)
     for one in study.report.histograms:
         table = histogram_table(one, records, images, study.report.repeats)
         files |= _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
