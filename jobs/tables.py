@@ -201,13 +201,15 @@ def _rich_table(summary: pd.DataFrame, metrics: Sequence[str]) -> Table:
     axes = [name for name in summary.columns if name not in (*metrics, *halves)]
     title = "mean over seeds, +- half a 95 % interval"
     below = caption(summary.columns) or None
-    table = Table(*axes, *metrics, title=title, title_justify="left", caption=below, caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=below, caption_justify="left")
+    for name in (*axes, *metrics):
+        table.add_column(name, overflow="fold")
     for row in summary.to_dict("records"):
         cells = [_cell(row[axis]) for axis in axes]
         for metric, column in zip(metrics, halves, strict=True):
             value, interval = row.get(metric, float("nan")), row.get(column, float("nan"))
             half = "" if math.isnan(interval) else f" +- {interval:.4f}"
-            cells.append(value if isinstance(value, str) else f"{value:.4f}{half}")
+            cells.append(value if isinstance(value, str) else _cell(value) and f"{value:.4f}{half}")
         table.add_row(*cells)
     return table
 

@@ -6,16 +6,19 @@ seeds and classes: what another judge would say is as uncertain as what another 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
 from orchestrator.config.report import Report
-from orchestrator.metrics.names import BY_RECOGNISER, CLASS, JUDGEMENT, METRICS, PARTS, MetricName
+from orchestrator.metrics.bounds import ATTACK, IMAGES, accepted, bound_of
+from orchestrator.metrics.names import BY_RECOGNISER, CLASS, JUDGEMENT, METRICS, PARTS
+from orchestrator.report.bounds import bound_rows, without_label
 from orchestrator.report.crossed import CLASSES
 from orchestrator.report.held import held_column, without_empty
 from orchestrator.report.means import cross_replicates, mean_and_half
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import by_setting, finished_trials, replicate_of
+from orchestrator.report.settings import Setting, by_setting, finished_trials, replicate_of
 from orchestrator.report.statistics import Uncertainty, half_column
 from orchestrator.sweep.adversary import HELD
 from orchestrator.sweep.records import TrialRecord
@@ -36,15 +39,20 @@ WIDE = ("top-5 ", "kappa ", "false accepts", "false rejects")
 
 
 def judges_table(records: Sequence[TrialRecord], images: PerImage, report: Report) -> pd.DataFrame:
-    """Return a row for each setting and part with further judges or a recogniser: means over replicates with
-    half of their 95 % interval, over classes too. Empty without such judges."""
-    rows = []
-    for setting, members in by_setting(records, report.repeats).items():
-        for part in (*PARTS, CLASS):
+    """Return a row for each part and setting with further judges or a recogniser: means over replicates with
+    half of their 95 % interval, over classes too; below each part's ceiling and floor of the trial's own
+    judge. Empty without such judges."""
+    rows: list[dict[str, object]] = []
+    for part in (*PARTS, CLASS):
+        judged: dict[Setting, list[TrialRecord]] = {}
+        for setting, members in by_setting(records, report.repeats).items():
             if cells := _cells(members, part, images, report):
-                head = {**dict(setting), "seeds": len(members), **held_column(members), "part": part}
-                rows.append(head | cells)
-    return without_empty(pd.DataFrame(rows), [HELD]) if rows else pd.DataFrame()
+                judged[setting] = members
+                head = {**dict(setting), "seeds": len(members), **held_column(members)}
+                rows.append(head | {"part": part, IMAGES: ATTACK, **cells})
+        bounds = bound_rows(judged, partial(_bounds, part), images, report)
+        rows += [row | {HELD: "", "part": part} for row in bounds]
+    return without_label(without_empty(pd.DataFrame(rows), [HELD])) if rows else pd.DataFrame()
 
 
 def narrow(columns: Sequence[str]) -> list[str]:
@@ -71,12 +79,12 @@ def _cells(
     members: Sequence[TrialRecord], part: str, images: PerImage, report: Report
 ) -> dict[str, float | str]:
     """Return the columns of one setting and part; empty if nobody but the judge saw it."""
-    accepted, fifth = (_accepted(part, top) for top in (1, 5))
-    names = [name for name in _further(members) if _has(members, str(accepted.of_judge(name)))]
+    first, fifth = accepted(part), accepted(part, 5)
+    names = [name for name in _further(members) if _has(members, str(first.of_judge(name)))]
     recognised = {metric: str(METRICS[metric].on(part)) for metric in BY_RECOGNISER}
     if not names and not _has(members, recognised["recogniser_accepted"]):
         return {}
-    every = {JUDGE: accepted} | {name: accepted.of_judge(name) for name in names}
+    every = {JUDGE: first} | {name: first.of_judge(name) for name in names}
     metrics = {name: str(metric) for name, metric in every.items()}
     cells: dict[str, float | str] = {}
     for name, metric in metrics.items():
@@ -95,6 +103,15 @@ def _cells(
     return cells
 
 
+def _bounds(part: str, bound: str) -> dict[str, str]:
+    """Return the columns of a bound's row -> its metric."""
+    own = {
+        str(accepted(part)): JUDGE,
+        str(METRICS["recogniser_top1"].on(part)): RECOGNISER["recogniser_top1"],
+    }
+    return {own[name]: metric for name, metric in bound_of(part, bound).items() if name in own}
+
+
 def _over_judges(
     members: Sequence[TrialRecord], metrics: Mapping[str, str], images: PerImage, report: Report
 ) -> tuple[float, float]:
@@ -107,10 +124,6 @@ def _over_judges(
     crossed = cross_replicates(replicates, kept, own, report)
     has_seeds = any(factor not in (CLASSES, "judges") for factor in crossed.resampled)
     return sum(own) / len(own), Uncertainty.of(crossed).half() if has_seeds else float("nan")
-
-
-def _accepted(part: str, top: int) -> MetricName:
-    return METRICS[f"judge_top{top}" if part == CLASS else f"accuracy_top{top}"].on(part)
 
 
 def _further(members: Sequence[TrialRecord]) -> list[str]:

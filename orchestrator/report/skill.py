@@ -35,7 +35,14 @@ from orchestrator.sweep.records import TrialRecord
 UNBEATEN = "no better than"
 """Column of the summary: the yardsticks and floors that a setting does not beat, with the parts."""
 
-ALWAYS = ("inversion/skill_test", OVER_FLOOR, "class/skill", "target/accuracy", "judge/accuracy")
+ALWAYS = (
+    str(RECOGNISED),
+    "inversion/skill_test",
+    OVER_FLOOR,
+    "class/skill",
+    "target/accuracy",
+    "judge/accuracy",
+)
 """Columns of every summary, where they were measured."""
 
 LEVEL = 0.01  # of the one-sided test against chance

@@ -16,8 +16,9 @@ import pandas as pd
 
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
-from orchestrator.metrics.names import MetricName
-from orchestrator.report.bounds import bounds_table
+from orchestrator.metrics.bounds import ATTACK, IMAGES, bound_of
+from orchestrator.metrics.names import CLASS, MetricName
+from orchestrator.report.bounds import bound_rows, bounds_table, without_label
 from orchestrator.report.captions import captions
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 DIGITS = 6  # significant digits of the CSV
 NOTE = "note.md"  # what was swept, the best trial and what not to trust: MLflow's note of the sweep
+MARKS = (HELD, BEYOND, UNBEATEN)  # columns of the summary that are there if some setting is marked
 SHOWN_DIGITS = 4  # of LaTeX tables
 WIDE = [
     *("bootstrap_low", "bootstrap_high", "seeds_low", "seeds_high", "p_flip", "p"),
@@ -124,16 +126,25 @@ def summary_table(
     """Return means over replicates and half of their 95 % interval, classes held fixed; one seed has none.
 
     A setting whose attack is no better than a yardstick, or a judge's floor, is marked, in a column that is
-    there if one is; `images` has the values by class that the latter are compared by.
+    there if one is; `images` has the values by class that the latter are compared by. Class inference has its
+    ceiling and its floor as rows below the attacks'.
     """
-    rows = []
-    for setting, members in by_setting(records, report.repeats).items():
-        row: dict[str, object] = {**dict(setting), "seeds": len(members)}
-        row |= marks(members) | unbeaten_column(members, images, report)
+    settings = by_setting(records, report.repeats)
+    bounds = bound_rows(settings, partial(_bounds_among, metrics), None, report)
+    rows: list[dict[str, object]] = []
+    for setting, members in settings.items():
+        row: dict[str, object] = {**dict(setting), IMAGES: ATTACK}
+        row |= {"seeds": len(members)} | marks(members) | unbeaten_column(members, images, report)
         for metric in metrics:
             row[metric], row[half_column(metric)] = mean_and_half(members, metric, report=report)
         rows.append(row)
-    return without_empty(pd.DataFrame(rows), [HELD, BEYOND, UNBEATEN])
+    rows += [dict.fromkeys(MARKS, "") | row for row in bounds]
+    return without_label(without_empty(pd.DataFrame(rows), MARKS)) if rows else pd.DataFrame()
+
+
+def _bounds_among(metrics: Sequence[str], bound: str) -> dict[str, str]:
+    """Return those metrics of class inference that a bound has -> its metric."""
+    return {name: metric for name, metric in bound_of(CLASS, bound).items() if name in metrics}
 
 
 def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def test_images_of_classes_are_marked_by_who_recognises_them() -> None:
     records = [generated(store, 0, 37), generated(store, 1, 1), generated(store, 2, 3)]
     images = PerImage(store)
     table = summary_table(records, [TOP1], Report(), images)
-    assert table[UNBEATEN].tolist() == ["", "chance (class)", "chance (class)"]
+    assert table[UNBEATEN].tolist()[:3] == ["", "chance (class)", "chance (class)"]
     assert b"chance (class)" in latex(table)
     files = report_files(study(), records, store)
     assert "chance (class)" in files["summary.csv"].decode()
@@ -130,7 +130,7 @@ def test_a_trial_is_called_best_only_if_every_judge_recognises_its_classes() -> 
         f"Best `{TOP1}`: 0.4839 in `0001`, of the 1 that beat yardsticks and chance."
     ]
     table = summary_table(records, [TOP1], Report(), images)
-    assert table[UNBEATEN].tolist() == [
+    assert table[UNBEATEN].tolist()[:3] == [
         "chance (class by recogniser)",
         "",
         "chance (class); chance (class by recogniser)",
@@ -176,6 +176,7 @@ def test_skill_and_accuracies_are_columns_where_they_were_measured() -> None:
     assert summary_metrics(plain, measured) == [MSE, SKILL, "target/accuracy", "judge/accuracy"]
     classes = [record(0, {"m": 1}, {"class/skill": 0.1, "class/over_floor": 0.5})]
     assert summary_metrics(plain, classes) == [MSE, "class/over_floor", "class/skill"]
+    assert summary_metrics(plain, [record(0, {"m": 1}, {TOP1: 0.5})]) == [MSE, TOP1]
 
 
 def judged(index: int, model: str, hits: int, images: int = 50, chance: float = 0.2) -> TrialRecord:

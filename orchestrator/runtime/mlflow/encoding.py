@@ -13,6 +13,7 @@ from PIL import Image
 from orchestrator.config.base import Scalar
 from orchestrator.metrics.skill import unbeaten_words
 from orchestrator.sweep.adversary import HELD, held_words, trial_note
+from orchestrator.sweep.inferred import bounds_of_classes
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
@@ -146,7 +147,10 @@ def report_files(sweep: SweepRecord, report: SweepReport, trials: Sequence[Trial
 
 
 def trials_table(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> bytes:
-    """Return the table page's JSON; its first column must be the name, the page groups by it."""
+    """Return the table page's JSON; its first column must be the name, the page groups by it.
+
+    Below the trials of class inference are ceiling and floor of what their judges recognise.
+    """
     ordered = sorted(trials, key=lambda trial: trial.index)
     metrics = sorted({name for trial in ordered for name in trial.metrics})
     held = [HELD] if any(trial.held for trial in ordered) else []
@@ -156,6 +160,11 @@ def trials_table(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> bytes:
         + [held_words(trial.held) for _ in held]
         + [_finite(trial.metrics, name) for name in metrics]
         for trial in ordered
+    ]
+    rows += [
+        [label, "", *(axes.get(axis) for axis in sweep.axes), *("" for _ in held)]
+        + [_finite(values, name) for name in metrics]
+        for label, axes, values in bounds_of_classes(ordered)
     ]
     return json.dumps({"columns": columns, "data": rows}).encode()
 

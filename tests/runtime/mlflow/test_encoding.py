@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from orchestrator.metrics.bounds import LABELS
 from orchestrator.runtime.mlflow import encoding
 from orchestrator.sweep.adversary import BEYOND
 from orchestrator.sweep.records import Curve
@@ -112,3 +113,16 @@ def test_images_of_classes_are_tagged_by_their_recognition_and_lose_a_tag_of_the
     assert encoding.stale_tags(recognised, {**older, encoding.NOTE_TAG: "of a user"}) == stale - {
         encoding.NOTE_TAG
     }
+
+
+def test_the_table_of_trials_has_ceiling_and_floor_of_classes() -> None:
+    metrics = {"class/judge_top1": 0.4, "class/ceiling_accepted": 0.8, "class/floor_accepted": 0.1}
+    records = [replace(TRIAL, axes={"attack": "gmi", "m": m}, metrics=metrics, held=()) for m in (1, 3)]
+    sweep = replace(sample_sweep(), axes={"attack": ("gmi",), "m": (1, 3)})
+    table = json.loads(encoding.trials_table(sweep, records))
+    rows, columns = table["data"][2:], table["columns"]
+    ceiling, floor = LABELS.values()
+    assert [row[:4] for row in rows] == [[ceiling, "", "gmi", "any"], [floor, "", "gmi", "any"]]
+    assert [row[columns.index("class/judge_top1")] for row in rows] == [0.8, 0.1]
+    assert rows[0][columns.index("class/floor_accepted")] is None
+    assert all(len(row) == len(columns) for row in rows)
