@@ -57,6 +57,8 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "`base.target.defense.bido`": config.Bido,
     "`base.target.defense.smoothing`": config.Smoothing,
     "`base.target.defense.dp`": config.DpSgd,
+    "`base.target.defense.erasing`": config.Erasing,
+    "`base.target.defense.loft`": config.Loft,
     "`base.release`": config.Release,
     "`base.auxiliary`": config.Auxiliary,
     "`base.prior`": config.Prior,

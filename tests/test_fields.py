@@ -40,7 +40,7 @@ JUDGES = {
     "classifiers": {NAME: {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 14}},
     "recogniser": {"weights": "face", "seed": 15},
 }
-COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}}
+COMPOSED = {"mid": {}, "bido": {}, "smoothing": {"start": 0.1, "full": 0.5}, "erasing": {}}
 EVERYTHING: dict[str, Any] = {
     "target.recipe": RECIPE,
     "target.defense": COMPOSED,
@@ -58,6 +58,7 @@ INFERENCE = {"evaluation.task": "class-inference", "evaluation.fisher": None}
 STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
+    "target.defense.loft": {"target.defense": {"loft": {}}},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
     "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
@@ -103,6 +104,7 @@ OTHERS: Mapping[str, Any] = {
     "judge.weights": "public",
     f"judges.classifiers.{NAME}.weights": "public",
     "target.defense.dp": {},
+    "target.defense.erasing.elongation": 2.0,
     **{f"evaluation.networks.{name}": f"other-{name}" for name in NETWORKS},
     **{
         f"{recipe}.milestones": [1]

@@ -158,6 +158,7 @@ DEFENDED: dict[str, dict[str, Any]] = {
     "dp": {**ALONE, "target.defense": {"dp": {}}},
     "mid and smoothing": {**ALONE, "target.defense": {"mid": {}, "smoothing": {}}},
     "budget and bido": {"target.defense": {"bido": BIDO}},
+    "budget, loft and erasing": {"target.defense": {"loft": {"rank": 2}, "erasing": {}}},
     "fixed budget and dp": {"target.freeze": "weights+statistics", "target.defense": {"dp": {}}},
 }
 WHITE_BOX = {"mia": "class-inference", "optimization": "reconstruction"}
@@ -202,7 +203,7 @@ def test_a_defense_changes_the_target_and_what_follows_from_it(name: str, folder
     same = {stage for stage in before if before[stage].key == after[stage].key}
     assert same == {"pretrain", "judge"} & set(before)
     assert (
-        len({tiny.stages(defended(one, "aligned", "reconstruction"))["target"].key for one in DEFENDED}) == 8
+        len({tiny.stages(defended(one, "aligned", "reconstruction"))["target"].key for one in DEFENDED}) == 9
     )
     for one in (plain, spec):
         tiny.run(one, folder)

@@ -18,7 +18,7 @@ from orchestrator.config.attacks import (
 )
 from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
-from orchestrator.config.defenses import Bido, Defense, DpSgd, Mid, Smoothing
+from orchestrator.config.defenses import Bido, Defense, DpSgd, Erasing, Loft, Mid, Smoothing
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, Judges, PublicNetworks, Recogniser
 from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, MirrorAttack, PpaAttack
 from orchestrator.config.prior import Prior
@@ -36,6 +36,7 @@ __all__ = [
     "Data",
     "Defense",
     "DpSgd",
+    "Erasing",
     "Evaluation",
     "Fisher",
     "GmiAttack",
@@ -44,6 +45,7 @@ __all__ = [
     "JointAttack",
     "Judge",
     "Judges",
+    "Loft",
     "Losses",
     "MiaAttack",
     "Mid",

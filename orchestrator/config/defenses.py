@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Intensity, Positive, Refused, Share, Spec, Weight
+from orchestrator.config.base import Count, Intensity, Positive, Refused, Share, Spec, Weight, added_field
 
 
 class Mid(Spec):
@@ -62,6 +62,10 @@ class Smoothing(Spec):
     full: Intensity = 0.0
     """... to its value after this share of them (their code: three quarters). Both 0: constant."""
 
+    ramp: Literal["line", "released"] = added_field("line")
+    """The line's slope: line, it ends at alpha, as described; released, it would end at alpha after the last
+    epoch, so that alpha jumps to its value from the middle of the line (their code)."""
+
     @model_validator(mode="after")
     def _rises_forward(self) -> Self:
         if self.start > self.full:
@@ -72,6 +76,45 @@ class Smoothing(Spec):
                 "lower start or raise full (both 0: constant)",
             )
         return self
+
+
+class Erasing(Spec):
+    """Random erasing (MIDRE; Tran et al., TMLR 2025): a rectangle of each training image is filled, so that F
+    never sees a whole face. Defaults: the released configuration of ResNet-18 on FaceScrub."""
+
+    least: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Least share of an image's area that is erased."""
+
+    most: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    """Largest share of it (released: 0.4 and 0.8)."""
+
+    elongation: Annotated[float, Field(ge=1.0, le=10.0)] = 1.0
+    """Largest ratio of the longer side to the shorter one; 1 erases squares, as released."""
+
+    probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Of an image to be erased, in each epoch anew."""
+
+    fill: Literal["imagenet-mean", "released", "black"] = "imagenet-mean"
+    """What a rectangle is filled with: ImageNet's mean colour, as described; released, the same numbers after
+    pixels are scaled to [-1, 1], a light grey; or black. Grey images get the grey of the colour."""
+
+    @model_validator(mode="after")
+    def _areas_ascend(self) -> Self:
+        if self.least > self.most:
+            way_out = "lower least or raise most"
+            raise Refused("least", self.least, f"must not exceed most={self.most}", way_out)
+        return self
+
+
+class Loft(Spec):
+    """LoFt, formerly CALoR (Yu et al., arXiv 2410.05814): a narrow layer before the head, so that logits
+    depend on few directions of the features."""
+
+    rank: Count = 50
+    """Units of the narrow layer (released: 50; 20 to 500 tried); fewer than features, to mean anything."""
+
+    norm: bool = True
+    """Whether a batch norm of the features precedes it, as in the released code."""
 
 
 class DpSgd(Spec):
@@ -103,6 +146,19 @@ class Defense(Spec):
 
     dp: DpSgd | None = None
     """None trains on plain gradients."""
+
+    erasing: Erasing | None = added_field(None)
+    """None shows training images whole."""
+
+    loft: Loft | None = added_field(None)
+    """None reads logits off the features directly."""
+
+    @model_validator(mode="after")
+    def _one_head(self) -> Self:
+        if self.mid and self.loft:
+            rule = "puts a narrow layer before the head, which target.defense.mid replaces by one of its own"
+            raise Refused("loft.rank", self.loft.rank, rule, "set one of them to null")
+        return self
 
     @model_validator(mode="after")
     def _every_image_has_a_gradient(self) -> Self:

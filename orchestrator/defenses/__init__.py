@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from orchestrator.config import Defense
 from orchestrator.defenses.bido import penalty
+from orchestrator.defenses.erasing import erased
+from orchestrator.defenses.loft import LoftHead
 from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
@@ -28,6 +30,8 @@ def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:
         network.blocks.register_module(network.norm_before_head, nn.Identity())
     if defense.mid:
         network.head = MidHead(network.num_features, classes, defense.mid.noise_at_inference)
+    if defense.loft:
+        network.head = LoftHead(network.num_features, classes, defense.loft.rank, defense.loft.norm)
     if defense.dp:
         prepared(network)
     return network
@@ -41,6 +45,8 @@ def objective(defense: Defense, classes: int) -> Objective:
     plain = classification()
     if defense.mid or defense.bido or defense.smoothing:
         plain = _regularised(plain, defense, classes)
+    if defense.erasing:
+        plain = replace(plain, augment=partial(erased, erasing=defense.erasing))
     if defense.dp:
         steps_by = partial(private_optimizer, defense.dp)
         plain = replace(plain, wrap=with_image_gradients, steps_by=steps_by)
@@ -48,8 +54,9 @@ def objective(defense: Defense, classes: int) -> Objective:
 
 
 def needs_pixels(defense: Defense) -> bool:
-    """Return whether the loss compares every block with the images, so that none can be computed once."""
-    return defense.bido is not None
+    """Return whether the loss compares every block with the images, or changes the images, so that no block
+    can be computed once."""
+    return defense.bido is not None or defense.erasing is not None
 
 
 def _regularised(plain: Objective, defense: Defense, classes: int) -> Objective:

@@ -1,7 +1,9 @@
 """Label smoothing: any factor up to 1 (Struppek et al., ICLR 2024: negative ones defend), `config.Smoothing`.
 
-Their code raises the factor from 0 after half of 100 epochs and jumps to its full value after three quarters;
-here the line ends at its value.
+Schedule: 0 until `start`, then a line to the factor at `full`, constant after; half and three quarters of 100
+epochs are theirs. Their code divides the line's slope by the epochs from `start` to the last one, so that the
+factor jumps from half of its value at `full`: `ramp: released`. Read in two copies of it, those of Trap-MID
+(the jump) and of LoFt (the line).
 """
 
 from torch import Tensor
@@ -20,10 +22,13 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, alpha: float) -> Tens
 
 
 def alpha_at(smoothing: Smoothing, epoch: int, epochs: int) -> float:
-    """Return the factor of an epoch, 1..epochs: 0 until `start`, then linear, the full one from `full` on."""
+    """Return the factor of an epoch, 1..epochs: 0 until `start`, then linear, the full one from `full` on, or
+    after it where the ramp is the released one."""
     share = epoch / epochs
     if share <= smoothing.start:
         return 0.0
-    if share >= smoothing.full:
+    is_released = smoothing.ramp == "released"
+    if share > smoothing.full or (share == smoothing.full and not is_released):
         return smoothing.alpha
-    return smoothing.alpha * (share - smoothing.start) / (smoothing.full - smoothing.start)
+    end = 1.0 if is_released else smoothing.full
+    return smoothing.alpha * (share - smoothing.start) / (end - smoothing.start)

@@ -69,6 +69,12 @@ _ROWS = (
     Row("prior", "penalty", lambda own: own.loss == "wgan-gp", "prior.loss=wgan-gp"),
     Row("prior", "teacher_mode", lambda own: own.needs_target, "prior.loss=kedmi"),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
+    Row(
+        "target.defense.smoothing",
+        "ramp",
+        lambda own: own.start < own.full,
+        "target.defense.smoothing.start below full",
+    ),
     Row("attack", "offset_learning_rate", lambda own: own.offset_learnable, "attack.offset_learnable=true"),
     Row(
         "attack.losses", "adversarial_form", lambda own: own.adversarial, "attack.losses.adversarial above 0"

@@ -98,6 +98,7 @@ class Objective:
     sums: Callable[[Any, Tensor, Tensor], dict[str, float]]  # the same -> sums over the batch, by name
     selection_key: Callable[[Mapping[str, float]], tuple[float, ...]]  # validation means -> smaller is better
     keeps_last: bool = False  # whether the last epoch is kept, however good it is
+    augment: Callable[[Tensor], Tensor] = lambda inputs: inputs  # of a batch, after the recipe's augmentation
     begins: Callable[[int, int], None] = lambda epoch, epochs: None  # called before each epoch, from 1
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model  # in place; what the loss is computed with
     steps_by: Callable[[Optimizer, int], Optimizer] = lambda optimizer, batch_size: optimizer
@@ -246,7 +247,8 @@ class _Run:
             for index in islice(self._batches(epoch, len(training)), self.tally.num_batches, None):
                 self._pause(epoch)
                 inputs, outputs = training.batch(index, self.world.device)
-                self.tally.add(self.step.train(self.augment(inputs), outputs))
+                changed = self.objective.augment(self.augment(inputs))
+                self.tally.add(self.step.train(changed, outputs))
 
     def _begun(self) -> Tally:
         """Return an empty tally, or that of an epoch resumed midway, with its generators set."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.config import Bido, Defense, DpSgd, Mid, Recipe, Smoothing
+from orchestrator.config import Bido, Defense, DpSgd, Erasing, Loft, Mid, Recipe, Smoothing
 from orchestrator.defenses import defended, needs_pixels, objective
 from orchestrator.defenses.bido import penalty
 from orchestrator.defenses.mid import MidHead
@@ -159,6 +159,8 @@ def test_only_bido_needs_pixels(defense: Defense, expected: bool) -> None:
         ALL.model_copy(update={"mid": QUIET}),
         Defense(dp=DpSgd(noise_multiplier=0.5)),
         Defense(mid=QUIET, smoothing=Smoothing(), dp=DpSgd()),
+        Defense(loft=Loft(rank=3), bido=Bido(), erasing=Erasing(), smoothing=Smoothing()),
+        Defense(loft=Loft(rank=3), erasing=Erasing(), dp=DpSgd()),
     ],
 )
 def test_training_with_a_defense_repeats(defense: Defense) -> None:
@@ -191,6 +193,19 @@ def test_dp_with_bido_is_refused() -> None:
     assert expected in refused(Defense, dp=DpSgd(), bido=Bido(kind="coco"))
 
 
+def test_two_heads_are_refused() -> None:
+    expected = (
+        "loft.rank=50 puts a narrow layer before the head, which target.defense.mid replaces by one of its "
+        "own; set one of them to null."
+    )
+    assert expected in refused(Defense, mid=Mid(), loft=Loft())
+
+
+def test_defenses_that_were_added_leave_the_keys_of_others() -> None:
+    assert set(Defense(smoothing=Smoothing()).plain) == {"mid", "bido", "smoothing", "dp"}
+    assert "ramp" not in Smoothing().plain
+
+
 def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
     expected = (
         "start=0.5 must not exceed full=0.25, where alpha has its value; "
@@ -209,6 +224,8 @@ def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
         (Smoothing, {"alpha": 1.1}, "less than or equal to 1"),
         (DpSgd, {"max_grad_norm": 0.0}, "greater than 0"),
         (DpSgd, {"delta": 1.0}, "less than 1"),
+        (Erasing, {"elongation": 0.5}, "greater than or equal to 1"),
+        (Loft, {"rank": 0}, "greater than 0"),
         (Defense, {"mi": None}, "Extra inputs are not permitted"),
     ],
 )

@@ -53,3 +53,11 @@ def test_the_schedule(start: float, full: float, epochs: int, expected: list[flo
     smoothing = Smoothing(alpha=-0.05, start=start, full=full)
     found = [alpha_at(smoothing, epoch, epochs) for epoch in range(1, epochs + 1)]
     assert found == pytest.approx([-0.05 * factor for factor in expected])
+
+
+def test_the_released_ramp_reaches_half_of_the_factor_and_jumps() -> None:
+    """Their code, with epochs from 0: (epoch + 1 - 50) / (100 - 50) below 75, 1 from there on."""
+    smoothing = Smoothing(alpha=-0.05, start=0.5, full=0.75, ramp="released")
+    for epoch, factor in {50: 0.0, 51: 0.02, 60: 0.2, 75: 0.5, 76: 1.0, 100: 1.0}.items():
+        assert alpha_at(smoothing, epoch, 100) == pytest.approx(-0.05 * factor)
+        assert alpha_at(smoothing, 2 * epoch, 200) == pytest.approx(-0.05 * factor)

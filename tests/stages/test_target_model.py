@@ -135,6 +135,7 @@ REUSED: dict[str, dict[str, Any]] = {
     "mid": {**CASES["ami-digit"], **FIXED, "target.defense": {"mid": {}}},
     "smoothing": {**CASES["ami-digit"], **FIXED, "target.defense": {"smoothing": {}}},
     "dp": {**CASES["ami-digit"], **FIXED, "target.defense": {"dp": {}}},
+    "loft": {**CASES["ami-digit"], **FIXED, "target.defense": {"loft": {"rank": 2}}},
 }
 
 
