@@ -208,13 +208,15 @@ def _in_words(num_bytes: int) -> str:
 
 def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
     """Yield one line for each distinct frozen-layer budget: parameters that train, of all."""
-    specs = [task.point.spec for task in tasks]
-    shapes = {(one.target.model, one.target.budget, one.target.classes, one.data): None for one in specs}
-    for model, budget, classes, data in shapes:
-        frozen = counted(model, budget, classes=classes, channels=data.channels, image_size=data.image_size)
+    specs = [(task.point.spec.target, task.point.spec.data) for task in tasks]
+    shapes = {(f.model, f.budget, f.classes, f.defense.rolss, data): None for f, data in specs}
+    for model, budget, classes, lacks_skips, data in shapes:
+        sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
+        frozen = counted(model, budget, last_skips=not lacks_skips, **sizes)
         trained, total = frozen.trainable / 1e6, frozen.total / 1e6
+        lacking = " without its last skips" if lacks_skips else ""
         yield (
-            f"budget {frozen.cut} of {model.name}, width {model.width:g}, k={classes}: "
+            f"budget {frozen.cut} of {model.name}{lacking}, width {model.width:g}, k={classes}: "
             f"{trained:.3f} of {total:.3f} million parameters train"
         )
 

@@ -59,6 +59,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
     "target.defense.loft": {"target.defense": {"loft": {}}},
+    "target.defense.rolss": {"target.model": {"name": "resnet18"}, "target.budget": "layer1"},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
     "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},

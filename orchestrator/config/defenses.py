@@ -153,6 +153,10 @@ class Defense(Spec):
     loft: Loft | None = added_field(None)
     """None reads logits off the features directly."""
 
+    rolss: bool = added_field(False)
+    """True leaves out the residual sums of the last stage of a ResNet or IR network (RoLSS; Koh et al., ECCV
+    2024), with the projection that the first of them has. Pretraining has them."""
+
     @model_validator(mode="after")
     def _one_head(self) -> Self:
         if self.mid and self.loft:

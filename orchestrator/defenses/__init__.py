@@ -1,6 +1,7 @@
 """Defenses of the target model, composed: changes of its network and of its objective (`config.Defense`).
 
-`defended` is called where the network is built, for training and for loading alike, after `freeze`.
+`reduced` is called where the network is built, for training and for loading alike, before `freeze`, and
+`defended` after it.
 """
 
 from dataclasses import replace
@@ -17,8 +18,19 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.skips import leave_out_last_skips
 from orchestrator.training.loop import Objective
 from orchestrator.training.objectives import classification
+
+
+def reduced(network: Classifier, defense: Defense) -> Classifier:
+    """Leave out the parts of the public network that a defense does without, in place, and return it.
+
+    Called after public weights are loaded and before `freeze`, which counts what is left.
+    """
+    if defense.rolss:
+        leave_out_last_skips(network)
+    return network
 
 
 def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:

@@ -75,13 +75,23 @@ def outline(
     image_size: int,
     field: str = "target.model",
     resizes: bool = False,
+    last_skips: bool = True,
 ) -> Outline:
-    """Return the outline of what `build.build_classifier` returns for these arguments; raise as it does."""
+    """Return the outline of what `build.build_classifier` returns for these arguments; raise as it does.
+
+    Without `last_skips`: after `skips.leave_out_last_skips`; raise `Refused` for a network that has none.
+    """
     architecture, side = sized(model, image_size, field, resizes=resizes)
     assert architecture.outline is not None
     shapes = {"classes": classes, "channels": channels, "image_size": side}
     num_before = (model.scaling != "unit") + (side != image_size)
-    return architecture.outline(**shapes, width=model.width).behind(num_before)
+    whole = architecture.outline(**shapes, width=model.width).behind(num_before)
+    if last_skips:
+        return whole
+    if not whole.last_stage:
+        rule = f"leaves out residual sums, but {field}.name={model.name} has none that it knows"
+        raise Refused("target.defense.rolss", "true", rule, "choose a ResNet or an IR network")
+    return whole.without_last_skips()
 
 
 def sized(model: Model, image_size: int, field: str, *, resizes: bool) -> tuple[Architecture, int]:

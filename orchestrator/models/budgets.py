@@ -39,22 +39,28 @@ class Frozen:
 
 
 def resolve_budget(
-    model: Model, budget: Budget, *, classes: int, channels: int, image_size: int
+    model: Model, budget: Budget, *, classes: int, channels: int, image_size: int, last_skips: bool = True
 ) -> NamedBudget:
     """Return a budget's name: the cut point nearest to a number in |theta_C|, or equal to a layer set.
 
-    Raise `Refused` if a name is unknown, or the nearest cut point is more than 5 % away from a number.
+    `last_skips` as of `models.outline`. Raise `Refused` if a name is unknown, or the nearest cut point is more
+    than 5 % away from a number.
     """
-    network = outline(model, classes=classes, channels=channels, image_size=image_size)
+    network = outline(model, classes=classes, channels=channels, image_size=image_size, last_skips=last_skips)
     name = named_by(network, budget, model.name)
     blocks = frozen_blocks(network, name)
     same = (cut for cut, num_blocks in network.cut_points.items() if range(num_blocks) == blocks)
     return FULL if not blocks else named(next(same, name))
 
 
-def counted(model: Model, budget: Budget, *, classes: int, channels: int, image_size: int) -> Frozen:
-    """Return the blocks and parameter counts of a budget; raise `Refused` if it is no cut of the network."""
-    network = outline(model, classes=classes, channels=channels, image_size=image_size)
+def counted(
+    model: Model, budget: Budget, *, classes: int, channels: int, image_size: int, last_skips: bool = True
+) -> Frozen:
+    """Return the blocks and parameter counts of a budget; `last_skips` as of `models.outline`.
+
+    Raise `Refused` if it is no cut of the network.
+    """
+    network = outline(model, classes=classes, channels=channels, image_size=image_size, last_skips=last_skips)
     return frozen(network, named_by(network, budget))
 
 

@@ -11,6 +11,7 @@ from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, fi
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.gan import Generator
 from orchestrator.models.inputs import Resized, Scaled
+from orchestrator.models.outlines import shifted
 
 
 def build_classifier(
@@ -94,6 +95,5 @@ def prepend(network: Classifier, name: str, block: nn.Module) -> None:
     network.hidden_taps = tuple(place + 1 for place in network.hidden_taps)
     first, middle = network.layer_groups
     network.layer_groups = (first + 1, middle + 1)
-    network.released = {
-        name: range(blocks.start + 1, blocks.stop + 1) for name, blocks in network.released.items()
-    }
+    network.last_stage = shifted(network.last_stage, 1)
+    network.released = {name: shifted(blocks, 1) for name, blocks in network.released.items()}

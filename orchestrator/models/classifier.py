@@ -49,6 +49,10 @@ class Classifier(nn.Module):
     norm_before_head: str = ""
     """Name of the last block where it is a batch norm of the features that belongs to the head."""
 
+    last_stage: range = range(0)
+    """Places of the residual blocks of the last stage, whose sums can be left out (`skips`); none where there
+    are no such blocks."""
+
     fixed: range = range(0)
     """Places of the blocks that stay in evaluation mode in training too."""
 

@@ -12,6 +12,7 @@ from orchestrator.config.budget import Budget
 from orchestrator.models.budgets import Frozen, frozen_blocks, named_by
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.outlines import Outline
+from orchestrator.models.skips import skip_name
 
 
 def freeze(
@@ -41,7 +42,13 @@ def outline_of(network: Classifier) -> Outline:
     cuts = {cut: (place, sum(counts[:place])) for cut, place in network.cut_points.items()}
     trainable = count_trainable(network)
     total = sum(parameter.numel() for parameter in network.parameters())
-    return Outline(cuts, network.layer_groups, trainable, total - trainable, network.released)
+    last, skip = network.last_stage, None
+    if last:
+        block = network.blocks[last.start]
+        skip = getattr(block, skip_name(block))
+    projection = count_trainable(skip) if skip else 0
+    constant = total - trainable
+    return Outline(cuts, network.layer_groups, trainable, constant, network.released, last, projection)
 
 
 def count_trainable(network: nn.Module) -> int:

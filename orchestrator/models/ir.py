@@ -49,6 +49,7 @@ class Ir(Classifier):
         # The paper defines no sets for these networks; these are nearest to its thirds of VGG16.
         self.layer_groups = ends[1], ends[2]
         self.hidden_taps = (*ends, len(self.blocks))
+        self.last_stage = range(*ends[-2:])
         self.renamed = _public_names(sum(self.stages))
         if self.last_frozen is not None:
             self.released = {f"units0-{self.last_frozen}": range(1, self.last_frozen + 2)}

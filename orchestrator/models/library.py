@@ -38,6 +38,7 @@ class ResNet(Classifier):
         self.cut_points = _cut_points(self.blocks, firsts, after="avgpool")
         self.layer_groups = self.cut_points["layer2"], self.cut_points["layer3"]
         self.hidden_taps = tuple(self.cut_points[stage] for stage in RESNET_STAGES)
+        self.last_stage = range(self.cut_points["layer3"], self.cut_points["layer4"])
 
 
 class ResNet18(ResNet):

@@ -5,7 +5,7 @@ build; library networks are tables. tests/models/test_outlines.py holds each aga
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, pairwise
 
@@ -49,6 +49,12 @@ class Outline:
     released: Mapping[str, range] = field(default_factory=dict)
     """As `Classifier.released`; they begin and end at cut points."""
 
+    last_stage: range = range(0)
+    """As `Classifier.last_stage`; its first block alone has a projection on its skip."""
+
+    projection: int = 0
+    """Parameters of that projection."""
+
     @property
     def cut_points(self) -> dict[str, int]:
         """Cut point -> number of leading blocks that it freezes, early to late."""
@@ -67,8 +73,24 @@ class Outline:
             (first + blocks, middle + blocks),
             self.trainable,
             self.constant,
-            {name: range(one.start + blocks, one.stop + blocks) for name, one in self.released.items()},
+            {name: shifted(one, blocks) for name, one in self.released.items()},
+            shifted(self.last_stage, blocks),
+            self.projection,
         )
+
+    def without_last_skips(self) -> "Outline":
+        """Return the outline of the network without the skip connections of its last stage."""
+        cuts = {
+            cut: (place, count - self.projection * (place > self.last_stage.start))
+            for cut, (place, count) in self.cuts.items()
+        }
+        trainable = self.trainable - self.projection
+        return replace(self, cuts=cuts, trainable=trainable, last_stage=range(0), projection=0)
+
+
+def shifted(blocks: range, by: int) -> range:
+    """Return the places of blocks behind that number of others; of none, none."""
+    return range(blocks.start + by, blocks.stop + by) if blocks else range(0)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -165,17 +187,20 @@ def ir(
     parts = {part: (1, size) for part, size in zip(names, sizes, strict=True)}
     ends = [1 + end for end in accumulate(units)]
     outline = _outline(parts, embedding + _linear(before, classes), (ends[1], ends[2]))
-    if last_frozen is None:
-        return outline
-    released = {f"units0-{last_frozen}": range(1, last_frozen + 2)}
-    return Outline(outline.cuts, outline.layer_groups, outline.trainable, released=released)
+    released = {} if last_frozen is None else {f"units0-{last_frozen}": range(1, last_frozen + 2)}
+    skip = _projection(counts[-2], counts[-1])
+    return replace(outline, released=released, last_stage=range(*ends[-2:]), projection=skip)
 
 
 def _unit(before: int, after: int) -> int:
     """Return the parameters of `ir.Unit`."""
-    projection = before * after + 2 * after if before != after else 0
     first = 2 * before + _convolution(before, after, bias=False) + after
-    return first + _convolution(after, after, bias=False) + 2 * after + projection
+    return first + _convolution(after, after, bias=False) + 2 * after + _projection(before, after)
+
+
+def _projection(before: int, after: int) -> int:
+    """Return the parameters on the skip of a unit, where the number of channels changes."""
+    return before * after + 2 * after if before != after else 0
 
 
 @dataclass(frozen=True)
@@ -204,6 +229,9 @@ class Library:
     has_bias: bool = True
     """Whether the head has one."""
 
+    projection: int = 0
+    """Parameters on the skip of the last stage's first block, of a ResNet; 0 for other networks."""
+
     def __call__(self, *, classes: int, channels: int, image_size: int, width: float) -> Outline:
         """Return the outline; raise `Refused` for a width other than 1 or a smaller side."""
         require_library(self.name, width, image_size, self.least)
@@ -211,7 +239,11 @@ class Library:
         first, (num_blocks, count) = next(iter(self.parts.items()))
         parts = {**self.parts, first: (num_blocks, count - missing)}
         head = _linear(self.features, classes, bias=self.has_bias)
-        return _outline(parts, self.rest + head, self.layer_groups)
+        outline = _outline(parts, self.rest + head, self.layer_groups)
+        if not self.projection:
+            return outline
+        *_, begin, end = outline.cut_points.values()
+        return replace(outline, last_stage=range(begin, end), projection=self.projection)
 
 
 def _outline(
@@ -238,11 +270,13 @@ def _linear(inputs: int, outputs: int, *, bias: bool = True) -> int:
 
 
 def _resnet(name: str, num_blocks: Sequence[int], counts: Sequence[int], features: int) -> Library:
-    """Return torchvision's ResNet of four stages with these blocks and parameters."""
+    """Return torchvision's ResNet of four stages with these blocks and parameters; the third has half of the
+    features."""
     stages = dict(
         zip(("layer1", "layer2", "layer3", "layer4"), zip(num_blocks, counts, strict=True), strict=True)
     )
-    return Library(name, 32, {"stem": (4, 9_536), **stages}, ("layer2", "layer3"), features, 3_136)
+    parts, skip = {"stem": (4, 9_536), **stages}, _projection(features // 2, features)
+    return Library(name, 32, parts, ("layer2", "layer3"), features, 3_136, projection=skip)
 
 
 def _units(stage: str, first: int, other: int, count: int) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from orchestrator.config import Data, Target
 from orchestrator.datasets import selection
-from orchestrator.defenses import defended
+from orchestrator.defenses import defended, reduced
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
@@ -97,7 +97,7 @@ def with_accuracy(
 
 def _protected(network: Classifier, target: Target) -> Frozen:
     """Freeze and defend F, in place; new parts have first weights that depend on the seed alone."""
-    frozen = freeze(network, target.budget, target.freeze)
+    frozen = freeze(reduced(network, target.defense), target.budget, target.freeze)
 
     def protect() -> Any:
         return defended(network, target.defense, target.classes)

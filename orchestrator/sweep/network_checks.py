@@ -28,9 +28,10 @@ class NetworkChecks:
         judging = {f"{field}.model": judge.model for field, judge in spec.every_judge.items()}
         classifiers = {"target.model": spec.target.model, **judging, **attack.classifiers}
         for field, model in classifiers.items():
-            known = (field, model, *shapes.values())
+            has_skips = field != "target.model" or not spec.target.defense.rolss
+            known = (field, model, has_skips, *shapes.values())
             if known not in self._checked:
-                outline(model, field=field, resizes=field in judging, **shapes)
+                outline(model, field=field, resizes=field in judging, last_skips=has_skips, **shapes)
                 self._checked.add(known)
         if attack.inverter:
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
@@ -52,9 +53,10 @@ class NetworkChecks:
                 "random first weights",
             )
         shapes = {"classes": target.classes, "channels": data.channels, "image_size": data.image_size}
-        known = (target.model, target.budget, *shapes.values())
+        last_skips = not target.defense.rolss
+        known = (target.model, target.budget, last_skips, *shapes.values())
         if known not in self._cuts:
-            self._cuts[known] = resolve_budget(target.model, target.budget, **shapes)
+            self._cuts[known] = resolve_budget(target.model, target.budget, last_skips=last_skips, **shapes)
         return self._cuts[known]
 
     def check_fit(self, spec: TrialSpec, weights: Weights, checked_on: Description | None) -> None:

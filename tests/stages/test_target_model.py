@@ -128,6 +128,30 @@ def test_the_set_of_first_layers_leaves_the_middle_alone(store: Store) -> None:
         assert not any(torch.equal(trained[name], public[name]) for name in weights)
 
 
+def test_a_target_without_last_skips_starts_from_the_whole_public_network(store: Store) -> None:
+    """All but the removed projection is there, and it loads again for the stage that reads it."""
+    narrow = {"name": "facenet64", "width": 0.02}
+    spec = trial({"target.model": narrow, "target.budget": "unit20", **FIXED})
+    public = store.state(spec, "pretrain")
+    spec = trial(
+        {"target.model": narrow, "target.budget": "unit20", **FIXED, "target.defense": {"rolss": True}}
+    )
+    state = store.state(spec)
+    assert set(public) - set(state) == {name for name in public if name.startswith("blocks.unit21.shortcut.")}
+    assert set(state) < set(public)
+    frozen, _ = parts(spec, state)
+    assert frozen
+    assert all(torch.equal(tensor, public[name]) for name, tensor in frozen.items())
+    plan = tiny.stages(spec)
+    runner.run(plan["victims"], World(), store.artifacts, Location())
+    assert store.artifacts.find(plan["victims"].key) is not None
+    counts = store.left(spec).metrics
+    assert (
+        counts["target/theta_t_millions"]
+        == sum(tensor.numel() for name, tensor in state.items() if not is_statistic(name)) / 1e6
+    )
+
+
 REUSED: dict[str, dict[str, Any]] = {
     **{name: {**changes, **FIXED} for name, changes in CASES.items()},
     "chosen on test images": {**CASES["ami-digit"], **FIXED, "target.selection": "test"},
