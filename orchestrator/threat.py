@@ -4,6 +4,7 @@ Scores are float32 even where training was in half precision, in which a softmax
 leaves ties and exact zeros, and truncation would then depend on them.
 """
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -45,7 +46,7 @@ def truncate_rows(scores: Tensor, lengths: Tensor) -> Tensor:
 
 def released(scores: Tensor, release: config.Release) -> Tensor:
     """Turn full scores (N, k) into what the service publishes, float32 (N, k): truncated, renormalised,
-    rounded, in this order, or the label alone."""
+    rounded, in this order, or the label alone. A shield has moved them before, image by image."""
     k = scores.shape[1]
     if release.labels_only:
         return largest(scores.float(), 1).float()
@@ -69,10 +70,20 @@ def released_length(classes: int, release: config.Release) -> int:
 class BlackBox:
     """A target model that answers queries with released scores and shows nothing else."""
 
-    def __init__(self, network: nn.Module, release: config.Release, batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        release: config.Release,
+        batch_size: int = 64,
+        moves: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        """`moves`: images (N, C, S, S) in [0, 1] and their full scores (N, k) -> the scores that are released
+        from; a release with a shield needs it."""
+        assert (moves is None) == (release.shield is None), "a shield moves scores, and nothing else does"
         self._network = network.to(memory_format=torch.channels_last)
         self._release = release
         self._batch_size = batch_size
+        self._moves = moves
         self.num_queries = 0
 
     def query(self, images: Tensor) -> Tensor:
@@ -89,6 +100,8 @@ class BlackBox:
         with torch.autocast(device.type, enabled=False):
             inputs = images.to(device, torch.float32, memory_format=torch.channels_last)
             scores = self._network(inputs).softmax(dim=1)
+        if self._moves is not None:
+            scores = self._moves(inputs, scores)
         return released(scores, self._release)
 
 

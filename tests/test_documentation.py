@@ -60,6 +60,7 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "`base.target.defense.erasing`": config.Erasing,
     "`base.target.defense.loft`": config.Loft,
     "`base.release`": config.Release,
+    "`base.release.shield`": config.Shield,
     "`base.auxiliary`": config.Auxiliary,
     "`base.prior`": config.Prior,
     **{f"`base.attack`, `name: {name}`": attack for name, attack in config.ATTACK_SPECS.items()},

@@ -62,6 +62,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.rolss": {"target.model": {"name": "resnet18"}, "target.budget": "layer1"},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
+    "release.shield": {"release.shield": {"seed": 16}, "evaluation.fisher": None},
     "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
     "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **INFERENCE},
     "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
@@ -152,6 +153,7 @@ READERS: Mapping[str, set[str]] = {
     "target.defense.dp.delta": TRAINED,
     "release": RELEASED,
     "release.labels_only": RELEASED - {"fisher"},
+    "release.shield": {"shield", *RELEASED} - {"fisher"},
     "auxiliary": QUERIED,
     "prior": {"prior", *SEARCHED},
     "attack:inverter": ATTACKED,
@@ -273,7 +275,8 @@ def test_a_field_changes_the_keys_of_what_reads_it(path: str) -> None:
 
 
 def test_no_seed_of_the_tiny_trial_is_a_default_or_anothers() -> None:
-    seeds = [now({}, path) for path in FIELDS if path.endswith("seed") and not path.startswith("attack:")]
+    paths = [path for path in FIELDS if path.endswith("seed") and not path.startswith("attack:")]
+    seeds = [now(longest(STARTS, path) or {}, path) for path in paths]
     seeds.append(tiny.spec().attack.seed)
     assert len({0, 1_000_003, *seeds}) == 2 + len(seeds)
 
@@ -305,6 +308,7 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
         "optimization": STARTS["attack:optimization."],
         "snapshot": {"target.snapshot": 1},
         "prior": STARTS["prior."],
+        "shield": STARTS["release.shield"],
     }
     start = starts.get(stage, {})
     changed = {field: RESOURCES[field]}

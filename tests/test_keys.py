@@ -50,6 +50,7 @@ SEARCHED = {"prior": {}, "attack": {"name": "gmi"}, "evaluation.task": "class-in
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
 FURTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
 RECOGNISER = {"judges": {"recogniser": {"weights": "face"}}}
+SHIELDED = {"release.shield": {}}
 WITH_FEATURES = {"model": tiny.DIGIT, "losses": {"features": 1.0, "surrogate": {"model": tiny.DIGIT}}}
 
 
@@ -104,7 +105,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned(SEARCHED)]
-    every += [planned(FURTHER), planned(RECOGNISER)]
+    every += [planned(FURTHER), planned(RECOGNISER), planned(SHIELDED)]
     order = list(STAGES)
     for stages in (planned(), *every):
         names = list(dict.fromkeys(stage.name for stage in stages.values()))
@@ -125,6 +126,8 @@ TRAINED = {"target", *QUERIED}
         ({"release.truncation": 2}, RELEASED),
         ({"release.truncation": None}, RELEASED),
         ({"release.decimals": 3}, RELEASED),
+        (SHIELDED, {"shield", *RELEASED}),
+        ({"release.shield": None}, set()),
         ({"target.seed": 1}, TRAINED),
         ({"target.classes": 2}, TRAINED),
         ({"target.budget": "block2"}, TRAINED),

@@ -22,7 +22,7 @@ from orchestrator.config.defenses import Bido, Defense, DpSgd, Erasing, Loft, Mi
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, Judges, PublicNetworks, Recogniser
 from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, MirrorAttack, PpaAttack
 from orchestrator.config.prior import Prior
-from orchestrator.config.release import Release
+from orchestrator.config.release import Release, Shield
 from orchestrator.config.target import Pretrain, Target
 from orchestrator.config.trial import TrialSpec
 
@@ -60,6 +60,7 @@ __all__ = [
     "Recogniser",
     "Release",
     "Seed",
+    "Shield",
     "Smoothing",
     "Spec",
     "Surrogate",

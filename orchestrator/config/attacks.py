@@ -35,7 +35,7 @@ from orchestrator.config.base import (
     added_field,
 )
 from orchestrator.config.latent_attacks import LATENT_ATTACKS
-from orchestrator.config.release import EVERYTHING, Release
+from orchestrator.config.release import EVERYTHING, Release, shielded_as
 
 SearchStep = Annotated[float, Field(gt=0.0, le=1000.0)]
 StepSize = Annotated[float, Field(gt=0.0, le=10.0)]
@@ -179,10 +179,12 @@ class InverterAttack(AttackSpec):
 
     def made_from(self, release: Release) -> tuple[Self, Release]:
         """Unaligned, G never sees the release, so all truncations share one training; alignment is in the
-        release, so a full release has one inverter, aligned or not. Nor does G at random truncations."""
+        release, so a full release has one inverter, aligned or not. Nor does G at random truncations. A
+        shield moves every answer before."""
+        everything = shielded_as(EVERYTHING, release)
         if self.align == "random":
-            return self, EVERYTHING
-        return self.but(align=True), release if self.align else EVERYTHING
+            return self, everything
+        return self.but(align=True), release if self.align else everything
 
     @model_validator(mode="after")
     def _counts_classes_in_released_answers(self) -> Self:

@@ -12,7 +12,7 @@ from orchestrator.config.base import Recipe
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.config.data import Data
 from orchestrator.config.evaluation import Evaluation
-from orchestrator.config.release import EVERYTHING, LABELS, Release
+from orchestrator.config.release import EVERYTHING, LABELS, Release, shielded_as
 from orchestrator.config.target import Pretrain, Target
 from orchestrator.config.trial import TrialSpec
 
@@ -42,7 +42,7 @@ class PlannedSpec(TrialSpec):
         if self.attack.trains_target:
             return self.release.but(decimals=None)
         if self.attack.leaves == "images" and self.evaluation.task == "class-inference":
-            return LABELS if self.attack.access == "labels" else EVERYTHING
+            return shielded_as(LABELS if self.attack.access == "labels" else EVERYTHING, self.release)
         return self.attack.made_from(self.release)[1]
 
     @property
@@ -85,7 +85,7 @@ def normalise(
     left out.
     """
     spec = respelled(spec, cut=cut, has_norm=has_norm)
-    release = LABELS if spec.release.labels_only else spec.release
+    release = shielded_as(LABELS, spec.release) if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
     attack = spec.attack.canonical()
     prior = spec.prior.canonical() if spec.prior and attack.needs_prior else None

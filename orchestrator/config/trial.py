@@ -143,6 +143,24 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _shield_moves_what_is_read(self) -> Self:
+        shield, name = self.release.shield, self.attack.name
+        if shield is None:
+            return self
+        is_read = self.attack.access != "gradients" or self.evaluation.task == "reconstruction"
+        reason = "" if is_read else f"moves answers, and attack.name={name} asks for none: it has F's weights"
+        if self.attack.trains_target or (self.evaluation.fisher and self.attack.profile == "inverter"):
+            needs = f"attack.name={name}" if self.attack.trains_target else "evaluation.fisher"
+            reason = f"draws classes, through which {needs} cannot differentiate"
+        if reason:
+            raise Refused("release.shield", NO_VALUE, reason, "set it to null or choose another attack")
+        if shield.means == "held-out" and self.target.selection == "test":
+            rule = "needs images held out from training, and target.selection=test holds out none"
+            way_out = "use train or another target.selection"
+            raise Refused("release.shield.means", shield.means, rule, way_out)
+        return self
+
+    @model_validator(mode="after")
     def _attack_can_do_the_task(self) -> Self:
         task, attack = self.evaluation.task, self.attack
         if task not in attack.tasks:

@@ -86,6 +86,7 @@ class Metric:
 
 
 _TRAINED = ("target", "joint", "judge", "pretrain")
+_TESTED = ("target", "shield", "judge", "recogniser")
 _SIMILAR = ("attack", CLASS)
 _TO_MEAN = "squared intensity to the class's mean training image"
 _PIXELS = "squared intensity, pixels in [0, 1]"
@@ -111,7 +112,7 @@ _CLASS_RANK = "rank, 1: the right class has the judge's largest score"
 _NEAREST = "share whose nearest training image is of the right class"
 _ROWS = (
     # Classifiers on test images of their own.
-    Metric("accuracy", "share in [0, 1]", None, "stage", ("target", "judge", "recogniser", "pretrain")),
+    Metric("accuracy", "share in [0, 1]", None, "stage", (*_TESTED, "pretrain")),
     Metric("epsilon", "privacy loss of DP-SGD", None, "stage", ("target",)),
     # Reconstructions beside the private images that they are of.
     Metric("mse", _PIXELS, "down", "image", ("inversion",)),

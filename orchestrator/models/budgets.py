@@ -43,8 +43,8 @@ def resolve_budget(
 ) -> NamedBudget:
     """Return a budget's name: the cut point nearest to a number in |theta_C|, or equal to a layer set.
 
-    `last_skips` as of `models.outline`. Raise `Refused` if a name is unknown, or the nearest cut point is more
-    than 5 % away from a number.
+    `last_skips` as of `models.outline`. Raise `Refused` if a name is unknown, or the nearest cut point is
+    more than 5 % away from a number.
     """
     network = outline(model, classes=classes, channels=channels, image_size=image_size, last_skips=last_skips)
     name = named_by(network, budget, model.name)

@@ -2,10 +2,10 @@
 of Skip Connections to Model Inversion Attacks", ECCV 2024).
 
 A block's output is its residual branch alone; what else it does, such as the last ReLU of a ResNet, stays.
-The authors' code was not to be had; by its callers, their networks are told which stage goes without and start
-from public weights of the whole network, as here. Another removal, in LoFt's code, multiplies the skip by 0,
-keeps its projection without use and takes one block more than it is asked for; here the projection goes, and
-the stage is the network's own. Not here: the authors' scaling factor and their training in two stages.
+The authors' code was not to be had; by a caller of it, their networks are told which stage goes without and
+start from public weights of the whole network, as here. Another removal, in LoFt's code, multiplies the skip
+by 0, keeps its projection without use and takes one block more than it is asked for; here the projection
+goes, and the stage is the network's own. Not here: the authors' scaling factor, their training in two stages.
 """
 
 from torch import Tensor, nn

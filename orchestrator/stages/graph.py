@@ -46,6 +46,11 @@ IMAGES = ("reconstructions", "optimization")
 """Stages that leave an image for each thing that is attacked, in order: `reconstructions_PART.npy`."""
 
 
+ANSWERS, VICTIMS = ("shield", "predictions"), ("shield", "victims")
+"""Stages that leave F's full scores, of the adversary's images and of the private ones: the shield's where
+the release has one."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A row of the table: everything that is known of a stage beside its code."""
@@ -277,10 +282,19 @@ _ROWS = (
         uses=uses.prior,
     ),
     Kind(
+        "shield",
+        version=1,
+        reads=("data", "target", "shield", "auxiliary", "evaluation"),
+        needs={"target": TARGET, "predictions": ("predictions",), "victims": ("victims",)},
+        datasets=("private", "auxiliary"),
+        metrics=("shield",),
+        uses=uses.shield,
+    ),
+    Kind(
         "surrogate",
         version=1,
         reads=("data", "target", "auxiliary", "surrogate", "release"),
-        needs={"predictions": ("predictions",)},
+        needs={"predictions": ANSWERS},
         datasets=("private", "auxiliary"),
         metrics=("surrogate",),
         uses=uses.surrogate,
@@ -289,7 +303,12 @@ _ROWS = (
         "inversion",
         version=3,
         reads=("data", "target", "auxiliary", "attack", "release"),
-        needs={"predictions": ("predictions",), "surrogate": ("surrogate",), "target": TARGET},
+        needs={
+            "predictions": ANSWERS,
+            "surrogate": ("surrogate",),
+            "target": TARGET,
+            "shield": ("shield",),
+        },
         datasets=("private", "auxiliary"),
         metrics=("inversion", "attack"),
         uses=uses.inversion,
@@ -298,7 +317,7 @@ _ROWS = (
         "optimization",
         version=1,
         reads=("data", "target", "auxiliary", "attack", "release", "evaluation", "prior"),
-        needs={"target": TARGET, "victims": ("victims",), "prior": ("prior",)},
+        needs={"target": TARGET, "victims": VICTIMS, "prior": ("prior",), "shield": ("shield",)},
         datasets=("private", "auxiliary"),
         compared=("prior",),
         metrics=("optimization", "attack"),
@@ -309,7 +328,7 @@ _ROWS = (
         "reconstructions",
         version=1,
         reads=("data", "target", "attack", "release", "evaluation"),
-        needs={"attack": INVERTER, "victims": ("victims",)},
+        needs={"attack": INVERTER, "victims": VICTIMS},
         datasets=(),
         uses=uses.reconstructions,
         is_added=True,
@@ -329,8 +348,8 @@ _ROWS = (
         reads=("data", "target", "auxiliary", "release", "judge", "evaluation"),
         needs={
             "target": TARGET,
-            "victims": ("victims",),
-            "predictions": ("predictions",),
+            "victims": VICTIMS,
+            "predictions": ANSWERS,
             "judge": ("judge",),
         },
         datasets=("private", "auxiliary"),
@@ -352,7 +371,7 @@ _ROWS = (
         "evaluation",
         version=evaluation_version(),
         reads=("data", "target", "attack", "release", "judge", "evaluation"),
-        needs={"target": TARGET, "attack": ATTACK, "victims": ("victims",), "judge": ("judge",)},
+        needs={"target": TARGET, "attack": ATTACK, "victims": VICTIMS, "judge": ("judge",)},
         weights=tuple(PublicNetworks.model_fields),
         metrics=("inversion", "attack", "class"),
         uses=uses.evaluation,

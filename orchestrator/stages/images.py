@@ -69,6 +69,15 @@ def fitted_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
     return images.at(_fitted(len(images), target))
 
 
+def held_out_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
+    """Return F's training images (N, C, S, S) uint8 that were held out to choose its epoch, with labels (N,)
+    in 0..k-1; a target whose epoch the test images chose has none."""
+    images = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "train")
+    is_held = torch.ones(len(images), dtype=torch.bool)
+    is_held[_fitted(len(images), target)] = False
+    return images.at(is_held.nonzero().flatten())
+
+
 def _fitted(num_images: int, target: Target) -> Tensor:
     """Return the places of the training images that F was fitted on, int64 (M,)."""
     if target.selection == "test":

@@ -17,11 +17,12 @@ from orchestrator.stages.networks import (
     AtRandomTruncations,
     AtTruncation,
     answers,
+    black_box,
     new_inverter,
     stored_classifier,
 )
 from orchestrator.stages.target_model import stored_target
-from orchestrator.threat import BlackBox, released, released_length
+from orchestrator.threat import released, released_length
 from orchestrator.training.loop import Objective, fit, forward_batch
 from orchestrator.training.objectives import reconstruction
 from orchestrator.training.pairs import Pairs
@@ -77,7 +78,8 @@ def _chosen_on(
     if attack.selection != "victim-train":
         return None, 0
     images = fitted_images(inputs, data, target).images
-    box = BlackBox(stored_target(inputs, data, target), release, forward_batch(inputs.world.device))
+    network = stored_target(inputs, data, target)
+    box = black_box(inputs, network, release, forward_batch(inputs.world.device))
     return pairs_of(answers(box, images), images), box.num_queries
 
 

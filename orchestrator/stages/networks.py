@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.prior import Adversaries
-from orchestrator.config import AttackSpec, Data, Model, Prior, Target
+from orchestrator.config import AttackSpec, Data, Model, Prior, Release, Target
 from orchestrator.datasets.gathered import Images
+from orchestrator.defenses.shield import mover
 from orchestrator.metrics import perceptual
 from orchestrator.metrics.yardsticks import GREY
 from orchestrator.models.build import build_classifier, build_critic, build_generator
@@ -202,6 +203,13 @@ def grey_unless(is_made: Tensor | None, images: Tensor) -> Tensor:
     """Return images (N, C, S, S) in [0, 1] with a grey one in place of each that the adversary does not
     make, bool (N,); None for all of them."""
     return images if is_made is None else torch.where(is_made[:, None, None, None], images, GREY / 255.0)
+
+
+def black_box(inputs: Inputs, network: nn.Module, release: Release, batch_size: int = 64) -> BlackBox:
+    """Return the service of F that releases scores, moved by a shield where the release has one."""
+    shield = release.shield
+    moves = mover(shield, read_npy(inputs, "shield", "means.npy")) if shield else None
+    return BlackBox(network, release, batch_size, moves)
 
 
 def answers(box: BlackBox, images: Rows) -> Tensor:

@@ -16,9 +16,9 @@ from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation,
 from orchestrator.datasets.selection import check_prior_images
 from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes, mean_image
 from orchestrator.stages.io import Inputs, Outputs, npy
-from orchestrator.stages.networks import stored_critic, stored_generator
+from orchestrator.stages.networks import black_box, stored_critic, stored_generator
 from orchestrator.stages.target_model import stored_target
-from orchestrator.threat import BlackBox, WhiteBox
+from orchestrator.threat import WhiteBox
 from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
 
@@ -41,7 +41,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     if prior:
         _check_prior(inputs, data, target, prior)
     network = stored_target(inputs, data, target)
-    box = WhiteBox(network) if attack.access == "gradients" else BlackBox(network, release)
+    box = WhiteBox(network) if attack.access == "gradients" else black_box(inputs, network, release)
     searched = _stored_prior(inputs, data, target, prior) if prior else None
     shape = (data.channels, data.image_size, data.image_size)
     parts, m = attacked_scores(inputs, target, release, evaluation)

@@ -72,6 +72,15 @@ def prior(spec: PlannedSpec) -> Sequence[Use]:
     return (Use({"data": spec.public_data}, unread, unread),)
 
 
+def shield(spec: PlannedSpec) -> Sequence[Use]:
+    """Releases that move scores before anything else."""
+    if spec.release.shield is None:
+        return ()
+    unread = {"auxiliary": spec.attack.looks_up != "auxiliary", "evaluation": not private_scores(spec)}
+    specs = {"shield": spec.release.shield, "evaluation": spec.drawn_images}
+    return (Use(specs, unread=_named(unread)),)
+
+
 def surrogate(spec: PlannedSpec) -> Sequence[Use]:
     """The adversary's own classifier, where a loss uses one."""
     surrogate = spec.attack.surrogate
@@ -83,7 +92,7 @@ def inversion(spec: PlannedSpec) -> Sequence[Use]:
     if spec.attack.leaves != "inverter" or spec.attack.trains_target:
         return ()
     specs = {"attack": spec.made_attack, "release": spec.attacked_release}
-    return (Use(specs, () if spec.attack.selects_on_target else ("target",)),)
+    return (Use(specs, () if spec.attack.selects_on_target else ("target", "shield")),)
 
 
 def search(spec: PlannedSpec) -> Sequence[Use]:
