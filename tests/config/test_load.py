@@ -167,7 +167,8 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": {"release.trunc": [1]}},
             [],
-            "release.trunc is not a field; known here: decimals, labels_only, renormalised, shield, truncation.",
+            "release.trunc is not a field; known here: decimals, labels_only, renormalised, shield, "
+            "truncation.",
         ),
         (
             {"sweep": {"relese.truncation": [1]}},
