@@ -26,6 +26,9 @@ from orchestrator.sweep.records import TrialRecord
 JUDGE, EVERY = "judge", "all judges"
 """Columns: what the trial's own judge accepts, and the mean over it and further ones."""
 
+JUDGES = "judges"
+"""The factor whose levels are the judges of a trial."""
+
 RECOGNISER = {
     "recogniser_accepted": "recogniser",
     "recogniser_top1": "recogniser top-1",
@@ -65,7 +68,7 @@ def judge_lines(records: Sequence[TrialRecord]) -> list[str]:
     judge."""
     lines = []
     finished = finished_trials(records)
-    for name in _further(finished):
+    for name in further_judges(finished):
         if shares := _values(finished, "agreement", name):
             words = f"`{name}` and the judge say the same of {_percent(shares)} of the images"
             lines.append(f"- judges: {words} (mean over trials).")
@@ -80,7 +83,7 @@ def _cells(
 ) -> dict[str, float | str]:
     """Return the columns of one setting and part; empty if nobody but the judge saw it."""
     first, fifth = accepted(part), accepted(part, 5)
-    names = [name for name in _further(members) if _has(members, str(first.of_judge(name)))]
+    names = [name for name in further_judges(members) if _has(members, str(first.of_judge(name)))]
     recognised = {metric: str(METRICS[metric].on(part)) for metric in BY_RECOGNISER}
     if not names and not _has(members, recognised["recogniser_accepted"]):
         return {}
@@ -120,13 +123,13 @@ def _over_judges(
     axes = [replicate_of(record.axes, report.repeats) for record, _ in seen]
     own = [record.metrics[metrics[name]] for record, name in seen]
     kept = [images.by_class(record, metrics[name]) for record, name in seen]
-    replicates = [one | {"judges": name} for one, (_, name) in zip(axes, seen, strict=True)]
+    replicates = [one | {JUDGES: name} for one, (_, name) in zip(axes, seen, strict=True)]
     crossed = cross_replicates(replicates, kept, own, report)
-    has_seeds = any(factor not in (CLASSES, "judges") for factor in crossed.resampled)
+    has_seeds = any(factor not in (CLASSES, JUDGES) for factor in crossed.resampled)
     return sum(own) / len(own), Uncertainty.of(crossed).half() if has_seeds else float("nan")
 
 
-def _further(members: Sequence[TrialRecord]) -> list[str]:
+def further_judges(members: Sequence[TrialRecord]) -> list[str]:
     """Return the names of further judges in the order of their study."""
     labels = (label.partition(".") for record in members for label in record.stage_keys)
     return list(dict.fromkeys(name for stage, _, name in labels if stage == JUDGEMENT))

@@ -1,13 +1,15 @@
-"""Variance components: how much of a metric's spread is of seeds, of classes, of images, and the rest.
+"""Variance components: how much of a metric's spread is of seeds, judges, classes, images, and the rest.
 
 By the method of moments on one setting's values over seeds and images: each source's levels differ by its own
 effect and by what the other sources leave in their means. Negative estimates are written as 0. The residual
 holds interactions (of seeds with classes and images) and noise. Sources that the sweep does not tell apart
-are one row, and its note says so.
+are one row, and its note says so. What several judges measure of a trial is a metric of its own, over all of
+them, in which the judge is one more crossed factor.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -15,17 +17,18 @@ import pandas as pd
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.config.study import SHORTHANDS
-from orchestrator.metrics.names import MetricName
+from orchestrator.metrics.names import BY_JUDGES, MetricName
 from orchestrator.report.crossed import CLASSES, TOGETHER, ByClass, Crossed, cross
 from orchestrator.report.held import held_by_metric, without_empty
+from orchestrator.report.judges import EVERY, JUDGE, JUDGES, further_judges
 from orchestrator.report.per_image import PerImage, class_means, present
 from orchestrator.report.settings import by_setting, replicate_of
 from orchestrator.sweep.adversary import HELD
 from orchestrator.sweep.records import TrialRecord
 
 NAN = float("nan")
-SAME_IMAGES = {"seed", "target.seed", "attack.seed", "judge.seed", "auxiliary.seed"}
-"""Replicate axes under which every trial attacks the same images."""
+SAME_IMAGES = {"seed", "target.seed", "attack.seed", "judge.seed", "auxiliary.seed", JUDGES}
+"""Factors under which every value is of the same images."""
 
 
 @dataclass(frozen=True)
@@ -47,37 +50,77 @@ def variance_table(
     for setting, members in by_setting(records, report.repeats).items():
         for metric in metrics:
             having = [one for one in members if metric in one.metrics]
-            found = components(having, metric, images, report) if having else []
-            total = sum(one.variance for one in found if one.variance > 0)
-            for one in found:
-                row: dict[str, object] = {**dict(setting), "metric": metric, "source": one.source}
-                row |= {"levels": one.levels, "deviation": float(np.sqrt(one.variance))}
-                row["share"] = one.variance / total if total else NAN
-                rows.append(row | held_by_metric(having, metric) | {"note": one.note})
+            for shown, judges in _by_judges(metric, having).items() if having else ():
+                found = components(having, metric, images, report, judges)
+                head: dict[str, object] = {**dict(setting), "metric": shown}
+                held = held_by_metric(having, metric)
+                rows += [head | row | held | {"note": one.note} for one, row in _shares(found)]
     return without_empty(pd.DataFrame(rows), [HELD])
 
 
+def _by_judges(metric: str, records: Sequence[TrialRecord]) -> dict[str, dict[str, str]]:
+    """Return the metric as it is shown -> judge -> full name: for itself none, and for all judges, where
+    further ones measured it, each of them."""
+    name = MetricName.parse(metric)
+    every = {JUDGE: metric} | {one: str(name.of_judge(one)) for one in further_judges(records)}
+    known = {
+        judge: full for judge, full in every.items() if any(full in record.metrics for record in records)
+    }
+    is_judged = name.metric.name in BY_JUDGES and not name.instance and len(known) > 1
+    return {metric: {}} | ({f"{metric}, {EVERY}": known} if is_judged else {})
+
+
+def _shares(found: Sequence[Component]) -> list[tuple[Component, dict[str, object]]]:
+    """Return each source with its columns: source, levels, standard deviation, share of the variance."""
+    total = sum(one.variance for one in found if one.variance > 0)
+    return [
+        (
+            one,
+            {
+                "source": one.source,
+                "levels": one.levels,
+                "deviation": float(np.sqrt(one.variance)),
+                "share": one.variance / total if total else NAN,
+            },
+        )
+        for one in found
+    ]
+
+
 def components(
-    records: Sequence[TrialRecord], metric: str, images: PerImage, report: Report
+    records: Sequence[TrialRecord],
+    metric: str,
+    images: PerImage,
+    report: Report,
+    judges: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Component]:
     """Return the sources of a metric's variance over the trials of one setting; none if nothing repeats.
 
-    There is a trial, and all have the metric. Raise as `PerImage.of`.
+    There is a trial, and all have the metric. `judges`: several judges -> the metric as each of them measured
+    it, a factor of its own. Raise as `PerImage.of`.
     """
-    replicates = [replicate_of(record.axes, report.repeats) for record in records]
-    kept = [images.of(record, metric) for record in records]
+    axes = [replicate_of(record.axes, report.repeats) for record in records]
+    cells = [
+        (record, own | ({JUDGES: judge} if judge else {}), name)
+        for record, own in zip(records, axes, strict=True)
+        for judge, name in (judges or {"": metric}).items()
+        if name in record.metrics
+    ]
+    replicates = [own for _, own, _ in cells]
+    kept = [images.of(record, name) for record, _, name in cells]
     rows = [present(one, _field(metric)) for one in kept if one is not None and len(one)]
-    if not rows or len(rows) < len(records):
-        numbers = [record.metrics[metric] for record in records]
+    if not rows or len(rows) < len(cells):
+        numbers = [record.metrics[name] for record, _, name in cells]
         return _of_numbers(cross(list(zip(replicates, numbers, strict=True))))
     labels = [one["label"] for one in rows]
     values = [one[_field(metric)].astype(np.float64) for one in rows]
     if _are_same(replicates, labels):
         by_image = [ByClass(np.arange(len(own)), own) for own in values]
         return _of_same_images(cross(list(zip(replicates, by_image, strict=True))), labels[0])
-    by_class = [one for one in (images.by_class(record, metric) for record in records) if one is not None]
+    by_class = [images.by_class(record, name) for record, _, name in cells]
     within = _mean([_within(one, own) for one, own in zip(labels, values, strict=True)])
-    return _of_other_images(cross(list(zip(replicates, by_class, strict=True))), within)
+    there = [(own, one) for own, one in zip(replicates, by_class, strict=True) if one is not None]
+    return _of_other_images(cross(there), within)
 
 
 def _field(metric: str) -> str:

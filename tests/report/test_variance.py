@@ -10,6 +10,7 @@ import pytest
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.metrics.names import MetricName
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import report_files
 from orchestrator.report.variance import components, variance_table
@@ -55,6 +56,73 @@ def test_images_without_a_value_take_no_part(store: Artifacts) -> None:
         for start, added in ((0, []), (10, [20, 21]))
     )
     assert deviations(more, store) == deviations(every, store)
+
+
+ACCEPTED = "attack/accuracy_top1_test"
+
+
+def judged(store: Artifacts, seed: int, values: Mapping[str, np.ndarray], labels: np.ndarray) -> TrialRecord:
+    """Return a trial of one seed with what judges, the own one first, accept of each image."""
+    keys = dict(zip(values, ("evaluation", *(f"judgement.{name}" for name in list(values)[1:])), strict=True))
+    metrics = {}
+    for name, stage in keys.items():
+        rows = np.empty(len(labels), [("label", "i4"), ("accuracy_top1", "f8")])
+        rows["label"], rows["accuracy_top1"] = labels, values[name]
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        key = f"{name}{seed}"
+        store.publish(
+            Artifact(key, stage.partition(".")[0], 1, {}), {"per_image_test.npy": buffer.getvalue()}
+        )
+        full = MetricName.parse(ACCEPTED)
+        metrics[str(full if stage == "evaluation" else full.of_judge(name))] = float(values[name].mean())
+    stages = {stage: f"{name}{seed}" for name, stage in keys.items()}
+    return record(seed, {"seed": seed}, metrics, stage_keys=stages)
+
+
+def test_judges_are_a_source_of_their_own(store: Artifacts) -> None:
+    """Six judges with effects of 0.2, six seeds with 0.1, 400 images with 0.3 and noise of 0.1."""
+    generator = np.random.default_rng(11)
+    names = ("judge", "wide", "other", "deep", "late", "early")
+    effects = dict(zip(names, scaled(generator, len(names), 0.2), strict=True))
+    seeds, images = scaled(generator, 6, 0.1), scaled(generator, 400, 0.3)
+    labels = np.repeat(np.arange(100), 4)
+    trials = [
+        judged(
+            store,
+            seed,
+            {name: effects[name] + seeds[seed] + images + generator.normal(0, 0.1, 400) for name in names},
+            labels,
+        )
+        for seed in range(6)
+    ]
+    table = variance_table(Report(), [ACCEPTED], trials, PerImage(store))
+    own, every = (table[table["metric"] == name] for name in (ACCEPTED, f"{ACCEPTED}, all judges"))
+    assert "judges" not in own["source"].tolist()
+    found = dict(zip(every["source"], every["deviation"], strict=True))
+    assert dict(zip(every["source"], every["levels"], strict=True))["judges"] == 6
+    assert found["judges"] == pytest.approx(0.2, rel=0.05)
+    assert found["seed"] == pytest.approx(0.1, rel=0.1)
+    assert found["residual"] == pytest.approx(0.1, rel=0.05)
+    assert found["images"] == pytest.approx(0.3, rel=0.1)
+    assert every["share"].sum() == pytest.approx(1.0)
+
+
+def test_one_seed_with_two_judges_has_their_spread(store: Artifacts) -> None:
+    labels = np.arange(4)
+    values = {"judge": np.array([1.0, 1.0, 1.0, 0.0]), "wide": np.array([1.0, 0.0, 0.0, 0.0])}
+    table = variance_table(Report(), [ACCEPTED], [judged(store, 0, values, labels)], PerImage(store))
+    every = table[table["metric"] == f"{ACCEPTED}, all judges"]
+    deviation = dict(zip(every["source"], every["deviation"], strict=True))["judges"]
+    residual = 8 * 0.25**2 / 3  # squares of what judge and image leave, over their degrees of freedom
+    assert deviation == pytest.approx(math.sqrt(0.125 - residual / 4))  # means 0.75 and 0.25
+
+
+def scaled(generator: np.random.Generator, size: int, deviation: float) -> np.ndarray:
+    """Return effects with just this standard deviation and a mean of 0."""
+    drawn = generator.normal(size=size)
+    effects: np.ndarray = (drawn - drawn.mean()) / drawn.std(ddof=1) * deviation
+    return effects
 
 
 def test_planted_components_come_back(store: Artifacts) -> None:
