@@ -32,9 +32,10 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "joint": {"name": "joint", "model": tiny.DIGIT, "seed": 12},
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
-    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror")},
+    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
+CONDITIONAL = {"model": {"name": "plg"}, "loss": "plg", "seed": 13}
 NAME = "other"  # of the further judge
 JUDGES = {
     "classifiers": {NAME: {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 14}},
@@ -66,6 +67,10 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
     "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **INFERENCE},
     "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
+    **{
+        f"prior.{field}": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE}
+        for field in ("images_per_class", "inversion_weight", "output_range")
+    },
     "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
     "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
     "attack:inverter.offset_learning_rate": {"attack.offset_learnable": True},
@@ -81,6 +86,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
         for name in ("gmi", "ppa", "brepmi", "mirror")
     },
     "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
+    "attack:plg-mi.": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE},
 }
 """Beginning of a path -> what is set beside `EVERYTHING` so that the field is used; the longest applies."""
 
@@ -164,7 +170,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia": SEARCHED,
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
-    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror")},
+    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")},
     "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},
@@ -332,6 +338,12 @@ def test_resources_outside_the_numeric_profile_change_no_key(resources: dict[str
 
 
 SMALL_PRIOR = {"prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}, **INFERENCE}
+SMALL_CONDITIONAL: dict[str, Any] = {
+    **INFERENCE,
+    "prior": {"loss": "plg", "model": {"name": "plg", "width": 0.02}, "epochs": 1, "batch_size": 8},
+    "prior.critic_steps": 1,
+    "prior.images_per_class": 5,
+}
 LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("pretrain", {}, {"target.pretrain.seed": 20}),
     ("target", {}, {"target.seed": 20}),
@@ -345,6 +357,14 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "prior",
         {"attack": ATTACKS["kedmi"], **SMALL_PRIOR, "prior.loss": "kedmi", "target.defense": {"mid": {}}},
         {"prior.teacher_mode": "train"},
+    ),
+    *(
+        ("prior", {"attack": ATTACKS["plg-mi"], **SMALL_CONDITIONAL}, {f"prior.{field}": value})
+        for field, value in (
+            ("images_per_class", 6),
+            ("inversion_weight", 9.0),
+            ("output_range", "released"),
+        )
     ),
     ("surrogate", {"attack": ATTACKS["inverter"]}, {"attack.losses.surrogate.seed": 20}),
     ("inversion", {}, {"attack.seed": 20}),

@@ -29,10 +29,14 @@ LATENT: dict[str, dict[str, Any]] = {
     "gmi": {"name": "gmi", "steps": 2},
     "kedmi": {"name": "kedmi", "steps": 2, "beside": 3},
     "ppa": {"name": "ppa", "steps": 2, "pool": 8, "views": 2},
+    "plg-mi": {"name": "plg-mi", "steps": 2},
     "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
     "mirror": {"name": "mirror", "steps": 2, "pool": 8, "starts": 2},
 }
 PRIOR = {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}
+CONDITIONAL = {"loss": "plg", "model": {"name": "plg", "width": 0.02}, "epochs": 1, "batch_size": 8}
+TAUGHT: dict[str, dict[str, Any]] = {"kedmi": {**PRIOR, "loss": "kedmi"}, "plg-mi": CONDITIONAL}
+"""Attack -> its prior, which learns from the target."""
 ATTACKS: dict[str, dict[str, Any]] = {
     "aligned": INVERTER,
     "unaligned": {**INVERTER, "align": False},
@@ -66,7 +70,7 @@ def trial(name: str, task: str) -> TrialSpec:
     if name == "joint renormalised":
         changes["release.renormalised"] = True
     if name in LATENT:
-        changes["prior"] = {**PRIOR, "loss": "kedmi"} if name == "kedmi" else PRIOR
+        changes["prior"] = TAUGHT.get(name, PRIOR)
     return tiny.spec(changes)
 
 

@@ -19,7 +19,7 @@ from tests.test_scenarios import DEFENDED, TASKS, defended, trial
 ATTACKS = ("with losses", "learnable offset", "joint", "optimization")
 TARGETS = ("mid and smoothing", "budget and bido", "fixed budget and dp")
 REUSED = {"target.freeze": "weights+statistics", "target.snapshots": [1], "target.snapshot": 1}
-PRIORS = ("gmi", "kedmi")
+PRIORS = ("gmi", "kedmi", "plg-mi")
 NAMES = [*ATTACKS, *TARGETS, *PRIORS, "reused activations, snapshot"]
 
 

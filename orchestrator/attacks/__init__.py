@@ -22,11 +22,11 @@ def search(
 ) -> Search:
     """Return the search of an image (C, S, S) for each row of released scores (N, k) of truncation m.
 
-    `mean` is the mean image (C, S, S) in [0, 1] of an adversary who has images. The module that has the
-    attack's name has `search`, of attacks that need a prior, or else `invert`. Raise `ModuleNotFoundError` if
-    there is none: an attack that leaves images has one.
+    `mean` is the mean image (C, S, S) in [0, 1] of an adversary who has images. The module of the attack's
+    name, with _ for each -, has `search`, of attacks that need a prior, or else `invert`. Raise
+    `ModuleNotFoundError` if there is none: an attack that leaves images has one.
     """
-    module = import_module(f"{__name__}.{attack.name}")
+    module = import_module(f"{__name__}.{attack.name.replace('-', '_')}")
     if attack.needs_prior:
         found: Search = module.search(attack, target, prior)
         return found

@@ -1,11 +1,22 @@
-"""Random resized crops and flips of images, each image by numbers of its own."""
+"""Random crops with flips, and PLG-MI's views of images: each image by numbers of its own."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from orchestrator.training.augmentation import APPLIED
+
 NUMBERS = 5
 """Random numbers that a crop takes: area, ratio, two of its place, flip."""
+
+VIEW_NUMBERS = 8
+"""Random numbers that a view takes: area, two of its place, flip, turn, whether colours change, brightness,
+contrast."""
+
+VIEW_AREA, TURN, COLOUR = (0.8, 1.0), math.radians(5.0), 0.2
+"""Of a view: area of the crop, largest turn either way, largest change of brightness and contrast."""
 
 
 def random_crops(
@@ -25,6 +36,32 @@ def random_crops(
     x, y = (1 - width) * (2 * across - 1), (1 - height) * (2 * down - 1)
     width = torch.where(coin < flip, -width, width)
     zero = torch.zeros_like(x)
-    maps = torch.stack([width, zero, x, zero, height, y], dim=1).view(-1, 2, 3)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return _sampled(images, torch.stack([width, zero, x, zero, height, y], dim=1))
+
+
+def random_views(images: Tensor, numbers: Tensor, *, jitter: float) -> Tensor:
+    """Return what PLG-MI shows the target of images (N, C, S, S): a square of 80 to 100 % of the area,
+    enlarged, mirrored with probability 1/2, turned by up to 5 degrees either way; with probability `jitter`
+    brightness and contrast, in this order, change by up to 20 % within [0, 1].
+
+    numbers (N, 8) in [0, 1). All moves are one bilinear interpolation, where released code has one for each
+    and fills the corners that a turn uncovers with black; here they are of the image around the square.
+    """
+    area, across, down, coin, turn, is_changed, *colours = numbers.to(images).unbind(dim=1)
+    low, high = VIEW_AREA
+    side = (low + (high - low) * area).sqrt()
+    x, y = (1 - side) * (2 * across - 1), (1 - side) * (2 * down - 1)
+    along, off = (f(TURN * (2 * turn - 1)) for f in (torch.cos, torch.sin))
+    width = torch.where(coin < 0.5, -side, side)
+    maps = torch.stack([width * along, -width * off, x, side * off, side * along, y], dim=1)
+    views = changed = _sampled(images, maps)
+    for name, number in zip(("brightness", "contrast"), colours, strict=True):
+        changed = APPLIED[name](changed, (1 + COLOUR * (2 * number - 1))[:, None, None, None])
+    return torch.where((is_changed < jitter)[:, None, None, None], changed, views)
+
+
+def _sampled(images: Tensor, maps: Tensor) -> Tensor:
+    """Return images (N, C, S, S) at the places that affine maps (N, 6) send pixels to, bilinear; corners are
+    -1 and 1, and edges go on unchanged."""
+    grid = functional.affine_grid(maps.view(-1, 2, 3), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, joined_states, split_state
-from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -29,8 +28,9 @@ KEPT, LOWEST = "kept", "lowest"  # parts of the state of a method that keeps mor
 class GenerativePrior:
     """What the adversary has learned from public images."""
 
-    generator: StyleGenerator  # z (N, latent_size) -> images (N, C, S, S) in [0, 1], by way of styles
+    generator: Any  # `StyleGenerator`: z (N, latent_size) -> images (N, C, S, S) in [0, 1], by way of styles
     critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`
+    # Of PLG-MI's a `ConditionalGenerator` and a `ProjectionCritic`, which read classes (N,) besides.
 
     def to(self, device: torch.device) -> "GenerativePrior":
         """Put both networks on a device, in evaluation mode, without gradients of their parameters."""
@@ -127,8 +127,12 @@ class Method:
     latents: Callable[[Tensor, Tensor, int], Tensor] = lambda variable, classes, number: variable
     """Variable (n, r, d), classes (n,) and a step's number -> the z (n, r, latent size) of the images."""
 
+    make: Callable[[Any, Tensor, Tensor], Tensor] = lambda generator, latents, classes: generator(latents)
+    """The prior's generator, latents (N, latent size) and classes (N,) -> images (N, C, S, S)."""
+
     views: Callable[[Tensor, Tensor, int], Tensor] = lambda images, classes, number: images
-    """Images (n, r, C, S, S), classes (n,) and a step's number -> the images that the target sees in it."""
+    """Images (n, r, C, S, S), classes (n,) and a step's number -> the images (n, v r, C, S, S) that the
+    target sees in it: v times all starts. Their identity losses are summed."""
 
     keep: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     """Variable before a step and after it, (n, r, d), and the losses before it, (n, r) -> a variable with
@@ -218,16 +222,18 @@ class LatentSearch:
     def _images(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
         """Return the images (n, r, C, S, S) of a variable (n, r, d) in a step."""
         latents = self.method.latents(variable, classes, number)
-        images: Tensor = self._prior.generator(latents.flatten(0, 1))
+        wanted = classes.repeat_interleave(variable.shape[1])
+        images = self.method.make(self._prior.generator, latents.flatten(0, 1), wanted)
         return images.unflatten(0, variable.shape[:2])
 
     def _losses(self, images: Tensor, views: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (n, r) and logits (n, r, k) of images (n, r, C, S, S), which the target sees as
-        views of that shape."""
+        """Return losses (n, r) of images (n, r, C, S, S), and the logits (n, v r, k) of their views
+        (n, v r, C, S, S)."""
         logits = self._target.logits(views.flatten(0, 1))
-        wanted = classes.repeat_interleave(images.shape[1])
-        losses = self.method.identity(logits, wanted) + self.method.plausibility(images.flatten(0, 1))
-        return losses.view(images.shape[:2]), logits.unflatten(0, images.shape[:2])
+        identity = self.method.identity(logits, classes.repeat_interleave(views.shape[1]))
+        identity = identity.view(len(images), -1, images.shape[1]).sum(dim=1)
+        plausibility = self.method.plausibility(images.flatten(0, 1)).view(images.shape[:2])
+        return identity + plausibility, logits.unflatten(0, views.shape[:2])
 
     def _chosen(self, classes: Tensor, state: State) -> SearchResult:
         variable, before = state.get(KEPT, state["variable"]), self._target.num_queries

@@ -7,6 +7,7 @@ trained on too, and a share of the images is held out, on which the critic is te
 hinge: the hinge loss of Miyato et al. (ICLR 2018) on a critic with spectral norms, one critic step for each
 generator step; the prior is the moving average of the generator's weights, and the critic sees real and
 generated images augmented alike (Zhao et al., NeurIPS 2020).
+`inversion_prior` (KEDMI) and `conditional_prior` (PLG-MI) train by the same step.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orchestrator.config import Prior, Recipe
-from orchestrator.models.gan import Generator
+from orchestrator.models.build import AnyGenerator
 from orchestrator.training.augmentation import augmentation
-from orchestrator.training.loop import Objective
-from orchestrator.training.optimizers import AMI_BETAS, Descent, joint_state, load_joint_state
+from orchestrator.training.loop import Objective, batch_sizes
+from orchestrator.training.optimizers import Descent, joint_state, load_joint_state
 from orchestrator.training.world import World
 
 BATCHES = "batches"  # name in the state of the number of batches done
@@ -31,18 +32,20 @@ BATCHES = "batches"  # name in the state of the number of batches done
 class Adversaries(nn.Module):
     """A generator, the critic that it is trained against, and the average of the generator's weights.
 
-    `average` is the prior: latents (N, `latent_size`) -> images (N, C, S, S) in [0, 1].
+    `average` is the prior: latents (N, `latent_size`), and classes (N,) where it is conditional -> images
+    (N, C, S, S) in [0, 1].
     """
 
-    def __init__(self, generator: Generator, critic: nn.Module) -> None:
+    def __init__(self, generator: AnyGenerator, critic: nn.Module) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator: Any = generator
         self.critic: Any = critic
-        self.average: Generator = deepcopy(generator).requires_grad_(False)
+        self.average: Any = deepcopy(generator).requires_grad_(False)
 
     def generated(self, images: Tensor) -> Tensor:
         """Return as many generated images as there are `images` (N, C, S, S), from fresh latents."""
-        return self.generator(self.latents(images))
+        made: Tensor = self.generator(self.latents(images))
+        return made
 
     def latents(self, images: Tensor) -> Tensor:
         """Draw a latent from N(0, 1) for each image, (N, `latent_size`), on their device."""
@@ -93,10 +96,9 @@ class AdversarialStep:
         self.model, self.objective, self.prior, self.world = model, objective, prior, world
         self.generator_loss = generator_loss
         rates = {"generator": prior.learning_rate, "critic": prior.critic_learning_rate}
+        adapt = partial(_with_betas, betas=prior.betas)
         self.descents = {
-            name: Descent(
-                model.get_submodule(name).parameters(), recipe.but(learning_rate=rate), _with_released_betas
-            )
+            name: Descent(model.get_submodule(name).parameters(), recipe.but(learning_rate=rate), adapt)
             for name, rate in rates.items()
         }
         self.num_batches = 0
@@ -134,6 +136,12 @@ class AdversarialStep:
             raise ValueError("it counts no batches, so it is not of a prior's training")
         load_joint_state(self.descents, {name: t for name, t in tensors.items() if name != BATCHES})
         self.num_batches = int(tensors[BATCHES])
+
+
+def images_of_generator_steps(prior: Prior, num_pairs: int, workers: int) -> int:
+    """Return how many images the generator makes in its own steps, of pairs that are trained on."""
+    sizes = prior.epochs * batch_sizes(num_pairs, prior.batch_size, workers)
+    return sum(sizes[prior.critic_steps - 1 :: prior.critic_steps])
 
 
 def critic_loss(prior: Prior, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -183,7 +191,7 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             kept.copy_(new)
 
 
-def _with_released_betas(optimizer: Optimizer, batch_size: int) -> Optimizer:
+def _with_betas(optimizer: Optimizer, batch_size: int, *, betas: tuple[float, float]) -> Optimizer:
     for group in optimizer.param_groups:
-        group["betas"] = AMI_BETAS
+        group["betas"] = betas
     return optimizer

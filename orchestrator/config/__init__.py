@@ -20,7 +20,14 @@ from orchestrator.config.base import Model, Recipe, Seed, Spec
 from orchestrator.config.data import Auxiliary, Data
 from orchestrator.config.defenses import Bido, Defense, DpSgd, Erasing, Loft, Mid, Smoothing
 from orchestrator.config.evaluation import Evaluation, Fisher, Judge, Judges, PublicNetworks, Recogniser
-from orchestrator.config.latent_attacks import BrepmiAttack, GmiAttack, KedmiAttack, MirrorAttack, PpaAttack
+from orchestrator.config.latent_attacks import (
+    BrepmiAttack,
+    GmiAttack,
+    KedmiAttack,
+    MirrorAttack,
+    PlgMiAttack,
+    PpaAttack,
+)
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release, Shield
 from orchestrator.config.target import Pretrain, Target
@@ -52,6 +59,7 @@ __all__ = [
     "MirrorAttack",
     "Model",
     "OptimizationAttack",
+    "PlgMiAttack",
     "PpaAttack",
     "Pretrain",
     "Prior",

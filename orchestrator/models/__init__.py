@@ -31,6 +31,9 @@ class Architecture:
     has_norm: bool = False
     """Whether it has a `Classifier.norm_before_head`."""
 
+    is_conditional: bool = False
+    """Whether a generator or critic reads a class beside each latent or image."""
+
 
 CLASSIFIERS: dict[str, Architecture] = {
     "ami-digit": Architecture("ami.AmiClassifier", 32, outlines.ami),
@@ -55,13 +58,17 @@ INVERTERS: dict[str, Architecture] = {
 }
 """Encoded scores z (N, k) -> images (N, C, S, S) in [0, 1]."""
 
-GENERATORS: dict[str, Architecture] = {"gmi": Architecture("gan.Generator", 64, is_flexible=True)}
+GENERATORS: dict[str, Architecture] = {
+    "gmi": Architecture("gan.Generator", 64, is_flexible=True),
+    "plg": Architecture("conditional_gan.ConditionalGenerator", 64, is_flexible=True, is_conditional=True),
+}
 """Latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1]; `outlines.gan_channels` checks the side."""
 
 CRITICS: dict[str, Architecture] = {
     "hinge": Architecture("gan.SpectralCritic", 64, is_flexible=True),
     "wgan-gp": Architecture("gan.Critic", 64, is_flexible=True),
     "kedmi": Architecture("gan.InversionCritic", 64, is_flexible=True),
+    "plg": Architecture("conditional_gan.ProjectionCritic", 64, is_flexible=True, is_conditional=True),
 }
 """Loss of a prior -> the network that its generator is trained against, images (N, C, S, S) -> (N,), or
 logits (N, k) where it learns from a target of k classes."""

@@ -9,9 +9,12 @@ from torch import nn
 from orchestrator import config
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, find, sized
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.conditional_gan import ConditionalGenerator
 from orchestrator.models.gan import Generator
 from orchestrator.models.inputs import Resized, Scaled
 from orchestrator.models.outlines import shifted
+
+AnyGenerator = Generator | ConditionalGenerator
 
 
 def build_classifier(
@@ -55,27 +58,28 @@ def build_inverter(
     return network
 
 
-def build_generator(
-    model: config.Model, *, channels: int, image_size: int, field: str = "prior.model"
-) -> Generator:
-    """Return a generator, latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1].
+def build_generator(prior: config.Prior, *, classes: int, channels: int, image_size: int) -> AnyGenerator:
+    """Return the generator of a prior, latents z (N, `latent_size`) -> images (N, C, S, S) in [0, 1].
 
-    Its weights are initialised from torch's global generator.
-    Raise `Refused` if `field`, the dotted path of `model` in messages, names no network or one of another
-    size.
+    A conditional one reads which of `classes` each image is to be, (N,), beside them. Its weights are
+    initialised from torch's global generator. Raise `Refused` if `prior.model` names no network, or for a
+    side that it does not have.
     """
-    architecture = find(GENERATORS, model.name, image_size, field)
-    shapes = {"channels": channels, "image_size": image_size}
-    network: Generator = network_class(architecture)(**shapes, width=model.width)
+    architecture = find(GENERATORS, prior.model.name, image_size, "prior.model")
+    own: dict[str, Any] = {}
+    if architecture.is_conditional:
+        own = {"classes": classes, "is_signed": prior.output_range == "released"}
+    made = network_class(architecture)
+    network: AnyGenerator = made(channels=channels, image_size=image_size, width=prior.model.width, **own)
     return network
 
 
 def build_critic(prior: config.Prior, *, classes: int, channels: int, image_size: int) -> nn.Module:
     """Return the critic of a prior's loss, images (N, C, S, S) in [0, 1] -> how real each is, (N,).
 
-    Where the prior learns from a target of k `classes`, it returns logits (N, k); others do not read
-    `classes`. Its weights are initialised from torch's global generator. Raise `Refused` for a side that the
-    generator does not have.
+    KEDMI's returns logits (N, k) of the k `classes` of a target, a conditional one reads which of them each
+    image is of, (N,), beside the images; others do not read `classes`. Its weights are initialised from
+    torch's global generator. Raise `Refused` for a side that the generator does not have.
     """
     critic, own = network_class(CRITICS[prior.loss]), {"classes": classes} if prior.needs_target else {}
     network: nn.Module = critic(channels=channels, image_size=image_size, width=prior.model.width, **own)

@@ -132,6 +132,12 @@ def gan_channels(image_size: int, width: float) -> tuple[int, ...]:
     return tuple(scaled(count, width) for count in GAN_CHANNELS[image_size])
 
 
+def conditional_channels(image_size: int, width: float) -> tuple[int, ...]:
+    """Return `gan_channels` and twice the last of them, of the conditional GAN; raise as it does."""
+    counts = gan_channels(image_size, width)
+    return (*counts, scaled(2 * GAN_CHANNELS[image_size][-1], width))
+
+
 def ami(*, classes: int, channels: int, image_size: int, width: float) -> Outline:
     """Return the outline of `AmiClassifier` for 32x32 or 64x64 images."""
     counts = (channels, *(scaled(count, width) for count in AMI_CHANNELS[image_size]))

@@ -15,10 +15,10 @@ from orchestrator.datasets.gathered import Images
 from orchestrator.defenses.shield import mover
 from orchestrator.metrics import perceptual
 from orchestrator.metrics.yardsticks import GREY
-from orchestrator.models.build import build_classifier, build_critic, build_generator
+from orchestrator.models import GENERATORS
+from orchestrator.models.build import AnyGenerator, build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.face_descriptor import SIDE, FaceDescriptor, face_descriptor
-from orchestrator.models.gan import Generator
 from orchestrator.models.public import HEAD, renamed
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox, truncate_rows
@@ -146,26 +146,56 @@ def new_adversaries(prior: Prior, data: Data, classes: int = 0) -> Adversaries:
     """
 
     def build() -> Adversaries:
-        generator = build_generator(prior.model, **_shapes(data))
+        generator = build_generator(prior, classes=classes, **_shapes(data))
         return Adversaries(generator, build_critic(prior, classes=classes, **_shapes(data)))
 
     adversaries: Any = seeded(build, prior.seed)
     return adversaries
 
 
-def stored_generator(inputs: Inputs, data: Data, prior: Prior) -> Generator:
+def stored_generator(inputs: Inputs, data: Data, prior: Prior, classes: int = 0) -> AnyGenerator:
     """Return the prior that the stage `prior` left, latents (N, `latent_size`) -> images (N, C, S, S) in
-    [0, 1], on the device, in evaluation mode, with weights that require no gradient."""
-    generator: Any = seeded(lambda: build_generator(prior.model, **_shapes(data)), prior.seed)
-    stored: Generator = _stored(inputs, generator, "generator")
+    [0, 1], on the device, in evaluation mode, with weights that require no gradient.
+
+    A conditional one also reads which of the target's k `classes` each image is to be, (N,).
+    """
+    generator: Any = seeded(lambda: build_generator(prior, classes=classes, **_shapes(data)), prior.seed)
+    stored: AnyGenerator = _stored(inputs, generator, "generator")
     return stored
+
+
+def is_conditional(prior: Prior) -> bool:
+    """Return whether its generator reads which class each image is to be."""
+    return GENERATORS[prior.model.name].is_conditional
+
+
+def generated(
+    generator: AnyGenerator, prior: Prior, latents: Tensor, classes: Tensor, device: torch.device
+) -> Tensor:
+    """Return images (N, C, S, S) in [0, 1] of latents (N, d), of classes (N,) where the prior has them."""
+    if not is_conditional(prior):
+        return predict(generator, latents, device)
+    return predict(_OfClasses(generator), torch.cat([latents, classes[:, None].float()], dim=1), device)
+
+
+class _OfClasses(nn.Module):
+    """A conditional generator whose classes are the last number of each latent (N, d + 1)."""
+
+    def __init__(self, generator: AnyGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, rows: Tensor) -> Tensor:
+        images: Tensor = self.generator(rows[:, :-1], rows[:, -1].long())
+        return images
 
 
 def stored_critic(inputs: Inputs, data: Data, prior: Prior, classes: int = 0) -> nn.Module:
     """Return the critic that the stage `prior` left, images (N, C, S, S) in [0, 1] -> how real each is, (N,),
     on the device, in evaluation mode, with weights that require no gradient.
 
-    A prior that learned from a target has logits of its k `classes`, (N, k), in their place.
+    KEDMI's has logits of the target's k `classes`, (N, k), in their place, a conditional one reads which of
+    them each image is of, (N,).
     """
     critic: Any = seeded(lambda: build_critic(prior, classes=classes, **_shapes(data)), prior.seed)
     stored: nn.Module = _stored(inputs, critic, "critic")

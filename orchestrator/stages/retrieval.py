@@ -31,7 +31,14 @@ from orchestrator.stages.images import (
 )
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image
 from orchestrator.stages.measuring import as_failures
-from orchestrator.stages.networks import features_of, judged_training, stored_classifier, stored_generator
+from orchestrator.stages.networks import (
+    features_of,
+    generated,
+    is_conditional,
+    judged_training,
+    stored_classifier,
+    stored_generator,
+)
 from orchestrator.training.loop import predict
 from orchestrator.training.seeds import derive_seed
 
@@ -60,7 +67,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that a start depends on
     if prior is None:
         starts = _start(inputs, data, target, attack, auxiliary)[None]
     else:
-        starts = _from_prior(inputs, data, prior, attack.seed)
+        starts = _from_prior(inputs, data, prior, target, evaluation, attack.seed)
     start = judging.features(starts)
     files: dict[str, bytes] = {}
     metrics: dict[str, float] = {}
@@ -165,12 +172,18 @@ def _start(inputs: Inputs, data: Data, target: Target, attack: Attack, auxiliary
     return mean_image(images)
 
 
-def _from_prior(inputs: Inputs, data: Data, prior: Prior, seed: int) -> Tensor:
-    """Return images (STARTS, C, S, S) in [0, 1] of latents that are drawn from the prior, not searched."""
-    network = stored_generator(inputs, data, prior)
+def _from_prior(
+    inputs: Inputs, data: Data, prior: Prior, target: Target, evaluation: Evaluation, seed: int
+) -> Tensor:
+    """Return images (N, C, S, S) in [0, 1] of latents that are drawn from the prior, not searched: `STARTS`,
+    or where the prior is conditional one of each attacked class in turn, as many as there are at least."""
+    network = stored_generator(inputs, data, prior, target.classes)
+    labels, _ = inferred_classes(target, evaluation)
     generator = torch.Generator().manual_seed(derive_seed("floor", seed))
     latents = torch.randn(STARTS, network.latent_size, generator=generator)
-    return predict(network, latents, inputs.world.device)
+    rows = torch.arange(max(STARTS, len(labels)) if is_conditional(prior) else STARTS)
+    classes = labels[rows % len(labels)]
+    return generated(network, prior, latents[rows % STARTS], classes, inputs.world.device)
 
 
 def _of_classes(test: ImageSet, labels: Tensor, evaluation: Evaluation) -> Tensor:

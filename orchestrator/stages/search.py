@@ -78,7 +78,7 @@ def _check_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> No
 
 def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
     critic = stored_critic(inputs, data, prior, target.classes)
-    return GenerativePrior(stored_generator(inputs, data, prior), critic)
+    return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic)
 
 
 class ByCandidate:

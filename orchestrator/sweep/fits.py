@@ -33,7 +33,10 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
             "pretrain", "target.pretrain.recipe", pretrain.recipe, "target.pretrain.dataset", named, "public"
         )
     if prior := spec.prior:
-        yield Fit("prior", "prior", prior.recipe, "prior.dataset", prior.dataset or "null", "public")
+        given: tuple[str, object] = ("prior.dataset", prior.dataset or "null")
+        if prior.loss == "plg":
+            given = ("prior.images_per_class", prior.images_per_class)
+        yield Fit("prior", "prior", prior.recipe, *given, "public")
     size = spec.auxiliary.size
     source = ("auxiliary.size", "null" if size is None else size)
     for name, (field, recipe) in spec.attack.recipes.items():

@@ -49,6 +49,10 @@ def _is_checked(spec: PlannedSpec) -> object:
     return spec.target.pretrain and spec.target.pretrain.weights and spec.target.pretrain.dataset
 
 
+def _learns_from_target(spec: PlannedSpec) -> object:
+    return spec.prior and spec.prior.needs_target
+
+
 def _has_losses(spec: PlannedSpec) -> object:
     losses = getattr(spec.attack, "losses", None)
     return losses and (losses.adversarial or losses.features or losses.total_variation)
@@ -67,7 +71,7 @@ SETTINGS: Mapping[str, Setting] = {
     "pretrain/validation_accuracy": _TRAINED_HERE,
     "pretrain/validation_loss": _TRAINED_HERE,
     "pretrain/best_epoch": _TRAINED_HERE,
-    "prior/queries": _or_needs(lambda spec: spec.prior and spec.prior.needs_target, "prior.loss=kedmi"),
+    "prior/queries": _or_needs(_learns_from_target, "prior.loss=kedmi or plg"),
     "inversion/validation_total": _or_needs(_has_losses, "a loss of attack.losses"),
     CLASSES: _or_needs(_infers_classes, "evaluation.task=class-inference"),
     RECOGNISER_CHANCE: _or_needs(

@@ -2,12 +2,12 @@
 
 from collections.abc import Hashable
 
-from orchestrator.config import Data, Model, TrialSpec
+from orchestrator.config import Data, Model, Prior, TrialSpec
 from orchestrator.config.base import Refused
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.datasets import Description
 from orchestrator.datasets.weights_manifest import Weights
-from orchestrator.models import GENERATORS, INVERTERS, find, outline
+from orchestrator.models import CRITICS, GENERATORS, INVERTERS, find, outline
 from orchestrator.models.budgets import resolve_budget
 from orchestrator.models.outlines import count_halvings, gan_channels
 
@@ -36,8 +36,7 @@ class NetworkChecks:
         if attack.inverter:
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
         if spec.prior:
-            find(GENERATORS, spec.prior.model.name, image_size, "prior.model")
-            gan_channels(image_size, spec.prior.model.width)
+            _check_generator(spec.prior, image_size)
         if attack.has_discriminator:
             count_halvings(image_size)
 
@@ -88,6 +87,17 @@ class NetworkChecks:
 
             check_shapes(weights.shapes, weights.name)
             self._checked.add(known)
+
+
+def _check_generator(prior: Prior, image_size: int) -> None:
+    """Raise `Refused` unless the generator is known, fits the loss and has images of this side."""
+    name, needs_classes = prior.model.name, CRITICS[prior.loss].is_conditional
+    found = find(GENERATORS, name, image_size, "prior.model")
+    gan_channels(image_size, prior.model.width)
+    if found.is_conditional != needs_classes:
+        fitting = [other for other, one in GENERATORS.items() if one.is_conditional == needs_classes]
+        rule = f"is no generator for prior.loss={prior.loss}"
+        raise Refused("prior.model.name", name, rule, f"use {' or '.join(fitting)}")
 
 
 def _heads(

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.prior import OWN
 
 Reads = Callable[[Any], object]
 """Whether a setting has an effect, by the spec that holds it."""
@@ -43,6 +44,10 @@ class Row:
         return f"{self.section}.{self.field}".removeprefix(".")
 
 
+def _is_of(loss: str) -> Reads:
+    return lambda own: own.loss == loss
+
+
 _ROWS = (
     Row(
         "auxiliary",
@@ -66,8 +71,11 @@ _ROWS = (
         for field in ("recipe", "seed")
     ),
     Row("", "prior", lambda own: own.attack.needs_prior, "an attack that searches one"),
-    Row("prior", "penalty", lambda own: own.loss == "wgan-gp", "prior.loss=wgan-gp"),
-    Row("prior", "teacher_mode", lambda own: own.needs_target, "prior.loss=kedmi"),
+    *(
+        Row("prior", field, _is_of(loss), f"prior.loss={loss}")
+        for loss, fields in OWN.items()
+        for field in fields
+    ),
     Row("target.defense.bido", "epsilon", lambda own: own.kind == "hsic", "target.defense.bido.kind=hsic"),
     Row(
         "target.defense.smoothing",
@@ -91,7 +99,7 @@ _ROWS = (
     ),
     *(
         Row("attack", field, lambda own: own.steps, "attack.steps above 0")
-        for field in ("learning_rate", "betas", "crop", "identities")
+        for field in ("learning_rate", "betas", "crop", "identities", "augmentations")
     ),
     *(
         Row("attack", field, lambda own: own.name != "gmi" or own.steps, "attack.steps above 0")

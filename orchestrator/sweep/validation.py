@@ -155,7 +155,10 @@ class Preflight:
         for fit in fits(spec):
             known = (fit, spec.data, spec.target.classes, spec.auxiliary)
             if known not in self._fitting:
-                check_fit(fit, self._count(fit, spec), self._workers(fit.stage))
+                count = self._count(fit, spec)
+                if spec.prior and fit.stage == "prior":
+                    count = spec.prior.num_trained_on(count, spec.target.classes)
+                check_fit(fit, count, self._workers(fit.stage))
                 self._fitting.add(known)
 
     def _count(self, fit: Fit, spec: TrialSpec) -> int:

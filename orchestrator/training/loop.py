@@ -189,6 +189,18 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
     return Fitted(done.best_epoch, done.best, done.curves, images_seen, done.snapshots, positions)
 
 
+def batch_sizes(num_pairs: int, batch_size: int, workers: int) -> list[int]:
+    """Return how many of the pairs that are trained on each batch of an epoch has, over all workers."""
+    sizes = (len(batch) for batch in torch.arange(num_pairs).split(batch_size))
+    return [workers * share for size in sizes if (share := _share(size, workers))]
+
+
+def _share(size: int, workers: int) -> int:
+    """Return each worker's part of a batch; 0 where it is not taken: batch norm needs two images on each."""
+    share = size // workers
+    return share if share >= 2 else 0
+
+
 def _require_batches(num_training: int, num_held_out: int, recipe: Recipe, world: World) -> None:
     """Raise `ValueError` unless each worker gets two images of the first batch, as batch norms need."""
     needed = 2 * world.size
@@ -289,8 +301,7 @@ class _Run:
         generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
         rank, size = self.world.rank, self.world.size
         for batch in torch.randperm(num_pairs, generator=generator).split(self.recipe.batch_size):
-            share = len(batch) // size
-            if share >= 2:  # batch norm needs two images on each worker
+            if share := _share(len(batch), size):
                 yield batch[rank * share : (rank + 1) * share]
 
     @torch.inference_mode()

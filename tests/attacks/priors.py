@@ -14,13 +14,17 @@ SIDE, SIZE, CLASSES = 8, 6, 8
 
 
 class Generator(StyleGenerator):
-    """Sigmoid of a linear map of z (N, SIZE)."""
+    """Sigmoid of a linear map of z (N, SIZE), which a conditional search shifts by its classes."""
 
     latent_size = SIZE
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(SIZE, SIDE * SIDE)
+
+    def forward(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
+        shift = 0.0 if classes is None else (classes[:, None] - 3.5) / 10
+        return super().forward(latents + shift)
 
     def synthesize(self, styles: Tensor) -> Tensor:
         return (4 * self.linear(styles[:, 0])).sigmoid().view(-1, 1, SIDE, SIDE)

@@ -121,6 +121,16 @@ ROWS = {
         lambda metrics: 64 + steps_and_last(metrics),
         WITH_PRIOR,
     ),
+    "plg-mi": Row(
+        {"name": "plg-mi", "steps": 20},
+        {"steps": 0},
+        "optimization/cost",
+        lambda metrics: 3 * (2 * metrics["optimization/steps"] + 1),
+        {
+            **WITH_PRIOR,
+            "prior": {"loss": "plg", "model": {"name": "plg", "width": 0.02}, "epochs": 5, "critic_steps": 1},
+        },
+    ),
     "brepmi": Row(
         {"name": "brepmi", "batch": 16, "budget": 1000, "patience": 5},
         {"budget": 1, "batch": 1},

@@ -1,10 +1,12 @@
-"""Random crops with numbers given by hand."""
+"""Random crops and views with numbers given by hand."""
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.attacks.crops import NUMBERS, random_crops
+from orchestrator.attacks.crops import NUMBERS, VIEW_NUMBERS, random_crops, random_views
 
 RAMP = torch.arange(4.0).expand(1, 1, 4, 4)
 """An image whose columns are 0, 1, 2, 3."""
@@ -51,3 +53,55 @@ def test_each_image_goes_by_its_own_numbers() -> None:
     ]
     torch.testing.assert_close(whole, torch.cat(each))
     assert 0 <= whole.min() <= whole.max() <= 1
+
+
+# PLG-MI's views
+
+
+def viewed(*numbers: float, images: Tensor = RAMP / 3, jitter: float = 1.0) -> Tensor:
+    return random_views(images, torch.tensor([numbers]), jitter=jitter)
+
+
+def test_a_whole_unturned_view_stays_as_it_is() -> None:
+    torch.testing.assert_close(viewed(1.0, 0.3, 0.7, 0.5, 0.5, 0.9, 0.5, 0.5), RAMP / 3)
+    torch.testing.assert_close(viewed(1.0, 0.3, 0.7, 0.49, 0.5, 0.9, 0.5, 0.5), RAMP.flip(3) / 3)
+
+
+def test_the_smallest_view_is_80_percent_of_the_area() -> None:
+    """At the left it has columns 0 to 4 sqrt(0.8): its last sample is half of a pixel's share before that."""
+    side = 0.8**0.5
+    centres = torch.tensor([0.5, 1.5, 2.5, 3.5]) * side - 0.5
+    seen = viewed(0.0, 0.0, 0.5, 0.5, 0.5, 0.9, 0.5, 0.5)
+    torch.testing.assert_close(seen[0, 0, 0], centres.clamp_min(0.0) / 3)
+
+
+@pytest.mark.parametrize(("turn", "sign"), [(0.0, -1.0), (1.0, 1.0)])
+def test_the_largest_turn_is_five_degrees(turn: float, sign: float) -> None:
+    """On a plane of intensities x, turned by a, the gradient is (cos a, -+ sin a)."""
+    plane = (torch.arange(32.0).expand(1, 1, 32, 32)) / 32
+    seen = viewed(1.0, 0.5, 0.5, 0.5, turn, 0.9, 0.5, 0.5, images=plane)[0, 0]
+    across, down = 32 * (seen[16, 17] - seen[16, 16]), 32 * (seen[17, 16] - seen[16, 16])
+    angle = math.radians(5.0)
+    assert across.item() == pytest.approx(math.cos(angle), abs=1e-3)
+    assert down.item() == pytest.approx(-sign * math.sin(angle), abs=1e-3)
+
+
+def test_colours_change_brightness_then_contrast_below_the_share_alone() -> None:
+    """0.25 and 0.75 times 1.2 are 0.3 and 0.9, their mean 0.6; contrast 0.8 makes 0.36 and 0.84 of them."""
+    halves = torch.tensor([0.25, 0.25, 0.75, 0.75]).expand(1, 1, 4, 4)
+    numbers = (1.0, 0.5, 0.5, 0.5, 0.5, 0.4, 1.0, 0.0)
+    changed = torch.tensor([0.36, 0.36, 0.84, 0.84]).expand(1, 1, 4, 4)
+    torch.testing.assert_close(viewed(*numbers, images=halves, jitter=0.41), changed)
+    torch.testing.assert_close(viewed(*numbers, images=halves, jitter=0.4), halves)
+
+
+def test_each_view_goes_by_its_own_numbers_and_passes_a_gradient() -> None:
+    torch.manual_seed(0)
+    images, numbers = torch.rand(5, 3, 8, 8, requires_grad=True), torch.rand(5, VIEW_NUMBERS)
+    whole = random_views(images, numbers, jitter=0.5)
+    each = [random_views(one[None], row[None], jitter=0.5) for one, row in zip(images, numbers, strict=True)]
+    torch.testing.assert_close(whole, torch.cat(each))
+    assert 0 <= whole.min() <= whole.max() <= 1
+    whole[2].sum().backward()
+    assert images.grad is not None
+    assert [bool(part.any()) for part in images.grad] == [False, False, True, False, False]

@@ -81,8 +81,8 @@ def pairs() -> Pairs:
 
 def adversaries() -> Adversaries:
     def build() -> Adversaries:
-        shapes: Any = {"channels": 1, "image_size": 32}
-        return Adversaries(build_generator(PRIOR.model, **shapes), build_critic(PRIOR, classes=2, **shapes))
+        shapes: Any = {"classes": 2, "channels": 1, "image_size": 32}
+        return Adversaries(build_generator(PRIOR, **shapes), build_critic(PRIOR, **shapes))
 
     built = seeded(build, PRIOR.seed)
     assert isinstance(built, Adversaries)

@@ -121,7 +121,13 @@ def test_it_raises_the_score_of_every_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "loss", "losses"), [("kedmi", "hinge", "kedmi"), ("gmi", "kedmi", "hinge or wgan-gp")]
+    ("name", "loss", "losses"),
+    [
+        ("kedmi", "hinge", "kedmi"),
+        ("gmi", "kedmi", "hinge or wgan-gp"),
+        ("plg-mi", "hinge", "plg"),
+        ("ppa", "plg", "hinge or wgan-gp"),
+    ],
 )
 def test_a_prior_of_the_other_kind_is_refused(name: str, loss: str, losses: str) -> None:
     text = (

@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "brepmi": {"budget": 16 + 8 * 9, "points": 8, "margin": 0.5, "batch": 16},
     "ppa": {"steps": 7, "pool": 40, "starts": 3, "views": 2, "learning_rate": 0.1},
     "mirror": {"steps": 7, "pool": 40, "starts": 3},
+    "plg-mi": {"steps": 7, "augmentations": 3, "restarts": 2},
 }
 """Attack -> settings of a short search."""
 QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
@@ -39,9 +40,10 @@ QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
     "brepmi": lambda found: 16 * (found.queries - 9 * found.steps).div(16).round() + 9 * found.steps,
     "ppa": lambda found: 3 * (found.steps + 1 + 2),
     "mirror": lambda found: 3 * (found.steps + 1),
+    "plg-mi": lambda found: 2 * (3 * found.steps + 1),
 }
-"""Attack -> images sent through the target for a row: each start at each step, the last ones and their views;
-batches of starts, the points of a move and it."""
+"""Attack -> images sent through the target for a row: each start at each step or its augmentations, the last
+ones and their views; batches of starts, the points of a move and it."""
 SHARED = {"ppa": 2 * 40, "mirror": 40}
 """Attack -> images sent once for all rows: the pool, and PPA's mirror images."""
 
@@ -166,6 +168,9 @@ class Plane(StyleGenerator):
     def synthesize(self, styles: Tensor) -> Tensor:
         return (styles @ self.axes + self.mean).view(-1, 1, 32, 32)
 
+    def forward(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
+        return super().forward(latents)
+
 
 class Flat(nn.Module):
     """D: every image is as real, and of every class alike."""
@@ -205,6 +210,7 @@ PLANE: dict[str, dict[str, Any]] = {
     "gmi": {"steps": 150, "identities": 1, "learning_rate": 0.002},
     "kedmi": {"steps": 400},
     "ppa": {"steps": 30, "pool": 200, "learning_rate": 0.05, "views": 5, "mirrors": False},
+    "plg-mi": {"steps": 60},
     "brepmi": {"budget": 20_000, "patience": 100, "radius": 0.5},
     "mirror": {"steps": 50, "pool": 200, "mirrors": False},
 }

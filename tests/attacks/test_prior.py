@@ -165,8 +165,8 @@ def adversaries(one: Prior) -> Adversaries:
     """Return untrained networks of grey 32x32 images."""
 
     def build() -> Adversaries:
-        shapes: Any = {"channels": 1, "image_size": 32}
-        return Adversaries(build_generator(one.model, **shapes), build_critic(one, classes=0, **shapes))
+        shapes: Any = {"classes": 0, "channels": 1, "image_size": 32}
+        return Adversaries(build_generator(one, **shapes), build_critic(one, **shapes))
 
     built = seeded(build, one.seed)
     assert isinstance(built, Adversaries)
@@ -250,7 +250,7 @@ class Recorder(nn.Module):
 def test_real_and_generated_images_are_augmented_alike(name: str) -> None:
     """Grey images differ by their brightness alone, wherever they are moved to."""
     one = prior(augmentation=name)
-    generator = build_generator(one.model, channels=1, image_size=32)
+    generator = build_generator(one, classes=0, channels=1, image_size=32)
     for parameter in generator.blocks[-2].parameters():
         nn.init.zeros_(parameter)  # every generated image is grey
     critic = Recorder()

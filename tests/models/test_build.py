@@ -10,6 +10,7 @@ from orchestrator import config
 from orchestrator.models import CLASSIFIERS, INVERTERS
 from orchestrator.models.build import build_classifier, build_critic, build_generator, build_inverter
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.conditional_gan import ProjectionCritic
 from orchestrator.models.gan import Critic, InversionCritic, SpectralCritic
 
 
@@ -63,14 +64,21 @@ def test_wrong_image_size_names_the_fitting_network() -> None:
 
 
 def test_a_generator_and_the_critic_of_its_loss() -> None:
-    shapes: Any = {"channels": 1, "image_size": 32}
-    generator = build_generator(config.Model(name="gmi", width=0.1), **shapes)
-    images = generator(torch.randn(2, 100))
+    shapes: Any = {"classes": 7, "channels": 1, "image_size": 32}
+
+    def prior(loss: str, model: str) -> config.Prior:
+        return config.Prior.model_validate({"loss": loss, "model": {"name": model, "width": 0.1}})
+
+    images = build_generator(prior("hinge", "gmi"), **shapes)(torch.randn(2, 100))
     assert images.shape == (2, 1, 32, 32)
     for loss, kind in (("hinge", SpectralCritic), ("wgan-gp", Critic), ("kedmi", InversionCritic)):
-        prior = config.Prior.model_validate({"loss": loss, "model": {"name": "gmi", "width": 0.1}})
-        critic = build_critic(prior, classes=7, **shapes)
+        critic = build_critic(prior(loss, "gmi"), **shapes)
         assert isinstance(critic, kind)
         assert critic(images).shape == ((2, 7) if loss == "kedmi" else (2,))
-    with pytest.raises(ValueError, match=r"prior\.model\.name=dcgan is unknown; choose one of gmi\."):
-        build_generator(config.Model(name="dcgan"), **shapes)
+    classes = torch.tensor([6, 0])
+    images = build_generator(prior("plg", "plg"), **shapes)(torch.randn(2, 128), classes)
+    critic = build_critic(prior("plg", "plg"), **shapes)
+    assert isinstance(critic, ProjectionCritic)
+    assert critic(images, classes).shape == (2,)
+    with pytest.raises(ValueError, match=r"prior\.model\.name=dcgan is unknown; choose one of gmi, plg\."):
+        build_generator(prior("hinge", "dcgan"), **shapes)

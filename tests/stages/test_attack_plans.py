@@ -23,10 +23,13 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "gmi": {"name": "gmi"},
     "kedmi": {"name": "kedmi"},
     "ppa": {"name": "ppa"},
+    "plg-mi": {"name": "plg-mi"},
     "brepmi": {"name": "brepmi"},
     "mirror": {"name": "mirror"},
 }
-LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror")
+LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")
+TAUGHT = {"kedmi": "kedmi", "plg-mi": "plg"}
+"""Attack -> the loss of its prior, which learns from the target."""
 INFERENCE = {"evaluation.task": "class-inference"}
 
 
@@ -43,7 +46,7 @@ def planned(attack: str, changes: dict[str, Any] | None = None) -> dict[str, Sta
 def _prior(attack: str) -> dict[str, Any]:
     if attack not in LATENT:
         return {}
-    return {"prior": {"loss": "kedmi"} if attack == "kedmi" else {}}
+    return {"prior": {"loss": TAUGHT[attack]} if attack in TAUGHT else {}}
 
 
 def changed(attack: str, changes: dict[str, Any], start: dict[str, Any] | None = None) -> set[str]:
@@ -102,9 +105,9 @@ FEATURES = {
         *(
             (attack, "class-inference", "target", SEARCHED, "optimization")
             for attack in LATENT
-            if attack != "kedmi"
+            if attack not in TAUGHT
         ),
-        ("kedmi", "class-inference", "target", LEARNED, "optimization"),
+        *((attack, "class-inference", "target", LEARNED, "optimization") for attack in TAUGHT),
     ],
 )
 def test_stages_in_order_and_what_they_need(
@@ -375,7 +378,7 @@ def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) 
 
 
 def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
-    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi', 'mirror'"
+    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi', 'mirror', 'plg-mi'"
     with pytest.raises(ValidationError, match=known):
         tiny.spec({"attack": {"name": "gan"}})
 

@@ -18,7 +18,7 @@ from orchestrator.datasets.staging import publish
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, plan
 from orchestrator.stages.io import Inputs
-from orchestrator.stages.networks import new_adversaries, stored_critic, stored_generator
+from orchestrator.stages.networks import generated, new_adversaries, stored_critic, stored_generator
 from orchestrator.stages.prior import spread
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -89,17 +89,19 @@ def test_other_images_or_settings_are_another_prior(changes: dict[str, Any], sta
 
 
 KEDMI = {"prior.loss": "kedmi", "attack": {"name": "kedmi"}}
+PLG = {"prior.loss": "plg", "prior.model": {"name": "plg"}, "attack": {"name": "plg-mi"}}
 
 
-def test_a_prior_that_learns_from_a_target_is_another_for_each() -> None:
-    stages = planned({**NAMED, **KEDMI})
+@pytest.mark.parametrize("attack", [KEDMI, PLG], ids=["kedmi", "plg"])
+def test_a_prior_that_learns_from_a_target_is_another_for_each(attack: dict[str, Any]) -> None:
+    stages = planned({**NAMED, **attack})
     assert stages["prior"].needs == {"target": stages["target"].key}
     assert planned(NAMED)["prior"].needs == {}
     others: list[dict[str, Any]] = [{"target.seed": 9}, {"target.defense": {"mid": {}}}]
     for changes in (*others, {"data.class_seed": 9}):
-        assert planned({**NAMED, **KEDMI, **changes})["prior"].key != stages["prior"].key
+        assert planned({**NAMED, **attack, **changes})["prior"].key != stages["prior"].key
     for other in ({"attack.seed": 9}, {"release.truncation": 2}, {"judge.seed": 9}):
-        assert planned({**NAMED, **KEDMI, **other})["prior"].key == stages["prior"].key
+        assert planned({**NAMED, **attack, **other})["prior"].key == stages["prior"].key
 
 
 def test_a_trial_that_searches_no_prior_has_no_stage_of_it() -> None:
@@ -207,6 +209,26 @@ def test_kedmis_prior_learns_the_targets_classes(tmp_path: Path) -> None:
     images = stored_generator(inputs, trial.data, trial.prior)(torch.randn(4, 100))
     critic = stored_critic(inputs, trial.data, trial.prior, trial.target.classes)
     assert critic(images).shape == (4, trial.target.classes)
+
+
+def test_a_conditional_prior_learns_images_of_each_of_the_targets_classes(tmp_path: Path) -> None:
+    """Three classes of 6 images: 17 are trained on in batches of 8, 8 and 1, of which no worker takes the
+    last; each second batch of three epochs is followed by a generator's step."""
+    model = {"name": "plg", "width": 0.02}
+    settings = {"epochs": 3, "batch_size": 8, "critic_steps": 2, "images_per_class": 6}
+    trial = normalise(
+        spec({"prior": {"loss": "plg", "model": model, **settings}, "attack": {"name": "plg-mi"}})
+    )
+    artifact, inputs = built(trial, Location(), tmp_path)
+    assert trial.prior is not None
+    assert artifact.metrics["prior/queries"] == artifact.metrics["prior/images"] + 3 * 8
+    generator = stored_generator(inputs, trial.data, trial.prior, trial.target.classes)
+    latents, classes = torch.randn(3, 128), torch.tensor([2, 0, 2])
+    images = generated(generator, trial.prior, latents, classes, torch.device("cpu"))
+    assert images.shape == (3, 1, 32, 32)
+    torch.testing.assert_close(images, generator(latents, classes), atol=1e-5, rtol=0.0)
+    critic = stored_critic(inputs, trial.data, trial.prior, trial.target.classes)
+    assert critic(images, classes).shape == (3,)
 
 
 def test_the_spread_by_hand() -> None:

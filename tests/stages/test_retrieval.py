@@ -179,7 +179,7 @@ def test_a_search_of_latents_starts_from_images_of_its_prior(folder: Path) -> No
     trial = tiny.spec({**CLASSES, "attack": attack, "prior": prior})
     rows = array(folder, trial, "retrieval", "per_image_class.npy")
     assert trial.prior is not None
-    generator = build_generator(trial.prior.model, channels=1, image_size=32)
+    generator = build_generator(trial.prior, classes=0, channels=1, image_size=32)
     generator.load_state_dict(load_tensors(stored(folder, trial, "prior", "generator.safetensors")))
     drawn = torch.Generator().manual_seed(derive_seed("floor", 5))
     latents = torch.randn(256, generator.latent_size, generator=drawn)[:2]

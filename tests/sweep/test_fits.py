@@ -105,6 +105,16 @@ def test_several_workers_of_a_prior_whose_loss_is_of_a_whole_batch_are_refused()
         Preflight(Location(), defaultdict(lambda: 1, workers).__getitem__).resolve(point)
 
 
+def test_a_conditional_prior_learns_from_the_chosen_images_of_its_classes() -> None:
+    changes = {
+        "attack": {"name": "plg-mi"},
+        "prior": {"loss": "plg", "images_per_class": 2},
+        "evaluation.task": "class-inference",
+    }
+    text = "prior.images_per_class=2 leaves 5 of 6 images to train on by prior, and 6 are needed"
+    assert text in refusal(changes, workers=3)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -75,7 +75,7 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
         ({}, "attack/classes_estimated", "attack.classes=estimated"),
         ({"attack.classes": "estimated"}, "attack/classes_estimated", ""),
         ({}, "prior/spread", "the stage prior"),
-        ({**CLASSES, "attack": {"name": "gmi"}, "prior": {}}, "prior/queries", "prior.loss=kedmi"),
+        ({**CLASSES, "attack": {"name": "gmi"}, "prior": {}}, "prior/queries", "prior.loss=kedmi or plg"),
         ({**CLASSES, "attack": {"name": "gmi"}, "prior": {}}, "prior/validation_fake", ""),
         ({}, "inversion/skill_test", ""),
         (CLASSES, "inversion/skill_test", "evaluation.task=reconstruction"),

@@ -11,6 +11,7 @@ SEARCH = {"name": "optimization"}
 GMI = {"name": "gmi"}
 PRIOR: dict[str, Any] = {"prior": {}, "evaluation.task": "class-inference"}
 KEDMI = {**PRIOR, "prior.loss": "kedmi"}
+PLG = {**PRIOR, "prior": {"loss": "plg"}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "auxiliary.dataset=cifar10": (
         {"auxiliary": {"dataset": "cifar10"}},
@@ -94,6 +95,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "attack.views=9": (
         {**PRIOR, "attack": {"name": "ppa", "starts": 1, "views": 9}},
         {**PRIOR, "attack": {"name": "ppa", "starts": 2, "views": 9}},
+    ),
+    **{
+        f"prior.{field}={value}": (
+            {**PRIOR, "attack": GMI, f"prior.{field}": value},
+            {**PLG, "attack": {"name": "plg-mi"}, f"prior.{field}": value},
+        )
+        for field, value in (
+            ("images_per_class", 5),
+            ("inversion_weight", 0.5),
+            ("output_range", "released"),
+        )
+    },
+    "attack.augmentations=5": (
+        {**PLG, "attack": {"name": "plg-mi", "steps": 0, "augmentations": 5}},
+        {**PLG, "attack": {"name": "plg-mi", "augmentations": 5}},
     ),
     "attack.beside=5": (
         {**KEDMI, "attack": {"name": "kedmi", "prior_weight": 0, "beside": 5}},

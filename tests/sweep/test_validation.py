@@ -23,6 +23,8 @@ from tests import tiny
 DIGITS = {"dataset": "digits"}  # every class may be private
 UNFROZEN = {"target.pretrain": None, "target.budget": "full"}
 
+INFERENCE = {"evaluation.task": "class-inference"}
+
 
 def point(changes: dict[str, Any] | None = None) -> Point:
     """Return the only point of the tiny study with dotted paths changed."""
@@ -51,7 +53,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         (
             {"attack.name": "gan"},
             "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, "
-            "kedmi, ppa, brepmi, mirror.",
+            "kedmi, ppa, brepmi, mirror, plg-mi.",
         ),
         (
             {"target.model": {"name": "vgg"}},
@@ -60,6 +62,14 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         (
             {"judge.model": {"name": "vgg"}},
             f"judge.model.name=vgg is unknown; choose one of {', '.join(CLASSIFIERS)}.",
+        ),
+        (
+            {**INFERENCE, "attack": {"name": "plg-mi"}, "prior": {"loss": "plg", "model": {"name": "gmi"}}},
+            "prior.model.name=gmi is no generator for prior.loss=plg; use plg.",
+        ),
+        (
+            {**INFERENCE, "attack": {"name": "gmi"}, "prior": {"model": {"name": "plg"}}},
+            "prior.model.name=plg is no generator for prior.loss=hinge; use gmi.",
         ),
         (
             {"attack.model": {"name": "vgg"}},
@@ -109,7 +119,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         ),
         (
             {"prior": {"model": {"name": "dcgan"}}},
-            "prior.model.name=dcgan is unknown; choose one of gmi.",
+            "prior.model.name=dcgan is unknown; choose one of gmi, plg.",
         ),
         (
             {"prior": {"batch_size": 1}},

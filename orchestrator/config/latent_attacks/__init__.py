@@ -4,6 +4,7 @@ from orchestrator.config.latent_attacks.base import LatentAttack
 from orchestrator.config.latent_attacks.brepmi import BrepmiAttack
 from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
 from orchestrator.config.latent_attacks.mirror import MirrorAttack
+from orchestrator.config.latent_attacks.plg_mi import PlgMiAttack
 from orchestrator.config.latent_attacks.ppa import PpaAttack
 
 __all__ = [
@@ -13,8 +14,9 @@ __all__ = [
     "KedmiAttack",
     "LatentAttack",
     "MirrorAttack",
+    "PlgMiAttack",
     "PpaAttack",
 ]
 
-LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack)
+LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack, PlgMiAttack)
 """Attacks with a prior, in the order of the list of all attacks."""
