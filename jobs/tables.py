@@ -50,7 +50,7 @@ def print_end(
             console.print(_table(title, rows))
     for line in warnings(at_chance(ledger.records)):
         console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
-    for remark in captions(ledger.records):
+    for remark in captions(ledger.records, study.report):
         console.print(f"note: {remark}", markup=False, soft_wrap=True)
     counts = Counter(record.status for record in ledger.records)
     console.print(

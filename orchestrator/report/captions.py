@@ -2,13 +2,25 @@
 
 from collections.abc import Sequence
 
+from orchestrator.config.report import Report
+from orchestrator.report.means import DEFAULTS
 from orchestrator.report.settings import finished_trials
 from orchestrator.sweep.records import TrialRecord
 
+OF_POPULATION = (
+    "classes are held fixed, as they are all there are (report.population): intervals are over seeds, and "
+    "say nothing of other classes"
+)
 
-def captions(records: Sequence[TrialRecord]) -> list[str]:
+
+def captions(records: Sequence[TrialRecord], report: Report = DEFAULTS) -> list[str]:
     """Return one sentence for each such thing that holds for a finished trial."""
     finished = finished_trials(records)
+    return [*_of_accuracy(finished), *([OF_POPULATION] if finished and report.population else [])]
+
+
+def _of_accuracy(finished: Sequence[TrialRecord]) -> list[str]:
+    """Return that the accuracy of trials is too high, and why."""
     chosen = [one for one in finished if _is_chosen_on_test(one)]
     if not chosen:
         return []

@@ -296,5 +296,5 @@ def note(study: Study, records: Sequence[TrialRecord], images: PerImage) -> str:
     lines += [*caution_lines(records), *judge_lines(records), *note_lines(finished)]
     failed = [record for record in records if record.status == "failed"]
     lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
-    lines += [f"- {remark}." for remark in captions(records)]
+    lines += [f"- {remark}." for remark in captions(records, study.report)]
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from jobs import report, sweep
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import Scalar
-from orchestrator.config.load import read_study
+from orchestrator.config.load import read_study, scales_of
 from orchestrator.config.report import Ordering, Report
 from orchestrator.config.study import Study
 from orchestrator.models.budgets import resolve_budget
@@ -71,6 +71,20 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
         assert set(verdicts["verdict"]) <= {"holds", "reversed", "not shown", "equal"}
     if asked.costs:
         assert pd.read_csv(out / f"{name}.smoke" / "costs.csv")["wall_ratio"].notna().all()
+
+
+DIGITS = {"mnist", "mnist-small", "mnist-equal", "digits"}
+"""Data sets whose classes are the ten digits."""
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "demo"])
+def test_digits_are_held_fixed_and_people_are_resampled(name: str) -> None:
+    """At every scale but `smoke`, which replaces people by digits to be quick."""
+    own = [scale for scale in scales_of(sweep.STUDIES / f"{name}.yaml") if scale != "smoke"]
+    for scale in (None, *own):
+        study = study_at(name, scale)
+        sets = {point.spec.data.dataset for point in expand(study)[0][:1]}
+        assert study.report.population == (sets <= DIGITS), scale
 
 
 TWINS = ["ami-truncation", "ami-prediction-size", "ami-baselines", "ami-losses", "ami-release"]

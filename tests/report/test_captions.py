@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.captions import captions
 from orchestrator.report.per_image import PerImage
@@ -47,6 +48,17 @@ def test_accuracies_of_epochs_chosen_on_test_images_are_told(
 def test_nothing_is_told_where_nothing_was_chosen_on_test_images() -> None:
     assert captions([]) == []
     assert captions([trial(0, {"target.selection": "held-out"}), FAILED]) == []
+
+
+def test_it_is_told_that_classes_are_held_fixed() -> None:
+    trials = [trial(0, {})]
+    (line,) = captions(trials, Report(population=True))
+    assert "classes are held fixed" in line
+    assert captions([FAILED], Report(population=True)) == []
+    images = PerImage(Artifacts(MemoryBlobs("memory")))
+    study = tiny.study({"seed": [0]}, report={"population": True})
+    assert line in note(study, trials, images)
+    assert line not in note(tiny.study({"seed": [0]}), trials, images)
 
 
 def test_the_names_are_those_of_a_trials_spec() -> None:
