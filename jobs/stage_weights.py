@@ -2,8 +2,9 @@
 
 SOURCE: a file or S3 object (safetensors, a checkpoint of torch, whose code never runs, or the JSON manifest
 of TensorFlow.js weights, which lie beside it), torchvision:NAME or timm:NAME, which downloads the library's
-weights. DEST: the data location of the sweeps, a directory or s3://bucket/prefix. A second call with the same
-input writes nothing.
+weights. With --model stylegan2 or dcgan a generator for `prior.weights`: a pickle of NVIDIA's, whose code
+never runs either, rosinality's .pt, or a state dict. DEST: the data location of the sweeps, a directory or
+s3://bucket/prefix. A second call with the same input writes nothing.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from orchestrator.config.base import Refused
 from orchestrator.models import CLASSIFIERS
+from orchestrator.models.generator_outlines import PATHS
 from orchestrator.runtime.open_store import check, open_blobs
 
 app = typer.Typer(add_completion=False)
@@ -30,12 +32,16 @@ def main(
     name: Annotated[str, typer.Option(help="Name the weights for studies.")],
     model: Annotated[
         str,
-        typer.Option(help="Check that the weights fit this classifier, such as vgg16; default: no check."),
+        typer.Option(
+            help="Check that the weights fit this classifier, such as vgg16, or that they are a generator: "
+            "stylegan2 or dcgan; default: no check."
+        ),
     ] = "",
     entry: Annotated[
         str,
         typer.Option(
-            help="Take the network of this name in the checkpoint, such as state_dict; default: the only one."
+            help="Take the network of this name in the checkpoint, such as state_dict; default: the only "
+            "one, or a generator's average."
         ),
     ] = "",
 ) -> None:
@@ -44,11 +50,10 @@ def main(
         blobs = open_blobs(dest)
         check_arguments(source, model)
         # Here, because torch, torchvision and timm take seconds to import and a refusal needs none.
-        from jobs.weight_sources import fit_of, read
+        from jobs.weight_sources import chosen
         from orchestrator.datasets import weights
-        from orchestrator.datasets.state_dicts import choose
 
-        tensors = choose(read(source), source, entry, fit_of(model, name) if model else None)
+        tensors = chosen(source, entry, model, name)
         check(blobs, option="DEST")
         manifest, is_new = weights.stage(tensors, _origin(source), blobs, name)
     except (ValueError, OSError) as error:
@@ -65,8 +70,9 @@ def main(
 
 def check_arguments(source: str, model: str) -> None:
     """Raise `Refused` for what is wrong before anything is read."""
-    if model and model not in CLASSIFIERS:
-        raise Refused("--model", model, "is unknown", f"choose one of {', '.join(CLASSIFIERS)}")
+    known = (*CLASSIFIERS, *PATHS)
+    if model and model not in known:
+        raise Refused("--model", model, "is unknown", f"choose one of {', '.join(known)}")
     if not is_library(source) and not source.startswith("s3://") and not Path(source).is_file():
         way_out = "name one, s3://bucket/object, torchvision:NAME or timm:NAME"
         raise Refused("SOURCE", source, "is no file", way_out)

@@ -8,18 +8,34 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from jobs.generator_sources import choose_generator, generator_file
 from orchestrator import config
 from orchestrator.config.base import Refused
 from orchestrator.datasets import checkpoint_files, layers_model
-from orchestrator.datasets.state_dicts import Check
+from orchestrator.datasets.state_dicts import Check, choose
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.build import build_classifier
+from orchestrator.models.generator_outlines import PATHS
 from orchestrator.models.public import renamed
 from orchestrator.runtime.open_store import check, open_blobs
 from orchestrator.runtime.words import sentences
 
+Reader = Callable[[bytes, str], object]
+"""File and its name in messages -> what it holds."""
 
-def read(source: str) -> object:
+
+def chosen(source: str, entry: str, model: str, name: str) -> dict[str, Tensor]:
+    """Return the tensors of the network that is meant at SOURCE, to be staged under a name.
+
+    `entry` and `model` as the command has them. Raise `Refused` if there is none, or it does not fit the
+    model.
+    """
+    if model in PATHS:
+        return choose_generator(read(source, generator_file), source, entry, model)
+    return choose(read(source), source, entry, fit_of(model, name) if model else None)
+
+
+def read(source: str, reader: Reader = checkpoint_files.read) -> object:
     """Return the checkpoint at SOURCE, or a library's state dict; raise `Refused` if there is none."""
     library, _, name = source.partition(":")
     if library == "torchvision" and name:
@@ -33,15 +49,16 @@ def read(source: str) -> object:
         data = blobs.get(file)
         if data is None:
             raise Refused("SOURCE", source, "does not exist", "check bucket and key")
-        return _read(data, source, blobs.get)
-    return _read(Path(source).read_bytes(), source, lambda name: _content(Path(source).with_name(name)))
+        return _read(data, source, blobs.get, reader)
+    path = Path(source)
+    return _read(path.read_bytes(), source, lambda name: _content(path.with_name(name)), reader)
 
 
-def _read(data: bytes, source: str, beside: Callable[[str], bytes | None]) -> object:
+def _read(data: bytes, source: str, beside: Callable[[str], bytes | None], reader: Reader) -> object:
     """Return what a file holds; `beside` returns another one of its folder."""
     if source.endswith(layers_model.ENDING):
         return layers_model.read(data, source, beside)
-    return checkpoint_files.read(data, source)
+    return reader(data, source)
 
 
 def _content(path: Path) -> bytes | None:

@@ -26,6 +26,7 @@ from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics.names import METRICS
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.budgets import counted
+from orchestrator.models.generator_outlines import PATHS as GENERATOR_PATHS
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.study_checks import check_report
 from orchestrator.sweep.validation import Preflight
@@ -175,7 +176,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
     if module == "jobs.stage_data" and ":" in context.params["source"]:
         assert context.params["source"].partition(":")[0] in READERS
     if module == "jobs.stage_weights":
-        assert context.params["model"] in ("", *CLASSIFIERS)
+        assert context.params["model"] in ("", *CLASSIFIERS, *GENERATOR_PATHS)
 
 
 def targets() -> set[str]:

@@ -31,6 +31,7 @@ COVERED = {
     "config.search": "tests/sweep/test_search.py",
     "config.target": TRIAL,
     "datasets.weights_manifest": "tests/datasets/test_weights.py",
+    "models.generator_outlines": "tests/models/test_public_generators.py",
     "runtime.doctor.checks": "tests/runtime/doctor/test_findings.py",
     "runtime.mlflow.check": TRACKERS,
     "runtime.search": "tests/runtime/test_optuna.py",

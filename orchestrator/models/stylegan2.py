@@ -12,6 +12,7 @@ each image nor operators of its own and differs from released code by rounding. 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class StyleGan2(StyleGenerator):
     """G: latents z (N, `latent_size`) -> styles, one a layer -> images (N, C, S, S), S = 2 * 2^blocks.
 
     `counts`: channels of each block; `layers`: those of the mapping; `clamp`: bound of what layers of the
-    synthesis return, None for no bound.
+    synthesis return, a tensor of the state; None for no bound.
     """
 
     def __init__(
@@ -125,17 +126,21 @@ class Synthesis(nn.Module):
     Convolutions read one style after another; a block's RGB layer reads the one of the convolution behind it.
     """
 
+    clamp: Tensor | None
+
     def __init__(self, channels: int, counts: Sequence[int], style_size: int, clamp: float | None) -> None:
         super().__init__()
+        self.register_buffer("clamp", None if clamp is None else torch.tensor(clamp))
         for place, (before, after) in enumerate(pairwise((0, *counts))):
             side = START * 2**place
-            self.add_module(f"b{side}", Block(before, after, side, channels, style_size, clamp))
+            self.add_module(f"b{side}", Block(before, after, side, channels, style_size))
 
     def forward(self, styles: Tensor) -> Tensor:
         """Return images (N, C, S, S)."""
         flow, images, read = None, None, 0
+        block: Any
         for block in self.children():
-            flow, images = block(flow, images, styles[:, read:])
+            flow, images = block(flow, images, styles[:, read:], self.clamp)
             read += block.num_convolutions
         assert images is not None
         return images
@@ -144,23 +149,25 @@ class Synthesis(nn.Module):
 class Block(nn.Module):
     """Maps and images of half a side, none in the first block -> those of its side."""
 
-    def __init__(
-        self, before: int, after: int, side: int, channels: int, style_size: int, clamp: float | None
-    ) -> None:
+    def __init__(self, before: int, after: int, side: int, channels: int, style_size: int) -> None:
         super().__init__()
         self.num_convolutions = 2 if before else 1
         if before:
-            self.conv0 = Styled(before, after, side, style_size, clamp, doubles=True)
+            self.conv0 = Styled(before, after, side, style_size, doubles=True)
         else:
             self.const = nn.Parameter(torch.randn(after, side, side))
-        self.conv1 = Styled(after, after, side, style_size, clamp)
-        self.torgb = ToRgb(after, channels, style_size, clamp)
+        self.conv1 = Styled(after, after, side, style_size)
+        self.torgb = ToRgb(after, channels, style_size)
 
-    def forward(self, flow: Tensor | None, images: Tensor | None, styles: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, flow: Tensor | None, images: Tensor | None, styles: Tensor, clamp: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return maps (N, W, S, S) and images (N, C, S, S) by the first styles of (N, ..., d)."""
-        first = self.const.expand(len(styles), -1, -1, -1) if flow is None else self.conv0(flow, styles[:, 0])
-        flow = self.conv1(first, styles[:, self.num_convolutions - 1])
-        own = self.torgb(flow, styles[:, self.num_convolutions])
+        if flow is not None:
+            flow = bounded(self.conv0(flow, styles[:, 0]), clamp)
+        first = self.const.expand(len(styles), -1, -1, -1) if flow is None else flow
+        flow = bounded(self.conv1(first, styles[:, self.num_convolutions - 1]), clamp)
+        own = bounded(self.torgb(flow, styles[:, self.num_convolutions]), clamp)
         return flow, own if images is None else enlarged(images) + own
 
 
@@ -176,7 +183,6 @@ class Styled(nn.Module):
         outputs: int,
         side: int,
         style_size: int,
-        clamp: float | None,
         *,
         doubles: bool = False,
     ) -> None:
@@ -186,7 +192,7 @@ class Styled(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(side, side))
-        self.clamp, self.doubles = clamp, doubles
+        self.doubles = doubles
 
     def forward(self, flow: Tensor, style: Tensor) -> Tensor:
         """Return maps (N, W', S, S), or of twice the side, of maps (N, W, S, S) by a style (N, d)."""
@@ -200,23 +206,22 @@ class Styled(nn.Module):
         power = scale.square() @ self.weight.square().sum(dim=(2, 3)).T
         flow = flow * (power + EPSILON).rsqrt()[:, :, None, None]
         noise = self.noise_const * self.noise_strength
-        return bounded(activated(flow + noise + self.bias[:, None, None]), self.clamp)
+        return activated(flow + noise + self.bias[:, None, None])
 
 
 class ToRgb(nn.Module):
     """Maps (N, W, S, S) and a style (N, d) -> what they add to the images (N, C, S, S)."""
 
-    def __init__(self, inputs: int, channels: int, style_size: int, clamp: float | None) -> None:
+    def __init__(self, inputs: int, channels: int, style_size: int) -> None:
         super().__init__()
         self.affine = Dense(style_size, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.clamp = clamp
 
     def forward(self, flow: Tensor, style: Tensor) -> Tensor:
         """Return images (N, C, S, S)."""
         scale = self.affine(style) / math.sqrt(flow.shape[1])
-        return bounded(functional.conv2d(flow * scale[:, :, None, None], self.weight, self.bias), self.clamp)
+        return functional.conv2d(flow * scale[:, :, None, None], self.weight, self.bias)
 
 
 def activated(flow: Tensor) -> Tensor:
@@ -224,7 +229,7 @@ def activated(flow: Tensor) -> Tensor:
     return functional.leaky_relu(flow, SLOPE) * GAIN
 
 
-def bounded(flow: Tensor, clamp: float | None) -> Tensor:
+def bounded(flow: Tensor, clamp: Tensor | None) -> Tensor:
     """Return a tensor clipped to -clamp..clamp; None: as it is."""
     return flow if clamp is None else flow.clamp(-clamp, clamp)
 

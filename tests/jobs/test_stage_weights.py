@@ -19,6 +19,7 @@ from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.build import build_classifier
+from orchestrator.models.generator_outlines import PATHS
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
@@ -113,7 +114,7 @@ def test_from_and_to_a_bucket(file: Path, tmp_path: Path, s3_endpoint: str) -> N
 def test_bad_input_is_one_line_and_writes_nothing(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     (tmp_path / "list.txt").write_text("not weights", encoding="utf-8")
-    known = ", ".join(CLASSIFIERS)
+    known = ", ".join((*CLASSIFIERS, *PATHS))
     cases: list[tuple[tuple[object, ...], str]] = [
         (
             ("absent.pt", out),
@@ -222,7 +223,7 @@ def test_the_help_lists_everything() -> None:
         "Weights to stage: a file, s3://bucket/object, torchvision:NAME or timm:NAME.",
         "Data location of the sweeps: a directory or s3://bucket/prefix.",
         "Name the weights for studies.",
-        "Check that the weights fit this classifier, such as vgg16; default: no check.",
+        "that they are a generator: stylegan2 or dcgan; default: no check.",
         "exit code 2",
     ):
         assert part in text, part

@@ -16,6 +16,7 @@ from tests.test_floors import ROOT
 DATA = ROOT.parent / "shared" / "data"
 FACES = DATA / "lfw64.zip"
 MANIFEST = DATA / "weights" / "face-descriptor" / "face_recognition_model-weights_manifest.json"
+DCGAN = DATA / "weights" / "dcgan-digiface" / "weights.tar"
 
 
 def needed(*files: Path) -> None:
