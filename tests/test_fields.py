@@ -23,6 +23,7 @@ from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.training.world import World
 from tests import tiny
 
+LATENT = tuple(name for name, one in ATTACK_SPECS.items() if one.needs_prior)
 NETWORKS = {name: name for name in ("inception", "facenet", "vgg", "alex")}
 RECIPE = {"epochs": 3, "batch_size": 64, "learning_rate": 0.003}
 SURROGATE = {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 11}
@@ -32,7 +33,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "joint": {"name": "joint", "model": tiny.DIGIT, "seed": 12},
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
-    **{name: {"name": name, "seed": 12} for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")},
+    **{name: {"name": name, "seed": 12} for name in LATENT},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 CONDITIONAL = {"model": {"name": "plg"}, "loss": "plg", "seed": 13}
@@ -83,7 +84,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
     **{
         f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE}
-        for name in ("gmi", "ppa", "brepmi", "mirror")
+        for name in ("gmi", "ppa", "brepmi", "mirror", "vmi")
     },
     "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
     "attack:plg-mi.": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE},
@@ -170,7 +171,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia": SEARCHED,
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
-    **{f"attack:{name}": SEARCHED for name in ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")},
+    **{f"attack:{name}": SEARCHED for name in LATENT},
     "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},

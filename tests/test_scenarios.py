@@ -32,6 +32,7 @@ LATENT: dict[str, dict[str, Any]] = {
     "plg-mi": {"name": "plg-mi", "steps": 2},
     "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
     "mirror": {"name": "mirror", "steps": 2, "pool": 8, "starts": 2},
+    "vmi": {"name": "vmi", "steps": 2, "samples": 4, "couplings": 1, "width": 4},
 }
 PRIOR = {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}
 CONDITIONAL = {"loss": "plg", "model": {"name": "plg", "width": 0.02}, "epochs": 1, "batch_size": 8}

@@ -27,6 +27,18 @@ class Search(Protocol):
         """Return the images of rows that are finished."""
 
 
+class DrawnSearch(Search, Protocol):
+    """A search of something for each row that any number of images are drawn from."""
+
+    @property
+    def chunk(self) -> int:
+        """How many rows all workers together hold the state of with ease."""
+
+    def draw(self, rows: Tensor, state: State, number: int) -> SearchResult:
+        """Return the image of a number, counted from 0, of each row of scores (n, k) that is finished.
+        Queries of the search count with the first."""
+
+
 class AtOnce:
     """A search without segments, of a function from rows (n, k) to their result."""
 

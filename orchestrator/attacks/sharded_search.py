@@ -15,17 +15,20 @@ GENERATOR = "generator."  # prefix of the states of random generators in a check
 STATE = "state."  # prefix of the state of the chunk that is not finished
 
 
-def search_all(search: Search, scores: Tensor, world: World) -> SearchResult:
-    """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk.
+def search_all(
+    search: Search, scores: Tensor, world: World, largest_chunk: int | None = None
+) -> SearchResult:
+    """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk, which has
+    at most `largest_chunk` rows.
 
     Return all of them in order, on every rank. Between two segments the images, the state of unfinished rows
     and random generators are saved, so that a resumed search goes on with the draws that would have followed.
     Raise `Cancelled` if a report cancels, `Preempted` if the process has to end.
     """
     found, state = _resumed(world)
-    last_save = time.monotonic()
+    last_save, size = time.monotonic(), min(CHUNK, largest_chunk or CHUNK)
     while (done := sum(len(part.images) for part in found)) < len(scores):
-        chunk = scores[done : done + CHUNK]
+        chunk = scores[done : done + size]
         rows = chunk.tensor_split(world.size)[world.rank]
         num_rows = len(rows)
         # A rank without a row searches one all the same, since every rank must take part in the gathering.

@@ -27,6 +27,7 @@ from orchestrator.config.latent_attacks import (
     MirrorAttack,
     PlgMiAttack,
     PpaAttack,
+    VmiAttack,
 )
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release, Shield
@@ -74,5 +75,6 @@ __all__ = [
     "Surrogate",
     "Target",
     "TrialSpec",
+    "VmiAttack",
     "attack_name",
 ]

@@ -47,6 +47,9 @@ class AttackSpec(Spec):
     prior_losses: ClassVar[tuple[str, ...]] = ("hinge", "wgan-gp")
     """Values of `prior.loss` that it can search; of attacks that need a prior."""
 
+    draws_candidates: ClassVar[bool] = False
+    """Whether one search serves all candidates of a class, which are draws from what it found."""
+
     queries_target: ClassVar[bool] = False
     """Whether it sends its images to the target's service and learns from the answers."""
 

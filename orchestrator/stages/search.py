@@ -3,6 +3,7 @@ in the latent space of a prior (stage `optimization`)."""
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from orchestrator.attacks import search
 from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.pixel_search import SearchResult, joined
-from orchestrator.attacks.row_search import Search, State, joined_states, split_state
+from orchestrator.attacks.row_search import DrawnSearch, Search, State, joined_states, split_state
 from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Prior, Release, Target
 from orchestrator.datasets.selection import check_prior_images
@@ -21,6 +22,7 @@ from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import WhiteBox
 from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
+from orchestrator.training.world import World
 
 
 def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
@@ -57,8 +59,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
         return search(attack, box, m=m, shape=shape, mean=mean, prior=searched)
 
     scores = torch.cat(list(parts.values()))
-    rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
-    result = search_all(ByCandidate(attack, search_as), rows, inputs.world)
+    result = _found(attack, search_as, scores, numbers, inputs.world)
     sizes = [len(part) for part in parts.values()]
     found = as_stored(result.images).split(sizes)
     files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, found, strict=True)}
@@ -68,6 +69,22 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
         "attack/queries": float(result.queries.sum()) + attack.shared_queries * len(numbers.unique()),
     }
     return Outputs(files, metrics, len(scores))
+
+
+def _found(
+    attack: AttackSpec,
+    search_as: Callable[[AttackSpec], Search],
+    scores: Tensor,
+    numbers: Tensor,
+    world: World,
+) -> SearchResult:
+    """Return an image for each row of scores (n, k), the candidates by `numbers` (n,), ascending."""
+    if attack.draws_candidates:
+        drawn = ByDraw(cast(DrawnSearch, search_as(attack)), len(numbers.unique()))
+        found = search_all(drawn, scores[numbers == 0], world, drawn.chunk)
+        return SearchResult(*(tensor.transpose(0, 1).flatten(0, 1) for tensor in vars(found).values()))
+    rows = torch.cat([scores, numbers[:, None].to(scores.dtype)], dim=1)
+    return search_all(ByCandidate(attack, search_as), rows, world)
 
 
 def _check_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> None:
@@ -102,6 +119,27 @@ class ByCandidate:
         states = split_state(state, sizes)
         for number, part, one in zip(numbers.tolist(), rows[:, :-1].split(sizes), states, strict=True):
             yield self._search(int(number)), part, one
+
+
+class ByDraw:
+    """A search of rows (n, k), of which each has as many images as there are candidates, (n, number, ...)."""
+
+    def __init__(self, search: DrawnSearch, number: int) -> None:
+        self._search, self._number = search, number
+
+    @property
+    def chunk(self) -> int:
+        """Return how many rows go together."""
+        return self._search.chunk
+
+    def advance(self, rows: Tensor, state: State) -> State:
+        """Search a segment further with rows (n, k)."""
+        return self._search.advance(rows, state)
+
+    def result(self, rows: Tensor, state: State) -> SearchResult:
+        """Return the images of rows (n, k), and what they took, with a dimension of draws after the first."""
+        draws = [vars(self._search.draw(rows, state, number)).values() for number in range(self._number)]
+        return SearchResult(*(torch.stack(column, dim=1) for column in zip(*draws, strict=True)))
 
 
 def _for_candidate(attack: AttackSpec, number: int) -> AttackSpec:

@@ -131,6 +131,13 @@ ROWS = {
             "prior": {"loss": "plg", "model": {"name": "plg", "width": 0.02}, "epochs": 5, "critic_steps": 1},
         },
     ),
+    "vmi": Row(
+        {"name": "vmi", "family": "gaussian", "steps": 30, "samples": 8, "learning_rate": 0.1},
+        {"steps": 0},
+        "optimization/cost",
+        lambda metrics: 3 * (8 * metrics["optimization/steps"] + 1),
+        WITH_PRIOR,
+    ),
     "brepmi": Row(
         {"name": "brepmi", "batch": 16, "budget": 1000, "patience": 5},
         {"budget": 1, "batch": 1},

@@ -95,7 +95,7 @@ def test_a_trial_refuses_by_traits(changes: dict[str, Any], text: str) -> None:
 def test_alternatives_have_the_same_access_if_any_has() -> None:
     attack = tiny.spec().attack
     assert alternatives(attack, lambda one: one.leaves == "inverter") == "attack.name=inverter"
-    white = "attack.name=mia or optimization or gmi or kedmi or ppa or mirror or plg-mi"
+    white = "attack.name=mia or optimization or gmi or kedmi or ppa or mirror or plg-mi or vmi"
     assert alternatives(attack, lambda one: one.access == "gradients") == white
 
 

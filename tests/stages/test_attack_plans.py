@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.config.normalise import normalise
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from tests import tiny
@@ -24,10 +25,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "kedmi": {"name": "kedmi"},
     "ppa": {"name": "ppa"},
     "plg-mi": {"name": "plg-mi"},
+    "vmi": {"name": "vmi"},
     "brepmi": {"name": "brepmi"},
     "mirror": {"name": "mirror"},
 }
-LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi")
+LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi", "vmi")
 TAUGHT = {"kedmi": "kedmi", "plg-mi": "plg"}
 """Attack -> the loss of its prior, which learns from the target."""
 INFERENCE = {"evaluation.task": "class-inference"}
@@ -378,7 +380,7 @@ def test_what_cannot_be_attacked_is_refused(changes: dict[str, Any], text: str) 
 
 
 def test_an_unknown_attack_is_refused_with_the_known_ones() -> None:
-    known = "'inverter', 'joint', 'mia', 'optimization', 'gmi', 'kedmi', 'ppa', 'brepmi', 'mirror', 'plg-mi'"
+    known = ", ".join(f"'{name}'" for name in ATTACK_SPECS)
     with pytest.raises(ValidationError, match=known):
         tiny.spec({"attack": {"name": "gan"}})
 

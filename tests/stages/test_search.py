@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from orchestrator.attacks import brepmi, latent, sharded_search
+from orchestrator.attacks import brepmi, latent, sharded_search, vmi
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.manifest import Options
@@ -57,14 +57,18 @@ def test_a_resumed_search_leaves_the_same_bytes(
     assert resumed.metrics == whole.metrics
 
 
-@pytest.mark.parametrize("name", ["gmi", "brepmi"])
+@pytest.mark.parametrize("name", ["gmi", "brepmi", "vmi"])
 def test_a_search_of_a_prior_resumes_inside_its_rows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No image is finished when it stops; the head's noise is that of the draws that would have followed."""
-    for module in (latent, brepmi):
+    for module in (latent, brepmi, vmi):
         monkeypatch.setattr(module, "SEGMENT", 2)
-    attack = {"gmi": {"steps": 7}, "brepmi": {"batch": 8, "budget": 300}}[name]
+    attack = {
+        "gmi": {"steps": 7},
+        "brepmi": {"batch": 8, "budget": 300},
+        "vmi": {"steps": 7, "samples": 2, "couplings": 1, "width": 4},
+    }[name]
     changes = {
         "attack": {"name": name, **attack},
         "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
@@ -75,7 +79,8 @@ def test_a_search_of_a_prior_resumes_inside_its_rows(
     whole = left(stages, tmp_path / "whole", World())
     reports = iter([True])
     stopping = World(report=lambda metrics: next(reports, False), checkpoint_seconds=0.0)
-    with pytest.raises(StageFailed, match="stopped after 0 of 6 images"):
+    number = 3 if name == "vmi" else 6  # its candidates are draws of one search
+    with pytest.raises(StageFailed, match=f"stopped after 0 of {number} images"):
         left(stages, tmp_path / "parts", stopping)
     resumed = left(stages, tmp_path / "parts", World())
     assert resumed.files == whole.files
@@ -100,6 +105,29 @@ def test_queries_of_some_classes_are_all_that_the_target_saw(
     }
     metrics = left(tiny.stages(tiny.spec(changes)), tmp_path, World()).metrics
     assert metrics["attack/queries"] == boxes[0].num_queries == 2 * (2 * 5) + 4 * 2 * (1 + 1 + 3)
+
+
+def test_candidates_that_are_drawn_take_one_search_of_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the first candidate come first; queries are those of the searches and one for each draw."""
+    monkeypatch.setattr(vmi, "NUMBERS", 1)  # a row at a time
+    changes = {
+        "attack": {"name": "vmi", "steps": 3, "samples": 4, "family": "gaussian"},
+        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "evaluation": {"task": "class-inference", "classes": [0, 2], "candidates": 3},
+    }
+    several = left(tiny.stages(tiny.spec(changes)), tmp_path, World())
+    assert several.metrics["attack/queries"] == 2 * (3 * 4) + 2 * 3
+    assert several.metrics["optimization/steps"] == 3
+    one = left(tiny.stages(tiny.spec({**changes, "evaluation.candidates": 1})), tmp_path, World())
+    store = Artifacts(DirectoryBlobs(tmp_path))
+    images, first = (
+        np.load(io.BytesIO(store.read(artifact, "reconstructions_class.npy"))) for artifact in (several, one)
+    )
+    assert len(images) == 6
+    assert np.array_equal(images[:2], first)
+    assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
 
 
 @pytest.mark.parametrize("kedmi", [False, True])

@@ -6,6 +6,7 @@ from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
 from orchestrator.config.latent_attacks.mirror import MirrorAttack
 from orchestrator.config.latent_attacks.plg_mi import PlgMiAttack
 from orchestrator.config.latent_attacks.ppa import PpaAttack
+from orchestrator.config.latent_attacks.vmi import VmiAttack
 
 __all__ = [
     "LATENT_ATTACKS",
@@ -16,7 +17,8 @@ __all__ = [
     "MirrorAttack",
     "PlgMiAttack",
     "PpaAttack",
+    "VmiAttack",
 ]
 
-LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack, PlgMiAttack)
+LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack, PlgMiAttack, VmiAttack)
 """Attacks with a prior, in the order of the list of all attacks."""
