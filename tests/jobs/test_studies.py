@@ -21,7 +21,7 @@ from orchestrator.sweep.study_checks import check_report
 from tests.test_floors import ROOT
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
-STUDIES = sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")) + TL_DMI
+STUDIES = [*sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")), *TL_DMI, "defenses-2026"]
 
 
 @pytest.fixture(scope="module")
