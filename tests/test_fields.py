@@ -84,7 +84,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
     **{
         f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE}
-        for name in ("gmi", "ppa", "brepmi", "mirror", "vmi")
+        for name in ("gmi", "ppa", "brepmi", "mirror", "vmi", "mirror-black-box")
     },
     "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
     "attack:plg-mi.": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE},

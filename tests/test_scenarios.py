@@ -32,6 +32,7 @@ LATENT: dict[str, dict[str, Any]] = {
     "plg-mi": {"name": "plg-mi", "steps": 2},
     "brepmi": {"name": "brepmi", "batch": 8, "budget": 80},
     "mirror": {"name": "mirror", "steps": 2, "pool": 8, "starts": 2},
+    "mirror-black-box": {"name": "mirror-black-box", "pool": 8, "population": 4, "generations": 2},
     "vmi": {"name": "vmi", "steps": 2, "samples": 4, "couplings": 1, "width": 4},
 }
 PRIOR = {"model": {"name": "gmi", "width": 0.02}, "epochs": 1}

@@ -37,12 +37,14 @@ class PlannedSpec(TrialSpec):
         """The release that the attack's own stage depends on.
 
         A developer's training is given unrounded scores, because rounding passes no gradient; a search for
-        classes is given one-hot vectors, for every release, and asks the target by its own access.
+        classes is given one-hot vectors, for every release, and asks the target by its own access: for its
+        labels, for what is released, or for all that its weights give.
         """
         if self.attack.trains_target:
             return self.release.but(decimals=None)
         if self.attack.leaves == "images" and self.evaluation.task == "class-inference":
-            return shielded_as(LABELS if self.attack.access == "labels" else EVERYTHING, self.release)
+            answered = {"labels": LABELS, "scores": self.release}.get(self.attack.access, EVERYTHING)
+            return shielded_as(answered, self.release)
         return self.attack.made_from(self.release)[1]
 
     @property

@@ -93,11 +93,11 @@ def small_target() -> WhiteBox:
 
 
 def boxed(network: nn.Module, access: str) -> Any:
-    """Return a target as an attack with access to labels or to gradients has it."""
+    """Return a target as an attack with access to labels, scores or gradients has it."""
     if access == "gradients":
         return WhiteBox(network)
-    assert access == "labels"
-    return BlackBox(network, config.Release(labels_only=True))
+    assert access in ("labels", "scores")
+    return BlackBox(network, config.Release(labels_only=access == "labels"))
 
 
 class Line(StyleGenerator):

@@ -138,6 +138,13 @@ ROWS = {
         lambda metrics: 3 * (8 * metrics["optimization/steps"] + 1),
         WITH_PRIOR,
     ),
+    "mirror-black-box": Row(
+        {"name": "mirror-black-box", "pool": 64, "population": 20, "generations": 10},
+        {"generations": 0, "pool": 1, "population": 1},
+        "optimization/cost",
+        lambda metrics: 64 + 20 * 3 * metrics["optimization/steps"],
+        WITH_PRIOR,
+    ),
     "brepmi": Row(
         {"name": "brepmi", "batch": 16, "budget": 1000, "patience": 5},
         {"budget": 1, "batch": 1},

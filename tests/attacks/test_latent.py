@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator.attacks import brepmi, latent, search, vmi
+from orchestrator.attacks import brepmi, latent, mirror_black_box, search, vmi
 from orchestrator.attacks.latent import Adam, GenerativePrior, LatentSearch, Nesterov, normal_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import Search, search_to_the_end
@@ -32,6 +32,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "ppa": {"steps": 7, "pool": 40, "starts": 3, "views": 2, "learning_rate": 0.1},
     "mirror": {"steps": 7, "pool": 40, "starts": 3},
     "plg-mi": {"steps": 7, "augmentations": 3, "restarts": 2},
+    "mirror-black-box": {"pool": 40, "population": 10, "generations": 7},
     "vmi": {"steps": 7, "samples": 4, "levels": 2, "couplings": 1, "width": 4, "learning_rate": 0.01},
 }
 """Attack -> settings of a short search."""
@@ -42,11 +43,12 @@ QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
     "ppa": lambda found: 3 * (found.steps + 1 + 2),
     "mirror": lambda found: 3 * (found.steps + 1),
     "plg-mi": lambda found: 2 * (3 * found.steps + 1),
+    "mirror-black-box": lambda found: 10 * found.steps,
     "vmi": lambda found: 4 * found.steps + 1,
 }
 """Attack -> images sent through the target for a row: each start at each step or its augmentations, the last
 ones and their views; batches of starts, the points of a move and it."""
-SHARED = {"ppa": 2 * 40, "mirror": 40}
+SHARED = {"ppa": 2 * 40, "mirror": 40, "mirror-black-box": 40}
 """Attack -> images sent once for all rows: the pool, and PPA's mirror images."""
 
 
@@ -131,7 +133,7 @@ def test_a_search_stopped_inside_a_row_resumes_to_the_same_bytes(
     name: str, segment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search_all(short(name), rows(0, 5, 2), World())
-    for module in (latent, brepmi, vmi):
+    for module in (latent, brepmi, vmi, mirror_black_box):
         monkeypatch.setattr(module, "SEGMENT", segment)
     memory, stops = Memory(), 0
     while True:
@@ -215,6 +217,7 @@ PLANE: dict[str, dict[str, Any]] = {
     "plg-mi": {"steps": 60},
     "brepmi": {"budget": 20_000, "patience": 100, "radius": 0.5},
     "mirror": {"steps": 50, "pool": 200, "mirrors": False},
+    "mirror-black-box": {"pool": 200, "population": 20, "score": 0.995},
     "vmi": {"family": "gaussian", "steps": 60, "learning_rate": 0.1, "samples": 16},
 }
 """Attack -> settings with which it finds digits in a plane."""
@@ -236,7 +239,7 @@ def as_rank(rank: int, size: int, port: int, folder: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
     )
-    latent.SEGMENT = brepmi.SEGMENT = vmi.SEGMENT = 3
+    latent.SEGMENT = brepmi.SEGMENT = vmi.SEGMENT = mirror_black_box.SEGMENT = 3
     found = {name: vars(search_all(short(name), rows(4, 1, 6), World(rank, size))) for name in SHORT}
     torch.save(found, f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()

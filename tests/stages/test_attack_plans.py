@@ -26,10 +26,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "ppa": {"name": "ppa"},
     "plg-mi": {"name": "plg-mi"},
     "vmi": {"name": "vmi"},
+    "mirror-black-box": {"name": "mirror-black-box"},
     "brepmi": {"name": "brepmi"},
     "mirror": {"name": "mirror"},
 }
-LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi", "vmi")
+LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi", "vmi", "mirror-black-box")
 TAUGHT = {"kedmi": "kedmi", "plg-mi": "plg"}
 """Attack -> the loss of its prior, which learns from the target."""
 INFERENCE = {"evaluation.task": "class-inference"}
@@ -201,8 +202,14 @@ def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
     "release", [{"truncation": 2}, {"truncation": None}, {"decimals": 3}, {"labels_only": True}], ids=str
 )
 @pytest.mark.parametrize("attack", ["mia", "optimization", *LATENT])
-def test_a_search_for_classes_does_not_depend_on_the_release(attack: str, release: dict[str, Any]) -> None:
-    assert changed(attack, {"release": release}, INFERENCE) == {"evaluation"}
+def test_a_search_for_classes_depends_on_the_release_by_scores_alone(
+    attack: str, release: dict[str, Any]
+) -> None:
+    if ATTACK_SPECS[attack].access != "scores":
+        assert changed(attack, {"release": release}, INFERENCE) == {"evaluation"}
+    elif not release.get("labels_only"):
+        start = {**INFERENCE, "release": {"truncation": 1}}
+        assert changed(attack, {"release": release}, start) >= {"optimization", "evaluation"}
 
 
 def test_optimisation_of_a_prediction_depends_on_what_is_released() -> None:

@@ -53,7 +53,7 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         (
             {"attack.name": "gan"},
             "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, "
-            "kedmi, ppa, brepmi, mirror, plg-mi, vmi.",
+            "kedmi, ppa, brepmi, mirror, plg-mi, vmi, mirror-black-box.",
         ),
         (
             {"target.model": {"name": "vgg"}},

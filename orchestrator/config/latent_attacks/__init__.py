@@ -3,7 +3,7 @@
 from orchestrator.config.latent_attacks.base import LatentAttack
 from orchestrator.config.latent_attacks.brepmi import BrepmiAttack
 from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
-from orchestrator.config.latent_attacks.mirror import MirrorAttack
+from orchestrator.config.latent_attacks.mirror import MirrorAttack, MirrorBlackBoxAttack
 from orchestrator.config.latent_attacks.plg_mi import PlgMiAttack
 from orchestrator.config.latent_attacks.ppa import PpaAttack
 from orchestrator.config.latent_attacks.vmi import VmiAttack
@@ -15,10 +15,20 @@ __all__ = [
     "KedmiAttack",
     "LatentAttack",
     "MirrorAttack",
+    "MirrorBlackBoxAttack",
     "PlgMiAttack",
     "PpaAttack",
     "VmiAttack",
 ]
 
-LATENT_ATTACKS = (GmiAttack, KedmiAttack, PpaAttack, BrepmiAttack, MirrorAttack, PlgMiAttack, VmiAttack)
+LATENT_ATTACKS = (
+    GmiAttack,
+    KedmiAttack,
+    PpaAttack,
+    BrepmiAttack,
+    MirrorAttack,
+    PlgMiAttack,
+    VmiAttack,
+    MirrorBlackBoxAttack,
+)
 """Attacks with a prior, in the order of the list of all attacks."""

@@ -1,10 +1,11 @@
 """Settings of MIRROR, with weights and with scores: searches among the styles of a generator."""
 
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed
+from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed, Weight
 from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
 
 Layers = Annotated[int, Field(ge=0, le=100)]
@@ -70,4 +71,46 @@ class MirrorAttack(StylePoolAttack):
         if self.starts > self.pool:
             rule = f"must be at most pool={self.pool}"
             raise Refused("starts", self.starts, rule, "enlarge the pool or lower attack.starts")
+        return self
+
+
+class MirrorBlackBoxAttack(StylePoolAttack):
+    """MIRROR with scores alone (An et al., NDSS 2022): a genetic search among styles, by what the service
+    releases. Black-box."""
+
+    access = "scores"
+    cannot_use = MappingProxyType(
+        {"labels_only": "gives attack.name=mirror-black-box no scores to breed by"},
+    )
+
+    name: Literal["mirror-black-box"]
+    """How studies call this attack."""
+
+    population: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Styles of a generation, all of which are queried (1000 in their scripts; 100 is their default)."""
+
+    generations: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Generations at most; 0 leaves the best of the pool."""
+
+    score: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """A search ends when the released score of its class reaches it."""
+
+    crossover: Literal["corrected", "released"] = "corrected"
+    """A child takes each number from its first parent with probability p1 / (p1 + p2); released: with the
+    logarithms of the scores p, which prefers the worse parent."""
+
+    mutation: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Probability that a number of a child is moved in P space."""
+
+    reach: Weight = 0.1
+    """It moves by a uniform number within this many deviations of the pool."""
+
+    moves: Literal["corrected", "released"] = "corrected"
+    """corrected: of each child by numbers of its own; released: all children of a generation by the same."""
+
+    @model_validator(mode="after")
+    def _populations_are_in_the_pool(self) -> Self:
+        if self.population > self.pool:
+            rule = f"must be at most pool={self.pool}"
+            raise Refused("population", self.population, rule, "enlarge the pool or lower attack.population")
         return self
