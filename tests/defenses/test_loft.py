@@ -21,7 +21,7 @@ def test_a_head_by_hand() -> None:
 
 
 def test_the_norm_precedes_the_neck() -> None:
-    """Two rows, 0 and 2, are -1 and 1 after a batch norm, whatever their scale."""
+    """Two rows, 0 and 2, are -1 and 1 after a batch norm, at every scale."""
     head = LoftHead(1, 2, rank=1)
     one, two = (head(scale * torch.tensor([[0.0], [2.0]])) for scale in (1.0, 100.0))
     torch.testing.assert_close(one, two, atol=1e-4, rtol=0)

@@ -14,6 +14,7 @@ from orchestrator.defenses.mid import MidHead
 from orchestrator.defenses.smoothing import smoothed_cross_entropy
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.freezing import freeze
 from orchestrator.models.vgg import Vgg16
 from orchestrator.training.loop import fit
 from orchestrator.training.objectives import classification
@@ -108,6 +109,20 @@ def test_smoothing_follows_the_epochs() -> None:
         trained.begins(epoch, 8)
         expected = smoothed_cross_entropy(network(images()), LABELS, alpha)
         torch.testing.assert_close(trained.loss(network, images(), LABELS), expected)
+
+
+def test_a_narrow_head_trains_under_a_budget() -> None:
+    torch.manual_seed(0)
+    network = AmiClassifier(classes=CLASSES, channels=1, image_size=32, width=0.01)
+    freeze(network, "block3", "weights+statistics")
+    defended(network, Defense(loft=Loft(rank=2)), CLASSES)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    narrow = {"head.norm.weight", "head.norm.bias", "head.neck.weight", "head.neck.bias"}
+    assert narrow | {"head.logits.weight", "head.logits.bias"} == {
+        name for name in trained if name.startswith("head.")
+    }
+    assert network.train().head.training
+    assert network(images()).shape == (6, CLASSES)
 
 
 def test_a_defended_network_is_the_same_one_with_other_parts() -> None:

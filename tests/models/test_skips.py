@@ -1,5 +1,7 @@
 """RoLSS: blocks without their skip connections by hand, what is left of a network, and its public weights."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze, outline_of
 from orchestrator.models.skips import leave_out_last_skips
 
-SHAPES = {"classes": 7, "channels": 3, "image_size": 32}
+SHAPES: dict[str, Any] = {"classes": 7, "channels": 3, "image_size": 32}
 NARROW = Model(name="facenet64", width=0.05)
 
 

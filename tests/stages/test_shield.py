@@ -69,7 +69,7 @@ def test_stored_answers_are_those_of_the_service(folder: Path) -> None:
     inputs, shield = inputs_of(folder, spec), spec.release.shield
     assert shield is not None
     box = black_box(inputs, stored_target(inputs, spec.data, spec.target), spec.release.but(truncation=None))
-    asked = {"scores.npy": auxiliary_images(inputs, spec.data, spec.target, spec.auxiliary)}
+    asked: dict[str, Any] = {"scores.npy": auxiliary_images(inputs, spec.data, spec.target, spec.auxiliary)}
     drawn = private_images(inputs, spec.data, spec.target, spec.evaluation)
     asked |= {f"scores_{part}.npy": images for part, (images, _) in drawn.items()}
     for name, images in asked.items():
