@@ -92,7 +92,7 @@ class Erasing(Spec):
     """Largest ratio of the longer side to the shorter one; 1 erases squares, as released."""
 
     probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Of an image to be erased, in each epoch anew."""
+    """Of an image to be erased, drawn again in each epoch."""
 
     fill: Literal["imagenet-mean", "released", "black"] = "imagenet-mean"
     """What a rectangle is filled with: ImageNet's mean colour, as described; released, the same numbers after

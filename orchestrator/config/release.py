@@ -23,7 +23,7 @@ class Shield(Spec):
     described, for classes without one its other training images; or these for every class."""
 
     seed: Seed = 0
-    """Of the draws; with an image's 256 levels it decides the class that is drawn for it, whoever asks."""
+    """Of the draws; with an image's 256 levels it decides the class that is drawn for it, in every query."""
 
 
 class Release(Spec):
