@@ -57,6 +57,7 @@ EVERYTHING: dict[str, Any] = {
     "evaluation.fisher": {},
 }
 INFERENCE = {"evaluation.task": "class-inference", "evaluation.fisher": None}
+WITHOUT_CRITIC = {"attack": {**ATTACKS["gmi"], "prior_weight": 0.0}, **INFERENCE}
 STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
@@ -66,6 +67,8 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "release.labels_only": {"evaluation.fisher": None},
     "release.shield": {"release.shield": {"seed": 16}, "evaluation.fisher": None},
     "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
+    "prior.weights": WITHOUT_CRITIC,
+    "prior.crop": {**WITHOUT_CRITIC, "prior.weights": "brought"},
     "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **INFERENCE},
     "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
     **{
@@ -101,6 +104,7 @@ OTHERS: Mapping[str, Any] = {
     "target.snapshot": 1,
     "auxiliary.dataset": "photo-patches",
     "prior.dataset": "faces",
+    "prior.weights": "brought",
     "prior.model.name": "other",
     "attack:ppa.betas": [0.9, 0.999],
     "attack:brepmi.growth": 2.0,
@@ -163,6 +167,7 @@ READERS: Mapping[str, set[str]] = {
     "release.shield": {"shield", *RELEASED} - {"fisher"},
     "auxiliary": QUERIED,
     "prior": {"prior", *SEARCHED},
+    "prior.crop": SEARCHED,
     "attack:inverter": ATTACKED,
     "attack:inverter.align": RELEASED
     - {"yardsticks"},  # unaligned, the surrogate learns from full scores too
@@ -250,7 +255,7 @@ def planned(changes: dict[str, Any], resources: Resources | None = None) -> dict
     resources = resources or Resources()
     spec = tiny.spec({**EVERYTHING, **changes})
     names = {"digits", "faces", "patches", "photo-patches"}
-    weights = {"public", "face", "other-face", *NETWORKS, *(f"other-{name}" for name in NETWORKS)}
+    weights = {"public", "face", "other-face", "brought", *NETWORKS, *(f"other-{name}" for name in NETWORKS)}
     digests = {name: name for name in names} | {f"weights/{name}": name for name in weights}
     return plan(normalise(spec), digests, profile_of(resources), profiles_of(resources))
 

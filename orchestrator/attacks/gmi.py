@@ -35,7 +35,11 @@ def search(attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior) -
     size = prior.generator.latent_size
 
     def plausibility(images: Tensor) -> Tensor:
-        return -attack.prior_weight * prior.critic(images)
+        return (
+            -attack.prior_weight * prior.critic(images)
+            if attack.needs_critic
+            else images.new_zeros(len(images))
+        )
 
     method = Method(
         steps=attack.steps,

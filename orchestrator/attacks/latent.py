@@ -29,12 +29,13 @@ class GenerativePrior:
     """What the adversary has learned from public images."""
 
     generator: Any  # `StyleGenerator`: z (N, latent_size) -> images (N, C, S, S) in [0, 1], by way of styles
-    critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`
+    critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`;
+    # None where others trained the generator.
     # Of PLG-MI's a `ConditionalGenerator` and a `ProjectionCritic`, which read classes (N,) besides.
 
     def to(self, device: torch.device) -> "GenerativePrior":
         """Put both networks on a device, in evaluation mode, without gradients of their parameters."""
-        for network in (self.generator, self.critic):
+        for network in filter(None, (self.generator, self.critic)):
             network.to(device).eval().requires_grad_(False)
         return self
 
@@ -245,7 +246,7 @@ class LatentSearch:
             best = self.method.choice(images, logits, classes).argmax(dim=1)
         rows = torch.arange(len(classes), device=variable.device)
         return SearchResult(
-            images[rows, best].cpu(),
+            images[rows, best].clamp(0.0, 1.0).cpu(),  # StyleGAN2 has no bounded last layer
             state["steps"],
             losses[rows, best].cpu(),
             state["queries"] + (self._target.num_queries - before) / len(classes),

@@ -112,6 +112,11 @@ class AttackSpec(Spec):
         return 0
 
     @property
+    def needs_critic(self) -> bool:
+        """Whether it reads the critic that its prior was trained against."""
+        return False
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another image of the same class."""
         return self.leaves == "images"

@@ -104,6 +104,15 @@ class Prior(Spec):
     """Of the generator of plg: released: a tanh, in -1..1, trained against images in 0..1; corrected: the
     same brought to 0..1."""
 
+    weights: str | None = added_field(None)
+    """A generator that others trained, staged with `python -m jobs.stage_weights` and its `--model stylegan2`
+    or `dcgan`, in place of the training, whose settings it leaves unused; it has no critic. Its images become
+    grey or RGB and are resized as the data's."""
+
+    crop: Annotated[float, Field(gt=0.0, le=1.0)] = added_field(1.0)
+    """Side of the centre crop of the images of `weights`, of 1, before they are resized (PPA: 0.78125 of FFHQ
+    and MetFaces, 800 of 1024 pixels)."""
+
     seed: Seed = 0
     """Of weights, order and latents."""
 
@@ -124,10 +133,12 @@ class Prior(Spec):
         return self
 
     def canonical(self) -> Self:
-        """Leave out the settings that the loss does not read."""
+        """Leave out the settings that the loss does not read, and with `weights` all of the training."""
+        if self.weights:
+            return type(self)(weights=self.weights, crop=self.crop)
         defaults = type(self)()
         unread = (name for loss, names in OWN.items() if loss != self.loss for name in names)
-        return self.but(**{name: getattr(defaults, name) for name in unread})
+        return self.but(**{name: getattr(defaults, name) for name in unread}, crop=defaults.crop)
 
     @property
     def needs_target(self) -> bool:

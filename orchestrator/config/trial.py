@@ -183,6 +183,7 @@ class TrialSpec(Spec):
                 f"is what attack.name={self.attack.name} searches",
                 "set it, for example to {} for a generator of the public classes",
             )
+        self._check_brought()
         losses = self.attack.prior_losses
         if self.attack.needs_prior and self.prior and self.prior.loss not in losses:
             raise Refused(
@@ -192,6 +193,19 @@ class TrialSpec(Spec):
                 f"use {' or '.join(losses)}, or choose another attack",
             )
         return self
+
+    def _check_brought(self) -> None:
+        """Raise `Refused` if the attack needs more of its prior than a generator that others trained."""
+        weights, attack = self.prior and self.prior.weights, self.attack
+        if not weights or not attack.needs_prior:
+            return
+        if attack.needs_critic:
+            rule = "has no critic, which attack.prior_weight above 0 reads"
+            raise Refused("prior.weights", weights, rule, "set attack.prior_weight=0 or train a prior")
+        if "hinge" not in attack.prior_losses:
+            losses = " or ".join(attack.prior_losses)
+            rule = f"was trained elsewhere, and attack.name={attack.name} searches prior.loss={losses}"
+            raise Refused("prior.weights", weights, rule, "train that prior or choose another attack")
 
     @model_validator(mode="after")
     def _judges_differ(self) -> Self:

@@ -41,15 +41,16 @@ _ROSINALITY: tuple[tuple[str, str], ...] = (
 """What follows the name of a layer, there and here."""
 
 
-def public_generator(public: Mapping[str, Tensor], name: str) -> StyleGenerator:
-    """Return the network of staged weights, in evaluation mode, without gradients of its parameters.
+def public_generator(public: Mapping[str, Tensor], name: str) -> tuple[StyleGenerator, int]:
+    """Return the network of staged weights, in evaluation mode, without gradients of its parameters, and the
+    side of its images.
 
     Raise `Refused` as `check_generator` does.
     """
     outline = check_generator({key: tuple(tensor.shape) for key, tensor in public.items()}, name)
     network = _built(outline)
     network.load_state_dict(dict(public))
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False), outline.image_size
 
 
 def check_generator(shapes: Shapes, name: str, field: str = "prior.weights") -> GeneratorOutline:

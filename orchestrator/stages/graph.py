@@ -103,20 +103,22 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
         names["auxiliary"] = other
     if spec.target.pretrain and spec.target.pretrain.dataset:
         names["pretrain"] = spec.target.pretrain.dataset
-    if spec.prior:
+    if spec.prior and not spec.prior.weights:
         names["prior"] = spec.prior.dataset or spec.data.dataset
     return names
 
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the public weights that a trial reads: role (pretrain, recogniser, a network that measures, the
-    field of a judge that starts from some) -> name."""
+    """Return the public weights that a trial reads: role (pretrain, prior, recogniser, a network that
+    measures, the field of a judge that starts from some) -> name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
     if spec.judges.recogniser:
         names["recogniser"] = spec.judges.recogniser.weights
     names |= {field: judge.weights for field, judge in spec.every_judge.items() if judge.weights}
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
+    if spec.prior and spec.prior.weights:
+        names["prior"] = spec.prior.weights
     return names
 
 
@@ -320,6 +322,7 @@ _ROWS = (
         needs={"target": TARGET, "victims": VICTIMS, "prior": ("prior",), "shield": ("shield",)},
         datasets=("private", "auxiliary"),
         compared=("prior",),
+        weights=("prior",),
         metrics=("optimization", "attack"),
         uses=uses.search,
         module="search",
@@ -363,6 +366,7 @@ _ROWS = (
         reads=("data", "target", "auxiliary", "attack", "judge", "evaluation", "prior"),
         needs={"images": IMAGES, "judge": ("judge",), "prior": ("prior",)},
         datasets=("private", "auxiliary"),
+        weights=("prior",),
         metrics=("attack", "class"),
         uses=uses.retrieval,
         is_added=True,

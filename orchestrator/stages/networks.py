@@ -19,7 +19,9 @@ from orchestrator.models import GENERATORS
 from orchestrator.models.build import AnyGenerator, build_classifier, build_critic, build_generator
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.face_descriptor import SIDE, FaceDescriptor, face_descriptor
+from orchestrator.models.framing import Framed
 from orchestrator.models.public import HEAD, renamed
+from orchestrator.models.public_generators import public_generator
 from orchestrator.stages.io import Inputs, read_npy
 from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
@@ -157,11 +159,24 @@ def stored_generator(inputs: Inputs, data: Data, prior: Prior, classes: int = 0)
     """Return the prior that the stage `prior` left, latents (N, `latent_size`) -> images (N, C, S, S) in
     [0, 1], on the device, in evaluation mode, with weights that require no gradient.
 
-    A conditional one also reads which of the target's k `classes` each image is to be, (N,).
+    With `weights` that is the generator that others trained. A conditional one also reads which of the
+    target's k `classes` each image is to be, (N,).
     """
+    if prior.weights:
+        return _brought(inputs, data, prior)
     generator: Any = seeded(lambda: build_generator(prior, classes=classes, **_shapes(data)), prior.seed)
     stored: AnyGenerator = _stored(inputs, generator, "generator")
     return stored
+
+
+def _brought(inputs: Inputs, data: Data, prior: Prior) -> Framed:
+    """Return the generator of staged weights, its images as the data's."""
+    public, name = inputs.weights("prior"), prior.weights
+    assert public is not None  # the plan has them
+    assert name is not None
+    generator, side = public_generator(public, name)
+    framed = Framed(generator, side, crop=prior.crop, **_shapes(data))
+    return framed.to(inputs.world.device).eval()
 
 
 def is_conditional(prior: Prior) -> bool:

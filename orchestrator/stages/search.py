@@ -89,12 +89,14 @@ def _found(
 
 def _check_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> None:
     """Raise `Refused` if the prior has seen private images; its own stage may not know which these are."""
+    if prior.weights:
+        return  # its images are not here
     other = inputs.datasets(prior.dataset) if prior.dataset else None
     check_prior_images(inputs.datasets(data.dataset), other, data, target.classes)
 
 
 def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
-    critic = stored_critic(inputs, data, prior, target.classes)
+    critic = None if prior.weights else stored_critic(inputs, data, prior, target.classes)
     return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic)
 
 

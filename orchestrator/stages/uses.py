@@ -65,8 +65,9 @@ def predictions(spec: PlannedSpec) -> Sequence[Use]:
 
 
 def prior(spec: PlannedSpec) -> Sequence[Use]:
-    """Every target on the same public images shares it, unless it learns from the target's answers."""
-    if not spec.prior:
+    """Every target on the same public images shares it, unless it learns from the target's answers; others
+    have trained that of `weights`."""
+    if not spec.prior or spec.prior.weights:
         return ()
     unread = () if spec.prior.needs_target else ("target",)
     return (Use({"data": spec.public_data}, unread, unread),)

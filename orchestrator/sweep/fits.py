@@ -32,7 +32,7 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
         yield Fit(
             "pretrain", "target.pretrain.recipe", pretrain.recipe, "target.pretrain.dataset", named, "public"
         )
-    if prior := spec.prior:
+    if (prior := spec.prior) and not prior.weights:
         given: tuple[str, object] = ("prior.dataset", prior.dataset or "null")
         if prior.loss == "plg":
             given = ("prior.images_per_class", prior.images_per_class)

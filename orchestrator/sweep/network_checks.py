@@ -35,7 +35,7 @@ class NetworkChecks:
                 self._checked.add(known)
         if attack.inverter:
             find(INVERTERS, attack.inverter.name, image_size, "attack.model")
-        if spec.prior:
+        if spec.prior and not spec.prior.weights:
             _check_generator(spec.prior, image_size)
         if attack.has_discriminator:
             count_halvings(image_size)
@@ -77,6 +77,18 @@ class NetworkChecks:
         known = ("judge", model, weights.name, data.channels, data.image_size)
         if known not in self._checked:
             _heads(field, model, weights, data, classes=2, resizes=True)
+            self._checked.add(known)
+
+    def check_prior(self, weights: Weights) -> None:
+        """Raise `Refused` if weights are no whole generator, or its images are neither grey nor RGB."""
+        known = ("prior", weights.name)
+        if known not in self._checked:
+            from orchestrator.models.public_generators import check_generator  # here, as it needs torch
+
+            channels = check_generator(weights.shapes, weights.name).channels
+            if channels not in (1, 3):
+                rule = f"makes images of {channels} channels, which are neither grey nor RGB"
+                raise Refused("prior.weights", weights.name, rule, "choose another generator")
             self._checked.add(known)
 
     def check_recogniser(self, weights: Weights) -> None:

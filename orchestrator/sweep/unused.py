@@ -71,6 +71,7 @@ _ROWS = (
         for field in ("recipe", "seed")
     ),
     Row("", "prior", lambda own: own.attack.needs_prior, "an attack that searches one"),
+    Row("prior", "crop", lambda own: own.weights, "prior.weights"),
     *(
         Row("prior", field, _is_of(loss), f"prior.loss={loss}")
         for loss, fields in OWN.items()

@@ -34,7 +34,11 @@ from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
 
-WEIGHTS = {"pretrain": "target.pretrain.weights", "recogniser": "judges.recogniser.weights"}
+WEIGHTS = {
+    "pretrain": "target.pretrain.weights",
+    "recogniser": "judges.recogniser.weights",
+    "prior": "prior.weights",
+}
 SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pretrain", "prior": "prior"}
 
 
@@ -98,7 +102,7 @@ class Preflight:
         """Check classes and images once for all trials that have the same."""
         target, owns = spec.target, spec.attack.has_images
         pretrain = target.pretrain and (target.pretrain.dataset, target.pretrain.weights)
-        prior = spec.prior and (spec.prior.dataset,)
+        prior = spec.prior and (spec.prior.dataset, spec.prior.weights)
         judging = frozenset(judge.images for judge in spec.every_judge.values())
         has = spec.auxiliary.text if owns else ""
         same = (spec.data.text, target.classes, pretrain, prior, owns, has, judging)
@@ -110,7 +114,9 @@ class Preflight:
         about = self.descriptions[spec.data.dataset]
         check_data(about, spec.data, spec.target.classes)
         self._check_pretraining(spec)
-        if spec.prior and spec.prior.dataset:
+        if spec.prior and spec.prior.weights:
+            pass  # its images are not here
+        elif spec.prior and spec.prior.dataset:
             check_prior(about, self.descriptions[spec.prior.dataset], spec.data)
         elif spec.prior:
             check_public(about, spec.data, "prior.dataset")
@@ -228,6 +234,8 @@ class Preflight:
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
+        if spec.prior and spec.prior.weights:
+            self._networks.check_prior(self._weights[spec.prior.weights])
         for field, judge in spec.every_judge.items():
             if judge.weights:
                 self._networks.check_start(spec, field, self._weights[judge.weights])

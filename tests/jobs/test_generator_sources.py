@@ -44,7 +44,8 @@ def test_every_layout_gives_the_same_images(tmp_path: Path) -> None:
         result = stage(tmp_path / name, tmp_path / "data", "--name", "faces", "--model", "stylegan2")
         assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("already staged")  # the same tensors, from any file
-    staged = public_generator(weights.load("faces", Location(blobs)), "faces")
+    staged, side = public_generator(weights.load("faces", Location(blobs)), "faces")
+    assert side == SIDE
     assert torch.equal(staged(latents), small()(latents))
     assert weights.describe("faces", Location(blobs)).source == "net.pkl"
 
@@ -66,7 +67,7 @@ def test_a_network_may_be_named() -> None:
 def test_the_public_dcgan_file() -> None:
     needed(DCGAN)
     tensors = choose_generator(generator_file(DCGAN.read_bytes(), "weights.tar"), "weights.tar", "", "dcgan")
-    network = public_generator(tensors, "digiface")
+    network, _ = public_generator(tensors, "digiface")
     images = network(torch.randn(16, 100, generator=torch.Generator().manual_seed(0)))
     assert images.shape == (16, 3, 64, 64)
     assert 0.05 < images.std(dim=0).mean() < 0.4  # samples differ from each other

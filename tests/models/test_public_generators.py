@@ -38,9 +38,9 @@ def test_a_bound_of_nvidias_layers_is_a_tensor() -> None:
     state = small().state_dict()
     clamped = as_ours(state, "net.pkl", {"synthesis_kwargs": {"conv_clamp": 1}})
     latents = torch.randn(2, LATENT)
-    network = public_generator(clamped, "net")
+    network, _ = public_generator(clamped, "net")
     assert torch.equal(network(latents), small(clamp=1.0)(latents))
-    assert not torch.equal(network(latents), public_generator(state, "net")(latents))
+    assert not torch.equal(network(latents), public_generator(state, "net")[0](latents))
     assert not any(one.requires_grad for one in network.parameters())
 
 
@@ -76,7 +76,7 @@ def test_a_dcgan_by_its_tensors() -> None:
     outline = check_generator(shapes, "net")
     assert (outline.kind, outline.image_size, outline.channels) == ("dcgan", 32, 1)
     latents = torch.randn(2, 5)
-    assert torch.equal(public_generator(network.state_dict(), "net")(latents), network.eval()(latents))
+    assert torch.equal(public_generator(network.state_dict(), "net")[0](latents), network.eval()(latents))
 
 
 @pytest.mark.parametrize(

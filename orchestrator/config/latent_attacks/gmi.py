@@ -47,6 +47,11 @@ class GmiAttack(LatentAttack):
     seed: Seed = 0
     """Draws the first z."""
 
+    @property
+    def needs_critic(self) -> bool:
+        """Whether its answer has a weight."""
+        return self.prior_weight > 0
+
 
 class KedmiAttack(LatentAttack):
     """KEDMI (Chen et al., ICCV 2021): descent on the mean and variance of latent vectors, with a prior that
