@@ -112,15 +112,18 @@ class Ordering(Spec):
     where: Values = Field({})
     """Values of other axes; what is left out and swept is paired setting by setting."""
 
+    along: tuple[str, ...] = ()
+    """Axes (short names) that may change along with it, such as the prior that an attack needs."""
+
     def named(self) -> Named:
         """Return the metrics and axes that it names."""
-        axes = {"axis": self.axis} | _keys("where", self.where)
+        axes = {"axis": self.axis} | _places("along", self.along) | _keys("where", self.where)
         order = {path: (self.axis, value) for path, value in _places("order", self.order).items()}
         return Named({"metric": self.metric}, axes=axes, values=order | _values("where", self.where))
 
     @model_validator(mode="after")
     def _compares_several_settings(self) -> Self:
-        _check_fixed("where", self.where, {"axis": self.axis})
+        _check_fixed("where", self.where, {"axis": self.axis} | _places("along", self.along))
         repeated = [value for value in self.order if [*map(str, self.order)].count(str(value)) > 1]
         if repeated:
             raise Refused("order", repeated[0], "is there twice", "name each value once")

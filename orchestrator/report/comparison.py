@@ -8,7 +8,7 @@ order without a matching trial keeps its row.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,22 +172,23 @@ def _pairs(
         [r for r in finished if is_same(r.axes.get(ordering.axis), value) and ordering.metric in r.metrics]
         for value in values
     )
-    partners = _Partners(upper, ordering.axis)
+    free = {ordering.axis, *ordering.along}
+    partners = _Partners(upper, free)
     for one in lower:
         for other in partners.of(one):
-            merged = merged_axes(one.axes, other.axes, {ordering.axis})
+            merged = merged_axes(one.axes, other.axes, free)
             if merged is not None and fits(merged, ordering.where):
                 yield _Neighbours(one, other, merged)
 
 
 class _Partners:
-    """Finds the trials that agree with another one in every axis but one, without comparing all with all.
+    """Finds the trials that agree with another one in every axis but some, without comparing all with all.
 
     Trials are grouped by the axes that they have, since an axis that one of two lacks tells them not apart,
     and in each group by the values of those that the other has too.
     """
 
-    def __init__(self, records: Sequence[TrialRecord], without: str) -> None:
+    def __init__(self, records: Sequence[TrialRecord], without: Collection[str]) -> None:
         self._without = without
         self._groups: dict[frozenset[str], list[tuple[int, TrialRecord]]] = {}
         for number, record in enumerate(records):
@@ -214,7 +215,7 @@ class _Partners:
         return self._tables[present, shared]
 
     def _present(self, axes: Axes) -> Iterator[str]:
-        return (axis for axis, value in axes.items() if value != ABSENT and axis != self._without)
+        return (axis for axis, value in axes.items() if value != ABSENT and axis not in self._without)
 
 
 _Table = dict[tuple[Scalar, ...], list[tuple[int, TrialRecord]]]

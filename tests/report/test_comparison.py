@@ -90,6 +90,21 @@ def ordered(
     )
 
 
+def test_an_axis_may_change_along_with_the_ordered_one() -> None:
+    """An attack that has a prior of its own is compared with one that has the general one."""
+    general, own = ({"attack": "gmi", "loss": "hinge", "k": 3}, {"attack": "kedmi", "loss": "kedmi", "k": 3})
+    records = [record(0, {**general, "seed": 0}, {MSE: 0.3}), record(1, {**own, "seed": 0}, {MSE: 0.1})]
+    (alone,) = ordered(records, ordering("attack", ["gmi", "kedmi"]))
+    assert alone["verdict"] == "no trials"
+    (row,) = ordered(records, ordering("attack", ["gmi", "kedmi"], along=["loss"]))
+    assert (row["difference"], row["seeds"], row["setting"]) == (pytest.approx(0.2), 1, "")
+    (none,) = ordered(
+        [*records[:1], record(2, {**own, "k": 5, "seed": 0}, {MSE: 0.1})],
+        ordering("attack", ["gmi", "kedmi"], along=["loss"]),
+    )
+    assert none["verdict"] == "no trials"
+
+
 def test_neighbours_are_paired_by_seed_and_setting_and_signed_as_claimed() -> None:
     cells = {
         (1, 3): [0.4, 0.5],
@@ -326,7 +341,7 @@ def test_partners_are_those_that_comparing_all_with_all_finds() -> None:
         if generator.random() < 0.2:
             del axes["k"]
         records.append(record(index, axes))
-    partners = _Partners(records, "m")
+    partners = _Partners(records, {"m"})
     for one in records:
         expected = [other for other in records if merged_axes(one.axes, other.axes, {"m"}) is not None]
         found = [other for other in partners.of(one) if merged_axes(one.axes, other.axes, {"m"}) is not None]
