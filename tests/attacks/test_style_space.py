@@ -1,10 +1,15 @@
-"""Style space: P space by hand, truncation inside the generator, and z where there is no mapping."""
+"""Style space: P space by hand, truncation inside the generator, z where there is no mapping, and StyleGAN2."""
 
+import pytest
 import torch
 
-from orchestrator.attacks.latent import normal_rows
+from orchestrator.attacks import search
+from orchestrator.attacks.latent import GenerativePrior, normal_rows
+from orchestrator.attacks.row_search import search_to_the_end
 from orchestrator.attacks.style_space import StyleSpace
-from tests.attacks.priors import Styled, small_prior
+from orchestrator.config.attacks import ATTACK_SPECS
+from orchestrator.models.stylegan2 import StyleGan2
+from tests.attacks.priors import CLASSES, Critic, Styled, boxed, small_network, small_prior
 
 CPU = torch.device("cpu")
 
@@ -57,3 +62,45 @@ def test_without_a_mapping_it_is_the_generator() -> None:
     latents = plain().drawn(5, CPU, "key", 1)
     assert torch.equal(latents, normal_rows(torch.zeros(1), (5, 6), "key", 1)[0])
     assert torch.equal(plain()(latents), small_prior().generator(latents))
+
+
+def stylegan2() -> StyleGan2:
+    """Return a small one with four styles, of a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        generator = StyleGan2(channels=1, counts=(8, 4), latent_size=6, style_size=12, layers=2)
+        generator.mapping.w_avg.normal_()
+    return generator
+
+
+def test_styles_of_stylegan2_are_truncated_as_by_itself() -> None:
+    generator, latents = stylegan2(), torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    space = StyleSpace(generator, 0.7, 3)
+    expected = generator.synthesize(generator.styles(latents, 0.7, 3)).clamp(0.0, 1.0)
+    torch.testing.assert_close(space(generator.styles(latents)[:, 0]), expected)
+    assert not torch.allclose(expected, StyleSpace(generator, 1.0, 3)(generator.styles(latents)[:, 0]))
+
+
+SEARCHES = {
+    "mirror": ({"pool": 50, "starts": 2}, {"steps": 0}, {"steps": 40}),
+    "mirror-black-box": ({"pool": 50, "population": 20}, {"generations": 0}, {"generations": 10}),
+    "vmi": (
+        {"samples": 8, "learning_rate": 0.05, "couplings": 1, "width": 4, "normalisation": "identity"},
+        {"steps": 0},
+        {"steps": 60},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_styles_of_stylegan2_are_searched(name: str) -> None:
+    common, idle, busy = SEARCHES[name]
+    costs = []
+    for own in (idle, busy):
+        attack = ATTACK_SPECS[name].model_validate({"name": name, **common, **own})
+        box = boxed(small_network(), attack.access)
+        prior = GenerativePrior(stylegan2(), Critic())
+        found = search_to_the_end(search(attack, box, m=1, shape=(1, 8, 8), prior=prior), torch.eye(CLASSES))
+        assert 0.0 <= found.images.min() <= found.images.max() <= 1.0
+        costs.append(found.costs.mean())
+    assert costs[1] < costs[0]
