@@ -21,7 +21,7 @@ from torch import Tensor
 from orchestrator import config
 from orchestrator.attacks.latent import GenerativePrior, normal_rows
 from orchestrator.attacks.pixel_search import SearchResult
-from orchestrator.attacks.row_search import State
+from orchestrator.attacks.row_search import State, repeated
 from orchestrator.threat import BlackBox
 
 SEGMENT = 20  # moves between two possible checkpoints
@@ -45,16 +45,7 @@ class BoundarySearch:
         """Find the starts of rows of scores (n, k), of which the top class counts, or move up to `SEGMENT`
         times."""
         classes = rows.argmax(dim=1)
-        if not state:
-            return self._begun(classes)
-        changed = {name: tensor.clone() for name, tensor in state.items()}
-        for _ in range(SEGMENT):
-            on = (~changed["finished"]).nonzero()[:, 0]
-            if len(on):
-                moved = self._moved(classes[on], {name: tensor[on] for name, tensor in changed.items()})
-                for name, tensor in moved.items():
-                    changed[name][on] = tensor
-        return changed
+        return repeated(self._moved, classes, state, SEGMENT) if state else self._begun(classes)
 
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the image of each row at its last growth, or else its last; its cost is 1 if no z of its

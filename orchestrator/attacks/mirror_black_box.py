@@ -23,7 +23,7 @@ from orchestrator import config
 from orchestrator.attacks.latent import GenerativePrior, uniform_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.pool import Pool, answers
-from orchestrator.attacks.row_search import State
+from orchestrator.attacks.row_search import State, repeated
 from orchestrator.attacks.style_space import StyleSpace
 from orchestrator.threat import BlackBox
 from orchestrator.training.seeds import derive_seed, drawing_from
@@ -49,16 +49,7 @@ class GeneticSearch:
         """Choose the first populations of rows of scores (n, k), of which the top class counts, or breed up
         to `SEGMENT` generations."""
         classes = rows.argmax(dim=1)
-        if not state:
-            return self._begun(classes)
-        changed = {name: tensor.clone() for name, tensor in state.items()}
-        for _ in range(SEGMENT):
-            on = (~changed["finished"]).nonzero()[:, 0]
-            if len(on):
-                bred = self._bred(classes[on], {name: tensor[on] for name, tensor in changed.items()})
-                for name, tensor in bred.items():
-                    changed[name][on] = tensor
-        return changed
+        return repeated(self._bred, classes, state, SEGMENT) if state else self._begun(classes)
 
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the image of the best w of each row; its cost is 1 - its score."""

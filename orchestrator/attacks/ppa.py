@@ -31,10 +31,10 @@ from orchestrator.attacks.latent import (
     normal_rows,
     uniform_rows,
 )
+from orchestrator.attacks.pool import Pool, answers
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed, drawing_from
 
-POOL_BATCH = 256
 ROBUST_SCALE, ROBUST_RATIO = (0.5, 0.9), (0.8, 1.2)
 CONFIDENCE = 1.0 - 1e-4  # of the class in v
 LONGEST = 1.0 - 1e-7  # bound of the squared norm of u
@@ -46,16 +46,12 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
     flip = 0.5 if attack.mirrors else 0.0
 
     @functools.cache
-    def pool() -> tuple[Tensor, Tensor]:
+    def pool() -> Pool:
         shape = (attack.pool, prior.generator.latent_size)
         latents = bound(normal_rows(torch.zeros(1), shape, "ppa pool", attack.seed)[0])
         # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
         with drawing_from(derive_seed("ppa pool", attack.seed), target.device):
-            return latents, pool_scores(target, prior, latents, mirrors=attack.mirrors)
-
-    def start(classes: Tensor) -> Tensor:
-        latents, scores = pool()
-        return torch.stack([latents[best_of(scores[:, label], attack.starts)] for label in classes.tolist()])
+            return Pool(latents, pool_scores(target, prior, latents, mirrors=attack.mirrors))
 
     def crops(images: Tensor, classes: Tensor, number: int) -> Tensor:
         drawn = uniform_rows(classes, (attack.starts, NUMBERS), "ppa crop", attack.seed, number)
@@ -79,7 +75,7 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
 
     method = Method(
         steps=attack.steps,
-        start=start,
+        start=lambda classes: pool().best(classes, attack.starts),
         identity=poincare,
         plausibility=lambda images: images.new_zeros(len(images)),
         optimizer=Adam(attack.learning_rate, attack.betas),
@@ -107,17 +103,9 @@ def poincare(logits: Tensor, classes: Tensor) -> Tensor:
 def pool_scores(target: WhiteBox, prior: GenerativePrior, latents: Tensor, *, mirrors: bool) -> Tensor:
     """Return the target's scores (N, k), on the CPU, of the images of latents (N, latent_size): those of the
     image, or the mean of its and its mirror image's."""
-    found = []
-    with torch.no_grad():
-        for batch in latents.split(POOL_BATCH):
-            images = prior.generator(batch.to(target.device))
-            scores = target.logits(images).softmax(dim=1)
-            if mirrors:
-                scores = (scores + target.logits(images.flip(3)).softmax(dim=1)) / 2
-            found.append(scores.cpu())
-    return torch.cat(found)
 
+    def scored(images: Tensor) -> Tensor:
+        scores = target.logits(images).softmax(dim=1)
+        return (scores + target.logits(images.flip(3)).softmax(dim=1)) / 2 if mirrors else scores
 
-def best_of(scores: Tensor, number: int) -> Tensor:
-    """Return the places of the highest of scores (N,), best first; of equal ones the first."""
-    return scores.argsort(descending=True, stable=True)[:number]
+    return answers(prior.generator, scored, latents, target.device)

@@ -65,6 +65,19 @@ def search_to_the_end(search: Search, rows: Tensor) -> SearchResult:
     return search.result(rows, state)
 
 
+def repeated(step: Callable[[Tensor, State], State], classes: Tensor, state: State, times: int) -> State:
+    """Return the state of rows of classes (n,) after so many steps of those that are not finished; `step` is
+    given the classes and the state of these alone."""
+    changed = {name: tensor.clone() for name, tensor in state.items()}
+    for _ in range(times):
+        on = (~changed["finished"]).nonzero()[:, 0]
+        if len(on):
+            stepped = step(classes[on], {name: tensor[on] for name, tensor in changed.items()})
+            for name, tensor in stepped.items():
+                changed[name][on] = tensor
+    return changed
+
+
 def split_state(state: State, sizes: Sequence[int]) -> list[State]:
     """Split a state (n, ...) into those of consecutive rows, of which `sizes` are the numbers; the state
     before the first segment is empty for all of them."""

@@ -8,6 +8,7 @@ from orchestrator.attacks.row_search import (
     AtOnce,
     State,
     joined_states,
+    repeated,
     search_to_the_end,
     split_state,
 )
@@ -63,3 +64,18 @@ def test_a_state_is_split_by_rows_and_joined() -> None:
     assert parts[1]["steps"].tolist() == [2, 3, 4]
     assert all(torch.equal(joined_states(parts)[name], state[name]) for name in state)
     assert split_state({}, [2, 3]) == [{}, {}]
+
+
+def test_rows_that_are_finished_take_no_further_step() -> None:
+    seen = []
+
+    def step(classes: Tensor, state: State) -> State:
+        seen.append(classes.tolist())
+        left = state["left"] - 1
+        return {"left": left, "finished": left == 0}
+
+    state = {"left": torch.tensor([1, 3, 0]), "finished": torch.tensor([False, False, True])}
+    found = repeated(step, torch.tensor([7, 8, 9]), state, 4)
+    assert seen == [[7, 8], [8], [8]]
+    assert found["left"].tolist() == [0, 0, 0]
+    assert state["left"].tolist() == [1, 3, 0]

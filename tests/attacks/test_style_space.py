@@ -1,4 +1,6 @@
-"""Style space: P space by hand, truncation inside the generator, z where there is no mapping, and StyleGAN2."""
+"""Style space: P space by hand, truncation in the generator, z where there is no mapping, StyleGAN2."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_styles_of_stylegan2_are_truncated_as_by_itself() -> None:
     assert not torch.allclose(expected, StyleSpace(generator, 1.0, 3)(generator.styles(latents)[:, 0]))
 
 
-SEARCHES = {
+SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "mirror": ({"pool": 50, "starts": 2}, {"steps": 0}, {"steps": 40}),
     "mirror-black-box": ({"pool": 50, "population": 20}, {"generations": 0}, {"generations": 10}),
     "vmi": (

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.config.attack_spec import AttackSpec
+from orchestrator.config.base import Refused
 
 Steps = Annotated[int, Field(ge=0, le=10_000_000)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]
@@ -19,3 +20,10 @@ class LatentAttack(AttackSpec):
     tasks = frozenset({"class-inference"})
     leaves = "images"
     needs_prior = True
+
+
+def check_in_pool(field: str, number: int, pool: int) -> None:
+    """Raise `Refused` if more variables are to be taken from a pool than it has."""
+    if number > pool:
+        way_out = f"enlarge the pool or lower attack.{field}"
+        raise Refused(field, number, f"must be at most pool={pool}", way_out)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed, Weight
-from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
+from orchestrator.config.base import Count, Intensity, Positive, Seed, Weight
+from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps, check_in_pool
 
 Layers = Annotated[int, Field(ge=0, le=100)]
 
@@ -68,9 +68,7 @@ class MirrorAttack(StylePoolAttack):
 
     @model_validator(mode="after")
     def _starts_are_in_the_pool(self) -> Self:
-        if self.starts > self.pool:
-            rule = f"must be at most pool={self.pool}"
-            raise Refused("starts", self.starts, rule, "enlarge the pool or lower attack.starts")
+        check_in_pool("starts", self.starts, self.pool)
         return self
 
 
@@ -110,7 +108,5 @@ class MirrorBlackBoxAttack(StylePoolAttack):
 
     @model_validator(mode="after")
     def _populations_are_in_the_pool(self) -> Self:
-        if self.population > self.pool:
-            rule = f"must be at most pool={self.pool}"
-            raise Refused("population", self.population, rule, "enlarge the pool or lower attack.population")
+        check_in_pool("population", self.population, self.pool)
         return self

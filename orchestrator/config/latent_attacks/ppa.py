@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Positive, Refused, Seed, Share
-from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
+from orchestrator.config.base import Count, Positive, Seed, Share
+from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps, check_in_pool
 
 
 class PpaAttack(LatentAttack):
@@ -55,7 +55,5 @@ class PpaAttack(LatentAttack):
 
     @model_validator(mode="after")
     def _starts_are_in_the_pool(self) -> Self:
-        if self.starts > self.pool:
-            rule = f"must be at most pool={self.pool}"
-            raise Refused("starts", self.starts, rule, "enlarge the pool or lower attack.starts")
+        check_in_pool("starts", self.starts, self.pool)
         return self
