@@ -31,6 +31,7 @@ from orchestrator.datasets.classes import (
     public_classes,
     shared_identities,
 )
+from orchestrator.datasets.contents import not_unseen
 from orchestrator.datasets.gathered import Images, at, gather, joined
 from orchestrator.datasets.images import CHUNK, prepare, rescale
 from orchestrator.datasets.splits import PARTS
@@ -163,7 +164,7 @@ def _check_unseen(private: Dataset, other: Dataset | None, data: Data, k: int, a
     unseen = _unseen(private, other, data, k, auxiliary).images
     equal = _known(unseen, private, data, k, parts)
     if equal:
-        raise _not_unseen("auxiliary.kind", auxiliary.kind, equal, private, "auxiliary.dataset")
+        raise not_unseen("auxiliary.kind", auxiliary.kind, equal, private, "auxiliary.dataset")
 
 
 @functools.lru_cache(maxsize=64)
@@ -177,7 +178,7 @@ def check_prior_images(private: Dataset, other: Dataset | None, data: Data, k: i
     images = prior_images(other or private, data, Prior(dataset=name))
     equal = _known(images, private, data, k, ("train", "evaluation"))
     if equal:
-        raise _not_unseen("prior.dataset", name or "null", equal, private, "prior.dataset")
+        raise not_unseen("prior.dataset", name or "null", equal, private, "prior.dataset")
 
 
 def _known(images: Images, private: Dataset, data: Data, k: int, parts: Sequence[str]) -> str | None:
@@ -188,12 +189,6 @@ def _known(images: Images, private: Dataset, data: Data, k: int, parts: Sequence
         if shared:
             return f"{shared} of {len(images)} equal one of its {part} images"
     return None
-
-
-def _not_unseen(field: str, value: str, equal: str, private: Dataset, source: str) -> Refused:
-    rule = f"promises images unknown to the target, but {equal}"
-    again = f"stage {private.description.name} again without duplicates"
-    return Refused(field, value, rule, f"choose another {source} or {again}")
 
 
 def _contents(images: Images) -> Iterator[bytes]:

@@ -42,6 +42,11 @@ def held_parts(spec: TrialSpec) -> tuple[str, ...]:
     return tuple(part for part in measured if is_held(spec, part))
 
 
+def held_private_parts(spec: TrialSpec) -> tuple[str, ...]:
+    """Return the parts of the private classes of which the adversary has images."""
+    return tuple(dict.fromkeys(_held(spec)))
+
+
 def check_judges(spec: TrialSpec) -> None:
     """Raise `Refused` if a judge is to be trained on images of private classes that the adversary holds, so
     that it would know what was given away and not what leaked. The target's own images are admitted."""

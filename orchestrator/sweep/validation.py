@@ -30,6 +30,7 @@ from orchestrator.datasets.classes import (
 from orchestrator.models import CLASSIFIERS
 from orchestrator.stages.graph import dataset_names, weight_names
 from orchestrator.sweep.adversary import check_judges
+from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
@@ -58,6 +59,7 @@ class Preflight:
         self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
         self._labels: dict[str, Labels] = {}
         self._networks = NetworkChecks()
+        self._contents = ContentChecks(location)
 
     def resolve(self, point: Point) -> Point:
         """Return the point with its budget as a cut point's name; raise `StudyError` if it cannot be run."""
@@ -69,6 +71,7 @@ class Preflight:
                     self.digests[name] = self.descriptions[name].digest
             self._check_data(spec)
             check_judges(spec)
+            self._contents.check(spec, self.descriptions)
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
