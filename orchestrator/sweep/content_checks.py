@@ -29,15 +29,15 @@ class ContentChecks:
     def check(self, spec: TrialSpec, about: Descriptions) -> None:
         """Raise `Refused` if a prior has private images, or a judge those of target or adversary."""
         judges = [field for field, judge in spec.every_judge.items() if judge.images == "auxiliary"]
-        if not (spec.prior or judges) or not self._is_at_hand(about[spec.data.dataset]):
+        prior = spec.prior if spec.prior and not spec.prior.weights else None  # what others used is unknown
+        if not (prior or judges) or not self._is_at_hand(about[spec.data.dataset]):
             return
-        prior = spec.prior and (spec.prior.dataset,)
         has = (held_private_parts(spec), spec.auxiliary.text if spec.attack.has_images else "")
-        same = (spec.data.text, spec.target.classes, prior, *(has if judges else ()))
+        same = (spec.data.text, spec.target.classes, prior and (prior.dataset,), *(has if judges else ()))
         if same in self._checked:
             return
-        if spec.prior:
-            self._check_prior(spec, spec.prior.dataset, about)
+        if prior:
+            self._check_prior(spec, prior.dataset, about)
         if judges:
             self._check_judge(spec, about, judges[0])
         self._checked.add(same)

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.config.base import Refused
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import PARTS, Location, load, shards
+from orchestrator.datasets import PARTS, Location, describe, load, shards
 from orchestrator.datasets.classes import private_classes, public_classes
 from orchestrator.datasets.manifest import Options
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.points import Point, expand
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
@@ -82,6 +84,14 @@ def test_a_set_of_another_shape_is_converted_and_compared(leaky: DirectoryBlobs)
 def test_the_same_settings_on_a_set_without_copies_are_planned() -> None:
     for changes in (PRIOR, JUDGE):
         Preflight(Location()).resolve(point({"data.dataset": "digits", "data.split": "default", **changes}))
+
+
+def test_a_prior_that_others_trained_has_no_images_to_compare(leaky: DirectoryBlobs) -> None:
+    spec = point({**PRIOR, "attack.prior_weight": 0.0, "prior": {"weights": "stylegan"}}).spec
+    about = {"mine": describe("mine", Location(leaky))}
+    ContentChecks(Location(leaky)).check(spec, about)
+    with pytest.raises(Refused, match=r"prior\.dataset=null promises"):
+        ContentChecks(Location(leaky)).check(point(PRIOR).spec, about)
 
 
 def test_what_cannot_be_read_cheaply_is_left_to_the_search(
