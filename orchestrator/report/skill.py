@@ -45,6 +45,8 @@ ALWAYS = (
 )
 """Columns of every summary, where they were measured."""
 
+START = "target.pretrain.weights"  # parameter of a trial
+
 LEVEL = 0.01  # of the one-sided test against chance
 MOST_NAMED = 12  # trials that one line names; a file has all of them
 
@@ -100,6 +102,25 @@ def warnings(found: Sequence[AtChance]) -> list[str]:
     return lines
 
 
+def same_start(finished: Sequence[TrialRecord]) -> list[str]:
+    """Return a line for each judge that starts from the very weights that F starts from, naming trials."""
+    trials: dict[tuple[str, str], list[str]] = {}
+    for record in finished:
+        start = record.params.get(START)
+        for field, weights in record.params.items():
+            is_judge = field == "judge.weights" or (
+                field.startswith("judges.") and field.endswith(".weights")
+            )
+            if is_judge and weights == start and start not in ("none", None):
+                judge = field.removesuffix(".weights").replace("judges.classifiers.", "judge.")
+                trials.setdefault((judge, str(weights)), []).append(record.name)
+    return [
+        f"the {judge} starts from the weights that the target starts from ({weights}), so that what fools "
+        f"one may fool the other, in {_listed(names)}"
+        for (judge, weights), names in trials.items()
+    ]
+
+
 def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -> list[str]:
     """Return a line that names the best trial, or why none is called so; empty if none has the objective.
 
@@ -124,9 +145,11 @@ def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -
 
 
 def caution_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Return lines of Markdown for models at chance and for trials that beat no yardstick or floor."""
-    lines = [f"- **warning**: {line}" for line in warnings(at_chance(records))]
+    """Return lines of Markdown for models at chance, for judges that start where F does, and for trials that
+    beat no yardstick or floor."""
     finished = finished_trials(records)
+    told = [*warnings(at_chance(records)), *same_start(finished)]
+    lines = [f"- **warning**: {line}" for line in told]
     lost = [record for record in finished if unbeaten_words(record.metrics)]
     if lost:
         named = _listed([f"`{record.name}`" for record in lost])

@@ -22,11 +22,13 @@ from orchestrator.report.skill import (
     best_lines,
     caution_lines,
     over_floor,
+    same_start,
     summary_metrics,
     warnings,
 )
 from orchestrator.report.tables import latex, report_files, summary_table
 from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
 from tests.report.trials import MSE, record
@@ -202,6 +204,24 @@ def test_a_model_at_chance_is_named(model: str) -> None:
     assert warnings(at_chance(records))[0].endswith(f"{MOST_NAMED - 1:04d} and 2 more")
     assert caution_lines(records[:1]) == [f"- **warning**: {warnings(at_chance(records[:1]))[0]}"]
     assert f"{model},0000,0.06,0.2,50" in report_files(study(), records, EMPTY)["warnings.csv"].decode()
+
+
+def test_a_judge_that_starts_where_the_target_does_is_named() -> None:
+    same = {"target.pretrain.weights": "faces", "judge.weights": "faces"}
+    further = {"judges.classifiers.other.weights": "faces", "judges.classifiers.plain.weights": "none"}
+    none = {"target.pretrain.weights": "none", "judge.weights": "none"}
+    starts: list[dict[str, Scalar]] = [{**same}, {**same, "judge.weights": "dogs", **further}, {**none}, {}]
+    records = [replace(record(i, {"m": i}), params=params) for i, params in enumerate(starts)]
+    assert caution_lines(records) == [
+        f"- **warning**: the {judge} starts from the weights that the target starts from (faces), so that "
+        f"what fools one may fool the other, in {trial}"
+        for judge, trial in (("judge", "0000"), ("judge.other", "0001"))
+    ]
+    spec = tiny.spec(
+        {"target.pretrain": {"weights": "faces"}, "target.budget": "full", "judge.weights": "faces"}
+    )
+    flat = flatten(spec.model_dump(mode="json"))  # the names are those of a trial's spec
+    assert len(same_start([replace(record(0, {"m": 1}), params=flat)])) == 1
 
 
 def test_what_has_no_chance_is_not_tested() -> None:
