@@ -1,11 +1,12 @@
-"""Threat model: scores as the target's service releases them (AMI, sections 4.2 and 4.3); black, white box.
+"""Threat model: scores as the target's service releases them (AMI, sections 4.2 and 4.3); black box, white
+box, white box with features.
 
 Scores are float32 even where training was in half precision, in which a softmax over hundreds of classes
 leaves ties and exact zeros, and truncation would then depend on them.
 """
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,6 @@ class BlackBox:
         return released(scores, self._release)
 
 
-@final
 class WhiteBox:
     """A target model whose weights the adversary holds: logits that can be differentiated by the images.
 
@@ -133,3 +133,25 @@ class WhiteBox:
         with torch.autocast(self.device.type, enabled=False):
             logits = self._network(images.to(self.device, torch.float32))
         return logits.to(images.device, torch.float32)
+
+
+@final
+class FeatureBox(WhiteBox):
+    """A white box whose adversary reads the penultimate features too: what a `Classifier`'s head reads."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self._classifier = network
+
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits, float32 (N, k), and features, flattened, float32 (N, d), of images (N, C, S, S) in
+        [0, 1], on the images' device; both can be differentiated by the images.
+
+        Both are of one forward pass, in which every image counts as one query.
+        """
+        self._classifier.eval()
+        self.num_queries += len(images)
+        with torch.autocast(self.device.type, enabled=False):
+            features = self._classifier.features(images.to(self.device, torch.float32))
+            logits = self._classifier.head(features)
+        return logits.to(images.device, torch.float32), features.flatten(1).to(images.device, torch.float32)

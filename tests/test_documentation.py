@@ -65,6 +65,8 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "`base.auxiliary`": config.Auxiliary,
     "`base.prior`": config.Prior,
     **{f"`base.attack`, `name: {name}`": attack for name, attack in config.ATTACK_SPECS.items()},
+    "`base.attack.identity`": config.Augmentation,
+    "A value of `base.attack.identity.students`": config.Student,
     "`base.attack.losses`": config.Losses,
     "`base.attack.losses.surrogate`": config.Surrogate,
     "`base.judge`, a value of `base.judges.classifiers`": config.Judge,

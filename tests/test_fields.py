@@ -23,6 +23,7 @@ from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.training.world import World
 from tests import tiny
 
+LOMMA = ("lomma-g", "lomma-k")
 LATENT = tuple(name for name, one in ATTACK_SPECS.items() if one.needs_prior)
 NETWORKS = {name: name for name in ("inception", "facenet", "vgg", "alex")}
 RECIPE = {"epochs": 3, "batch_size": 64, "learning_rate": 0.003}
@@ -34,10 +35,12 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "mia": {"name": "mia", "noise": 0.1, "seed": 12},
     "optimization": {"name": "optimization", "seed": 12},
     **{name: {"name": name, "seed": 12} for name in LATENT},
+    **{name: {"name": name, "seed": 12, "identity": {"students": {"other": SURROGATE}}} for name in LOMMA},
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 CONDITIONAL = {"model": {"name": "plg"}, "loss": "plg", "seed": 13}
-NAME = "other"  # of the further judge
+NAME = "other"  # of the further judge and the student
+STUDENT_RECIPES = [f"attack:{name}.identity.students.{NAME}.recipe" for name in LOMMA]
 JUDGES = {
     "classifiers": {NAME: {"model": tiny.DIGIT, "recipe": RECIPE, "seed": 14}},
     "recogniser": {"weights": "face", "seed": 15},
@@ -87,9 +90,12 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "attack:optimization.": {"attack": ATTACKS["optimization"], "evaluation.fisher": None},
     **{
         f"attack:{name}.": {"attack": ATTACKS[name], **INFERENCE}
-        for name in ("gmi", "ppa", "brepmi", "mirror", "vmi", "mirror-black-box")
+        for name in ("gmi", "ppa", "brepmi", "mirror", "vmi", "mirror-black-box", "lomma-g")
     },
-    "attack:kedmi.": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
+    **{
+        f"attack:{name}.": {"attack": ATTACKS[name], "prior.loss": "kedmi", **INFERENCE}
+        for name in ("kedmi", "lomma-k")
+    },
     "attack:plg-mi.": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE},
 }
 """Beginning of a path -> what is set beside `EVERYTHING` so that the field is used; the longest applies."""
@@ -108,7 +114,9 @@ OTHERS: Mapping[str, Any] = {
     "prior.model.name": "other",
     "attack:ppa.betas": [0.9, 0.999],
     "attack:brepmi.growth": 2.0,
-    "attack:kedmi.clip": None,
+    **{f"attack:{name}.clip": None for name in ("kedmi", "lomma-k")},
+    **{f"attack:{name}.identity.loss": "augmented" for name in LOMMA},
+    **{f"attack:{name}.identity.students.{NAME}.weights": "public" for name in LOMMA},
     "evaluation.classes": [1],
     "evaluation.fisher.distances": ["l1"],
     "evaluation.fisher.iterations": [1],
@@ -128,6 +136,7 @@ OTHERS: Mapping[str, Any] = {
             f"judges.classifiers.{NAME}.recipe",
             "attack:inverter.recipe",
             "attack:inverter.losses.surrogate.recipe",
+            *STUDENT_RECIPES,
         )
     },
     **{
@@ -137,6 +146,7 @@ OTHERS: Mapping[str, Any] = {
             "judge.model",
             f"judges.classifiers.{NAME}.model",
             "attack:inverter.losses.surrogate.model",
+            *(f"attack:{name}.identity.students.{NAME}.model" for name in LOMMA),
         )
     },
     **{f"attack:{name}.model.name": "ami-face" for name in ("inverter", "joint")},
@@ -177,6 +187,7 @@ READERS: Mapping[str, set[str]] = {
     "attack:mia.start": {"predictions", "yardsticks", *SEARCHED},  # the auxiliary mean: it has images
     "attack:optimization": SEARCHED,
     **{f"attack:{name}": SEARCHED for name in LATENT},
+    **{f"attack:{name}.identity.students": {"student", *SEARCHED} for name in LOMMA},
     "judge": {"judge", *JUDGED},
     "judges.classifiers": {"judge", "judgement"},
     "judges.recogniser": {"recognition"},
@@ -321,6 +332,8 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
         "snapshot": {"target.snapshot": 1},
         "prior": STARTS["prior."],
         "shield": STARTS["release.shield"],
+        "answers": STARTS["attack:lomma-g."],
+        "student": STARTS["attack:lomma-g."],
     }
     start = starts.get(stage, {})
     changed = {field: RESOURCES[field]}
@@ -373,6 +386,17 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         )
     ),
     ("surrogate", {"attack": ATTACKS["inverter"]}, {"attack.losses.surrogate.seed": 20}),
+    ("answers", {"attack": ATTACKS["lomma-g"], **SMALL_PRIOR}, {"target.seed": 20}),
+    (
+        f"student.{NAME}",
+        {"attack": ATTACKS["lomma-g"], **SMALL_PRIOR},
+        {f"attack.identity.students.{NAME}.seed": 20},
+    ),
+    (
+        "optimization",
+        {"attack": {**ATTACKS["lomma-g"], "steps": 9, "identities": 1}, **SMALL_PRIOR},
+        {f"attack.identity.students.{NAME}.seed": 20},
+    ),
     ("inversion", {}, {"attack.seed": 20}),
     ("inversion", {}, {"attack.recipe.learning_rate": 0.001}),
     ("inversion", {"release": {}}, {"release": {"decimals": 1}}),

@@ -47,6 +47,7 @@ BOTTLENECK = {"target.defense": {"mid": {"weight": 0.01}}}
 JOINT = {"name": "joint", "model": tiny.DIGIT}
 WHITE_BOX = {"name": "optimization"}
 SEARCHED = {"prior": {}, "attack": {"name": "gmi"}, "evaluation.task": "class-inference"}
+DISTILLED = {**SEARCHED, "attack": {"name": "lomma-g"}}
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
 FURTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
 RECOGNISER = {"judges": {"recogniser": {"weights": "face"}}}
@@ -105,7 +106,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
         seen.add(stage.key)
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned(SEARCHED)]
-    every += [planned(FURTHER), planned(RECOGNISER), planned(SHIELDED)]
+    every += [planned(FURTHER), planned(RECOGNISER), planned(SHIELDED), planned(DISTILLED)]
     order = list(STAGES)
     for stages in (planned(), *every):
         names = list(dict.fromkeys(stage.name for stage in stages.values()))

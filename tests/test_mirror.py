@@ -14,9 +14,13 @@ RAY = "tests/runtime/ray/test_connect.py"
 STORES, TRACKERS = "tests/store/test_blobs.py", "tests/runtime/mlflow/test_tracker.py"
 # what a stage leaves for the one that reads it;
 RECOGNITION = "tests/stages/test_recognition.py"
+# one test of what two share;
+LOMMA = "tests/attacks/test_lomma.py"
 # functions of a few lines, run on inputs that only the stages before them make.
 FLOW = "tests/stages/test_stages.py"
 COVERED = {
+    "attacks.lomma_g": LOMMA,
+    "attacks.lomma_k": LOMMA,
     "config.attack_spec": "tests/config/test_attacks.py",
     "config.data": TRIAL,
     "config.defenses": "tests/defenses/test_objective.py",
@@ -24,6 +28,7 @@ COVERED = {
     "config.latent_attacks.base": "tests/config/test_attacks.py",
     "config.latent_attacks.brepmi": "tests/attacks/test_brepmi.py",
     "config.latent_attacks.gmi": "tests/attacks/test_gmi.py",
+    "config.latent_attacks.lomma": LOMMA,
     "config.latent_attacks.mirror": "tests/attacks/test_mirror.py",
     "config.latent_attacks.plg_mi": "tests/attacks/test_plg_mi.py",
     "config.latent_attacks.ppa": "tests/attacks/test_ppa.py",
@@ -31,6 +36,7 @@ COVERED = {
     "config.release": TRIAL,
     "config.resources": "tests/sweep/test_profiles.py",
     "config.search": "tests/sweep/test_search.py",
+    "config.students": LOMMA,
     "config.target": TRIAL,
     "datasets.weights_manifest": "tests/datasets/test_weights.py",
     "models.generator_outlines": "tests/models/test_public_generators.py",

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config
-from orchestrator.threat import BlackBox, WhiteBox, released, released_length, truncate, truncate_rows
+from orchestrator.threat import (
+    BlackBox,
+    FeatureBox,
+    WhiteBox,
+    released,
+    released_length,
+    truncate,
+    truncate_rows,
+)
 
 PAPER = torch.tensor([[0.6, 0.05, 0.06, 0.2, 0.09]])
 
@@ -186,6 +194,30 @@ def test_a_white_box_stays_in_float32_under_autocast() -> None:
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
     assert box.logits(images.double()).dtype == torch.float32
+
+
+class Chain(nn.Module):
+    """Features are the sums of an image's columns, logits their sum and its negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        linear = nn.Linear(2, 2, bias=False)
+        linear.weight = nn.Parameter(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        self.head = nn.Sequential(nn.Flatten(), linear)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.sum(dim=2)
+
+
+def test_features_and_logits_are_of_one_query_and_can_be_differentiated() -> None:
+    box = FeatureBox(Chain())
+    images = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]).repeat(3, 1, 1, 1).requires_grad_()
+    logits, features = box.answers(images)
+    assert box.num_queries == 3
+    assert torch.equal(features.detach(), torch.tensor([[4.0, 6.0]] * 3))
+    assert torch.equal(logits.detach(), torch.tensor([[10.0, -10.0]] * 3))
+    (gradients,) = torch.autograd.grad((logits[:, 0] + 2 * features[:, 1]).sum(), images)
+    assert torch.equal(gradients, torch.tensor([[[[1.0, 3.0], [1.0, 3.0]]]]).expand(3, 1, 2, 2))
 
 
 @pytest.mark.gpu

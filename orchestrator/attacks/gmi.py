@@ -20,18 +20,25 @@ from torch import Tensor
 from orchestrator import config
 from orchestrator.attacks.latent import (
     GenerativePrior,
+    Identity,
     LatentSearch,
     Method,
     Nesterov,
     class_logits,
+    cross_entropies,
     normal_rows,
-    weighted_cross_entropy,
+    of_logits,
 )
 from orchestrator.threat import WhiteBox
 
 
-def search(attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior) -> LatentSearch:
-    """Return the search of an image (C, S, S) for the top class of each row of scores (n, k)."""
+def search(
+    attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior, identity: Identity | None = None
+) -> LatentSearch:
+    """Return the search of an image (C, S, S) for the top class of each row of scores (n, k).
+
+    `identity` replaces the cross-entropy, weight included.
+    """
     size = prior.generator.latent_size
 
     def plausibility(images: Tensor) -> Tensor:
@@ -44,7 +51,7 @@ def search(attack: config.GmiAttack, target: WhiteBox, prior: GenerativePrior) -
     method = Method(
         steps=attack.steps,
         start=lambda classes: normal_rows(classes, (attack.restarts, size), "gmi", attack.seed),
-        identity=weighted_cross_entropy(attack.identity_weight),
+        identity=identity or of_logits(target, cross_entropies, attack.identity_weight),
         plausibility=plausibility,
         optimizer=Nesterov(attack.learning_rate, attack.momentum),
         project=partial(torch.clamp, min=-attack.clip, max=attack.clip),

@@ -22,11 +22,13 @@ from orchestrator.attacks.inversion_prior import realness
 from orchestrator.attacks.latent import (
     Adam,
     GenerativePrior,
+    Identity,
     LatentSearch,
     Method,
     class_logits,
+    cross_entropies,
     normal_rows,
-    weighted_cross_entropy,
+    of_logits,
 )
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
@@ -34,8 +36,13 @@ from orchestrator.training.seeds import derive_seed
 BETAS = (0.9, 0.999)
 
 
-def search(attack: config.KedmiAttack, target: WhiteBox, prior: GenerativePrior) -> LatentSearch:
-    """Return the search of an image (C, S, S) for the top class of each row of scores (n, k)."""
+def search(
+    attack: config.KedmiAttack, target: WhiteBox, prior: GenerativePrior, identity: Identity | None = None
+) -> LatentSearch:
+    """Return the search of an image (C, S, S) for the top class of each row of scores (n, k).
+
+    `identity` replaces the cross-entropy, weight included.
+    """
     prior = prior.to(target.device)
     size = prior.generator.latent_size
     beside = _features_beside(attack, prior, target.device)
@@ -48,7 +55,7 @@ def search(attack: config.KedmiAttack, target: WhiteBox, prior: GenerativePrior)
         steps=attack.steps,
         start=partial(_start, size=size, log_variance=attack.log_variance),
         latents=partial(_drawn, attack=attack),
-        identity=weighted_cross_entropy(attack.identity_weight),
+        identity=identity or of_logits(target, cross_entropies, attack.identity_weight),
         plausibility=plausibility,
         optimizer=Adam(attack.learning_rate, BETAS),
         project=lambda variable: variable,

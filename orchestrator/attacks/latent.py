@@ -6,18 +6,22 @@ class, so that a row's image does not depend on the rows beside it. The state of
 segments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, joined_states, split_state
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
+
+Identity = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What the target sees, (N, C, S, S), and classes (N,) -> identity loss (N,), weighted, and the target's
+logits (N, k)."""
 
 SEGMENT = 100  # steps between two possible checkpoints
 MEMORY = "memory."  # prefix of an optimiser's part of the state
@@ -32,10 +36,12 @@ class GenerativePrior:
     critic: Any  # images (N, C, S, S) -> (N,), larger for public images; of KEDMI's an `InversionCritic`;
     # None where others trained the generator.
     # Of PLG-MI's a `ConditionalGenerator` and a `ProjectionCritic`, which read classes (N,) besides.
+    students: Sequence[nn.Module] = ()  # copies of the target, images (N, C, S, S) -> logits (N, k)
+    features: Tensor | None = None  # mean of the target's features over public images, (d,)
 
     def to(self, device: torch.device) -> "GenerativePrior":
-        """Put both networks on a device, in evaluation mode, without gradients of their parameters."""
-        for network in filter(None, (self.generator, self.critic)):
+        """Put all networks on a device, in evaluation mode, without gradients of their parameters."""
+        for network in filter(None, (self.generator, self.critic, *self.students)):
             network.to(device).eval().requires_grad_(False)
         return self
 
@@ -106,8 +112,8 @@ class Method:
     start: Callable[[Tensor], Tensor]
     """Classes (n,) -> the variable before the first step, (n, r, d)."""
 
-    identity: Callable[[Tensor, Tensor], Tensor]
-    """Logits (N, k) and classes (N,) -> identity loss (N,), weighted; N = n r."""
+    identity: Identity
+    """The identity loss of the N images that the target sees."""
 
     plausibility: Callable[[Tensor], Tensor]
     """Images (N, C, S, S) -> prior loss (N,), weighted."""
@@ -230,8 +236,8 @@ class LatentSearch:
     def _losses(self, images: Tensor, views: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses (n, r) of images (n, r, C, S, S), and the logits (n, v r, k) of their views
         (n, v r, C, S, S)."""
-        logits = self._target.logits(views.flatten(0, 1))
-        identity = self.method.identity(logits, classes.repeat_interleave(views.shape[1]))
+        wanted = classes.repeat_interleave(views.shape[1])
+        identity, logits = self.method.identity(views.flatten(0, 1), wanted)
         identity = identity.view(len(images), -1, images.shape[1]).sum(dim=1)
         plausibility = self.method.plausibility(images.flatten(0, 1)).view(images.shape[:2])
         return identity + plausibility, logits.unflatten(0, views.shape[:2])
@@ -264,9 +270,19 @@ def uniform_rows(classes: Tensor, shape: tuple[int, ...], *key: object) -> Tenso
     return torch.stack([torch.rand(shape, generator=_row(*key, label)) for label in classes.tolist()])
 
 
-def weighted_cross_entropy(weight: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return an identity loss: logits (N, k), classes (N,) -> the cross-entropy of each, weighted, (N,)."""
-    return lambda logits, classes: weight * functional.cross_entropy(logits, classes, reduction="none")
+def of_logits(target: WhiteBox, loss: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0) -> Identity:
+    """Return the identity loss that maps the target's logits (N, k) and classes (N,) to losses (N,)."""
+
+    def identity(views: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        logits = target.logits(views)
+        return weight * loss(logits, classes), logits
+
+    return identity
+
+
+def cross_entropies(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the cross-entropy (N,) of each row of logits (N, k) with its class of classes (N,)."""
+    return functional.cross_entropy(logits, classes, reduction="none")
 
 
 def class_logits(images: Tensor, logits: Tensor, classes: Tensor) -> Tensor:

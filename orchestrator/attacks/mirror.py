@@ -27,8 +27,9 @@ from orchestrator.attacks.latent import (
     GenerativePrior,
     LatentSearch,
     Method,
+    cross_entropies,
+    of_logits,
     uniform_rows,
-    weighted_cross_entropy,
 )
 from orchestrator.attacks.pool import Pool, answers
 from orchestrator.attacks.style_space import StyleSpace
@@ -70,7 +71,7 @@ def search(attack: config.MirrorAttack, target: WhiteBox, prior: GenerativePrior
     method = Method(
         steps=attack.steps,
         start=lambda classes: pool().best(classes, attack.starts),
-        identity=weighted_cross_entropy(attack.identity_weight),
+        identity=of_logits(target, cross_entropies, attack.identity_weight),
         plausibility=lambda images: images.new_zeros(len(images)),
         optimizer=Adam(attack.learning_rate, BETAS, functools.partial(rate, steps=attack.steps)),
         project=lambda variable: variable.clamp(*bounds()),

@@ -21,6 +21,7 @@ from orchestrator.attacks.latent import (
     Method,
     class_logits,
     normal_rows,
+    of_logits,
     uniform_rows,
 )
 from orchestrator.threat import WhiteBox
@@ -42,7 +43,7 @@ def search(attack: config.PlgMiAttack, target: WhiteBox, prior: GenerativePrior)
         steps=attack.steps,
         start=lambda classes: normal_rows(classes, (attack.restarts, size), "plg-mi", attack.seed),
         make=lambda generator, latents, classes: generator(latents, classes),
-        identity=max_margin,
+        identity=of_logits(target, max_margin),
         plausibility=lambda images: images.new_zeros(len(images)),
         optimizer=Adam(attack.learning_rate, BETAS),
         project=lambda variable: variable,

@@ -29,6 +29,7 @@ from orchestrator.attacks.latent import (
     Method,
     class_logits,
     normal_rows,
+    of_logits,
     uniform_rows,
 )
 from orchestrator.attacks.pool import Pool, answers
@@ -76,7 +77,7 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
     method = Method(
         steps=attack.steps,
         start=lambda classes: pool().best(classes, attack.starts),
-        identity=poincare,
+        identity=of_logits(target, poincare),
         plausibility=lambda images: images.new_zeros(len(images)),
         optimizer=Adam(attack.learning_rate, attack.betas),
         project=bound,

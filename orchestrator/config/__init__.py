@@ -24,6 +24,8 @@ from orchestrator.config.latent_attacks import (
     BrepmiAttack,
     GmiAttack,
     KedmiAttack,
+    LommaGAttack,
+    LommaKAttack,
     MirrorAttack,
     MirrorBlackBoxAttack,
     PlgMiAttack,
@@ -32,6 +34,7 @@ from orchestrator.config.latent_attacks import (
 )
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release, Shield
+from orchestrator.config.students import Augmentation, Student
 from orchestrator.config.target import Pretrain, Target
 from orchestrator.config.trial import TrialSpec
 
@@ -39,6 +42,7 @@ __all__ = [
     "ATTACK_SPECS",
     "Attack",
     "AttackSpec",
+    "Augmentation",
     "Auxiliary",
     "Bido",
     "BrepmiAttack",
@@ -55,6 +59,8 @@ __all__ = [
     "Judge",
     "Judges",
     "Loft",
+    "LommaGAttack",
+    "LommaKAttack",
     "Losses",
     "MiaAttack",
     "Mid",
@@ -73,6 +79,7 @@ __all__ = [
     "Seed",
     "Shield",
     "Smoothing",
+    "Student",
     "Spec",
     "Surrogate",
     "Target",

@@ -8,6 +8,8 @@ from pydantic import model_validator
 
 from orchestrator.config.base import Model, Recipe, Refused, Seed, Spec
 from orchestrator.config.release import Release
+from orchestrator.config.students import FIELD as STUDENTS
+from orchestrator.config.students import Augmentation, Student
 
 Task = Literal["reconstruction", "class-inference"]
 BOTH_TASKS: frozenset[Task] = frozenset(get_args(Task))
@@ -29,8 +31,9 @@ class Surrogate(Spec):
 class AttackSpec(Spec):
     """The settings of an attack; its traits, class attributes, are no part of any key."""
 
-    access: ClassVar[Literal["labels", "scores", "gradients", "training"]]
-    """What the adversary has of the target model: released labels or scores, its weights, or its training."""
+    access: ClassVar[Literal["labels", "scores", "gradients", "features", "training"]]
+    """What the adversary has of the target model: released labels or scores, the weights, of which it uses
+    gradients alone or features too, or its training."""
 
     tasks: ClassVar[frozenset[Task]]
     """Values of `evaluation.task` that the attack can do."""
@@ -72,6 +75,11 @@ class AttackSpec(Spec):
     """Of everything that the attack draws."""
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the adversary has the target's weights."""
+        return self.access in ("gradients", "features")
+
+    @property
     def has_images(self) -> bool:
         """Whether the adversary has the auxiliary set, with these settings."""
         return self.owns_images
@@ -82,7 +90,7 @@ class AttackSpec(Spec):
         set, F's own training images as its developer, or none. Who has F's weights has its answers too."""
         if self.trains_target:
             return "training"
-        has_answers = self.queries_target or self.access == "gradients"
+        has_answers = self.queries_target or self.has_weights
         return "auxiliary" if self.has_images and has_answers else "none"
 
     @property
@@ -99,7 +107,7 @@ class AttackSpec(Spec):
     @property
     def classifiers(self) -> Mapping[str, Model]:
         """Field -> classifier that the adversary trains."""
-        return {}
+        return {f"{STUDENTS}.{name}.model": one.model for name, one in self.students.items()}
 
     @property
     def recipes(self) -> Mapping[str, tuple[str, Recipe]]:
@@ -130,6 +138,21 @@ class AttackSpec(Spec):
     def surrogate(self) -> Surrogate | None:
         """The classifier trained on the target's answers; None if no loss needs one."""
         return None
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """The identity loss that reads students and features; None for any other."""
+        return None
+
+    @property
+    def students(self) -> Mapping[str, Student]:
+        """Name -> copy of the target that a search reads; it learns from answers to the prior's images."""
+        return self.augmentation.read_students if self.augmentation else {}
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a search compares the target's features with their mean over the prior's images."""
+        return self.augmentation is not None and self.augmentation.reads_features
 
     @property
     def has_discriminator(self) -> bool:

@@ -17,6 +17,7 @@ Weight = Annotated[float, Field(ge=0.0, le=1e9)]
 Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Intensity = Annotated[float, Field(ge=0.0, le=1.0)]
+InstanceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 
 MAX_SHOWN = 200
 """Characters of a value that a refusal shows."""

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.config.base import Count, Model, Recipe, Seed, Spec, added_field
+from orchestrator.config.base import Count, InstanceName, Model, Recipe, Seed, Spec, added_field
 
 Label = Annotated[int, Field(ge=0, le=10_000_000)]
-JudgeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 
 
 class Judge(Spec):
@@ -50,7 +49,7 @@ class Judges(Spec):
     """Judges beside the trial's own. Each sees the stored reconstructions in a stage of its own, so that one
     is added without another attack."""
 
-    classifiers: dict[JudgeName, Judge] = Field({})
+    classifiers: dict[InstanceName, Judge] = Field({})
     """By name: evaluation classifiers of other networks, seeds or images."""
 
     recogniser: Recogniser | None = None

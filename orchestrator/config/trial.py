@@ -17,6 +17,8 @@ from orchestrator.config.defenses import Defense
 from orchestrator.config.evaluation import Evaluation, Judge, Judges
 from orchestrator.config.prior import Prior
 from orchestrator.config.release import Release
+from orchestrator.config.students import FIELD as STUDENTS
+from orchestrator.config.students import Student
 from orchestrator.config.target import Target
 
 IMAGE_FOR: Mapping[Task, str] = {"reconstruction": "prediction", "class-inference": "class"}
@@ -60,6 +62,11 @@ class TrialSpec(Spec):
         """The judge and further classifiers by the path of their field."""
         further = {f"judges.classifiers.{name}": judge for name, judge in self.judges.classifiers.items()}
         return {"judge": self.judge} | further
+
+    @property
+    def started(self) -> dict[str, Judge | Student]:
+        """The classifiers beside F that may start from public weights, by the path of their field."""
+        return self.every_judge | {f"{STUDENTS}.{name}": one for name, one in self.attack.students.items()}
 
     @model_validator(mode="after")
     def _releases_what_the_target_has(self) -> Self:
@@ -147,7 +154,7 @@ class TrialSpec(Spec):
         shield, name = self.release.shield, self.attack.name
         if shield is None:
             return self
-        is_read = self.attack.access != "gradients" or self.evaluation.task == "reconstruction"
+        is_read = not self.attack.has_weights or self.evaluation.task == "reconstruction"
         reason = "" if is_read else f"moves answers, and attack.name={name} asks for none: it has F's weights"
         if self.attack.trains_target or (self.evaluation.fisher and self.attack.profile == "inverter"):
             needs = f"attack.name={name}" if self.attack.trains_target else "evaluation.fisher"
@@ -206,6 +213,9 @@ class TrialSpec(Spec):
             losses = " or ".join(attack.prior_losses)
             rule = f"was trained elsewhere, and attack.name={attack.name} searches prior.loss={losses}"
             raise Refused("prior.weights", weights, rule, "train that prior or choose another attack")
+        if attack.students or attack.reads_features:
+            rule = f"brings no public images, for which attack.name={attack.name} asks the target"
+            raise Refused("prior.weights", weights, rule, "train a prior or choose another attack")
 
     @model_validator(mode="after")
     def _judges_differ(self) -> Self:

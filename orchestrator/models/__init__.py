@@ -48,6 +48,15 @@ CLASSIFIERS: dict[str, Architecture] = {
     "resnet101": Architecture("library.ResNet101", 224, outlines.resnet101, is_flexible=True),
     "resnest101": Architecture("library.ResNeSt101", 224, outlines.resnest101, is_flexible=True),
     "maxvit_t": Architecture("library.MaxVitT", 224, outlines.maxvit_t),
+    "efficientnet_b0": Architecture(
+        "library.EfficientNetB0", 224, outlines.efficientnet_b0, is_flexible=True
+    ),
+    "efficientnet_b1": Architecture(
+        "library.EfficientNetB1", 240, outlines.efficientnet_b1, is_flexible=True
+    ),
+    "efficientnet_b2": Architecture(
+        "library.EfficientNetB2", 288, outlines.efficientnet_b2, is_flexible=True
+    ),
     "inception_v3": Architecture("library.InceptionV3", 299, outlines.inception_v3, is_flexible=True),
 }
 """Images (N, C, S, S) in [0, 1] -> logits (N, k)."""

@@ -109,6 +109,49 @@ class MaxVitT(Classifier):
         self.hidden_taps = tuple(self.cut_points[f"block{place}"] for place in range(4))
 
 
+class EfficientNet(Classifier):
+    """Images (N, C, S, S) in [0, 1], S at least 32 -> logits (N, k).
+
+    Students of LOMMA's attacks; TL-DMI freezes none. Training drops residual branches at random, as the
+    library does.
+    """
+
+    library_name: ClassVar[str]
+    """Its name in torchvision."""
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        require_library(self.library_name, width, image_size, 32)
+        network = get_model(self.library_name, weights=None, num_classes=classes)
+        _take_inputs(network.features[0][0], channels)
+        self.blocks, self.head, self.renamed = _taken_apart(network, ("features", "classifier"))
+        self.num_features = self.head.in_features
+        stages = {f"stage{place}": f"features_{place}" for place in range(1, 8)}
+        self.cut_points = _cut_points(
+            self.blocks, {"stem": "features_0", **stages, "top": "features_8"}, after="avgpool"
+        )
+        self.layer_groups = self.cut_points["stage3"], self.cut_points["stage5"]
+        self.hidden_taps = tuple(self.cut_points[f"stage{place}"] for place in (2, 3, 5, 7))
+
+
+class EfficientNetB0(EfficientNet):
+    """LOMMA's first student."""
+
+    library_name = "efficientnet_b0"
+
+
+class EfficientNetB1(EfficientNet):
+    """LOMMA's second student."""
+
+    library_name = "efficientnet_b1"
+
+
+class EfficientNetB2(EfficientNet):
+    """LOMMA's third student."""
+
+    library_name = "efficientnet_b2"
+
+
 class InceptionV3(Classifier):
     """torchvision's inception_v3 without its auxiliary head: images (N, C, S, S) -> logits (N, k).
 

@@ -285,6 +285,13 @@ def _resnet(name: str, num_blocks: Sequence[int], counts: Sequence[int], feature
     return Library(name, 32, parts, ("layer2", "layer3"), features, 3_136, projection=skip)
 
 
+def _efficientnet(name: str, counts: Sequence[int], top: int, features: int) -> Library:
+    """Return torchvision's EfficientNet of seven stages with these parameters."""
+    stages = {f"stage{place}": (1, count) for place, count in enumerate(counts, start=1)}
+    parts = {"stem": (1, 928), **stages, "top": (1, top)}
+    return Library(name, 32, parts, ("stage3", "stage5"), features, 288)
+
+
 def _units(stage: str, first: int, other: int, count: int) -> dict[str, tuple[int, int]]:
     """Return a stage of units that are blocks and cut points; all but the first are alike."""
     return {f"{stage}_{place}": (1, other if place else first) for place in range(count)}
@@ -348,6 +355,15 @@ inception_v3 = Library(
     ("Mixed_5d", "Mixed_6e"),
     2_048,
     288,
+)
+efficientnet_b0 = _efficientnet(
+    "efficientnet_b0", (1_448, 16_714, 46_640, 242_930, 543_148, 2_026_348, 717_232), 412_160, 1_280
+)
+efficientnet_b1 = _efficientnet(
+    "efficientnet_b1", (2_060, 27_424, 77_930, 345_830, 751_720, 2_614_300, 2_280_832), 412_160, 1_280
+)
+efficientnet_b2 = _efficientnet(
+    "efficientnet_b2", (2_060, 27_424, 103_134, 421_550, 862_768, 3_048_878, 2_735_820), 498_432, 1_408
 )
 ir152 = partial(ir, IR152_UNITS, "ir152", 46)
 facenet64 = partial(ir, IR50_UNITS, "facenet64", 5)

@@ -66,7 +66,7 @@ class Kind:
 
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role of an input -> stages, of which the first that the trial has fills it; none leaves it out. Of
-    several instances the one of the same name fills it, or all do, as `role.instance`."""
+    several instances the one of the same name fills it, or all named ones do, as `role.instance`."""
 
     datasets: tuple[str, ...] = ("private",)
     """Roles of data sets."""
@@ -110,11 +110,11 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
     """Return the public weights that a trial reads: role (pretrain, prior, recogniser, a network that
-    measures, the field of a judge that starts from some) -> name."""
+    measures, the field of a judge or student that starts from some) -> name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
     if spec.judges.recogniser:
         names["recogniser"] = spec.judges.recogniser.weights
-    names |= {field: judge.weights for field, judge in spec.every_judge.items() if judge.weights}
+    names |= {field: one.weights for field, one in spec.started.items() if one.weights}
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
     if spec.prior and spec.prior.weights:
@@ -215,7 +215,7 @@ def _needs(kind: Kind, use: Use, planned: Mapping[str, Sequence[Stage]]) -> dict
         first = next((planned[name] for name in names if name in planned), ())
         chosen = [stage for stage in first if stage.instance == use.instance] or first
         if role not in use.without:
-            suffixes = [f".{stage.instance}" if len(chosen) > 1 else "" for stage in chosen]
+            suffixes = ["" if one.instance in ("", use.instance) else f".{one.instance}" for one in chosen]
             filled |= {role + suffix: one.key for suffix, one in zip(suffixes, chosen, strict=True)}
     return filled
 
@@ -293,6 +293,25 @@ _ROWS = (
         uses=uses.shield,
     ),
     Kind(
+        "answers",
+        version=1,
+        reads=("data", "target"),
+        needs={"target": TARGET},
+        datasets=("prior",),
+        metrics=("answers",),
+        uses=uses.answers,
+    ),
+    Kind(
+        "student",
+        version=1,
+        reads=("data", "student"),
+        needs={"answers": ("answers",)},
+        datasets=("prior",),
+        weights=("start",),
+        metrics=("student",),
+        uses=uses.student,
+    ),
+    Kind(
         "surrogate",
         version=1,
         reads=("data", "target", "auxiliary", "surrogate", "release"),
@@ -319,7 +338,14 @@ _ROWS = (
         "optimization",
         version=1,
         reads=("data", "target", "auxiliary", "attack", "release", "evaluation", "prior"),
-        needs={"target": TARGET, "victims": VICTIMS, "prior": ("prior",), "shield": ("shield",)},
+        needs={
+            "target": TARGET,
+            "victims": VICTIMS,
+            "prior": ("prior",),
+            "shield": ("shield",),
+            "answers": ("answers",),
+            "students": ("student",),
+        },
         datasets=("private", "auxiliary"),
         compared=("prior",),
         weights=("prior",),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestrator.config import Auxiliary, Data, Evaluation, Release, Target
+from orchestrator.config import Auxiliary, Data, Evaluation, Prior, Release, Target
 from orchestrator.datasets import Dataset, selection
 from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.selection import ImageSet
@@ -24,6 +24,13 @@ def auxiliary_images(inputs: Inputs, data: Data, target: Target, auxiliary: Auxi
     """Return the adversary's images (N, C, S, S) uint8."""
     private, other = private_and_other(inputs, data)
     return selection.auxiliary_images(private, other, data, target.classes, auxiliary).images
+
+
+def public_images(inputs: Inputs, data: Data) -> Images:
+    """Return the images (N, C, S, S) uint8 that a prior is trained on, by `PlannedSpec.public_data`: the
+    public classes where there is a pool of private ones, else the whole set."""
+    named = data.dataset if data.class_pool is None else None
+    return selection.prior_images(inputs.datasets(data.dataset), data, Prior(dataset=named))
 
 
 def private_and_other(inputs: Inputs, data: Data) -> tuple[Dataset, Dataset | None]:

@@ -32,6 +32,9 @@ QUERY_BATCH = 512  # images made float at a time
 JUDGED_FEATURES, JUDGED_LABELS = "features_train.npy", "labels_train.npy"
 """Files of the stage `judge`: its features of every class's training images, flattened, and their classes."""
 
+MEAN_FEATURES = "mean_features.npy"
+"""File of the stage `answers`: the mean of F's penultimate features over public images, float32 (d,)."""
+
 
 class AtTruncation(nn.Module):
     """An inverter whose inputs all have the same truncation m: released scores (N, k) -> images."""

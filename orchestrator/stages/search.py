@@ -16,10 +16,16 @@ from orchestrator.attacks.sharded_search import search_all
 from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation, Prior, Release, Target
 from orchestrator.datasets.selection import check_prior_images
 from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes, mean_image
-from orchestrator.stages.io import Inputs, Outputs, npy
-from orchestrator.stages.networks import black_box, stored_critic, stored_generator
+from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
+from orchestrator.stages.networks import (
+    MEAN_FEATURES,
+    black_box,
+    stored_classifier,
+    stored_critic,
+    stored_generator,
+)
 from orchestrator.stages.target_model import stored_target
-from orchestrator.threat import WhiteBox
+from orchestrator.threat import BlackBox, FeatureBox, WhiteBox
 from orchestrator.training.pairs import as_stored
 from orchestrator.training.seeds import derive_seed
 from orchestrator.training.world import World
@@ -42,9 +48,8 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     """
     if prior:
         _check_prior(inputs, data, target, prior)
-    network = stored_target(inputs, data, target)
-    box = WhiteBox(network) if attack.access == "gradients" else black_box(inputs, network, release)
-    searched = _stored_prior(inputs, data, target, prior) if prior else None
+    box = _boxed(inputs, data, target, attack, release)
+    searched = _stored_prior(inputs, data, target, prior, attack) if prior else None
     shape = (data.channels, data.image_size, data.image_size)
     parts, m = attacked_scores(inputs, target, release, evaluation)
     if evaluation.task == "class-inference":
@@ -95,9 +100,27 @@ def _check_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> No
     check_prior_images(inputs.datasets(data.dataset), other, data, target.classes)
 
 
-def _stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
+def _boxed(
+    inputs: Inputs, data: Data, target: Target, attack: AttackSpec, release: Release
+) -> WhiteBox | BlackBox:
+    """Return the target as the attack has access to it."""
+    network = stored_target(inputs, data, target)
+    if attack.access == "features":
+        return FeatureBox(network)
+    return WhiteBox(network) if attack.has_weights else black_box(inputs, network, release)
+
+
+def _stored_prior(
+    inputs: Inputs, data: Data, target: Target, prior: Prior, attack: AttackSpec
+) -> GenerativePrior:
+    """Return what the adversary has learned from public images."""
     critic = None if prior.weights else stored_critic(inputs, data, prior, target.classes)
-    return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic)
+    students = [
+        stored_classifier(inputs, f"students.{name}", student.model, target.classes, data)
+        for name, student in attack.students.items()
+    ]
+    features = read_npy(inputs, "answers", MEAN_FEATURES) if attack.reads_features else None
+    return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic, students, features)
 
 
 class ByCandidate:

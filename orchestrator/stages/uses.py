@@ -82,6 +82,24 @@ def shield(spec: PlannedSpec) -> Sequence[Use]:
     return (Use(specs, unread=_named(unread)),)
 
 
+def answers(spec: PlannedSpec) -> Sequence[Use]:
+    """F's answers to the prior's public images, where students or a search learn from them."""
+    learns = spec.attack.students or spec.attack.reads_features
+    return (Use({"data": spec.public_data}),) if learns else ()
+
+
+def student(spec: PlannedSpec) -> Sequence[Use]:
+    """The attack's copies of F, each from its own weights."""
+    return [
+        Use(
+            {"data": spec.public_data, "student": one},
+            instance=name,
+            weights={"start": one.weights} if one.weights else {},
+        )
+        for name, one in spec.attack.students.items()
+    ]
+
+
 def surrogate(spec: PlannedSpec) -> Sequence[Use]:
     """The adversary's own classifier, where a loss uses one."""
     surrogate = spec.attack.surrogate
@@ -99,7 +117,9 @@ def inversion(spec: PlannedSpec) -> Sequence[Use]:
 def search(spec: PlannedSpec) -> Sequence[Use]:
     """Attacks that search their images."""
     specs = {"attack": spec.made_attack, "release": spec.attacked_release, "evaluation": spec.drawn_images}
-    return (Use(specs, *_starts(spec)),) if spec.attack.leaves == "images" else ()
+    without, unread = _starts(spec)
+    learned = () if spec.attack.reads_features else ("answers",)
+    return (Use(specs, (*without, *learned), unread),) if spec.attack.leaves == "images" else ()
 
 
 def _starts(spec: PlannedSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import Recipe, Refused, num_held_out
+from orchestrator.config.students import FIELD as STUDENTS
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
         if prior.loss == "plg":
             given = ("prior.images_per_class", prior.images_per_class)
         yield Fit("prior", "prior", prior.recipe, *given, "public")
+        of_public = ("prior.dataset", prior.dataset or "null", "public")
+        for name, student in spec.attack.students.items():
+            yield Fit("student", f"{STUDENTS}.{name}.recipe", student.recipe, *of_public)
     size = spec.auxiliary.size
     source = ("auxiliary.size", "null" if size is None else size)
     for name, (field, recipe) in spec.attack.recipes.items():

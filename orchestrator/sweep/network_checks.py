@@ -71,12 +71,12 @@ class NetworkChecks:
             self._checked.add(known)
 
     def check_start(self, spec: TrialSpec, field: str, weights: Weights) -> None:
-        """Raise `Refused` if weights do not fit the network of a judge, by its field, that is to start from
-        them."""
-        data, model = spec.data, spec.every_judge[field].model
-        known = ("judge", model, weights.name, data.channels, data.image_size)
+        """Raise `Refused` if weights do not fit the network of a judge or student, by its field, that is to
+        start from them."""
+        data, model, resizes = spec.data, spec.started[field].model, field in spec.every_judge
+        known = ("start", model, weights.name, data.channels, data.image_size, resizes)
         if known not in self._checked:
-            _heads(field, model, weights, data, classes=2, resizes=True)
+            _heads(field, model, weights, data, classes=2, resizes=resizes)
             self._checked.add(known)
 
     def check_prior(self, weights: Weights) -> None:

@@ -107,6 +107,18 @@ _ROWS = (
         for field in ("momentum", "clip")  # PPA's pool and KEDMI's draws are clipped too
     ),
     Row("attack", "views", lambda own: own.starts > 1, "attack.starts above 1"),
+    Row(
+        "attack.identity",
+        "students",
+        lambda own: own.loss != "logit",
+        "attack.identity.loss full or augmented",
+    ),
+    Row(
+        "attack.identity",
+        "feature_weight",
+        lambda own: own.loss != "augmented",
+        "attack.identity.loss full or logit",
+    ),
     Row("attack", "beside", lambda own: own.prior_weight, "attack.prior_weight above 0"),
 )
 

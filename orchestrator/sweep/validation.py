@@ -180,7 +180,7 @@ class Preflight:
             return self._count_auxiliary(spec) if size is None else size
         if fit.stage == "pretrain" and pretrain and pretrain.dataset:
             return self.descriptions[pretrain.dataset].num_images
-        if fit.stage == "prior" and spec.prior and spec.prior.dataset:
+        if fit.source == "prior.dataset" and spec.prior and spec.prior.dataset:
             return self.descriptions[spec.prior.dataset].num_images
         labels, splits = self._labels_of(data.dataset)
         if fit.images.startswith("every "):
@@ -230,7 +230,7 @@ class Preflight:
     def _check_weights(self, spec: TrialSpec) -> None:
         """Find the public weights that a trial names; those that F starts from must fit its network."""
         for role, name in weight_names(spec).items():
-            own = f"{role}.weights" if role in spec.every_judge else f"evaluation.networks.{role}"
+            own = f"{role}.weights" if role in spec.started else f"evaluation.networks.{role}"
             field = WEIGHTS.get(role, own)
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
@@ -239,9 +239,9 @@ class Preflight:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         if spec.prior and spec.prior.weights:
             self._networks.check_prior(self._weights[spec.prior.weights])
-        for field, judge in spec.every_judge.items():
-            if judge.weights:
-                self._networks.check_start(spec, field, self._weights[judge.weights])
+        for field, one in spec.started.items():
+            if one.weights:
+                self._networks.check_start(spec, field, self._weights[one.weights])
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None

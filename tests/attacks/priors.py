@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from orchestrator import config
 from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.models.generator import StyleGenerator
-from orchestrator.threat import BlackBox, WhiteBox
+from orchestrator.threat import BlackBox, FeatureBox, WhiteBox
 
 SIDE, SIZE, CLASSES = 8, 6, 8
 
@@ -70,14 +70,29 @@ class Critic(nn.Module):
         return self.classes(features - beside.mean(dim=0))
 
 
+class Parted(nn.Module):
+    """A chain of layers as a classifier whose head is the last of them."""
+
+    def __init__(self, chain: nn.Sequential) -> None:
+        super().__init__()
+        self.features, self.head = chain[:-1], chain[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
 def small_prior(generator: type[Generator] = Generator) -> GenerativePrior:
-    """Return the prior of a fixed seed."""
+    """Return the prior of a fixed seed, with three students and the mean of the target's features."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return GenerativePrior(generator(), Critic())
+        made, critic = generator(), Critic()
+        linears = (nn.Linear(SIDE * SIDE, CLASSES) for _ in range(3))
+        students = [nn.Sequential(nn.Flatten(), linear) for linear in linears]
+    return GenerativePrior(made, critic, students, torch.full((SIDE * SIDE,), 0.5))
 
 
-def small_network() -> nn.Module:
+def small_network() -> nn.Sequential:
     """Return the target's network of a fixed seed."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
@@ -92,10 +107,12 @@ def small_target() -> WhiteBox:
     return WhiteBox(small_network())
 
 
-def boxed(network: nn.Module, access: str) -> Any:
-    """Return a target as an attack with access to labels, scores or gradients has it."""
+def boxed(network: nn.Sequential, access: str) -> Any:
+    """Return a target as an attack with access to labels, scores, gradients or features has it."""
     if access == "gradients":
         return WhiteBox(network)
+    if access == "features":
+        return FeatureBox(Parted(network))
     assert access in ("labels", "scores")
     return BlackBox(network, config.Release(labels_only=access == "labels"))
 

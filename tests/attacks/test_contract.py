@@ -38,6 +38,7 @@ WITH_PRIOR = {
         "seed": 6,
     },
 }
+STUDENTS = {"one": {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "seed": 5}}
 Metrics = Mapping[str, float]
 
 
@@ -152,6 +153,20 @@ ROWS = {
         batches_and_moves,
         WITH_PRIOR,
     ),
+    "lomma-g": Row(
+        {"name": "lomma-g", "steps": 30, "identities": 1, "identity": {"students": STUDENTS}},
+        {"steps": 0},
+        "optimization/cost",
+        steps_and_last,
+        WITH_PRIOR,
+    ),
+    "lomma-k": Row(
+        {"name": "lomma-k", "steps": 30, "beside": 8, "identity": {"students": STUDENTS}},
+        {"steps": 0},
+        "optimization/cost",
+        steps_and_last,
+        {**WITH_PRIOR, "prior.loss": "kedmi"},
+    ),
     "optimization": Row(
         {"name": "optimization", "steps": 30}, {"steps": 1}, "optimization/cost", steps_and_last, INFERENCE
     ),
@@ -169,7 +184,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store with the target and evaluation models and the prior."""
     folder = tmp_path_factory.mktemp("prepared")
     tiny.run(tiny.spec(), folder)
-    tiny.run(trial("gmi", {"steps": 0}), folder)  # the others with a prior share it, but for kedmi
+    for name in ("gmi", "kedmi"):
+        tiny.run(trial(name, {"steps": 0}), folder)  # the others share their priors
     return folder
 
 

@@ -34,6 +34,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "plg-mi": {"steps": 7, "augmentations": 3, "restarts": 2},
     "mirror-black-box": {"pool": 40, "population": 10, "generations": 7},
     "vmi": {"steps": 7, "samples": 4, "levels": 2, "couplings": 1, "width": 4, "learning_rate": 0.01},
+    "lomma-g": {"steps": 7, "restarts": 2},
+    "lomma-k": {"steps": 7, "beside": 5},
 }
 """Attack -> settings of a short search."""
 QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
@@ -45,6 +47,8 @@ QUERIES: dict[str, Callable[[SearchResult], Tensor]] = {
     "plg-mi": lambda found: 2 * (3 * found.steps + 1),
     "mirror-black-box": lambda found: 10 * found.steps,
     "vmi": lambda found: 4 * found.steps + 1,
+    "lomma-g": lambda found: 2 * (found.steps + 1),
+    "lomma-k": lambda found: found.steps + 1,
 }
 """Attack -> images sent through the target for a row: each start at each step or its augmentations, the last
 ones and their views; batches of starts, the points of a move and it."""
@@ -193,7 +197,7 @@ class Flat(nn.Module):
         return features.new_zeros(len(features), 3)
 
 
-def digits_in_a_plane() -> tuple[nn.Module, GenerativePrior]:
+def digits_in_a_plane() -> tuple[nn.Sequential, GenerativePrior]:
     """Return a prior of the plane that digits 0, 1 and 2 spread most in, and a linear target whose logits are
     those of the nearest mean there."""
     digits = load("digits", Location())
@@ -207,7 +211,8 @@ def digits_in_a_plane() -> tuple[nn.Module, GenerativePrior]:
     head = nn.Linear(1024, 3)
     head.weight = nn.Parameter(8 * means @ to_plane)
     head.bias = nn.Parameter(-4 * means.square().sum(1) - head.weight.detach() @ mean)
-    return nn.Sequential(nn.Flatten(), head), GenerativePrior(Plane(spread * axes[:2], mean), Flat())
+    network = nn.Sequential(nn.Flatten(), head)
+    return network, GenerativePrior(Plane(spread * axes[:2], mean), Flat(), [network] * 3, mean)
 
 
 PLANE: dict[str, dict[str, Any]] = {
@@ -219,6 +224,8 @@ PLANE: dict[str, dict[str, Any]] = {
     "mirror": {"steps": 50, "pool": 200, "mirrors": False},
     "mirror-black-box": {"pool": 200, "population": 20, "score": 0.995},
     "vmi": {"family": "gaussian", "steps": 60, "learning_rate": 0.1, "samples": 16},
+    "lomma-g": {"steps": 150, "identities": 1, "learning_rate": 0.002},
+    "lomma-k": {"steps": 400, "log_variance": 0.0},
 }
 """Attack -> settings with which it finds digits in a plane."""
 

@@ -35,7 +35,7 @@ def test_every_attack_has_every_trait_and_its_own_name(name: str) -> None:
     one = ATTACK_SPECS[name]
     traits = {trait: getattr(one, trait) for trait in config.AttackSpec.__class_vars__}
     assert traits["tasks"]
-    assert traits["access"] in ("labels", "scores", "gradients", "training")
+    assert traits["access"] in ("labels", "scores", "gradients", "features", "training")
     assert traits["trains_target"] == (traits["access"] == "training")
     assert traits["owns_images"] or not traits["queries_target"]  # it queries with images of its own
     assert (traits["profile"] == "inverter") <= (traits["leaves"] == "inverter")

@@ -13,6 +13,9 @@ from orchestrator.models.budgets import budget_counts
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze, outline_of
 from orchestrator.models.library import (
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
     InceptionV3,
     MaxVitT,
     ResNeSt101,
@@ -30,6 +33,9 @@ SIZES: dict[type[Classifier], int] = {
     ResNet101: 64,
     ResNeSt101: 64,
     MaxVitT: 224,
+    EfficientNetB0: 64,
+    EfficientNetB1: 64,
+    EfficientNetB2: 64,
     InceptionV3: 299,
 }
 
@@ -53,6 +59,9 @@ def meta(build: type[Classifier], classes: int = 1000) -> Classifier:
         (ResNeSt101, 1000, "layer3_14", 27.937),
         (MaxVitT, 1000, "full", 30.920),
         (MaxVitT, 1000, "block2", 18.306),
+        (EfficientNetB0, 1000, "full", 5.289),
+        (EfficientNetB1, 1000, "full", 7.794),
+        (EfficientNetB2, 1000, "full", 9.110),
         (InceptionV3, 1000, "full", 23.835),
     ],
 )
@@ -81,6 +90,7 @@ UNITS = [
         (ResNet101, STAGES),
         (ResNeSt101, ["stem", *UNITS]),
         (MaxVitT, ["stem", "block0", "block1", "block2", "block3"]),
+        (EfficientNetB0, ["stem", *(f"stage{place}" for place in range(1, 8)), "top"]),
         (InceptionV3, [*CONVOLUTIONS, *MIXTURES]),
     ],
 )
@@ -106,6 +116,7 @@ LIBRARIES: list[tuple[type[Classifier], Callable[[], nn.Module], int]] = [
     (ResNet18, lambda: torchvision.models.resnet18(num_classes=7), 64),
     (ResNeSt101, lambda: timm.create_model("resnest101e", num_classes=7), 64),
     (MaxVitT, lambda: torchvision.models.maxvit_t(num_classes=7), 224),
+    (EfficientNetB0, lambda: torchvision.models.efficientnet_b0(num_classes=7), 64),
     (InceptionV3, inception, 107),
 ]
 
@@ -146,7 +157,7 @@ def test_hidden_representations_may_enter_the_loss_of_training() -> None:
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("build", [ResNet18, ResNeSt101, InceptionV3])
+@pytest.mark.parametrize("build", [ResNet18, ResNeSt101, EfficientNetB0, InceptionV3])
 def test_grey_images_enter_one_channel(build: type[Classifier]) -> None:
     network = build(classes=3, channels=1, image_size=96, width=1.0).eval()
     with torch.no_grad():

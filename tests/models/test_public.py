@@ -12,7 +12,7 @@ from torch import Tensor
 from orchestrator.models.ami import AmiClassifier
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.ir import FaceNet, FaceNet64, Ir152
-from orchestrator.models.library import InceptionV3, MaxVitT, ResNeSt101, ResNet50
+from orchestrator.models.library import EfficientNetB1, InceptionV3, MaxVitT, ResNeSt101, ResNet50
 from orchestrator.models.public import renamed
 from orchestrator.models.vgg import Vgg16
 
@@ -82,6 +82,7 @@ def body(mapped: State) -> set[str]:
         (ResNet50, 64, "resnet50"),
         (ResNeSt101, 64, "resnest101e"),
         (MaxVitT, 224, "maxvit_t"),
+        (EfficientNetB1, 64, "efficientnet_b1"),
         (InceptionV3, 299, "inception_v3"),
     ],
 )

@@ -29,9 +29,17 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "mirror-black-box": {"name": "mirror-black-box"},
     "brepmi": {"name": "brepmi"},
     "mirror": {"name": "mirror"},
+    "lomma-g": {"name": "lomma-g"},
+    "lomma-g, one student": {"name": "lomma-g", "identity": {"students": {"one": SURROGATE}}},
+    "lomma-g, logit": {"name": "lomma-g", "identity": {"loss": "logit"}},
+    "lomma-g, augmented": {"name": "lomma-g", "identity": {"loss": "augmented"}},
+    "lomma-k": {"name": "lomma-k"},
 }
-LATENT = ("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi", "vmi", "mirror-black-box")
-TAUGHT = {"kedmi": "kedmi", "plg-mi": "plg"}
+LATENT = (
+    *("gmi", "kedmi", "ppa", "brepmi", "mirror", "plg-mi", "vmi", "mirror-black-box"),
+    *("lomma-g", "lomma-g, one student", "lomma-g, logit", "lomma-g, augmented", "lomma-k"),
+)
+TAUGHT = {"kedmi": "kedmi", "plg-mi": "plg", "lomma-k": "kedmi"}
 """Attack -> the loss of its prior, which learns from the target."""
 INFERENCE = {"evaluation.task": "class-inference"}
 
@@ -67,6 +75,24 @@ SEARCHED: dict[str, dict[str, str]] = {
     "optimization": {"target": "target", "prior": "prior"},
 }
 LEARNED = {**SEARCHED, "prior": {"target": "target"}}
+
+
+def copied(prior: dict[str, str], *names: str, features: bool = True) -> dict[str, dict[str, str]]:
+    """Return what an attack adds that distils students of these names, after a prior with needs."""
+    students = {f"student.{name}": {"answers": "answers"} for name in names}
+    read = {f"students.{name}": f"student.{name}" for name in names}
+    mean = {"answers": "answers"} if features else {}
+    searched = {"target": "target", "prior": "prior", **mean, **read}
+    return {"prior": prior, "answers": {"target": "target"}, **students, "optimization": searched}
+
+
+DISTILLED = {
+    "lomma-g": copied({}, "b0", "b1", "b2"),
+    "lomma-g, one student": copied({}, "one"),
+    "lomma-g, logit": copied({}),
+    "lomma-g, augmented": copied({}, "b0", "b1", "b2", features=False),
+    "lomma-k": copied({"target": "target"}, "b0", "b1", "b2"),
+}
 FEATURES = {
     **PREDICTIONS,
     "surrogate": {"predictions": "predictions"},
@@ -108,9 +134,10 @@ FEATURES = {
         *(
             (attack, "class-inference", "target", SEARCHED, "optimization")
             for attack in LATENT
-            if attack not in TAUGHT
+            if attack not in {*TAUGHT, *DISTILLED}
         ),
-        *((attack, "class-inference", "target", LEARNED, "optimization") for attack in TAUGHT),
+        *((attack, "class-inference", "target", LEARNED, "optimization") for attack in ("kedmi", "plg-mi")),
+        *((attack, "class-inference", "target", own, "optimization") for attack, own in DISTILLED.items()),
     ],
 )
 def test_stages_in_order_and_what_they_need(
@@ -133,7 +160,7 @@ def test_stages_in_order_and_what_they_need(
     found = {name: {role: names[key] for role, key in stage.needs.items()} for name, stage in stages.items()}
     assert found == expected
     assert list(stages) == list(expected)
-    assert all(stage.name == name for name, stage in stages.items())
+    assert all(stage.label == name for name, stage in stages.items())
 
 
 def _looked_up(attack: str, task: str, target: str) -> dict[str, str]:
@@ -205,7 +232,7 @@ def test_a_search_from_the_mean_of_the_auxiliary_set_depends_on_it() -> None:
 def test_a_search_for_classes_depends_on_the_release_by_scores_alone(
     attack: str, release: dict[str, Any]
 ) -> None:
-    if ATTACK_SPECS[attack].access != "scores":
+    if ATTACK_SPECS[ATTACKS[attack]["name"]].access != "scores":
         assert changed(attack, {"release": release}, INFERENCE) == {"evaluation"}
     elif not release.get("labels_only"):
         start = {**INFERENCE, "release": {"truncation": 1}}
@@ -226,6 +253,44 @@ def test_attacks_on_the_same_answers_share_their_yardsticks(task: str) -> None:
     assert planned("with features", start)["yardsticks"].key == one["yardsticks"].key
     searched = [planned(name, INFERENCE)["yardsticks"].key for name in ("mia", "optimization", *LATENT)]
     assert len(set(searched)) == 1
+
+
+# Students
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"attack.steps": 9}, {"optimization", *JUDGED}),
+        ({"attack.identity.feature_weight": 0.5}, {"optimization", *JUDGED}),
+        ({"prior": {"epochs": 9}}, {"prior", "optimization", *JUDGED}),
+        ({"target.seed": 9}, {"target", "answers", "student.one", "yardsticks", "optimization", *JUDGED}),
+        (
+            {"attack.identity.students": {"one": {**SURROGATE, "seed": 9}}},
+            {"student.one", "optimization", *JUDGED},
+        ),
+    ],
+    ids=tiny.in_order,
+)
+def test_students_belong_to_a_target_and_not_to_an_attack(changes: dict[str, Any], stages: set[str]) -> None:
+    start = {"target.pretrain": None, "target.budget": "full", **INFERENCE}
+    found = changed("lomma-g, one student", changes, start)
+    assert found == stages
+
+
+def test_both_attacks_and_every_variant_share_answers_and_students() -> None:
+    every = [planned(attack, INFERENCE) for attack in DISTILLED]
+    assert len({stages["answers"].key for stages in every}) == 1
+    for name in ("student.b0", "student.b1", "student.b2"):
+        assert len({stages[name].key for stages in every if name in stages}) == 1
+
+
+def test_settings_that_a_variant_does_not_read_change_no_key() -> None:
+    logit, augmented = {"attack.identity.loss": "logit"}, {"attack.identity.loss": "augmented"}
+    students = {"attack.identity.students": {"one": {**SURROGATE, "seed": 9}}}
+    assert changed("lomma-g, one student", students, {**INFERENCE, **logit}) == set()
+    weight = {"attack.identity.feature_weight": 9.0}
+    assert changed("lomma-g, one student", weight, {**INFERENCE, **augmented}) == set()
 
 
 # The surrogate

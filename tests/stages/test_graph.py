@@ -37,7 +37,8 @@ def test_rows_name_what_their_functions_take(name: str, task: str) -> None:
     for stage in tiny.stages(trial(name, task)).values():
         _, specs = runner.load_stage(stage)
         kind = STAGES[stage.name]
-        (unread,) = (use.unread for use in kind.uses(normalise(trial(name, task))))
+        uses = {use.instance: use for use in kind.uses(normalise(trial(name, task)))}
+        unread = uses[stage.instance].unread
         assert set(specs) | set(unread) == set(kind.reads)
         assert not set(specs) & set(unread)
 

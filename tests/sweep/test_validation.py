@@ -53,7 +53,8 @@ UNKNOWN = "built in are digits, photo-patches; others need a data location with 
         (
             {"attack.name": "gan"},
             "attack.name=gan is unknown; choose one of inverter, joint, mia, optimization, gmi, "
-            "kedmi, ppa, brepmi, mirror, plg-mi, vmi, mirror-black-box.",
+            "kedmi, ppa, brepmi, mirror, plg-mi, vmi, mirror-black-box, "
+            "lomma-g, lomma-k.",
         ),
         (
             {"target.model": {"name": "vgg"}},

@@ -3,6 +3,7 @@
 from orchestrator.config.latent_attacks.base import LatentAttack
 from orchestrator.config.latent_attacks.brepmi import BrepmiAttack
 from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
+from orchestrator.config.latent_attacks.lomma import LommaGAttack, LommaKAttack
 from orchestrator.config.latent_attacks.mirror import MirrorAttack, MirrorBlackBoxAttack
 from orchestrator.config.latent_attacks.plg_mi import PlgMiAttack
 from orchestrator.config.latent_attacks.ppa import PpaAttack
@@ -14,6 +15,8 @@ __all__ = [
     "GmiAttack",
     "KedmiAttack",
     "LatentAttack",
+    "LommaGAttack",
+    "LommaKAttack",
     "MirrorAttack",
     "MirrorBlackBoxAttack",
     "PlgMiAttack",
@@ -30,5 +33,7 @@ LATENT_ATTACKS = (
     PlgMiAttack,
     VmiAttack,
     MirrorBlackBoxAttack,
+    LommaGAttack,
+    LommaKAttack,
 )
 """Attacks with a prior, in the order of the list of all attacks."""
