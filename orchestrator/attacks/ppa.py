@@ -1,17 +1,16 @@
-"""PPA: plug & play attacks (Struppek et al., ICML 2022), in the latent space of any generator.
+"""PPA: plug & play attacks (Struppek et al., ICML 2022), in the style or latent space of any generator.
 
-1. One pool of z ~ N(0, I) for all classes; the target's mean score of a class over the image and its mirror
-   image ranks them, and the best are the starts of the class's row. 2. Adam on the Poincare distance of the
-   target's logits from the class, of a random crop at each step. 3. Of the starts the one whose class has the
-   highest mean score over random crops and flips.
+1. One pool of z ~ N(0, I) for all classes, mapped to truncated w where there is a mapping; the target's mean
+   score of a class over the image and its mirror image ranks them, and the best are the starts of the class's
+   row. 2. Adam on the Poincare distance of the target's logits from the class, of a random crop at each step.
+3. Of the starts the one whose class has the highest mean score over random crops and flips.
 Authors' values: pool 2000 (FaceScrub) or 5000 (CelebA), 200 starts of which 50 are kept for a class, 50 steps
 (70 with MetFaces and CelebA), Adam 0.005 with betas (0.1, 0.1), crops of area 0.9 to 1 with ratio 1, then 100
-crops of area 0.5 to 0.9 with ratio 0.8 to 1.2.
+crops of area 0.5 to 0.9 with ratio 0.8 to 1.2; psi 0.5 in 8 layers; images are not clipped in the loop.
 
-Differences: they search w of StyleGAN2, which these generators lack: z is searched, clipped to a cube,
-without truncation or centre crop. A row keeps one of `starts`, and each candidate has a pool of its own. They
-draw one crop for a whole batch, here each image has its own. Their distance divides by zero where one logit
-holds all the weight; here the norm of u is bounded.
+Differences: without a mapping (plain GANs) z is searched, clipped to a cube. A row keeps one of `starts`, and
+each candidate has a pool of its own. They draw one crop for a whole batch, here each image has its own. Their
+distance divides by zero where one logit holds all the weight; here the norm of u is bounded.
 """
 
 import functools
@@ -28,11 +27,12 @@ from orchestrator.attacks.latent import (
     LatentSearch,
     Method,
     class_logits,
-    normal_rows,
     of_logits,
     uniform_rows,
 )
 from orchestrator.attacks.pool import Pool, answers
+from orchestrator.attacks.style_space import StyleSpace
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed, drawing_from
 
@@ -43,16 +43,23 @@ LONGEST = 1.0 - 1e-7  # bound of the squared norm of u
 
 def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -> LatentSearch:
     """Return the search of an image (C, S, S) for the top class of each row of scores (n, k)."""
-    bound = functools.partial(torch.clamp, min=-attack.clip, max=attack.clip)
+    prior = prior.to(target.device)
+    scored = StyleSpace(prior.generator, attack.psi, attack.cutoff)
+    is_repeated = scored.has_mapping and attack.truncation == "released"
+    psi, cutoff = (1.0, 0) if is_repeated else (attack.psi, attack.cutoff)
+    searched = StyleSpace(prior.generator, psi, cutoff, clips=False)
     flip = 0.5 if attack.mirrors else 0.0
+
+    def bound(variable: Tensor) -> Tensor:
+        return variable if scored.has_mapping else variable.clamp(-attack.clip, attack.clip)
 
     @functools.cache
     def pool() -> Pool:
-        shape = (attack.pool, prior.generator.latent_size)
-        latents = bound(normal_rows(torch.zeros(1), shape, "ppa pool", attack.seed)[0])
+        drawn = bound(scored.drawn(attack.pool, target.device, "ppa pool", attack.seed))
         # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
         with drawing_from(derive_seed("ppa pool", attack.seed), target.device):
-            return Pool(latents, pool_scores(target, prior, latents, mirrors=attack.mirrors))
+            scores = pool_scores(target, scored, drawn, mirrors=attack.mirrors)
+        return Pool(_truncated(scored, drawn, target.device) if is_repeated else drawn, scores)
 
     def crops(images: Tensor, classes: Tensor, number: int) -> Tensor:
         drawn = uniform_rows(classes, (attack.starts, NUMBERS), "ppa crop", attack.seed, number)
@@ -85,7 +92,11 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
         starts=attack.starts,
         views=crops,
     )
-    return LatentSearch(method, target, prior)
+    return LatentSearch(method, target, GenerativePrior(searched, prior.critic))
+
+
+def _truncated(space: StyleSpace, styles: Tensor, device: torch.device) -> Tensor:
+    return space.truncated(styles.to(device)).cpu()
 
 
 def poincare(logits: Tensor, classes: Tensor) -> Tensor:
@@ -101,7 +112,7 @@ def poincare(logits: Tensor, classes: Tensor) -> Tensor:
     return torch.acosh(1 + 2 * ratio)
 
 
-def pool_scores(target: WhiteBox, prior: GenerativePrior, latents: Tensor, *, mirrors: bool) -> Tensor:
+def pool_scores(target: WhiteBox, generator: StyleGenerator, latents: Tensor, *, mirrors: bool) -> Tensor:
     """Return the target's scores (N, k), on the CPU, of the images of latents (N, latent_size): those of the
     image, or the mean of its and its mirror image's."""
 
@@ -109,4 +120,4 @@ def pool_scores(target: WhiteBox, prior: GenerativePrior, latents: Tensor, *, mi
         scores = target.logits(images).softmax(dim=1)
         return (scores + target.logits(images.flip(3)).softmax(dim=1)) / 2 if mirrors else scores
 
-    return answers(prior.generator, scored, latents, target.device)
+    return answers(generator, scored, latents, target.device)

@@ -19,11 +19,13 @@ BATCH = 10_000  # latents that are mapped together
 class StyleSpace(StyleGenerator):
     """A generator of images from single styles w (N, d); its latents are they.
 
-    `psi`, `cutoff`: truncation of the first layers before synthesis; images are clipped to [0, 1].
+    `psi`, `cutoff`: truncation of the first layers before synthesis; images are clipped to [0, 1] unless
+    `clips` is False.
     """
 
-    def __init__(self, generator: StyleGenerator, psi: float, cutoff: int) -> None:
+    def __init__(self, generator: StyleGenerator, psi: float, cutoff: int, *, clips: bool = True) -> None:
         super().__init__()
+        self._clips = clips
         self.latent_size = generator.style_size
         self._generator, self._psi, self._cutoff = generator, psi, cutoff
 
@@ -33,13 +35,18 @@ class StyleSpace(StyleGenerator):
         return self._generator.num_styles > 1
 
     def synthesize(self, styles: Tensor) -> Tensor:
-        """Return the images (N, C, S, S) in [0, 1] of styles w (N, 1, d)."""
+        """Return the images (N, C, S, S) of styles w (N, 1, d), in [0, 1] where it clips."""
         repeated = styles.repeat(1, self._generator.num_styles, 1)
         if self.has_mapping:
-            mean = self._mean(styles.device)
-            first = mean + self._psi * (repeated[:, : self._cutoff] - mean)
+            first = self.truncated(repeated[:, : self._cutoff])
             repeated = torch.cat([first, repeated[:, self._cutoff :]], dim=1)
-        return self._generator.synthesize(repeated).clamp(0.0, 1.0)
+        images = self._generator.synthesize(repeated)
+        return images.clamp(0.0, 1.0) if self._clips else images
+
+    def truncated(self, styles: Tensor) -> Tensor:
+        """Return styles w (..., d) moved towards their mean."""
+        mean = self._mean(styles.device)
+        return mean + self._psi * (styles - mean)
 
     def _mean(self, device: torch.device) -> Tensor:
         """Return the mean w (d,), where truncation to nothing leads."""

@@ -74,8 +74,10 @@ def test_a_class_is_scored_over_an_image_and_its_mirror_image() -> None:
     latents = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
     images = prior.generator(latents)
     one, other = (target.logits(each).softmax(1) for each in (images, images.flip(3)))
-    torch.testing.assert_close(ppa.pool_scores(target, prior, latents, mirrors=True), (one + other) / 2)
-    torch.testing.assert_close(ppa.pool_scores(target, prior, latents, mirrors=False), one)
+    torch.testing.assert_close(
+        ppa.pool_scores(target, prior.generator, latents, mirrors=True), (one + other) / 2
+    )
+    torch.testing.assert_close(ppa.pool_scores(target, prior.generator, latents, mirrors=False), one)
 
 
 def test_the_best_start_and_never_one_twice() -> None:
@@ -84,7 +86,7 @@ def test_the_best_start_and_never_one_twice() -> None:
     assert starts.shape == (3, 50, 6)
     assert starts.abs().max() == 1.5
     pool = normal_rows(torch.zeros(1), (200, 6), "ppa pool", 0)[0].clamp(-1.5, 1.5)  # one for all classes
-    scores = ppa.pool_scores(target, prior, pool, mirrors=True)
+    scores = ppa.pool_scores(target, prior.generator, pool, mirrors=True)
     for label, row in enumerate(starts):
         assert len(row.unique(dim=0)) == 50
         assert torch.equal(row, pool[scores[:, label].topk(50).indices])

@@ -4,13 +4,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Positive, Seed, Share
+from orchestrator.config.base import Count, Intensity, Positive, Seed, Share, added_field
 from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps, check_in_pool
 
 
 class PpaAttack(LatentAttack):
     """Plug & play attacks (Struppek et al., ICML 2022): starts chosen from a pool, descent on the Poincare
-    distance of random crops, the most robust start kept; in z instead of StyleGAN2's w. White-box."""
+    distance of random crops, the most robust start kept; in w where the generator has a mapping, else in z.
+    White-box."""
 
     access = "gradients"
 
@@ -43,7 +44,19 @@ class PpaAttack(LatentAttack):
     """Whether pool and last images are mirrored too; False suits digits."""
 
     clip: Positive = 1.5
-    """Each number of z is clipped to -clip..clip, in the pool and after a step."""
+    """Each number of z is clipped to -clip..clip, in the pool and after a step; w is not."""
+
+    psi: Intensity = added_field(0.5)
+    """Share of w that truncation leaves of its distance from the mean, for a generator with a mapping; others
+    have nothing to truncate."""
+
+    cutoff: Count = added_field(8)
+    """First layers of such a generator that are truncated."""
+
+    truncation: Literal["released", "corrected"] = added_field("released")
+    """released: the first layer's w of a candidate, truncated, is searched for all layers, so that the start
+    is another image than the one that was scored; corrected: w before truncation is searched, and every image
+    is truncated as the candidates are."""
 
     seed: Seed = 0
     """Draws pool and crops."""
