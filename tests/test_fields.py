@@ -176,7 +176,7 @@ READERS: Mapping[str, set[str]] = {
     "release.labels_only": RELEASED - {"fisher"},
     "release.shield": {"shield", *RELEASED} - {"fisher"},
     "auxiliary": QUERIED,
-    "prior": {"prior", *SEARCHED},
+    "prior": {"prior", "prior_quality", *SEARCHED},
     "prior.crop": SEARCHED,
     "attack:inverter": ATTACKED,
     "attack:inverter.align": RELEASED
@@ -331,6 +331,7 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
         "optimization": STARTS["attack:optimization."],
         "snapshot": {"target.snapshot": 1},
         "prior": STARTS["prior."],
+        "prior_quality": STARTS["prior."],
         "shield": STARTS["release.shield"],
         "answers": STARTS["attack:lomma-g."],
         "student": STARTS["attack:lomma-g."],

@@ -107,6 +107,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned(SEARCHED)]
     every += [planned(FURTHER), planned(RECOGNISER), planned(SHIELDED), planned(DISTILLED)]
+    every += [planned({**SEARCHED, "evaluation.networks": {"inception": "face"}})]
     order = list(STAGES)
     for stages in (planned(), *every):
         names = list(dict.fromkeys(stage.name for stage in stages.values()))

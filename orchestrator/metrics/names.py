@@ -232,6 +232,7 @@ _ROWS = (
     Metric("validation_real", "", None, "stage", ("prior",)),
     Metric("validation_fake", "", None, "stage", ("prior",)),
     Metric("spread", "", None, "stage", ("prior",)),
+    Metric("generated_fid", "", None, "stage", ("prior_quality",), "inception"),
     Metric("validation_agreement", "", None, "stage", ("surrogate", "student")),
     Metric("validation_mse", "", None, "stage", ("joint",)),
     Metric("validation_total", "", None, "stage", ("inversion",)),

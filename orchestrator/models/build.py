@@ -10,11 +10,11 @@ from orchestrator import config
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, Architecture, find, sized
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.conditional_gan import ConditionalGenerator
-from orchestrator.models.gan import Generator
+from orchestrator.models.generator import StyleGenerator
 from orchestrator.models.inputs import Resized, Scaled
 from orchestrator.models.outlines import shifted
 
-AnyGenerator = Generator | ConditionalGenerator
+AnyGenerator = StyleGenerator | ConditionalGenerator
 
 
 def build_classifier(

@@ -284,6 +284,17 @@ _ROWS = (
         uses=uses.prior,
     ),
     Kind(
+        "prior_quality",
+        version=1,
+        reads=("data", "prior", "target"),
+        needs={"prior": ("prior",), "target": TARGET},
+        datasets=("prior",),
+        weights=("inception",),
+        metrics=("prior_quality",),
+        uses=uses.prior_quality,
+        is_added=True,
+    ),
+    Kind(
         "shield",
         version=1,
         reads=("data", "target", "shield", "auxiliary", "evaluation"),

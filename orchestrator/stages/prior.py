@@ -17,8 +17,8 @@ from orchestrator.metrics.pictures import encode_png, sample_grid
 from orchestrator.models.build import AnyGenerator
 from orchestrator.stages.io import Inputs, Outputs, tensors, trained
 from orchestrator.stages.networks import generated, new_adversaries
-from orchestrator.stages.target_model import stored_target
-from orchestrator.training.loop import Objective, fit, predict
+from orchestrator.stages.target_model import answered
+from orchestrator.training.loop import Objective, fit
 from orchestrator.training.pairs import Pairs, as_stored, as_unit, hold_out
 from orchestrator.training.seeds import derive_seed
 
@@ -58,8 +58,7 @@ def _taught(
 ) -> tuple[Pairs, Objective]:
     """Return what is learned by the target's scores of the images, and the objective that learns it: all
     images and their scores, float32 (N, k), or the chosen ones of each class and their classes."""
-    teacher = stored_target(inputs, data, target).requires_grad_(False)
-    scores = predict(teacher, images, inputs.world.device).softmax(dim=1)
+    teacher, scores = answered(inputs, data, target, images)
     if prior.loss == "plg":
         positions, classes = conditional_prior.chosen(scores, prior.images_per_class)
         goal = conditional_prior.objective(prior, teacher, target.classes)

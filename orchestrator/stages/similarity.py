@@ -77,8 +77,18 @@ class FeatureSimilarity:
 
     def _features(self, network: str, images: Rows) -> Tensor:
         """Return a public network's features of images (N, C, S, S), (N, d) on the CPU."""
-        public = self._networks[network]
-        return features_of(public, images, SIDES[network], self._device, normalise=SCALINGS[network])  # type: ignore[arg-type]
+        return _features(self._networks[network], network, images, self._device)
+
+
+def public_features(inputs: Inputs, network: str, images: Rows) -> Tensor:
+    """Return the features of images (N, C, S, S), (N, d) on the CPU, of a network whose weights the stage
+    reads: `inception` or `facenet`."""
+    public = public_networks(inputs)[network].to(memory_format=torch.channels_last)
+    return _features(public, network, images, inputs.world.device)
+
+
+def _features(public: nn.Module, network: str, images: Rows, device: torch.device) -> Tensor:
+    return features_of(public, images, SIDES[network], device, normalise=SCALINGS[network])  # type: ignore[arg-type]
 
 
 def public_networks(inputs: Inputs) -> Mapping[str, nn.Module]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from orchestrator.config import Data, Target
 from orchestrator.datasets import selection
+from orchestrator.datasets.gathered import Images
 from orchestrator.defenses import defended, reduced
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.budgets import Frozen
@@ -44,6 +45,12 @@ def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
 def stored_target(inputs: Inputs, data: Data, target: Target) -> Classifier:
     """Return the trained F, on the device, in evaluation mode."""
     return with_weights(inputs.read("target", "model.safetensors"), inputs, data, target)
+
+
+def answered(inputs: Inputs, data: Data, target: Target, images: Images) -> tuple[Classifier, Tensor]:
+    """Return the stored target, whose weights require no gradient, and its scores (N, k) of images."""
+    teacher = stored_target(inputs, data, target).requires_grad_(False)
+    return teacher, predict(teacher, images, inputs.world.device).softmax(dim=1)
 
 
 def with_weights(state: bytes, inputs: Inputs, data: Data, target: Target) -> Classifier:

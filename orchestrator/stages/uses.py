@@ -100,6 +100,15 @@ def student(spec: PlannedSpec) -> Sequence[Use]:
     ]
 
 
+def prior_quality(spec: PlannedSpec) -> Sequence[Use]:
+    """Priors that are trained for trials that name the network which compares images."""
+    if not prior(spec) or spec.evaluation.networks.inception is None:
+        return ()
+    assert spec.prior  # it has a stage
+    unread = () if spec.prior.needs_target else ("target",)
+    return (Use({"data": spec.public_data}, unread, unread),)
+
+
 def surrogate(spec: PlannedSpec) -> Sequence[Use]:
     """The adversary's own classifier, where a loss uses one."""
     surrogate = spec.attack.surrogate

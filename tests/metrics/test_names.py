@@ -57,7 +57,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
     assert all(METRICS[name].leaks is None and METRICS[name].of == "stage" for name in bare)
     assert bare == [
         *("validation_accuracy", "validation_loss", "validation_real", "validation_fake", "spread"),
-        *("validation_agreement", "validation_mse"),
+        *("generated_fid", "validation_agreement", "validation_mse"),
         *("validation_total", "best_epoch", "cost", "steps", "queries", "queries_beyond_release"),
         *("target_images", "judge_images", "classes_inferred", "images"),
         *(
@@ -73,7 +73,7 @@ def test_every_metric_names_its_unit_and_direction() -> None:
 
 def test_names_of_every_metric_read_back() -> None:
     names = measured()
-    assert len(names) == len(set(names)) == 184
+    assert len(names) == len(set(names)) == 191
     assert [str(MetricName.parse(name)) for name in names] == names
     assert names[0] == "target/accuracy"
 

@@ -137,7 +137,7 @@ def test_each_network_adds_its_measures_and_changes_nothing_else(
 
 
 def test_the_table_of_metrics_says_which_network_each_needs() -> None:
-    needs = {name: metric.needs for name, metric in METRICS.items() if "early" not in name and metric.needs}
+    needs = {name: metric.needs for name, metric in METRICS.items() if metric.of != "stage" and metric.needs}
     assert needs == {one: network for network, names in MEASURES.items() for one in names}
 
 
