@@ -180,7 +180,7 @@ class Preflight:
             return self._count_auxiliary(spec) if size is None else size
         if fit.stage == "pretrain" and pretrain and pretrain.dataset:
             return self.descriptions[pretrain.dataset].num_images
-        if fit.source == "prior.dataset" and spec.prior and spec.prior.dataset:
+        if fit.source.startswith("prior.") and spec.prior and spec.prior.dataset:
             return self.descriptions[spec.prior.dataset].num_images
         labels, splits = self._labels_of(data.dataset)
         if fit.images.startswith("every "):

@@ -112,7 +112,8 @@ def test_a_conditional_prior_learns_from_the_chosen_images_of_its_classes() -> N
         "evaluation.task": "class-inference",
     }
     text = "prior.images_per_class=2 leaves 5 of 6 images to train on by prior, and 6 are needed"
-    assert text in refusal(changes, workers=3)
+    for dataset in (None, "photo-patches"):
+        assert text in refusal({**changes, "prior.dataset": dataset}, workers=3)
 
 
 @pytest.mark.parametrize(
