@@ -172,7 +172,7 @@ def stored_generator(inputs: Inputs, data: Data, prior: Prior, classes: int = 0)
     return stored
 
 
-def _brought(inputs: Inputs, data: Data, prior: Prior) -> Framed:
+def _brought(inputs: Inputs, data: Data, prior: Prior) -> Any:
     """Return the generator of staged weights, its images as the data's."""
     public, name = inputs.weights("prior"), prior.weights
     assert public is not None  # the plan has them

@@ -42,7 +42,7 @@ def best() -> Tensor:
     """Return the places of the four best candidates of each class by the mean of image and mirror image."""
     images, target = small().synthesize(candidates()).clamp(0, 1), Colours()
     both = [target(one).softmax(1) for one in (images, images.flip(3))]
-    return (sum(both) / 2).topk(4, dim=0).indices.T  # type: ignore[union-attr]
+    return (sum(both) / 2).topk(4, dim=0).indices.T
 
 
 def test_released_starts_are_the_first_layer_of_the_best_candidates() -> None:
