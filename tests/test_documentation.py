@@ -438,7 +438,7 @@ def test_cut_points_have_the_counted_parameters() -> None:
     assert {name for name, *_ in rows} == set(CLASSIFIERS)
     for name, side, classes, cuts in rows:
         channels = 1 if name.startswith("ami-") else 3
-        shapes = {"classes": int(classes), "channels": channels, "image_size": int(side)}
+        shapes: dict[str, Any] = {"classes": int(classes), "channels": channels, "image_size": int(side)}
         for cut, millions in re.findall(r"`([A-Za-z0-9_-]+)` ([\d.]+\d)", cuts):
             frozen = counted(config.Model(name=name), cut, **shapes)
             assert f"{frozen.trainable / 1e6:.3f}" == millions, (name, cut)

@@ -51,7 +51,7 @@ DISTILLED = {**SEARCHED, "attack": {"name": "lomma-g"}}
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
 FURTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
 RECOGNISER = {"judges": {"recogniser": {"weights": "face"}}}
-SHIELDED = {"release.shield": {}}
+SHIELDED: dict[str, Any] = {"release.shield": {}}
 WITH_FEATURES = {"model": tiny.DIGIT, "losses": {"features": 1.0, "surrogate": {"model": tiny.DIGIT}}}
 
 

@@ -107,11 +107,12 @@ def small_target() -> WhiteBox:
     return WhiteBox(small_network())
 
 
-def boxed(network: nn.Sequential, access: str) -> Any:
+def boxed(network: nn.Module, access: str) -> Any:
     """Return a target as an attack with access to labels, scores, gradients or features has it."""
     if access == "gradients":
         return WhiteBox(network)
     if access == "features":
+        assert isinstance(network, nn.Sequential)
         return FeatureBox(Parted(network))
     assert access in ("labels", "scores")
     return BlackBox(network, config.Release(labels_only=access == "labels"))

@@ -21,6 +21,7 @@ from orchestrator.attacks.prior import (
 )
 from orchestrator.config import Prior
 from orchestrator.models.build import build_critic, build_generator
+from orchestrator.models.gan import Generator
 from orchestrator.training.loop import Fitted, fit
 from orchestrator.training.pairs import Pairs
 from orchestrator.training.seeds import seeded
@@ -251,6 +252,7 @@ def test_real_and_generated_images_are_augmented_alike(name: str) -> None:
     """Grey images differ by their brightness alone, wherever they are moved to."""
     one = prior(augmentation=name)
     generator = build_generator(one, classes=0, channels=1, image_size=32)
+    assert isinstance(generator, Generator)
     for parameter in generator.blocks[-2].parameters():
         nn.init.zeros_(parameter)  # every generated image is grey
     critic = Recorder()

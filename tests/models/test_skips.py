@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.config.base import Model, Refused
+from orchestrator.config.budget import FULL
 from orchestrator.models import outline
 from orchestrator.models.budgets import budget_counts, counted
 from orchestrator.models.build import build_classifier
@@ -85,7 +86,7 @@ def test_its_outline_lacks_the_projection_of_the_last_stage(model: Model, lost: 
     assert before["full"] - after["full"] == lost
     assert found.cut_points == whole.cut_points
     assert list(before.values())[-1] == list(after.values())[-1]  # nothing of the last stage trains
-    assert counted(model, "full", last_skips=False, **SHAPES).total == after["full"]
+    assert counted(model, FULL, last_skips=False, **SHAPES).total == after["full"]
 
 
 def test_public_weights_fit_what_is_left() -> None:

@@ -92,7 +92,8 @@ def ordered(
 
 def test_an_axis_may_change_along_with_the_ordered_one() -> None:
     """An attack that has a prior of its own is compared with one that has the general one."""
-    general, own = ({"attack": "gmi", "loss": "hinge", "k": 3}, {"attack": "kedmi", "loss": "kedmi", "k": 3})
+    general: dict[str, Scalar] = {"attack": "gmi", "loss": "hinge", "k": 3}
+    own: dict[str, Scalar] = {"attack": "kedmi", "loss": "kedmi", "k": 3}
     records = [record(0, {**general, "seed": 0}, {MSE: 0.3}), record(1, {**own, "seed": 0}, {MSE: 0.1})]
     (alone,) = ordered(records, ordering("attack", ["gmi", "kedmi"]))
     assert alone["verdict"] == "no trials"

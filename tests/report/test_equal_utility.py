@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def trials(
     return records
 
 
-def rows(records: Sequence[TrialRecord], store: Artifacts | None = None) -> list[dict[str, object]]:
+def rows(records: Sequence[TrialRecord], store: Artifacts | None = None) -> list[dict[Any, Any]]:
     """Return the table's rows."""
     images = PerImage(store or Artifacts(MemoryBlobs("memory")))
     return equal_table(CURVE, records, images, Report()).to_dict("records")
