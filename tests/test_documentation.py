@@ -291,6 +291,11 @@ def test_prose_wraps_at_120_columns(page: Path) -> None:
     assert [line for line in lines if len(line) > 120] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_merge_is_left_unfinished(page: Path) -> None:
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_every_readme_command_has_a_test() -> None:
     assert set(commands(PAGES[0])) == set(README_COMMANDS)
     for where in README_COMMANDS.values():
