@@ -38,6 +38,8 @@ WITH_PRIOR = {
         "seed": 6,
     },
 }
+CALM = {"steps": 30, "beside": 8, "learning_rate": 0.1, "log_variance": -6.0}
+"""KEDMI's and LOMMA-K's: the cost is of one draw of z, which a variance of 1 moves further than 30 steps do."""
 STUDENTS = {"one": {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "seed": 5}}
 Metrics = Mapping[str, float]
 
@@ -102,7 +104,7 @@ ROWS = {
         WITH_PRIOR,
     ),
     "kedmi": Row(
-        {"name": "kedmi", "steps": 30, "beside": 8},
+        {"name": "kedmi", **CALM},
         {"steps": 0},
         "optimization/cost",
         steps_and_last,
@@ -161,7 +163,7 @@ ROWS = {
         WITH_PRIOR,
     ),
     "lomma-k": Row(
-        {"name": "lomma-k", "steps": 30, "beside": 8, "identity": {"students": STUDENTS}},
+        {"name": "lomma-k", **CALM, "identity": {"students": STUDENTS}},
         {"steps": 0},
         "optimization/cost",
         steps_and_last,
@@ -216,7 +218,8 @@ def test_it_counts_its_queries(ran: Any) -> None:
 def test_it_beats_doing_nothing(ran: Any) -> None:
     name, metrics, store = ran
     idle = tiny.run(trial(name, ROWS[name].idle), store)
-    assert metrics[ROWS[name].loss] < 0.95 * idle[ROWS[name].loss]
+    before, after = idle[ROWS[name].loss], metrics[ROWS[name].loss]
+    assert after < before - 0.05 * abs(before)  # minus a logit is below 0
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if ATTACK_SPECS[name].leaves == "images"])
