@@ -39,7 +39,7 @@ WITH_PRIOR = {
     },
 }
 CALM = {"steps": 30, "beside": 8, "learning_rate": 0.1, "log_variance": -6.0}
-"""KEDMI's and LOMMA-K's: the cost is of one draw of z, which a variance of 1 moves further than 30 steps do."""
+"""KEDMI's and LOMMA-K's: the cost is of one draw of z, which a variance of 1 moves further than 30 steps."""
 STUDENTS = {"one": {"model": tiny.DIGIT, "recipe": tiny.RECIPE, "seed": 5}}
 Metrics = Mapping[str, float]
 
