@@ -15,6 +15,7 @@ from orchestrator.metrics.names import CLASS, CLASS_GUESSES, METRICS
 RECOGNISED = METRICS["judge_top1"].on(CLASS)
 """Share of classes whose image a judge recognises."""
 
+CHANCE_NAME = "chance"
 OVER_FLOOR = str(METRICS["over_floor"].on(CLASS))
 CHANCE = "yardstick/chance"
 RECOGNISER_CHANCE = "yardstick/recogniser_chance"
@@ -34,7 +35,7 @@ class Recognition:
     floor: str
 
     floor_name: str
-    """chance, start, or one of `CLASS_GUESSES`."""
+    """`CHANCE_NAME`, start, or one of `CLASS_GUESSES`."""
 
     def over_floor(self, metrics: Mapping[str, float]) -> float:
         """Return the share beside its floor: 0 is the floor, 1 is all."""
@@ -42,21 +43,27 @@ class Recognition:
         return (metrics[self.share] - floor) / (1.0 - floor) if floor < 1.0 else 0.0
 
     def is_above(self, metrics: Mapping[str, float]) -> bool:
-        """Return whether one trial's share is above the floor: by the one-sided binomial test, a draw for
-        each class however many images it has, or as a number where classes were not counted."""
+        """Return whether one trial's share is above the floor, or as a number where classes were not counted.
+
+        One-sided, a draw for each class however many images it has: by the binomial test against chance, by
+        Fisher's exact test against a floor that is a share of the same classes, which varies as much.
+        """
         share, floor, classes = metrics[self.share], metrics[self.floor], round(metrics.get(CLASSES, 0))
         if not classes:
             return share > floor
-        return at_least(round(share * classes), classes, floor) < LEVEL
+        hits = round(share * classes)
+        if self.floor_name == CHANCE_NAME:
+            return at_least(hits, classes, floor) < LEVEL
+        return at_least_of_both(hits, round(floor * classes), classes) < LEVEL
 
 
 def recognitions(metrics: Mapping[str, float]) -> list[Recognition]:
     """Return what each judge of a trial's metrics recognises of classes, its own judge first; a judge without
     a floor is left out."""
-    by_recogniser = (RECOGNISER, str(METRICS["recogniser_top1"].on(CLASS)), {"chance": RECOGNISER_CHANCE})
+    by_recogniser = (RECOGNISER, str(METRICS["recogniser_top1"].on(CLASS)), {CHANCE_NAME: RECOGNISER_CHANCE})
     asked = [
-        ("", str(RECOGNISED), {"chance": CHANCE, **_own_floors()}),
-        *((name, str(RECOGNISED.of_judge(name)), {"chance": CHANCE}) for name in _further(metrics)),
+        ("", str(RECOGNISED), {CHANCE_NAME: CHANCE, **_own_floors()}),
+        *((name, str(RECOGNISED.of_judge(name)), {CHANCE_NAME: CHANCE}) for name in _further(metrics)),
         by_recogniser,
     ]
     found = []
@@ -90,6 +97,14 @@ def at_least(hits: int, draws: int, share: float) -> float:
         for n in range(hits, draws + 1)
     )
     return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def at_least_of_both(hits: int, others: int, draws: int) -> float:
+    """Return the probability that so many or more of all the hits of two groups of equally many draws fall to
+    the first, whose hits are `hits`, if none is favoured (Fisher's exact test)."""
+    both = hits + others
+    ways = (math.comb(draws, n) * math.comb(draws, both - n) for n in range(hits, min(both, draws) + 1))
+    return sum(ways) / math.comb(2 * draws, both)
 
 
 def _own_floors() -> dict[str, str]:

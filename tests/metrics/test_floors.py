@@ -3,7 +3,14 @@
 import pytest
 from scipy import stats
 
-from orchestrator.metrics.floors import LEVEL, at_least, floor_words, recognitions, unrecognised
+from orchestrator.metrics.floors import (
+    LEVEL,
+    at_least,
+    at_least_of_both,
+    floor_words,
+    recognitions,
+    unrecognised,
+)
 from orchestrator.metrics.skill import derived, unbeaten, unbeaten_words
 
 PEOPLE = 62
@@ -43,6 +50,16 @@ def test_the_floor_is_the_largest_share_without_an_attack() -> None:
     assert derived({**look_up, "class/yardstick_label_top1": 1.0})["class/over_floor"] == 0.0
     started = {**GENERATED, "class/floor_accepted": 0.7}
     assert floor_words(unrecognised(started)) == ["start (class)"]
+
+
+@pytest.mark.parametrize(("hits", "words"), [(30, "label (class)"), (31, "label (class)"), (32, "")])
+def test_a_floor_that_was_measured_varies_too(hits: int, words: str) -> None:
+    """Beside 20 of 62 that a look-up has, 28 would be enough if 20 of 62 were known to be its share."""
+    look_up = {**GENERATED, "class/yardstick_label_top1": 20 / PEOPLE, "class/judge_top1": hits / PEOPLE}
+    assert at_least(28, PEOPLE, 20 / PEOPLE) < LEVEL
+    p = stats.fisher_exact([[hits, PEOPLE - hits], [20, PEOPLE - 20]], alternative="greater").pvalue
+    assert at_least_of_both(hits, 20, PEOPLE) == pytest.approx(p)
+    assert (unbeaten_words(look_up), p < LEVEL) == (words, words == "")
 
 
 def test_every_judge_is_asked() -> None:
