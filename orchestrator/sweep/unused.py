@@ -21,6 +21,12 @@ RECIPES = (
     "judge.recipe",
 )
 
+DESCENT = (
+    *("learning_rate", "momentum", "betas", "crop", "identities", "augmentations"),
+    *("coupling", "samples", "divergence_weight"),
+)
+"""Settings of attacks that steps alone read."""
+
 OTHERS = ("generic", "distinct", "augmented")
 """Kinds of auxiliary images that another data set may give."""
 
@@ -98,13 +104,41 @@ _ROWS = (
         lambda own: own.blur or own.clip_norm or own.clip_contribution,
         "attack.blur, attack.clip_norm or attack.clip_contribution above 0",
     ),
-    *(
-        Row("attack", field, lambda own: own.steps, "attack.steps above 0")
-        for field in ("learning_rate", "betas", "crop", "identities", "augmentations")
+    *(Row("attack", field, lambda own: own.steps, "attack.steps above 0") for field in DESCENT),
+    Row(
+        "attack",
+        "clip",  # PPA's pool and KEDMI's draws are clipped too
+        lambda own: own.name not in ("gmi", "lomma-g") or own.steps,
+        "attack.steps above 0",
+    ),
+    Row(
+        "attack",
+        "mirrors",  # PPA's pool is mirrored too
+        lambda own: own.name != "mirror" or own.steps,
+        "attack.steps above 0",
+    ),
+    Row(
+        "attack",
+        "deviations",
+        lambda own: getattr(own, "steps", 0) or getattr(own, "generations", 0),
+        "attack.steps or attack.generations above 0",
     ),
     *(
-        Row("attack", field, lambda own: own.name != "gmi" or own.steps, "attack.steps above 0")
-        for field in ("momentum", "clip")  # PPA's pool and KEDMI's draws are clipped too
+        Row("attack", field, lambda own: getattr(own, "generations", 1), "attack.generations above 0")
+        for field in ("population", "score", "crossover", "mutation")  # MIA has a score too
+    ),
+    *(
+        Row(
+            "attack",
+            field,
+            lambda own: own.generations and own.mutation,
+            "attack.generations and attack.mutation above 0",
+        )
+        for field in ("reach", "moves")
+    ),
+    *(
+        Row("attack", field, lambda own: own.family == "flow", "attack.family=flow")
+        for field in ("levels", "couplings", "width", "normalisation")
     ),
     Row("attack", "views", lambda own: own.starts > 1, "attack.starts above 1"),
     Row(

@@ -90,7 +90,33 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ("gmi", "identities", 1, "1"),
             ("ppa", "betas", [0.9, 0.999], "(0.9, 0.999)"),
             ("ppa", "crop", 0.5, "0.5"),
+            ("mirror", "mirrors", False, "False"),
+            ("mirror", "coupling", "released", "released"),
+            ("mirror", "deviations", 2, "2.0"),
+            ("vmi", "samples", 8, "8"),
+            ("vmi", "divergence_weight", 1, "1.0"),
         )
+    },
+    **{
+        f"attack.{field}={value}": (
+            {**PRIOR, "attack": {"name": "mirror-black-box", field: value, **idle}},
+            {**PRIOR, "attack": {"name": "mirror-black-box", field: value}},
+        )
+        for field, value, idle in (
+            ("population", 9, {"generations": 0}),
+            ("score", 0.5, {"generations": 0}),
+            ("crossover", "released", {"generations": 0}),
+            ("mutation", 0.5, {"generations": 0}),
+            ("reach", 0.5, {"mutation": 0}),
+            ("moves", "released", {"mutation": 0}),
+        )
+    },
+    **{
+        f"attack.{field}={value}": (
+            {**PRIOR, "attack": {"name": "vmi", "family": "gaussian", field: value}},
+            {**PRIOR, "attack": {"name": "vmi", field: value}},
+        )
+        for field, value in (("levels", 2), ("couplings", 3), ("width", 4), ("normalisation", "identity"))
     },
     "attack.views=9": (
         {**PRIOR, "attack": {"name": "ppa", "starts": 1, "views": 9}},
@@ -133,10 +159,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     [
         {**PRIOR, "attack": {"name": "ppa", "steps": 0, "clip": 2}},
         {**KEDMI, "attack": {"name": "kedmi", "steps": 0, "clip": 2}},
+        {**PRIOR, "attack": {"name": "ppa", "steps": 0, "mirrors": False}},
+        {"attack": {"name": "mia", "score": 0.5}, "evaluation.task": "class-inference"},
     ],
-    ids=["ppa", "kedmi"],
+    ids=["ppa", "kedmi", "ppa's mirrors", "mia's score"],
 )
-def test_a_clip_before_the_first_step_is_read(changes: dict[str, Any]) -> None:
+def test_what_is_read_without_steps_or_generations_is_admitted(changes: dict[str, Any]) -> None:
     assert list(unused([tiny.spec(changes)])) == []
 
 
