@@ -12,7 +12,7 @@ from jobs.generator_sources import choose_generator, generator_file
 from orchestrator import config
 from orchestrator.config.base import Refused
 from orchestrator.datasets import checkpoint_files, layers_model
-from orchestrator.datasets.state_dicts import Check, choose
+from orchestrator.datasets.state_dicts import Check, check_sizes, choose
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.build import build_classifier
 from orchestrator.models.generator_outlines import PATHS
@@ -58,7 +58,9 @@ def _read(data: bytes, source: str, beside: Callable[[str], bytes | None], reade
     """Return what a file holds; `beside` returns another one of its folder."""
     if source.endswith(layers_model.ENDING):
         return layers_model.read(data, source, beside)
-    return reader(data, source)
+    loaded = reader(data, source)
+    check_sizes(loaded, len(data), source)
+    return loaded
 
 
 def _content(path: Path) -> bytes | None:

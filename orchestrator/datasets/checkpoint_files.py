@@ -12,7 +12,7 @@ import sys
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names of Python 2, which protocol 2 writes
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,8 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets.pickle_bounds import bounded
 
 SAVE = "save model.state_dict() and stage that"
+MAX_RATIO, FREE = 10, 1 << 20
+"""Bytes in memory for each of a file, since weights hardly shrink when they are packed, and those beside."""
+
 _DOWNLOAD = "download the file itself and stage that"
 _TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive; a pickle, as before torch 1.6
 # How a file begins that is often taken for weights, what it is, and what to do.
@@ -58,6 +62,7 @@ _HARMLESS = re.compile(
     r"|(collections|datetime|decimal|enum|fractions|pathlib|pathlib\._local|typing|uuid)\.\w+)"
 )
 _MAX_MODULES, _MAX_DEPTH = 10_000, 64  # a file may put a module into itself
+_MAX_CHARACTERS = 1 << 24  # of the names of all tensors of a module
 _PROTOCOL = 2  # of pickle, in torch.save
 
 
@@ -145,16 +150,29 @@ def _check_archive(data: bytes, where: str) -> None:
         raise Refused(
             where, NO_VALUE, "is a zip archive without weights of torch", "unpack it and stage the file in it"
         )
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(one.file_size for one in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        raise _unreadable(where, _fault(data)) from None
+    if unpacked > MAX_RATIO * len(data) + FREE:
+        rule = f"has {len(data)} bytes and would unpack to {unpacked}"
+        raise Refused(where, NO_VALUE, rule, "do not unpack it; download it from its publisher again")
 
 
 def _globals(data: bytes) -> Iterator[str]:
-    """Yield the names that a file of torch.save refers to and torch does not allow by itself."""
+    """Yield the names that a file of torch.save refers to and torch does not allow by itself; raise
+    `ValueError` if its pickle makes what is not `bounded`."""
     if data.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for one in archive.infolist():
+                if one.filename.endswith("data.pkl"):
+                    deque(bounded(pickletools.genops(archive.read(one))), maxlen=0)
         yield from torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
         return
     stream = io.BytesIO(data)
     for _ in range(4):  # magic number, protocol, system, the object itself
-        for code, argument, _ in pickletools.genops(stream):
+        for code, argument in bounded(pickletools.genops(stream)):
             if code.name == "GLOBAL":
                 module, _, name = str(argument).partition(" ")
                 now = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -167,18 +185,21 @@ def _is_code(name: str) -> bool:
 
 
 def children(value: object) -> Mapping[str, object]:
-    """Return the items and attributes of a mapping or a stand-in; of a whole module, its state dict."""
+    """Return the items and attributes of a mapping or a stand-in; of a whole module, its state dict.
+
+    Raise `Refused` of a module that holds itself, or others, so often that its names would fill the memory.
+    """
     if not isinstance(value, Mapping):
         return {}
     attributes = vars(value) if type(value) is Counter else {}
     if "_parameters" in attributes and "_modules" in attributes:
         return dict(_module_state(attributes))
-    return {str(name): one for name, one in [*attributes.items(), *value.items()]}
+    return {str(name): one for name, one in [*attributes.items(), *_mapping(value).items()]}
 
 
 def _module_state(attributes: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the tensors of a module that was saved whole, under the names of its state dict."""
-    waiting = [("", attributes)]
+    waiting, room = [("", attributes)], _MAX_CHARACTERS
     for _ in range(_MAX_MODULES):
         if not waiting:
             return
@@ -187,12 +208,16 @@ def _module_state(attributes: Mapping[str, object]) -> Iterator[tuple[str, objec
             continue
         volatile = module.get("_non_persistent_buffers_set")
         skipped = set(volatile) if isinstance(volatile, set) else set()
-        for kind in ("_parameters", "_buffers"):
-            named = _mapping(module.get(kind))
-            yield from ((f"{prefix}{name}", one) for name, one in named.items() if name not in skipped)
         inner = _mapping(module.get("_modules"))
+        named = {**_mapping(module.get("_parameters")), **_mapping(module.get("_buffers"))}
+        room -= sum(len(prefix) + len(str(name)) + 1 for name in (*named, *inner))
+        if room < 0:
+            rule = "holds a module with modules in it that never end"
+            raise Refused("SOURCE", NO_VALUE, rule, SAVE)
+        yield from ((f"{prefix}{name}", one) for name, one in named.items() if name not in skipped)
         waiting += [(f"{prefix}{name}.", vars(one)) for name, one in inner.items() if type(one) is Counter]
 
 
-def _mapping(value: object) -> Mapping[object, object]:
-    return value if isinstance(value, Mapping) else {}
+def _mapping(value: object) -> dict[object, object]:
+    """Return a copy without attributes, which a file may name as those of mappings are."""
+    return {**value} if isinstance(value, dict) else {}

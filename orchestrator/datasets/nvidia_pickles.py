@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.base import NO_VALUE, Refused, shortened
 from orchestrator.datasets import checkpoint_files
+from orchestrator.datasets.pickle_bounds import bounded
 
 ARGUMENTS = "_init_kwargs"
 """Attribute of a network: the arguments that it was built with, by name."""
@@ -60,8 +61,8 @@ def read(data: bytes, where: str) -> object:
 
 def _check_opcodes(data: bytes, where: str) -> None:
     """Refuse what needs no name, or takes memory that the file does not have: persistent ids, places in the
-    memo beyond any network's."""
-    for code, argument, _ in pickletools.genops(data):
+    memo beyond any network's, tuples of tuples without end."""
+    for code, argument in bounded(pickletools.genops(data)):
         if code.name in _REFERRING:
             _refuse(where, f"the operation {code.name} of pickle")
         if code.name.endswith("PUT") and int(argument or 0) > _LARGEST_MEMO:
@@ -69,7 +70,7 @@ def _check_opcodes(data: bytes, where: str) -> None:
 
 
 def _refuse(where: str, what: str) -> NoReturn:
-    raise Refused(where, NO_VALUE, f"asks for {what}, which no network needs", _DOWNLOAD)
+    raise Refused(where, NO_VALUE, f"asks for {shortened(what)}, which no network needs", _DOWNLOAD)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -78,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, data: bytes, where: str) -> None:
         super().__init__(io.BytesIO(data))
-        self._where = where
+        self._where, self._room = where, len(data)
         plain = type("Plain", (dict,), {"__setstate__": lambda mapping, state: None})
         self._known: Mapping[str, Callable[..., object]] = {
             "torch_utils.persistence._reconstruct_persistent_obj": self._network,
@@ -99,7 +100,7 @@ class _Unpickler(pickle.Unpickler):
         if full in self._known:
             return self._known[full]
         if full.startswith("dnnlib.tflib."):
-            rule = f"holds a network of TensorFlow ({full}), whose code would have to run"
+            rule = f"holds a network of TensorFlow ({shortened(full)}), whose code would have to run"
             raise Refused(self._where, NO_VALUE, rule, _CONVERT)
         _refuse(self._where, full)
 
@@ -109,13 +110,16 @@ class _Unpickler(pickle.Unpickler):
 
     def _network(self, meta: Mapping[str, Any]) -> "Counter[object]":
         made: Counter[object] = Counter()
-        vars(made).update({str(name): value for name, value in meta["state"].items()})
+        vars(made).update({name: value for name, value in meta["state"].items() if isinstance(name, str)})
         return made
 
     def _storage(self, data: bytes) -> object:
         loaded = checkpoint_files.read(data, self._where)
         if not isinstance(loaded, torch.storage.TypedStorage):
             _refuse(self._where, f"a storage that is a {type(loaded).__name__}")
+        self._room -= loaded.nbytes()
+        if self._room < 0:  # the bytes of a storage may be read again and again
+            _refuse(self._where, "more bytes of storages than the file has")
         return loaded
 
     def _tensor(
@@ -128,11 +132,15 @@ class _Unpickler(pickle.Unpickler):
         empty = torch.empty(0, dtype=storage.dtype)
         return empty.set_(storage, offset, tuple(size), tuple(stride))
 
-    def _parameter(self, data: Tensor, *_: object) -> Tensor:
+    def _parameter(self, data: object, *_: object) -> Tensor:
+        if not isinstance(data, Tensor):
+            _refuse(self._where, f"a parameter of a {type(data).__name__}")
         return data
 
     def _kind(self, code: object, *_: object) -> "_Kind":
-        return _Kind(_NUMBERS[str(code)])
+        if not isinstance(code, str) or code not in _NUMBERS:
+            _refuse(self._where, "an array of numpy, or a number of a kind")
+        return _Kind(_NUMBERS[code])
 
     def _number(self, kind: "_Kind", data: bytes) -> object:
         return struct.unpack(kind.code, data)[0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.datasets.checkpoint_files import SAVE, children
+from orchestrator.datasets.checkpoint_files import FREE, MAX_RATIO, SAVE, children
 
 WRAPPERS = (
     "module.",
@@ -41,6 +41,16 @@ def choose(loaded: object, where: str, entry: str = "", check: Check | None = No
     if check is not None:
         return _fitting(entries, where, check)
     return without_wrappers(_only(_networks(entries), where))
+
+
+def check_sizes(loaded: object, num_bytes: int, where: str) -> None:
+    """Raise `Refused` under the name `where` if tensors would fill more memory than a file of so many bytes
+    can mean: one number may stand for all of a tensor, one storage for many tensors."""
+    tensors = [one for state in _entries(loaded).values() for one in state.values()]
+    wanted = sum(one.numel() * one.element_size() for one in tensors if one.layout is torch.strided)
+    if wanted > MAX_RATIO * num_bytes + FREE:
+        rule = f"has {num_bytes} bytes, and its tensors would take {wanted}"
+        raise Refused(where, NO_VALUE, rule, "save a state dict of tensors that hold all of their numbers")
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> State:

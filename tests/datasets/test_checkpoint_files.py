@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import nn
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.datasets import checkpoint_files
 from orchestrator.datasets.checkpoint_files import children, read
 from orchestrator.datasets.state_dicts import choose
 from tests.datasets.test_weights import saved, state
@@ -142,6 +143,46 @@ def test_a_module_that_holds_itself_ends() -> None:
     assert len(children(found)) > 2
     with pytest.raises(ValueError, match=r"^weights do not fit\.$"):
         choose(found, "x", check=refuse)
+
+
+def test_a_module_of_modules_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_files, "_MAX_CHARACTERS", 10_000)
+    network = nn.Sequential(nn.Linear(1, 1))
+    network._modules |= {"left": network, "right": network}
+    found = read(saved(network), "x")
+    with pytest.raises(ValueError, match=r"^SOURCE holds a module with modules in it that never end; save"):
+        children(found)
+
+
+def packed(value: Any, pickled: bytes | None = None) -> bytes:
+    """Return what torch saves, compressed, with another pickle in it if one is given."""
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(value))) as archive,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packing,
+    ):
+        for name in archive.namelist():
+            is_pickle = pickled is not None and name.endswith("data.pkl")
+            packing.writestr(name, pickled if is_pickle and pickled else archive.read(name))
+    return buffer.getvalue()
+
+
+def test_a_compressed_file_is_read_unless_it_unpacks_to_far_more() -> None:
+    assert choose(read(packed(state()), "x"), "x").keys() == state().keys()
+    data = packed({"weight": torch.zeros(1 << 19)})
+    text = rf"^x has {len(data)} bytes and would unpack to 209\d{{4}}; do not unpack it; download it from"
+    with pytest.raises(ValueError, match=text):
+        read(data, "x")
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before 1.6"])
+def test_a_key_whose_hash_takes_long_is_refused(is_zip: bool) -> None:
+    key = b"\x80\x02})" + b"2\x86" * 16 + b"K\x01s."
+    whole = saved({}, _use_new_zipfile_serialization=False)
+    data = packed(state(), key) if is_zip else whole.replace(b"\x80\x02}q\x00.", key)
+    assert len(data) > len(key)
+    with pytest.raises(ValueError, match=r"^x is neither safetensors nor a state dict"):
+        read(data, "x")
 
 
 def refuse(_: object) -> None:

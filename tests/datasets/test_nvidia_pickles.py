@@ -7,6 +7,7 @@ import pickle
 import posix
 import struct
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,102 @@ def test_source_text_alone_is_left_unread(tmp_path: Path) -> None:
 def test_damaged_files(end: int) -> None:
     with pytest.raises(Refused, match=r"net\.pkl is no pickle of NVIDIA's networks, or damaged"):
         nvidia_pickles.read(generator_pickle(STATE, {})[:end], "net.pkl")
+
+
+def named(name: str) -> bytes:
+    """Return the operation that refers to a name."""
+    module, _, last = name.rpartition(".")
+    return f"c{module}\n{last}\n".encode()
+
+
+def text(value: str) -> bytes:
+    """Return the operation that makes a text."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+STORAGE = named("torch.storage._load_from_bytes")
+PARAMETER = named("torch._utils._rebuild_parameter")
+TWICE = b"2\x86" * 16  # a tuple of 65,536 objects by 32 operations
+LISTS = b"]q\x000" + b"".join(b"](h%ch%ceq%c0" % (place, place, place + 1) for place in range(16))
+DAMAGED = "is no pickle of NVIDIA's networks, or damaged"
+
+
+def in_bytes(number: int = 4) -> bytes:
+    """Return the operations that make the bytes of a storage of so many numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = saved(torch.zeros(number).storage(), zipped=False)
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+def one_tensor(more: bytes) -> bytes:
+    """Return a pickle of one tensor, whose storage is in the memo, followed by operations."""
+    parts = STORAGE + in_bytes() + b"\x85Rq\x0aK\x00K\x04\x85K\x01\x85\x89}"
+    tensor = named("torch._utils._rebuild_tensor_v2") + b"(" + parts + b"tR"
+    return b"\x80\x03}" + text("g_ema") + b"}" + text("w.weight") + tensor + more + b"ss."
+
+
+ENDLESS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "key": (lambda: b"\x80\x03})" + TWICE + b"K\x01s.", DAMAGED),
+    "set": (lambda: b"\x80\x04\x8f()" + TWICE + b"\x90.", DAMAGED),
+    "deep": (lambda: b"\x80\x03})" + b"\x85" * 20_000 + b"K\x01s.", DAMAGED),
+    "parameter": (
+        lambda: b"\x80\x03)q\x00" + PARAMETER + b"h\x00\x85R.",
+        "asks for a parameter of a tuple",
+    ),
+    "kind": (lambda: b"\x80\x03" + LISTS + named("numpy.dtype") + b"h\x10\x85R.", "a number of a kind"),
+    "long name": (
+        lambda: b"\x80\x04" + text("os\x1b[2J\n") + text("system" * 10_000) + b"\x93.",
+        r"asks for os\x1b[2J\n.system",
+    ),
+    "INST": (lambda: b"\x80\x03(S'touch ran'\nios\nsystem\n.", "the operation INST"),
+    "OBJ": (lambda: b"\x80\x03(cos\nsystem\nS'touch ran'\no.", "the operation OBJ"),
+    "EXT1": (lambda: b"\x80\x03\x82\x01.", "the operation EXT1"),
+    "dotted": (lambda: b"\x80\x04" + text("builtins") + text("set.__class__") + b"\x93.", "set.__class__"),
+    "method": (
+        lambda: (
+            b"\x80\x03"
+            + named("torch_utils.persistence._reconstruct_persistent_obj")
+            + b"N}K\x01K\x02s\x86b."
+        ),
+        DAMAGED,
+    ),
+    "class": (
+        lambda: b"\x80\x03" + named("dnnlib.util.EasyDict") + b"N}U\x06__eq__K\x01s\x86b.",
+        DAMAGED,
+    ),
+    "length": (lambda: b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b".", DAMAGED),
+    "frame": (lambda: b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"N.", DAMAGED),
+    "storage again": (
+        lambda: b"\x80\x03" + in_bytes(5000) + b"q\x000](" + (STORAGE + b"h\x00\x85R") * 3 + b"e.",
+        "more bytes of storages than the file has",
+    ),
+    "state of a tensor": (
+        lambda: one_tensor(b"(h\x0aK\x00\x8a\x08" + struct.pack("<q", 1 << 33) + b"\x85K\x01\x85tb"),
+        DAMAGED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_files_without_end_are_refused_in_one_line(name: str) -> None:
+    make, what = ENDLESS[name]
+    with pytest.raises(Refused) as refused:
+        nvidia_pickles.read(make(), "net.pkl")
+    message = str(refused.value)
+    assert what in message
+    assert len(message) < 400
+    assert message.isprintable()
+
+
+def test_the_tensor_is_read_without_that_state() -> None:
+    """So that the test above can fail."""
+    loaded: Any = nvidia_pickles.read(one_tensor(b""), "net.pkl")
+    assert loaded["g_ema"]["w.weight"].tolist() == [0.0] * 4
+
+
+def test_an_attribute_does_not_stand_in_for_a_method() -> None:
+    with nvidias_modules():
+        data = pickle.dumps({"G_ema": Network(items=torch.ones(1), keys=3)})
+    loaded: Any = nvidia_pickles.read(data, "net.pkl")
+    assert children(loaded["G_ema"]) == {"items": torch.ones(1), "keys": 3}

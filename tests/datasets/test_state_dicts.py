@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.datasets.state_dicts import choose
+from orchestrator.datasets.state_dicts import check_sizes, choose
 
 NET = {"conv.weight": torch.ones(2, 2), "conv.bias": torch.zeros(2)}
 OTHER = {name: tensor + 1 for name, tensor in NET.items()}
@@ -104,3 +104,25 @@ def test_objects_that_refer_to_each_other_are_read_once() -> None:
     loop: dict[str, Any] = {"net": NET}
     loop["self"] = loop
     assert_net(choose(loop, "x"))
+
+
+ENTRIES = 1 << 18
+"""Numbers of float32 that take a megabyte, which every file is free to mean."""
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        {"net": {"weight": torch.zeros(1).expand(3 * ENTRIES)}},
+        {f"{n}.weight": torch.zeros(ENTRIES) for n in "abc"},
+    ],
+    ids=["one number", "one storage"],
+)
+def test_tensors_that_would_fill_more_memory_than_the_file_can_mean(loaded: Any) -> None:
+    text = (
+        r"^x has 9999 bytes, and its tensors would take 3145728; save a state dict of tensors that hold all"
+    )
+    with pytest.raises(ValueError, match=text):
+        check_sizes(loaded, 9_999, "x")
+    check_sizes(loaded, 3 << 20, "x")
+    check_sizes({"weight": torch.zeros(ENTRIES)}, 100, "x")

@@ -51,6 +51,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "net.pt"
 
 
+def test_a_small_file_of_a_tensor_that_fills_the_memory(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(1).expand(1 << 40)}, tmp_path / "net.pt")
+    text = refused(tmp_path / "net.pt", tmp_path / "data", "--name", "net")
+    assert "and its tensors would take 4398046511104; save a state dict of tensors that hold all" in text
+
+
 def test_a_file(file: Path, tmp_path: Path) -> None:
     dest = tmp_path / "data"
     first = stage(file, dest, "--name", "net")
