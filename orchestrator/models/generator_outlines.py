@@ -18,6 +18,9 @@ PATHS = {"stylegan2": "stylegan2.StyleGan2", "dcgan": "dcgan.Dcgan"}
 CLAMP = "synthesis.clamp"
 """Tensor of a StyleGAN2 whose layers are bounded."""
 
+MOST_BLOCKS = 16
+"""Of a StyleGAN2 that is looked for; 1024 pixels take nine."""
+
 CLAMP_FIRST = 256.0
 """NVIDIA's bound; that of the tensor replaces it."""
 
@@ -54,7 +57,8 @@ def generator_outline(shapes: Shapes, name: str, field: str = "prior.weights") -
 
 
 def _stylegan2(shapes: Shapes, kind: str) -> GeneratorOutline:
-    sides = [4 * 2**place for place in range(_number(shapes, r"synthesis\.b\d+\.conv1\.weight"))]
+    blocks = _number(shapes, r"synthesis\.b\d+\.conv1\.weight")
+    sides = [4 * 2**place for place in range(min(blocks, MOST_BLOCKS))]
     style_size, latent_size = shapes["mapping.fc0.weight"]
     channels = shapes["synthesis.b4.torgb.weight"][0]
     arguments = {

@@ -4,6 +4,7 @@ StyleGAN2 of NVIDIA (stylegan2-ada-pytorch; our names) and of rosinality (styleg
 PyTorch's example. A layout is known by its names; what our networks do not do is refused.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.base import NO_VALUE, Refused, shortened
 from orchestrator.models import Architecture
 from orchestrator.models.build import network_class
 from orchestrator.models.generator import StyleGenerator
@@ -82,9 +83,13 @@ def as_ours(
     """
     state = _without_filters(public, where)
     if "style.1.weight" in state:
-        state = _from_rosinality(state)
+        try:
+            state = _from_rosinality(state)
+        except (IndexError, KeyError, RuntimeError, ValueError):
+            rule = "holds tensors under rosinality's names that are not of a StyleGAN2's shapes"
+            raise Refused(where, NO_VALUE, rule, "download it again") from None
     if arguments is not None and (clamp := _check_arguments(arguments, where)) is not None:
-        state[CLAMP] = torch.tensor(float(clamp))
+        state[CLAMP] = torch.tensor(clamp)
     return {
         name: tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
         for name, tensor in state.items()
@@ -94,29 +99,48 @@ def as_ours(
 def _without_filters(public: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return the tensors without the filters of up- and downsampling, which must be ours, at any scale."""
     for name, tensor in public.items():
-        if name.endswith(_FILTERS) and not torch.allclose(tensor.float() / tensor.float().sum(), smoothing()):
+        if name.endswith(_FILTERS) and not _is_smoothing(tensor.float()):
             rule = f"holds {name}, a filter other than 1, 3, 3, 1"
             raise Refused(where, NO_VALUE, rule, "stage a StyleGAN2 with its published filter")
     return {name: tensor for name, tensor in public.items() if not name.endswith(_FILTERS)}
 
 
+def _is_smoothing(kernel: Tensor) -> bool:
+    return kernel.shape == (4, 4) and torch.allclose(kernel / kernel.sum(), smoothing())
+
+
 def _check_arguments(arguments: Mapping[str, Any], where: str) -> float | None:
     """Return the bound of the layers; raise `Refused` for arguments that our network does not have."""
-    mapping, synthesis = arguments.get("mapping_kwargs") or {}, arguments.get("synthesis_kwargs") or {}
+    mapping, synthesis = (_settings(arguments, f"{part}_kwargs", where) for part in ("mapping", "synthesis"))
     given = {**mapping, **synthesis, "c_dim": arguments.get("c_dim", 0)}
-    ours = {
-        "c_dim": 0,
-        "architecture": "skip",
-        "activation": "lrelu",
-        "lr_multiplier": 0.01,
-        "use_noise": True,
-    }
-    for key, value in ours.items():
-        if given.get(key, value) != value:
-            rule = f"was built with {key}={given[key]}, and this project's StyleGAN2 has {value}"
-            raise Refused(where, NO_VALUE, rule, "stage another network")
-    clamp: float | None = synthesis.get("conv_clamp")
-    return clamp
+    for key, value in OURS.items():
+        if not _is(found := given.get(key, value), value):
+            raise _other(where, key, found, f"this project's StyleGAN2 has {value}")
+    clamp = synthesis.get("conv_clamp")
+    if clamp is None:
+        return None
+    if isinstance(clamp, bool) or not isinstance(clamp, int | float) or not 0.0 < clamp < math.inf:
+        raise _other(where, "conv_clamp", clamp, "a bound is a number above 0")
+    return float(clamp)
+
+
+def _settings(arguments: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    found = arguments.get(name) or {}
+    if not isinstance(found, dict):
+        raise _other(where, name, found, "these are settings by name")
+    return found
+
+
+def _is(found: object, value: object) -> bool:
+    """Return whether a file's value, of any type, is one of ours."""
+    return isinstance(found, bool | int | float | str) and found == value
+
+
+def _other(where: str, key: str, found: object, rule: str) -> Refused:
+    """Return the refusal of an argument of a network; of long or nested values only the type is shown."""
+    shown = found if isinstance(found, bool | int | float | str) else f"a {type(found).__name__}"
+    text = f"was built with {key}={shortened(str(shown))}, and {rule}"
+    return Refused(where, NO_VALUE, text, "stage another network")
 
 
 def _from_rosinality(public: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,14 @@ def test_a_bound_of_nvidias_layers_is_a_tensor() -> None:
         ({"c_dim": 10}, "c_dim=10, and this project's StyleGAN2 has 0"),
         ({"synthesis_kwargs": {"architecture": "resnet"}}, "architecture=resnet"),
         ({"mapping_kwargs": {"lr_multiplier": 1}}, "lr_multiplier=1"),
+        ({"c_dim": torch.zeros(3)}, "c_dim=a Tensor"),
+        ({"synthesis_kwargs": {"activation": [[], []]}}, "activation=a list"),
+        ({"synthesis_kwargs": "skip"}, "synthesis_kwargs=skip, and these are settings by name"),
+        ({"synthesis_kwargs": {"conv_clamp": "256"}}, "conv_clamp=256, and a bound is a number above 0"),
+        *(
+            ({"synthesis_kwargs": {"conv_clamp": value}}, f"conv_clamp={value}, and a bound")
+            for value in (-1, 0.0, True, float("nan"), float("inf"))
+        ),
     ],
 )
 def test_other_networks_are_refused(arguments: dict[str, Any], text: str) -> None:
@@ -57,9 +65,23 @@ def test_other_networks_are_refused(arguments: dict[str, Any], text: str) -> Non
         as_ours(small().state_dict(), "net.pkl", arguments)
 
 
-def test_other_filters_are_refused() -> None:
+@pytest.mark.parametrize("shape", [(4, 4), (4,), (3, 5), ()], ids=str)
+def test_other_filters_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(Refused, match=r"holds convs\.0\.conv\.blur\.kernel, a filter other than 1, 3, 3, 1"):
-        as_ours(rosinalitys() | {"convs.0.conv.blur.kernel": torch.ones(4, 4)}, "net.pt")
+        as_ours(rosinalitys() | {"convs.0.conv.blur.kernel": torch.ones(shape)}, "net.pt")
+
+
+@pytest.mark.parametrize("name", ["conv1.conv.weight", "noises.noise_0", "style.1.weight", "input.input"])
+@pytest.mark.parametrize("has_mean", [True, False])
+def test_rosinalitys_tensors_of_other_shapes_are_refused(name: str, *, has_mean: bool) -> None:
+    def staged() -> None:
+        state = as_ours(rosinalitys(has_mean=has_mean) | {name: torch.tensor(1.0)}, "net.pt")
+        check_generator({key: tuple(one.shape) for key, one in state.items()}, "net.pt", "SOURCE")
+
+    with pytest.raises(
+        Refused, match=r"^(net\.pt holds tensors under rosinality's|SOURCE=net\.pt (is|are) no)"
+    ):
+        staged()
 
 
 def test_the_outline_of_a_stylegan() -> None:
