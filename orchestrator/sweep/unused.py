@@ -11,7 +11,7 @@ from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.prior import OWN
 
 Reads = Callable[[Any], object]
-"""Whether a setting has an effect, by the spec that holds it."""
+"""Whether a setting has an effect, by the spec that decides."""
 
 RECIPES = (
     "target.recipe",
@@ -44,6 +44,9 @@ class Row:
     needs: str
     """What it needs to have an effect, as the object of "needs"."""
 
+    decided_by: str | None = None
+    """Path of the spec that decides; None: the one that holds it."""
+
     @property
     def path(self) -> str:
         """Path of the setting."""
@@ -52,6 +55,11 @@ class Row:
 
 def _is_of(loss: str) -> Reads:
     return lambda own: own.loss == loss
+
+
+def _may_have_mapping(prior: Any) -> object:
+    """Generators that are trained here have none; of staged weights the plan of a study sees the name."""
+    return prior is not None and prior.weights
 
 
 _ROWS = (
@@ -140,6 +148,10 @@ _ROWS = (
         Row("attack", field, lambda own: own.family == "flow", "attack.family=flow")
         for field in ("levels", "couplings", "width", "normalisation")
     ),
+    *(
+        Row("attack", field, _may_have_mapping, "prior.weights of a generator with a mapping", "prior")
+        for field in ("psi", "cutoff", "truncation")
+    ),
     Row("attack", "views", lambda own: own.starts > 1, "attack.starts above 1"),
     Row(
         "attack.identity",
@@ -166,7 +178,7 @@ def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
             holder = _holder(spec, row) if row.path not in read else None
             if holder is None or _is_default(holder, row.field):
                 continue
-            if row.is_read(holder):
+            if row.is_read(holder if row.decided_by is None else _part(spec, row.decided_by)):
                 read.add(row.path)
             else:
                 found.setdefault(row.path, (row, getattr(holder, row.field)))
@@ -178,10 +190,16 @@ def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
 
 def _holder(spec: TrialSpec, row: Row) -> BaseModel | None:
     """Return the spec that has the setting; None where this trial has no such field."""
-    part: Any = spec
-    for name in filter(None, row.section.split(".")):
-        part = getattr(part, name, None)
+    part = _part(spec, row.section)
     return part if isinstance(part, BaseModel) and row.field in type(part).model_fields else None
+
+
+def _part(spec: TrialSpec, path: str) -> Any:
+    """Return the spec at a path; None where this trial has none."""
+    part: Any = spec
+    for name in filter(None, path.split(".")):
+        part = getattr(part, name, None)
+    return part
 
 
 def _is_default(holder: BaseModel, field: str) -> bool:

@@ -137,6 +137,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**PLG, "attack": {"name": "plg-mi", "steps": 0, "augmentations": 5}},
         {**PLG, "attack": {"name": "plg-mi", "augmentations": 5}},
     ),
+    **{
+        f"attack.{field}={value}": (
+            {**PRIOR, "attack": {"name": name, field: value}},
+            {**PRIOR, "attack": {"name": name, field: value}, "prior.weights": "faces"},
+        )
+        for name, field, value in (
+            ("ppa", "psi", 0.25),
+            ("ppa", "cutoff", 3),
+            ("ppa", "truncation", "corrected"),
+            ("mirror", "psi", 0.75),
+            ("mirror-black-box", "cutoff", 4),
+        )
+    },
     "attack.beside=5": (
         {**KEDMI, "attack": {"name": "kedmi", "prior_weight": 0, "beside": 5}},
         {**KEDMI, "attack": {"name": "kedmi", "beside": 5}},
