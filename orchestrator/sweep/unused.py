@@ -27,6 +27,9 @@ DESCENT = (
 )
 """Settings of attacks that steps alone read."""
 
+TRAINING = ("loss", "dataset", "batch_size", "learning_rate")
+"""Settings of a prior that is trained here whose defaults no loss changes."""
+
 OTHERS = ("generic", "distinct", "augmented")
 """Kinds of auxiliary images that another data set may give."""
 
@@ -54,7 +57,7 @@ class Row:
 
 
 def _is_of(loss: str) -> Reads:
-    return lambda own: own.loss == loss
+    return lambda own: own.loss == loss and not own.weights
 
 
 def _may_have_mapping(prior: Any) -> object:
@@ -86,6 +89,11 @@ _ROWS = (
     ),
     Row("", "prior", lambda own: own.attack.needs_prior, "an attack that searches one"),
     Row("prior", "crop", lambda own: own.weights, "prior.weights"),
+    *(Row("prior", field, lambda own: not own.weights, "a prior without weights") for field in TRAINING),
+    *(
+        Row("prior", field, lambda own: not own.weights or own.loss != "hinge", "a prior without weights")
+        for field in ("model", "epochs")  # another loss has its own: that is refused then
+    ),
     *(
         Row("prior", field, _is_of(loss), f"prior.loss={loss}")
         for loss, fields in OWN.items()

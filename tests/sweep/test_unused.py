@@ -9,6 +9,7 @@ from tests import tiny
 
 SEARCH = {"name": "optimization"}
 GMI = {"name": "gmi"}
+GMI_ALONE = {"name": "gmi", "prior_weight": 0}
 PRIOR: dict[str, Any] = {"prior": {}, "evaluation.task": "class-inference"}
 KEDMI = {**PRIOR, "prior.loss": "kedmi"}
 PLG = {**PRIOR, "prior": {"loss": "plg"}}
@@ -132,6 +133,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ("inversion_weight", 0.5),
             ("output_range", "released"),
         )
+    },
+    **{
+        f"prior.{field}={value}": (
+            {**PRIOR, "attack": GMI_ALONE, "prior": {"weights": "faces", field: value}},
+            {**PRIOR, "attack": GMI, "prior": {field: value}},
+        )
+        for field, value in (("dataset", "x"), ("epochs", 3), ("batch_size", 8), ("learning_rate", 0.5))
     },
     "attack.augmentations=5": (
         {**PLG, "attack": {"name": "plg-mi", "steps": 0, "augmentations": 5}},
