@@ -187,6 +187,18 @@ def test_it_descends_as_torch_does_on_the_loss_written_out() -> None:
     torch.testing.assert_close(found.images, prior.generator(z.detach()), atol=1e-5, rtol=0.0)
 
 
+@pytest.mark.parametrize(
+    ("attack", "module"),
+    [(config.LommaGAttack(name="lomma-g"), lomma_g), (config.LommaKAttack(name="lomma-k"), lomma_k)],
+)
+def test_the_weight_of_the_identity_loss_is_the_attacks(attack: Any, module: Any) -> None:
+    costs = [
+        searched(attack, module, steps=0, prior_weight=0.0, identity_weight=weight).costs
+        for weight in (1.0, 7.0)
+    ]
+    torch.testing.assert_close(costs[1], 7 * costs[0])
+
+
 def test_it_raises_the_logit_of_every_class() -> None:
     attack = config.LommaGAttack(name="lomma-g", identities=1)
     agreeing = dataclasses.replace(small_prior(), students=[small_network()] * 3)

@@ -10,7 +10,7 @@ from orchestrator.config.normalise import normalise
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from tests import tiny
 
-DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64}
+DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "weights/some": "w" * 64}
 INVERTER = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
 SURROGATE = {"model": tiny.DIGIT, "recipe": tiny.RECIPE}
 LOSSES = {"features": 0.1, "surrogate": SURROGATE}
@@ -283,6 +283,22 @@ def test_both_attacks_and_every_variant_share_answers_and_students() -> None:
     assert len({stages["answers"].key for stages in every}) == 1
     for name in ("student.b0", "student.b1", "student.b2"):
         assert len({stages[name].key for stages in every if name in stages}) == 1
+
+
+def test_students_read_what_their_prior_is_trained_on() -> None:
+    for prior in ({}, {"dataset": "photo-patches"}):
+        stages = planned("lomma-g, one student", {"prior": prior, **INFERENCE})
+        for name in ("answers", "student.one"):
+            assert stages[name].specs["data"] == stages["prior"].specs["data"]
+            assert stages[name].datasets == stages["prior"].datasets
+            assert stages[name].specs["data"]["dataset"] == prior.get("dataset", "digits")
+
+
+def test_a_student_reads_the_weights_that_it_starts_from() -> None:
+    students = {"one": {**SURROGATE, "weights": "some"}, "two": {**SURROGATE, "seed": 9}}
+    stages = planned("lomma-g", {"attack.identity": {"students": students}, **INFERENCE})
+    assert stages["student.one"].weights == {"start": {"name": "some", "digest": "w" * 64}}
+    assert stages["student.two"].weights == {}
 
 
 def test_settings_that_a_variant_does_not_read_change_no_key() -> None:

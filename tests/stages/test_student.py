@@ -17,6 +17,9 @@ from orchestrator.datasets.selection import public_images
 from orchestrator.stages import student
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.networks import new_classifier
+from orchestrator.training.loop import fit
+from orchestrator.training.objectives import distillation
+from orchestrator.training.pairs import Pairs
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -73,3 +76,14 @@ def test_weights_of_another_network_are_refused() -> None:
     other = new_classifier(tiny.spec().judge.model.but(width=0.2), 7, DATA, 9)
     with pytest.raises(ValueError, match="weights some do not fit AmiClassifier"):
         run({**LEARNS, "weights": "some"}, other.state_dict())
+
+
+def test_a_student_goes_by_its_own_seed_and_recipe() -> None:
+    """First weights, order and held-out images are those of its seed."""
+    short = Student.model_validate({**LEARNS, "recipe": {**LEARNS["recipe"], "epochs": 1}, "seed": 9})
+    outputs, images, scores = run(short.model_dump())
+    network = new_classifier(short.model, 2, DATA, 9)
+    fit(network, Pairs(images, scores), distillation(), short.recipe, 9, World())
+    found = load_tensors(outputs.files["model.safetensors"])
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(found[name], tensor)
