@@ -39,6 +39,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 PRIOR = {"model": {"name": "gmi"}, "seed": 13}
 CONDITIONAL = {"model": {"name": "plg"}, "loss": "plg", "seed": 13}
+OF_CLASSES = ("images_per_class", "inversion_weight", "output_range")
 NAME = "other"  # of the further judge and the student
 STUDENT_RECIPES = [f"attack:{name}.identity.students.{NAME}.recipe" for name in LOMMA]
 JUDGES = {
@@ -59,8 +60,9 @@ EVERYTHING: dict[str, Any] = {
     "evaluation.networks": NETWORKS,
     "evaluation.fisher": {},
 }
-INFERENCE = {"evaluation.task": "class-inference", "evaluation.fisher": None}
-WITHOUT_CRITIC = {"attack": {**ATTACKS["gmi"], "prior_weight": 0.0}, **INFERENCE}
+PROFILED = {"evaluation.task": "class-inference"}
+INFERENCE = {**PROFILED, "evaluation.fisher": None}
+WITHOUT_CRITIC = {"attack": {**ATTACKS["gmi"], "prior_weight": 0.0}, **PROFILED}
 STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
@@ -69,14 +71,14 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
     "release.shield": {"release.shield": {"seed": 16}, "evaluation.fisher": None},
-    "prior.": {"attack": ATTACKS["gmi"], **INFERENCE},
+    "prior.": {"attack": ATTACKS["gmi"], **PROFILED},
     "prior.weights": WITHOUT_CRITIC,
     "prior.crop": {**WITHOUT_CRITIC, "prior.weights": "brought"},
-    "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **INFERENCE},
-    "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **INFERENCE},
+    "prior.penalty": {"attack": ATTACKS["gmi"], "prior.loss": "wgan-gp", **PROFILED},
+    "prior.teacher_mode": {"attack": ATTACKS["kedmi"], "prior.loss": "kedmi", **PROFILED},
     **{
         f"prior.{field}": {"attack": ATTACKS["plg-mi"], "prior": CONDITIONAL, **INFERENCE}
-        for field in ("images_per_class", "inversion_weight", "output_range")
+        for field in OF_CLASSES
     },
     "evaluation.classes": {"attack": ATTACKS["mia"], **INFERENCE},
     "evaluation.candidates": {"attack": ATTACKS["mia"], **INFERENCE},
@@ -176,8 +178,9 @@ READERS: Mapping[str, set[str]] = {
     "release.labels_only": RELEASED - {"fisher"},
     "release.shield": {"shield", *RELEASED} - {"fisher"},
     "auxiliary": QUERIED,
-    "prior": {"prior", "prior_quality", *SEARCHED},
-    "prior.crop": SEARCHED,
+    "prior": {"prior", "prior_quality", "fisher", *SEARCHED},
+    "prior.crop": {"fisher", *SEARCHED},
+    **{f"prior.{field}": {"prior", "prior_quality", *SEARCHED} for field in OF_CLASSES},
     "attack:inverter": ATTACKED,
     "attack:inverter.align": RELEASED
     - {"yardsticks"},  # unaligned, the surrogate learns from full scores too

@@ -229,6 +229,7 @@ PROFILED: dict[str, dict[str, Any]] = {
     "inverter": {"attack": INVERTER},
     "joint": {"attack": JOINT},
     "mia": {"attack": MIA, "evaluation.task": "class-inference"},
+    "kedmi": {"attack": LATENT["kedmi"], "prior": TAUGHT["kedmi"], "evaluation.task": "class-inference"},
 }
 
 

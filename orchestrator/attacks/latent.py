@@ -97,7 +97,7 @@ class Adam:
         slow, square = self.betas
         first = slow * memory["first"] + (1 - slow) * gradient
         second = square * memory["second"] + (1 - square) * gradient.square()
-        size = (second / (1 - square**number)).sqrt() + 1e-8
+        size = _root(second / (1 - square**number)) + 1e-8
         change = self.learning_rate * self.schedule(number) * first / (1 - slow**number) / size
         return variable - change, {"first": first, "second": second}
 
@@ -197,8 +197,7 @@ class LatentSearch:
 
     def _stepped(self, classes: Tensor, state: State, number: int) -> dict[str, Tensor]:
         variable, before = state["variable"].requires_grad_(), self._target.num_queries
-        images = self._images(variable, classes, number)
-        losses, _ = self._losses(images, self.method.views(images, classes, number), classes)
+        losses = self.losses(variable, classes, number)
         # Of a sum: the gradient of a row holds nothing of the others.
         (gradient,) = torch.autograd.grad(self.method.scale * losses.sum(), variable)
         memory = {
@@ -226,7 +225,12 @@ class LatentSearch:
             LOWEST: torch.where(is_lower, losses, state[LOWEST]),
         }
 
-    def _images(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
+    def losses(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
+        """Return the losses (n, r) of a variable (n, r, d) in a step; each row descends on its own."""
+        images = self.images(variable, classes, number)
+        return self._losses(images, self.method.views(images, classes, number), classes)[0]
+
+    def images(self, variable: Tensor, classes: Tensor, number: int) -> Tensor:
         """Return the images (n, r, C, S, S) of a variable (n, r, d) in a step."""
         latents = self.method.latents(variable, classes, number)
         wanted = classes.repeat_interleave(variable.shape[1])
@@ -247,7 +251,7 @@ class LatentSearch:
         variable = variable.to(self._target.device)
         classes = classes.to(variable.device)
         with torch.no_grad():
-            images = self._images(variable, classes, self.method.steps + 1)
+            images = self.images(variable, classes, self.method.steps + 1)
             losses, logits = self._losses(images, images, classes)
             best = self.method.choice(images, logits, classes).argmax(dim=1)
         rows = torch.arange(len(classes), device=variable.device)
@@ -288,6 +292,12 @@ def cross_entropies(logits: Tensor, classes: Tensor) -> Tensor:
 def class_logits(images: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
     """Return the logit of each row's class, (n, r), of logits (n, r, k), for classes (n,)."""
     return logits.gather(2, classes[:, None, None].expand(*logits.shape[:2], 1))[..., 0]
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Return the square root, with a derivative of 0 at 0, which numbers without a gradient have."""
+    is_above = squares > 0
+    return torch.where(is_above, torch.where(is_above, squares, 1.0).sqrt(), 0.0)
 
 
 def _row(*key: object) -> torch.Generator:

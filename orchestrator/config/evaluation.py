@@ -85,7 +85,7 @@ class Fisher(Spec):
     """Between reconstructions and private images."""
 
     iterations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 10, 100)
-    """Of a descending attack (mia): after which updates; an inverter has one profile."""
+    """Of a descending attack (mia, gmi, kedmi): after which updates; an inverter has one profile."""
 
 
 class Evaluation(Spec):

@@ -376,9 +376,9 @@ _ROWS = (
     Kind(
         "fisher",
         version=1,
-        reads=("data", "target", "attack", "release", "fisher"),
-        needs={"target": TARGET, "attack": ATTACK},
-        weights=("vgg", "alex"),
+        reads=("data", "target", "attack", "release", "fisher", "prior"),
+        needs={"target": TARGET, "attack": ATTACK, "prior": ("prior",)},
+        weights=("vgg", "alex", "prior"),
         metrics=("fisher",),
         uses=uses.fisher,
     ),

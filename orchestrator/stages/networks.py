@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
+from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.prior import Adversaries
 from orchestrator.config import AttackSpec, Data, Model, Prior, Release, Target
 from orchestrator.datasets.gathered import Images
@@ -218,6 +219,12 @@ def stored_critic(inputs: Inputs, data: Data, prior: Prior, classes: int = 0) ->
     critic: Any = seeded(lambda: build_critic(prior, classes=classes, **_shapes(data)), prior.seed)
     stored: nn.Module = _stored(inputs, critic, "critic")
     return stored
+
+
+def stored_prior(inputs: Inputs, data: Data, target: Target, prior: Prior) -> GenerativePrior:
+    """Return what an adversary has of a prior: its generator, and its critic if it was trained here."""
+    critic = None if prior.weights else stored_critic(inputs, data, prior, target.classes)
+    return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic)
 
 
 def _shapes(data: Data) -> Any:

@@ -3,6 +3,7 @@ in the latent space of a prior (stage `optimization`)."""
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -17,13 +18,7 @@ from orchestrator.config import Attack, AttackSpec, Auxiliary, Data, Evaluation,
 from orchestrator.datasets.selection import check_prior_images
 from orchestrator.stages.images import attacked_scores, auxiliary_images, inferred_classes, mean_image
 from orchestrator.stages.io import Inputs, Outputs, npy, read_npy
-from orchestrator.stages.networks import (
-    MEAN_FEATURES,
-    black_box,
-    stored_classifier,
-    stored_critic,
-    stored_generator,
-)
+from orchestrator.stages.networks import MEAN_FEATURES, black_box, stored_classifier, stored_prior
 from orchestrator.stages.target_model import stored_target
 from orchestrator.threat import BlackBox, FeatureBox, WhiteBox
 from orchestrator.training.pairs import as_stored
@@ -49,7 +44,7 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     if prior:
         _check_prior(inputs, data, target, prior)
     box = _boxed(inputs, data, target, attack, release)
-    searched = _stored_prior(inputs, data, target, prior, attack) if prior else None
+    searched = _learned(inputs, data, target, prior, attack) if prior else None
     shape = (data.channels, data.image_size, data.image_size)
     parts, m = attacked_scores(inputs, target, release, evaluation)
     if evaluation.task == "class-inference":
@@ -110,17 +105,14 @@ def _boxed(
     return WhiteBox(network) if attack.has_weights else black_box(inputs, network, release)
 
 
-def _stored_prior(
-    inputs: Inputs, data: Data, target: Target, prior: Prior, attack: AttackSpec
-) -> GenerativePrior:
+def _learned(inputs: Inputs, data: Data, target: Target, prior: Prior, attack: AttackSpec) -> GenerativePrior:
     """Return what the adversary has learned from public images."""
-    critic = None if prior.weights else stored_critic(inputs, data, prior, target.classes)
     students = [
         stored_classifier(inputs, f"students.{name}", student.model, target.classes, data)
         for name, student in attack.students.items()
     ]
     features = read_npy(inputs, "answers", MEAN_FEATURES) if attack.reads_features else None
-    return GenerativePrior(stored_generator(inputs, data, prior, target.classes), critic, students, features)
+    return replace(stored_prior(inputs, data, target, prior), students=students, features=features)
 
 
 class ByCandidate:

@@ -147,8 +147,9 @@ def fisher(spec: PlannedSpec) -> Sequence[Use]:
     """The analysis, where it is asked for."""
     fisher = spec.evaluation.fisher
     # A search is repeated with gradients by F's weights; its images are not read.
-    without = ("attack",) if spec.attack.profile == "updates" else ()
-    return (Use({"fisher": fisher}, without),) if fisher else ()
+    without = {"attack": spec.attack.profile == "updates", "prior": not spec.attack.needs_prior}
+    unread = ("prior",) if without["prior"] else ()
+    return (Use({"fisher": fisher}, _named(without), unread),) if fisher else ()
 
 
 def yardsticks(spec: PlannedSpec) -> Sequence[Use]:

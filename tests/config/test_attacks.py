@@ -80,7 +80,7 @@ def test_an_attack_outside_the_list_is_refused() -> None:
         (
             {"evaluation.fisher": {}},
             "evaluation.fisher differentiates an inverter or the last update of a descent, but "
-            "attack.name=toy is neither here; use null or attack.name=mia.",
+            "attack.name=toy is neither here; use null or attack.name=mia or gmi or kedmi.",
         ),
     ],
     ids=lambda value: str(value)[:40],

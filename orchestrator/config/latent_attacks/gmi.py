@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.config.base import Count, Positive, Seed, Share, Weight
+from orchestrator.config.base import Count, Positive, Refused, Seed, Share, Weight
 from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
 
 
@@ -13,6 +13,7 @@ class GmiAttack(LatentAttack):
     random latent vector. White-box."""
 
     access = "gradients"
+    profile = "updates"
 
     name: Literal["gmi"]
     """How studies call this attack."""
@@ -47,6 +48,12 @@ class GmiAttack(LatentAttack):
     seed: Seed = 0
     """Draws the first z."""
 
+    def check_profile(self) -> None:
+        """Raise `Refused` if an image has several starts, of which the analysis would not know the best."""
+        if self.restarts > 1:
+            rule = "leaves evaluation.fisher several starts"
+            raise Refused("attack.restarts", self.restarts, rule, "use 1 or leave the analysis out")
+
     @property
     def needs_critic(self) -> bool:
         """Whether its answer has a weight."""
@@ -58,6 +65,7 @@ class KedmiAttack(LatentAttack):
     learned from the target's answers. White-box."""
 
     access = "gradients"
+    profile = "updates"
     prior_losses = ("kedmi",)
 
     name: Literal["kedmi"]

@@ -15,6 +15,7 @@ class LommaGAttack(GmiAttack):
     students, with the target's features held near their mean. White-box."""
 
     access = "features"  # type: ignore[assignment]
+    profile = None  # type: ignore[assignment]  # features are not differentiated by theta
 
     name: Literal["lomma-g"]  # type: ignore[assignment]
     """How studies call this attack."""
@@ -43,6 +44,7 @@ class LommaKAttack(KedmiAttack):
     target and of its students, with the target's features held near their mean. White-box."""
 
     access = "features"  # type: ignore[assignment]
+    profile = None  # type: ignore[assignment]
 
     name: Literal["lomma-k"]  # type: ignore[assignment]
     """How studies call this attack."""
