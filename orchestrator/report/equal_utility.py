@@ -5,42 +5,33 @@ that lies within the other's range of utility is set against that line's height 
 slope, slope = (y_q - y_p) / (x_q - x_p), from means over replicates and classes. With the slopes held fixed a
 distance is linear in the values of each replicate and class, so that its interval is that of every comparison
 (`statistics`): a value of y counts with its weight, and one of x with the slope, since a point that seems
-more accurate than it is lies too far to the right. Left out is how the slopes themselves vary.
+more accurate than it is lies too far to the right. Left out is how the slopes themselves vary, so that they
+are taken between points whose utility is told apart (`curve_points`, with the coverage).
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import pandas as pd
 
-from orchestrator.config.base import Scalar, is_same
+from orchestrator.config.base import is_same
 from orchestrator.config.report import Report, RobustnessCurve
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.crossed import ByClass
+from orchestrator.report.curve_points import Point, Values, combined, points_of
 from orchestrator.report.curves import curve_lines
 from orchestrator.report.held import without_empty
 from orchestrator.report.means import cross_replicates
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import Setting, held_fixed, in_words, replicate_of
+from orchestrator.report.settings import Setting, held_fixed
 from orchestrator.report.statistics import Comparison, compare
 from orchestrator.sweep.records import TrialRecord
 
 NAN = float("nan")
 ALL = "mean of these"
 """Row that averages the distances of a line: the headline."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of a line: its mean utility and leakage, and both by replicate (and class)."""
-
-    name: str
-    x: float
-    y: float
-    values: Mapping[Setting, tuple[ByClass, ByClass]]  # replicate -> its values of x and of y
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Distance:
     def values(self) -> dict[Setting, ByClass]:
         """Return the distance by replicate and class, for the replicates that all points have."""
         shared = [one for one in self.weights[0][0].values if all(one in p.values for p, *_ in self.weights)]
-        return {one: _combined([self._part(one, *part) for part in self.weights]) for one in shared}
+        return {one: combined([self._part(one, *part) for part in self.weights]) for one in shared}
 
     def _part(self, replicate: Setting, point: Point, of_x: float, of_y: float) -> ByClass:
         x, y = point.values[replicate]
@@ -71,58 +62,16 @@ def equal_table(
     have one row that says so. The curve has a reference; empty where no trial has it.
     """
     axes, lines = curve_lines(curve, records, report)
-    read = _Values(
+    read = Values(
         curve, images, [one for points in lines.values() for many in points.values() for one in many]
     )
-    drawn = {line: _points(read, axes, points, report) for line, points in lines.items()}
+    drawn = {line: points_of(read, axes, points, report) for line, points in lines.items()}
     reference = next((points for line, points in drawn.items() if is_same(line, curve.reference)), None)
     rows: list[dict[str, object]] = []
     for line, points in drawn.items():
         if reference is not None and points is not reference:
             rows += [{curve.line: line} | row for row in _rows(curve, reference, points, report)]
     return without_empty(pd.DataFrame(rows))
-
-
-class _Values:
-    """Reads trials' utility and leakage: by class where every trial kept both so, else a number each."""
-
-    def __init__(self, curve: RobustnessCurve, images: PerImage, records: Sequence[TrialRecord]) -> None:
-        self._metrics = (curve.x, curve.y)
-        kept = [[images.by_class(one, metric) for metric in self._metrics] for one in records]
-        self._images, self._have_classes = images, all(None not in pair for pair in kept)
-
-    def of(self, record: TrialRecord) -> tuple[ByClass, ByClass]:
-        """Return both, of the same classes."""
-        x, y = (self._images.by_class(record, metric) for metric in self._metrics)
-        if x is None or y is None or not self._have_classes:
-            x, y = (_alone(record.metrics[metric]) for metric in self._metrics)
-        return x.among(y), y.among(x)
-
-
-def _points(
-    read: _Values,
-    axes: Sequence[str],
-    points: Mapping[tuple[Scalar, ...], Sequence[TrialRecord]],
-    report: Report,
-) -> list[Point]:
-    """Return a line's points from the least utility to the largest."""
-    found = []
-    for place, members in points.items():
-        values = {tuple(replicate_of(one.axes, report.repeats).items()): read.of(one) for one in members}
-        x, y = (float(np.mean([pair[part].values.mean() for pair in values.values()])) for part in (0, 1))
-        found.append(Point(in_words(dict(zip(axes, place, strict=True))), x, y, values))
-    return sorted(found, key=lambda point: point.x)
-
-
-def _combined(parts: Sequence[ByClass], weight: float = 1.0) -> ByClass:
-    """Return the weighted sum of the classes that all have."""
-    classes = reduce(np.intersect1d, [part.identities for part in parts])
-    values = [part.values[np.isin(part.identities, classes)] for part in parts]
-    return ByClass(classes, weight * np.sum(values, axis=0))
-
-
-def _alone(value: float) -> ByClass:
-    return ByClass(np.zeros(1, dtype=np.int64), np.array([value], dtype=np.float64))
 
 
 def distances(reference: Sequence[Point], line: Sequence[Point]) -> list[Distance]:
@@ -162,7 +111,7 @@ def _rows(
         return
     values = [one.values() for one in found]
     shared = [one for one in values[0] if all(one in other for other in values)]
-    mean = {one: _combined([own[one] for own in values], 1 / len(values)) for one in shared}
+    mean = {one: combined([own[one] for own in values], 1 / len(values)) for one in shared}
     xs = [one.x for one in found]
     head = {"at": ALL, f"{curve.x} from": min(xs), f"{curve.x} to": max(xs)}
     heights = np.mean([one.heights for one in found], axis=0)

@@ -140,6 +140,12 @@ class Uncertainty:
         return math.sqrt(max(*own, sum(own) - (len(own) - 1) * max(squares) * self.residual, 0.0))
 
     @property
+    def error(self) -> float:
+        """The standard error of the mean; 0 without parts."""
+        variances = [variance for variance, _ in self.parts]
+        return math.sqrt(max(0.0, *variances, sum(variances) - (len(variances) - 1) * self.residual))
+
+    @property
     def interval(self) -> Interval:
         """The 95 % interval."""
         half = self.half()
