@@ -8,7 +8,7 @@ order without a matching trial keeps its row.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from orchestrator.report.settings import (
     in_words,
     is_same,
     merged_axes,
+    present_values,
     setting_of,
     why_none,
 )
@@ -161,7 +162,17 @@ def _marked(
     members = ([pair.lower for pair in pairs], [pair.upper for pair in pairs])
     sides = dict(zip(map(str, values), members, strict=True))
     claim = claimed(ordering.claim, ordering.metric, sides)
-    return {"claim": claim, "note": "; ".join(filter(None, [note, *beyond(sides.items())]))}
+    remarks_of = [note, *beyond(sides.items()), *_averaged(ordering.along, sides)]
+    return {"claim": claim, "note": "; ".join(filter(None, remarks_of))}
+
+
+def _averaged(along: Sequence[str], sides: Mapping[str, Sequence[TrialRecord]]) -> Iterator[str]:
+    """Yield a remark for each axis that changes along, of which a side has several values."""
+    for side, members in sides.items():
+        for axis in along:
+            found = dict.fromkeys(str(value) for value in present_values(axis, members))
+            if len(found) > 1:
+                yield f"{side}: mean over {axis}={', '.join(found)}"
 
 
 def _pairs(

@@ -106,6 +106,20 @@ def test_an_axis_may_change_along_with_the_ordered_one() -> None:
     assert none["verdict"] == "no trials"
 
 
+def test_a_side_of_several_values_of_an_axis_that_changes_along_says_so() -> None:
+    hinge, other = ({"attack": "gmi", "loss": loss, "k": 3, "seed": 0} for loss in ("hinge", "wgan-gp"))
+    records = [
+        record(0, hinge, {MSE: 0.3}),
+        record(1, other, {MSE: 0.5}),
+        record(2, {"attack": "kedmi", "loss": "kedmi", "k": 3, "seed": 0}, {MSE: 0.1}),
+    ]
+    (row,) = ordered(records, ordering("attack", ["gmi", "kedmi"], along=["loss"]))
+    assert row["difference"] == pytest.approx(0.3)
+    assert row["note"] == "one seed: no interval; gmi: mean over loss=hinge, wgan-gp"
+    (alone,) = ordered(records[::2], ordering("attack", ["gmi", "kedmi"], along=["loss"]))
+    assert "mean over" not in alone["note"]
+
+
 def test_neighbours_are_paired_by_seed_and_setting_and_signed_as_claimed() -> None:
     cells = {
         (1, 3): [0.4, 0.5],
