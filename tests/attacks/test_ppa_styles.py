@@ -35,7 +35,7 @@ def searching(**settings: Any) -> LatentSearch:
 def candidates() -> Tensor:
     """Return the styles of the pool, (N, layers, d), truncated as the authors do."""
     latents = normal_rows(torch.zeros(1), (POOL, LATENT), "ppa pool", 0)[0]
-    return small().styles(latents, psi=0.5, cutoff=3)
+    return small().styles(latents, psi=0.3, cutoff=3)
 
 
 def best() -> Tensor:
@@ -46,7 +46,7 @@ def best() -> Tensor:
 
 
 def test_released_starts_are_the_first_layer_of_the_best_candidates() -> None:
-    starts = searching(cutoff=3).method.start(torch.arange(3))
+    starts = searching(psi=0.3, cutoff=3).method.start(torch.arange(3))
     assert starts.shape == (3, 4, STYLE)
     torch.testing.assert_close(starts, candidates()[:, 0][best()], rtol=1e-5, atol=1e-6)
 
@@ -56,7 +56,7 @@ def images_of(search: LatentSearch, starts: Tensor) -> Tensor:
 
 
 def test_corrected_starts_are_the_images_that_were_scored() -> None:
-    search = searching(cutoff=3, truncation="corrected")
+    search = searching(psi=0.3, cutoff=3, truncation="corrected")
     images = images_of(search, search.method.start(torch.arange(3)))
     torch.testing.assert_close(
         images, small().synthesize(candidates()[best().flatten()]), rtol=1e-4, atol=1e-4
@@ -64,7 +64,7 @@ def test_corrected_starts_are_the_images_that_were_scored() -> None:
 
 
 def test_released_starts_repeat_one_style_and_are_other_images() -> None:
-    search = searching(cutoff=3)
+    search = searching(psi=0.3, cutoff=3)
     starts = search.method.start(torch.arange(3))
     images = images_of(search, starts)
     repeated = starts.flatten(0, 1)[:, None].expand(-1, small().num_styles, -1)

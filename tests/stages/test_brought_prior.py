@@ -9,17 +9,20 @@ import torch
 from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import Location, verify, weights
+from orchestrator.datasets import Dataset, Location, verify, weights
 from orchestrator.models.dcgan import Dcgan
+from orchestrator.models.framing import Framed
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, plan
+from orchestrator.stages.io import Inputs
+from orchestrator.stages.networks import stored_generator
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.validation import Preflight
 from orchestrator.training.world import World
 from tests import tiny
-from tests.models.stylegans import small
+from tests.models.stylegans import SIDE, small
 
 DIGESTS = {"digits": "d" * 64, "weights/faces": "f" * 64, "weights/other": "a" * 64}
 BROUGHT: dict[str, Any] = {
@@ -44,13 +47,28 @@ def test_no_stage_trains_it_and_its_digest_is_in_the_keys() -> None:
         assert stages[name].weights == {"prior": {"name": "faces", "digest": "f" * 64}}
         other = planned({"prior.weights": "other"})[name]
         assert stages[name].key != other.key
+        assert stages[name].key != planned({"prior.crop": 1.0})[name].key
     assert "prior" not in stages["optimization"].needs
-    assert stages["optimization"].key != planned({"prior.crop": 1.0})["optimization"].key
 
 
 def test_settings_of_a_training_change_nothing() -> None:
     changed = planned({"prior.epochs": 3, "prior.dataset": "letters", "prior.seed": 9})
     assert changed["optimization"].key == planned()["optimization"].key
+
+
+def no_images(name: str) -> Dataset:
+    raise AssertionError(name)
+
+
+def test_its_images_are_cropped_grey_and_of_the_trials_side() -> None:
+    trial = normalise(spec())
+    assert trial.prior is not None
+    inputs = Inputs(World(), no_images, lambda role, name: b"", weights=lambda role: small().state_dict())
+    found = stored_generator(inputs, trial.data, trial.prior)
+    wanted = Framed(small(), SIDE, channels=1, image_size=trial.data.image_size, crop=0.75)
+    latents = torch.randn(2, found.latent_size)
+    assert torch.equal(found(latents), wanted(latents))
+    assert not found.training
 
 
 @pytest.mark.parametrize(
