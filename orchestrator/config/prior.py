@@ -62,8 +62,8 @@ class Prior(Spec):
 
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 100
     """Passes over the public images; wgan-gp: 280 (GMI; 120 in LOMMA); kedmi: 120. plg: over the chosen
-    images of all classes, 320, which are 30,000 steps of the generator for 1000 classes with 30 images each.
-    The last epoch is kept."""
+    images of all classes, 320: for 1000 classes with 30 images each, a twentieth of them held out, 28,544
+    steps of the generator (30,000 in its code). The last epoch is kept."""
 
     batch_size: Annotated[int, Field(gt=0, le=65_536)] = 64
     """Images in one step of the critic, over all workers together."""
