@@ -132,7 +132,8 @@ def test_candidates_that_are_drawn_take_one_search_of_a_class(
 
 @pytest.mark.parametrize("kedmi", [False, True])
 def test_a_prior_of_the_private_set_staged_without_classes_is_refused(kedmi: bool, tmp_path: Path) -> None:
-    """Its names are of no class: only pixels tell. The key of the search is that of any other set."""
+    """Its names are of no class: only pixels tell. The key of the search is that of any other set. Plans
+    refuse it too, where they can read the set: here the stage meets it unplanned."""
     digits = load("digits", Location())
     source = array_source("npz", digits.images[:200], digits.labels[:200], "abc", "0" * 64).unlabelled()
     publish(source, Options(unlabelled=True), DirectoryBlobs(tmp_path / "data"), "again")
@@ -141,10 +142,12 @@ def test_a_prior_of_the_private_set_staged_without_classes_is_refused(kedmi: boo
     model = {"name": "gmi", "width": 0.02}
     changes = {
         "attack": {"name": name, "steps": 1},
-        "prior": {"dataset": "again", "model": model, "epochs": 1, "loss": "kedmi" if kedmi else "hinge"},
+        "prior": {"model": model, "epochs": 1, "loss": "kedmi" if kedmi else "hinge"},
         "evaluation.task": "class-inference",
     }
     trial = Preflight(location).resolve(Point(0, {}, tiny.spec(changes))).spec
+    assert trial.prior
+    trial = trial.but(prior=trial.prior.but(dataset="again"))
     digests = {one: load(one, location).description.digest for one in dataset_names(trial).values()}
     stages = plan(normalise(trial), digests, tiny.PROFILE)
     assert stages["optimization"].compared == {"prior": {"name": "again", "digest": digests["again"]}}
