@@ -56,6 +56,21 @@ def test_a_child_takes_its_numbers_by_that_share(crossover: str) -> None:
     assert shares.float().mean().item() == pytest.approx(same[0] + 2 * 0.09 * better, abs=0.03)
 
 
+def test_children_go_by_the_seed_the_class_and_the_generation() -> None:
+    population, scores = begun()[0]._styles[:10][None], torch.full((1, 10), 0.1)
+    children = [
+        begun(seed=seed, mutation=0.0, deviations=100.0)[0]._children(*given).flatten()
+        for seed, *given in (
+            (0, torch.tensor([3]), population, scores, 1),
+            (1, torch.tensor([3]), population, scores, 1),
+            (0, torch.tensor([4]), population, scores, 1),
+            (0, torch.tensor([3]), population, scores, 2),
+        )
+    ]
+    assert len(torch.stack(children).unique(dim=0)) == 4
+    assert not torch.equal(begun(seed=0)[0]._styles, begun(seed=1)[0]._styles)
+
+
 @pytest.mark.parametrize("generator", [Generator, Styled])
 @pytest.mark.parametrize("moves", ["corrected", "released"])
 def test_moves_are_within_reach_in_p_space_and_clipped(moves: str, generator: type[Generator]) -> None:

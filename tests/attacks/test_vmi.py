@@ -31,13 +31,13 @@ def rows(*classes: int) -> Tensor:
 @pytest.mark.parametrize("generator", [Generator, Styled])
 def test_steps_by_hand(generator: type[Generator]) -> None:
     """Torch's SGD with momentum on the mean cross-entropy and the closed divergence of each style input."""
-    settings = attack(family="gaussian", steps=6, learning_rate=0.05, divergence_weight=0.3)
+    settings = attack(family="gaussian", steps=6, learning_rate=0.05, divergence_weight=0.3, seed=2)
     target, prior, label = small_target(), small_prior(generator), torch.tensor([3])
     inputs = prior.generator.num_styles
     mean, log_deviation = (torch.zeros(inputs, 1, SIZE, requires_grad=True) for _ in range(2))
     sgd = torch.optim.SGD([mean, log_deviation], lr=0.05, momentum=0.9)
     for step in range(1, 7):
-        noise = normal_rows(label, (1, 8, SIZE), "vmi step", 0, step, "shared")[0]  # the same for all inputs
+        noise = normal_rows(label, (1, 8, SIZE), "vmi step", 2, step, "shared")[0]  # the same for all inputs
         latents = mean + log_deviation.exp() * noise
         styles = torch.stack([prior.generator.styles(one)[:, 0] for one in latents], dim=1)
         logits = target.logits(prior.generator.synthesize(styles))
@@ -105,6 +105,19 @@ def test_inputs_share_the_noise_of_the_last_level_alone() -> None:
     assert shared[..., :3].all()  # of levels of 6 and 3 numbers
     assert not shared[:, 1:, :, 3:].any()
     assert not (noise[0] == noise[1]).any()
+
+
+def test_first_parameters_and_noise_go_by_the_seed_and_the_class() -> None:
+    classes, made = torch.tensor([2, 4]), []
+    for seed in (0, 1):
+        search = begun(seed=seed)
+        state = search._begun(classes)
+        made.append([state["parameters"][:, 0], state["fixed"][:, 0].float()])
+        made[-1] += [search._other_noise(classes, number) for number in (1, 2)]
+    for one, other in zip(*made, strict=True):
+        assert not torch.equal(one, other)
+        assert not torch.equal(one[0], one[1])
+    assert not torch.equal(made[0][2], made[0][3])
 
 
 def test_as_many_rows_go_together_as_have_half_a_gigabyte_of_state() -> None:
