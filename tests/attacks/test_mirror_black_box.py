@@ -58,15 +58,11 @@ def test_a_child_takes_its_numbers_by_that_share(crossover: str) -> None:
 
 def test_children_go_by_the_seed_the_class_and_the_generation() -> None:
     population, scores = begun()[0]._styles[:10][None], torch.full((1, 10), 0.1)
-    children = [
-        begun(seed=seed, mutation=0.0, deviations=100.0)[0]._children(*given).flatten()
-        for seed, *given in (
-            (0, torch.tensor([3]), population, scores, 1),
-            (1, torch.tensor([3]), population, scores, 1),
-            (0, torch.tensor([4]), population, scores, 1),
-            (0, torch.tensor([3]), population, scores, 2),
-        )
-    ]
+    children = []
+    for seed, label, generation in ((0, 3, 1), (1, 3, 1), (0, 4, 1), (0, 3, 2)):
+        search, _ = begun(seed=seed, mutation=0.0, deviations=100.0)
+        classes = torch.tensor([label])
+        children.append(search._children(classes, population, scores, generation).flatten())
     assert len(torch.stack(children).unique(dim=0)) == 4
     assert not torch.equal(begun(seed=0)[0]._styles, begun(seed=1)[0]._styles)
 
