@@ -123,6 +123,8 @@ def test_a_narrow_head_trains_under_a_budget() -> None:
     }
     assert network.train().head.training
     assert network(images()).shape == (6, CLASSES)
+    defended(network, Defense(loft=Loft(rank=2, norm=False)), CLASSES)
+    assert not any(name.startswith("norm.") for name in network.head.state_dict())
 
 
 def test_a_defended_network_is_the_same_one_with_other_parts() -> None:
