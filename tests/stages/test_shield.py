@@ -11,10 +11,16 @@ from pydantic import ValidationError
 
 from orchestrator.config import TrialSpec
 from orchestrator.datasets import Location, load
+from orchestrator.datasets.selection import target_images
 from orchestrator.defenses.shield import image_draws, mover
 from orchestrator.metrics.names import measured
 from orchestrator.stages import runner
-from orchestrator.stages.images import auxiliary_images, held_out_images, private_images
+from orchestrator.stages.images import (
+    auxiliary_images,
+    fitted_images,
+    held_out_images,
+    private_images,
+)
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.networks import black_box
 from orchestrator.stages.target_model import stored_target
@@ -98,6 +104,37 @@ def test_means_are_of_held_out_images(folder: Path) -> None:
     plan = tiny.stages(others)["shield"]
     runner.run(plan, World(), Artifacts(DirectoryBlobs(folder)), Location())
     assert not torch.equal(left(folder, others, "shield", "means.npy"), means)
+
+
+def test_a_class_without_held_out_images_has_the_mean_of_its_training_images(folder: Path) -> None:
+    """One image is held out, so that two of three classes have none."""
+    spec = tiny.spec({**SHIELD, "target.recipe.validation_fraction": 0.001})
+    tiny.run(spec, folder)
+    inputs = inputs_of(folder, spec)
+    held = held_out_images(inputs, spec.data, spec.target)
+    fitted = fitted_images(inputs, spec.data, spec.target)
+    assert len(held) == 1
+    network = stored_target(inputs, spec.data, spec.target)
+    means = left(folder, spec, "shield", "means.npy")
+    for label in range(3):
+        images = held if label == held.labels[0] else fitted.at((fitted.labels == label).nonzero().flatten())
+        with torch.inference_mode():
+            scores = network(as_unit(images.images[torch.arange(len(images))])).softmax(1)
+        torch.testing.assert_close(means[label], scores.mean(0), atol=1e-6, rtol=0)
+
+
+def test_accuracy_is_of_moved_answers(folder: Path) -> None:
+    """A hot draw and a budget without end answer with the mean of any class."""
+    spec = tiny.spec({"release.shield": {"temperature": 100.0, "budget": 100.0, "seed": 16}})
+    metrics = tiny.run(spec, folder)
+    inputs = inputs_of(folder, spec)
+    test = target_images(inputs.datasets(spec.data.dataset), spec.data, 3, "evaluation")
+    network = stored_target(inputs, spec.data, spec.target)
+    box = black_box(inputs, network, spec.release.but(truncation=None))
+    answers = box.query(as_unit(test.images[torch.arange(len(test))]))
+    right = (answers.argmax(1) == test.labels).double().mean().item()
+    assert metrics["shield/accuracy"] == pytest.approx(right)
+    assert right < metrics["target/accuracy"]
 
 
 @pytest.mark.parametrize("changes", [INFERENCE, BREPMI], ids=["inverter", "brepmi"])
