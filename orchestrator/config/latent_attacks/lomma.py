@@ -4,18 +4,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from orchestrator.config.attack_spec import AttackSpec
-from orchestrator.config.base import Weight
+from orchestrator.config.base import Spec, Weight
 from orchestrator.config.latent_attacks.base import Steps
 from orchestrator.config.latent_attacks.gmi import GmiAttack, KedmiAttack
 from orchestrator.config.students import Augmentation
 
 
-class Lomma(AttackSpec):
+class Lomma(Spec):
     """The identity loss that both have."""
-
-    access = "features"
-    profile = None  # features are not differentiated by theta
 
     identity_weight: Weight = 100.0
     """Weight of the identity loss."""
@@ -33,9 +29,12 @@ class Lomma(AttackSpec):
         return self.but(identity=self.identity.canonical())
 
 
-class LommaGAttack(Lomma, GmiAttack):  # type: ignore[misc]  # access and profile are other ones
+class LommaGAttack(Lomma, GmiAttack):
     """LOMMA on GMI (Nguyen et al., CVPR 2023): GMI's descent on the class's logit of the target and of its
     students, with the target's features held near their mean. White-box."""
+
+    access = "features"  # type: ignore[assignment]
+    profile = None  # type: ignore[assignment]  # features are not differentiated by theta
 
     name: Literal["lomma-g"]  # type: ignore[assignment]
     """How studies call this attack."""
@@ -44,9 +43,12 @@ class LommaGAttack(Lomma, GmiAttack):  # type: ignore[misc]  # access and profil
     """Steps of every image (Ho et al., Table 11, and LOMMA's code); 0 leaves the start, a random G(z)."""
 
 
-class LommaKAttack(Lomma, KedmiAttack):  # type: ignore[misc]
+class LommaKAttack(Lomma, KedmiAttack):
     """LOMMA on KEDMI (Nguyen et al., CVPR 2023): KEDMI's descent and prior, on the class's logit of the
     target and of its students, with the target's features held near their mean. White-box."""
+
+    access = "features"  # type: ignore[assignment]
+    profile = None  # type: ignore[assignment]  # features are not differentiated by theta
 
     name: Literal["lomma-k"]  # type: ignore[assignment]
     """How studies call this attack."""
