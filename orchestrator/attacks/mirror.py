@@ -31,10 +31,9 @@ from orchestrator.attacks.latent import (
     of_logits,
     uniform_rows,
 )
-from orchestrator.attacks.pool import Pool, answers
+from orchestrator.attacks.pool import Pool, answers, same_draws
 from orchestrator.attacks.style_space import StyleSpace
 from orchestrator.threat import WhiteBox
-from orchestrator.training.seeds import derive_seed, drawing_from
 
 BETAS = (0.9, 0.999)
 WARM_UP, RAMP_DOWN = 0.05, 0.25  # shares of the steps
@@ -57,8 +56,7 @@ def search(attack: config.MirrorAttack, target: WhiteBox, prior: GenerativePrior
 
     @functools.cache
     def pool() -> Pool:
-        # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
-        with drawing_from(derive_seed("mirror pool", attack.seed), target.device):
+        with same_draws("mirror pool", attack.seed, target.device):
             scores = answers(space, lambda images: target.logits(images).softmax(1), styles(), target.device)
         return Pool(styles(), scores)
 

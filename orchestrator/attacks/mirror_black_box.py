@@ -22,11 +22,10 @@ from torch import Tensor
 from orchestrator import config
 from orchestrator.attacks.latent import GenerativePrior, uniform_rows
 from orchestrator.attacks.pixel_search import SearchResult
-from orchestrator.attacks.pool import Pool, answers
+from orchestrator.attacks.pool import Pool, answers, same_draws
 from orchestrator.attacks.row_search import State, repeated
 from orchestrator.attacks.style_space import StyleSpace
 from orchestrator.threat import BlackBox
-from orchestrator.training.seeds import derive_seed, drawing_from
 
 SEGMENT = 5  # generations between two possible checkpoints
 
@@ -73,8 +72,7 @@ class GeneticSearch:
 
     @functools.cached_property
     def _pool(self) -> Pool:
-        # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
-        with drawing_from(derive_seed("mirror pool", self._attack.seed), self._device):
+        with same_draws("mirror pool", self._attack.seed, self._device):
             return Pool(self._styles, self._answers(self._styles))
 
     def _answers(self, styles: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Pool: starts of searches, drawn once for all classes, with the target's answers to their images."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from orchestrator.training.seeds import derive_seed, drawing_from
 
 BATCH = 256  # images that are generated and sent together
 
@@ -34,6 +37,12 @@ def answers(
     with torch.no_grad():
         found = [answer(image(batch.to(device))).cpu() for batch in variables.split(BATCH)]
     return torch.cat(found)
+
+
+def same_draws(use: str, seed: int, device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which a target that draws noise (MID) draws the same for a pool each time: a
+    resumed search scores it again, beside all others."""
+    return drawing_from(derive_seed(use, seed), device)
 
 
 def best_of(scores: Tensor, number: int) -> Tensor:

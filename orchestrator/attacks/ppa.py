@@ -30,11 +30,10 @@ from orchestrator.attacks.latent import (
     of_logits,
     uniform_rows,
 )
-from orchestrator.attacks.pool import Pool, answers
+from orchestrator.attacks.pool import Pool, answers, same_draws
 from orchestrator.attacks.style_space import StyleSpace
 from orchestrator.models.generator import StyleGenerator
 from orchestrator.threat import WhiteBox
-from orchestrator.training.seeds import derive_seed, drawing_from
 
 ROBUST_SCALE, ROBUST_RATIO = (0.5, 0.9), (0.8, 1.2)
 CONFIDENCE = 1.0 - 1e-4  # of the class in v
@@ -56,8 +55,7 @@ def search(attack: config.PpaAttack, target: WhiteBox, prior: GenerativePrior) -
     @functools.cache
     def pool() -> Pool:
         drawn = bound(scored.drawn(attack.pool, target.device, "ppa pool", attack.seed))
-        # F may draw noise: a resumed search scores the pool again, by the same draws and beside all others.
-        with drawing_from(derive_seed("ppa pool", attack.seed), target.device):
+        with same_draws("ppa pool", attack.seed, target.device):
             scores = pool_scores(target, scored, drawn, mirrors=attack.mirrors)
         return Pool(_truncated(scored, drawn, target.device) if is_repeated else drawn, scores)
 
