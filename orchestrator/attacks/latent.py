@@ -6,6 +6,7 @@ class, so that a row's image does not depend on the rows beside it. The state of
 segments.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
-from orchestrator.attacks.row_search import State, joined_states, split_state
+from orchestrator.attacks.row_search import State, advanced, joined_states, split_state
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -174,14 +175,9 @@ class LatentSearch:
         return max(1, images // self.method.starts)
 
     def _segment(self, classes: Tensor, state: State) -> State:
-        device = self._target.device
-        state = state or self._begun(classes)
-        classes, placed = classes.to(device), {name: tensor.to(device) for name, tensor in state.items()}
-        done = int(state["steps"][0])  # rows of a batch begin together
-        for number in range(done + 1, min(done + SEGMENT, self.method.steps) + 1):
-            placed = self._stepped(classes, placed, number)
-        placed["finished"] = placed["steps"] >= self.method.steps
-        return {name: tensor.cpu() for name, tensor in placed.items()}
+        begun, device = state or self._begun(classes), self._target.device
+        step = functools.partial(self._stepped, classes.to(device))
+        return advanced(step, begun, device, segment=SEGMENT, last=self.method.steps)
 
     def _begun(self, classes: Tensor) -> State:
         variable = self.method.start(classes).cpu()

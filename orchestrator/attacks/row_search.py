@@ -66,8 +66,8 @@ def search_to_the_end(search: Search, rows: Tensor) -> SearchResult:
 
 
 def repeated(step: Callable[[Tensor, State], State], classes: Tensor, state: State, times: int) -> State:
-    """Return the state of rows of classes (n,) after so many steps of those that are not finished; `step` is
-    given the classes and the state of these alone."""
+    """Return the state of rows of classes (n,) after a number of steps of those that are not finished; `step`
+    is given the classes and the state of these alone."""
     changed = {name: tensor.clone() for name, tensor in state.items()}
     for _ in range(times):
         on = (~changed["finished"]).nonzero()[:, 0]
@@ -76,6 +76,19 @@ def repeated(step: Callable[[Tensor, State], State], classes: Tensor, state: Sta
             for name, tensor in stepped.items():
                 changed[name][on] = tensor
     return changed
+
+
+def advanced(
+    step: Callable[[State, int], State], state: State, device: torch.device, *, segment: int, last: int
+) -> State:
+    """Return the state, on the CPU, of rows that began together after up to `segment` further steps, `last`
+    in all; `step` is given the state on the device and the number of the step, counted from 1."""
+    placed: State = {name: tensor.to(device) for name, tensor in state.items()}
+    done = int(state["steps"][0])
+    for number in range(done + 1, min(done + segment, last) + 1):
+        placed = step(placed, number)
+    placed = {**placed, "finished": placed["steps"] >= last}
+    return {name: tensor.cpu() for name, tensor in placed.items()}
 
 
 def split_state(state: State, sizes: Sequence[int]) -> list[State]:

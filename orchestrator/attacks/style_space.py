@@ -72,8 +72,8 @@ class StyleSpace(StyleGenerator):
         return functional.leaky_relu(numbers, SLOPE) if self.has_mapping else numbers
 
     def bounds(self, styles: Tensor, deviations: float) -> tuple[Tensor, Tensor]:
-        """Return the least and the largest w, (d,) each, within so many deviations of the mean of styles
-        (N, d), both taken in P space."""
+        """Return the least and the largest w, (d,) each, within `deviations` standard deviations of the
+        mean of styles (N, d), in P space."""
         numbers = self.to_p(styles)
         mean, spread = numbers.mean(dim=0), deviations * numbers.std(dim=0, correction=0)
         return self.from_p(mean - spread), self.from_p(mean + spread)

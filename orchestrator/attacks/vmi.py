@@ -11,6 +11,7 @@ generator of ten inputs and is left out. Without a mapping there is one q, of z.
 the parameters, so that a search goes on, and draws later, from the same q.
 """
 
+import functools
 from typing import Protocol
 
 import torch
@@ -22,7 +23,7 @@ from orchestrator.attacks.flow import Flow
 from orchestrator.attacks.gaussian import Gaussian
 from orchestrator.attacks.latent import GenerativePrior, normal_rows
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
-from orchestrator.attacks.row_search import State, joined_states, split_state
+from orchestrator.attacks.row_search import State, advanced, joined_states, split_state
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -46,7 +47,7 @@ class Family(Protocol):
         """Numbers of the parameters of one."""
 
     def begun(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw the first parameters of so many, and what is fixed."""
+        """Draw the first parameters of a number of distributions, and what is fixed."""
 
     def drawn(self, parameters: Tensor, fixed: Tensor, noise: Tensor) -> Tensor:
         """Return values of noise from N(0, I), (F, N, size) each."""
@@ -94,14 +95,9 @@ class VariationalSearch:
         return joined([self._draw(*batch, number) for batch in zip(classes, states, strict=True)])
 
     def _segment(self, classes: Tensor, state: State) -> State:
-        device = self._target.device
-        state = state or self._begun(classes)
-        placed = {name: tensor.to(device) for name, tensor in state.items()}
-        done = int(state["steps"][0])  # rows of a batch begin together
-        for number in range(done + 1, min(done + SEGMENT, self._attack.steps) + 1):
-            placed = self._stepped(classes, placed, number)
-        placed["finished"] = placed["steps"] >= self._attack.steps
-        return {name: tensor.cpu() for name, tensor in placed.items()}
+        step = functools.partial(self._stepped, classes)
+        begun, device = state or self._begun(classes), self._target.device
+        return advanced(step, begun, device, segment=SEGMENT, last=self._attack.steps)
 
     def _begun(self, classes: Tensor) -> State:
         begun = []
