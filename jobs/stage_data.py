@@ -25,7 +25,9 @@ from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.manifest import File, Manifest, Options, SplitRule, dump, standard_splits
 from orchestrator.datasets.sources.base import Source
 from orchestrator.datasets.sources.exclusion import read_names, without
+from orchestrator.datasets.sources.identities import only, read_identities
 from orchestrator.datasets.sources.registry import converted, open_source, settled
+from orchestrator.datasets.sources.split_lists import SplitFiles, only_listed, read_split, with_lists
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import check, open_blobs
 from orchestrator.runtime.words import sentences
@@ -39,6 +41,9 @@ SHARE_OF_SIDE = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 SHARE = r"(\d{1,9}(\.\d{0,20})?|\.\d{1,20})"
 SPLIT = re.compile(
     rf"(?P<name>[a-z0-9._-]{{1,64}})=(?P<fractions>{SHARE}(,{SHARE}){{2}})(@(?P<seed>\d{{1,10}}))?"
+)
+SPLIT_LIST = re.compile(
+    r"(?P<name>[a-z0-9._-]{1,64})=([^,]*),([^,]*),([^,]*)"  # train, auxiliary, evaluation
 )
 
 
@@ -76,7 +81,15 @@ def main(  # noqa: PLR0913 - one parameter per flag
         list[str] | None,
         typer.Option(
             help="Draw a split NAME=TRAIN,AUXILIARY,EVALUATION@SEED; repeat for several; default: the splits "
-            "default, half and eighty."
+            "default, half and eighty, or none beside --split-list."
+        ),
+    ] = None,
+    split_list: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take a split NAME=train.txt,auxiliary.txt,evaluation.txt from lists of images, one a line, "
+            "with its label or without; a part may be empty; images on no list are left out; repeat for "
+            "several; default: none."
         ),
     ] = None,
     on_bad: Annotated[
@@ -108,6 +121,13 @@ def main(  # noqa: PLR0913 - one parameter per flag
             help="Leave out the classes named in the first column of this text or csv file; default: none."
         ),
     ] = "",
+    identities: Annotated[
+        str,
+        typer.Option(
+            help="Keep only the classes named in the first column of this text or csv file, in its order; "
+            "default: all."
+        ),
+    ] = "",
     unlabelled: Annotated[
         bool,
         typer.Option(
@@ -127,7 +147,7 @@ def main(  # noqa: PLR0913 - one parameter per flag
     """Write shards, labels, splits and a manifest; a refusal is one line and exit code 2."""
     try:
         options = _options(
-            splits=_splits(split) if split else standard_splits(),
+            splits=_splits(split or ()) if split or split_list else standard_splits(),
             crop=_crop(crop),
             stretch=stretch,
             size=size or None,
@@ -142,7 +162,7 @@ def main(  # noqa: PLR0913 - one parameter per flag
         if download:
             _download(source)
         with _leaving_no_empty(dest):
-            _stage(source, dest, name, options, exclude)
+            _stage(source, dest, name, options, _Lists(exclude, identities, split_list or ()))
     except (ValueError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
@@ -186,6 +206,40 @@ def _splits(texts: Iterable[str]) -> dict[str, SplitRule]:
     return rules
 
 
+class _Lists:
+    """The lists of classes and images that a source is narrowed to, read before the source is."""
+
+    def __init__(self, exclude: str, identities: str, splits: Iterable[str]) -> None:
+        self._excluded = read_names(Path(exclude)) if exclude else None
+        self._identities = read_identities(Path(identities)) if identities else None
+        self._splits: dict[str, SplitFiles] = {}
+        for text in splits:
+            match = SPLIT_LIST.fullmatch(text)
+            if match is None:
+                rule = "must read NAME=TRAIN,AUXILIARY,EVALUATION, three files of which some may be empty"
+                raise Refused("--split-list", text, rule, "write default=trainset.txt,,testset.txt")
+            if match["name"] in self._splits:
+                raise Refused("--split-list", text, "gives a split of that name a second time", "drop one")
+            self._splits[match["name"]] = read_split((match[2], match[3], match[4]))
+
+    def narrow(self, source: Source, options: Options) -> tuple[Source, Options]:
+        """Return the source with what the lists leave of it, and the options with their records."""
+        for split in self._splits.keys() & options.splits.keys():
+            raise Refused("--split-list", split, "is a split that --split draws", "drop one of them")
+        if self._splits:
+            source, splits = with_lists(source, self._splits)
+            options = options.but(split_lists=splits)
+        if self._excluded is not None:
+            source, excluded = without(source, self._excluded)
+            options = options.but(exclude=excluded)
+        if self._splits:
+            source = only_listed(source, tuple(self._splits))
+        if self._identities is not None:
+            source, kept = only(source, self._identities)
+            options = options.but(identities=kept)
+        return source, options
+
+
 def _crop(text: str) -> tuple[int, ...] | str | None:
     if text in ("", "centre"):
         return text or None
@@ -219,17 +273,13 @@ def _download(text: str) -> None:
         raise Refused("SOURCE", text, rule, way_out) from None
 
 
-def _stage(text: str, dest: str, name: str, options: Options, exclude: str) -> None:
+def _stage(text: str, dest: str, name: str, options: Options, lists: _Lists) -> None:
     blobs = open_blobs(dest)
-    listed = read_names(Path(exclude)) if exclude else None
     source = open_source(text, is_labelled=not options.unlabelled)
     name = name or source.name
     _check_name(name, source)
     check(blobs, option="DEST")
-    options = settled(source, options)
-    if listed is not None:
-        source, record = without(source, listed)
-        options = options.but(exclude=record)
+    source, options = lists.narrow(source, settled(source, options))
     with _Bar() as bar:
         manifest, is_new = publish(converted(source, options), options, blobs, name, bar.images, bar.file)
     _print(manifest, is_new, f"{blobs.uri.rstrip('/')}/{name}")
@@ -289,6 +339,15 @@ def _print(manifest: Manifest, is_new: bool, where: str) -> None:
         typer.echo(f"dropped: {count} {reason}")
     if (listed := manifest.options.exclude) is not None:
         typer.echo(f"excluded: {listed.found} of {listed.names} listed names, list sha256 {listed.sha256}")
+    if manifest.options.identities is not None:
+        typer.echo(
+            f"identities: classes in the order of the list, sha256 {manifest.options.identities.sha256}"
+        )
+    for split, record in manifest.options.split_lists.items():
+        if record.labels and manifest.options.identities is None:
+            whole = record.is_numbered and record.labels == num_classes
+            numbers = ", which are the class ids" if whole else ""
+            typer.echo(f"classes: in the order of the {record.labels} labels of split {split}{numbers}")
     for split, entry in manifest.splits.items():
         train, auxiliary, evaluation = entry.counts
         typer.echo(f"split {split}: {train} train, {auxiliary} auxiliary, {evaluation} evaluation")

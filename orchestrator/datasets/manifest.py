@@ -41,7 +41,7 @@ class SplitRule(Spec):
 
 
 class Split(Spec):
-    """A split file; `rule` is None for a split that the source publishes."""
+    """A split file; `rule` is None for a split that the source publishes or that lists gave."""
 
     file: File
     rule: SplitRule | None
@@ -69,6 +69,31 @@ class Exclusion(Spec):
 
     found: Count
     """Names that were classes of the source."""
+
+
+class Identities(Spec):
+    """Record of the list of classes that are kept, in its order."""
+
+    sha256: Digest
+    """Of the list's file."""
+
+    names: PositiveInt
+
+
+class ListedSplit(Spec):
+    """Record of the lists of image names that gave a split."""
+
+    sha256: tuple[Digest | None, Digest | None, Digest | None]
+    """Of the files for train, auxiliary and evaluation; None: an empty part."""
+
+    names: tuple[Count, Count, Count]
+    """Images named in each."""
+
+    labels: Count = 0
+    """Distinct labels in the files, of which each is one class of the source; 0: they have none."""
+
+    is_numbered: bool = False
+    """Whether these labels are 0..labels-1."""
 
 
 def is_share(crop: object) -> bool:
@@ -125,6 +150,12 @@ class Options(Spec):
 
     unlabelled: bool = added_field(False)
     """Whether the images have no classes; such a set is an auxiliary set or a prior's, never private."""
+
+    identities: Identities | None = added_field(None)
+    """Record of the list of classes that are kept, in its order."""
+
+    split_lists: dict[str, ListedSplit] = added_field({})
+    """Splits given by lists of image names; the set has no other images."""
 
 
 class Manifest(Spec):

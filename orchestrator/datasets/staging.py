@@ -132,6 +132,7 @@ def _check_early(source: Source, options: Options) -> None:
             raise Refused("--per-class", options.per_class, rule_text, way_out)
     choice = by_files(source.labels, len(source.class_names), options)
     labels, class_names = renumbered(source.labels, source.class_names, choice)
+    _check_identities(source.class_names, class_names, options)
     if options.max_images is None:  # otherwise a class may shrink below it
         check_labels(labels, class_names, source.kind)
     if labels.size:
@@ -142,8 +143,18 @@ def _select(examined: Examined, source: Source, options: Options) -> _Selected:
     """Choose the images to keep; refuse if too few are left for labels or splits."""
     choice = choose(examined, options)
     labels, class_names = renumbered(source.labels, source.class_names, choice)
+    _check_identities(source.class_names, class_names, options)
     check_labels(labels, class_names, source.kind)
     return _Selected(choice, labels, class_names, _drawn_splits(labels, class_names, options))
+
+
+def _check_identities(listed: tuple[str, ...], kept: tuple[str, ...], options: Options) -> None:
+    """Refuse listed classes that are left out: those after them would move up."""
+    lost = [name for name in listed if name not in set(kept)] if options.identities else []
+    for name in lost[:1]:
+        rule = f"lists {name}, whose images --min-images, --max-images or --on-bad leave out"
+        way_out = "remove it from the list or change that option"
+        raise Refused("--identities", NO_VALUE, f"{rule} ({len(lost)} of {len(listed)} classes)", way_out)
 
 
 def _drawn_splits(

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config.base import Refused
 from orchestrator.datasets.builtin import staged
-from orchestrator.datasets.manifest import NAME, dump, parse, standard_splits
+from orchestrator.datasets.manifest import NAME, ListedSplit, Options, dump, parse, standard_splits
 from orchestrator.store.blobs import sha256
 
 WHERE = "digits/manifest.json"
@@ -30,6 +30,13 @@ def test_a_manifest_from_before_an_option_was_there_is_read() -> None:
     for name in ("crop", "stretch", "max_images", "exclude"):
         del fields["options"][name]
     assert parse(json.dumps(fields).encode(), "old") == manifest
+
+
+def test_records_of_lists_are_left_out_where_there_are_none() -> None:
+    options = json.loads(stored())["options"]
+    assert not {"identities", "split_lists"} & set(options)
+    record = ListedSplit(sha256=("0" * 64, None, None), names=(3, 0, 0))
+    assert Options(split_lists={"own": record}).model_dump()["split_lists"]["own"]["names"] == (3, 0, 0)
 
 
 @pytest.mark.parametrize(

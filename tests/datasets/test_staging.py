@@ -10,7 +10,7 @@ import pytest
 from orchestrator.config.base import NO_VALUE
 from orchestrator.datasets import Location, describe, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.manifest import Manifest, Options, SplitRule, dump
+from orchestrator.datasets.manifest import Identities, Manifest, Options, SplitRule, dump
 from orchestrator.datasets.sources.base import BadImage, Source, array_source
 from orchestrator.datasets.splits import make_split
 from orchestrator.datasets.staging import publish
@@ -311,3 +311,16 @@ def test_the_digests_of_staged_sets_stay() -> None:
         describe("digits", Location()).digest
         == "0ff3eb2e7272f718829598ddcc9f66b454224473d058a61b95d0a138ac409bff"
     )
+
+
+def test_no_listed_class_is_left_out_silently() -> None:
+    labels = np.array([0] * 4 + [1] * 16 + [2] * 10)
+    listed = Identities(sha256="0" * 64, names=3)
+    expected = (
+        r"^--identities lists a, whose images --min-images, --max-images or --on-bad leave out "
+        r"\(1 of 3 classes\); remove it from the list or change that option\.$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        staged(small(labels=labels), identities=listed, min_images=5)
+    assert staged(small(labels=labels), identities=listed, min_images=3)[0].class_names == ("a", "b", "c")
+    assert staged(small(labels=labels), min_images=5)[0].class_names == ("b", "c")

@@ -335,6 +335,122 @@ def test_celeba_without_the_people_of_a_list(tmp_path: Path) -> None:
     assert "excluded: 1 of 2 listed names" in output
 
 
+def owners_celeba(folder: Path, suffix: str) -> list[str]:
+    """Write nine pictures of the people 7, 8 and 2880; return the lines of the owners' list."""
+    (folder / "img_align_celeba").mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), []
+    for number in range(1, 10):
+        pixels = rng.integers(0, 256, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "img_align_celeba" / f"{number:06d}{suffix}")
+        lines.append(f"{number:06d}.jpg {(7, 8, 2880)[number % 3]}")
+    (folder / "identity_CelebA.txt").write_text("\n".join(lines), encoding="ascii")
+    return lines
+
+
+def test_the_lists_of_gmi_for_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Person 2880 is GMI's label 0, person 7 its label 1; person 8 is in the list for the GAN."""
+    monkeypatch.chdir(tmp_path)
+    owners_celeba(tmp_path / "celeba", ".jpg")
+    Path("trainset.txt").write_text("000002.png 0\n000005.png 0\n000003.png 1\n", encoding="ascii")
+    Path("testset.txt").write_text("000006.png 1\n000008.png 0\n", encoding="ascii")
+    Path("ganset.txt").write_text("000001.png\n000004.png\n", encoding="ascii")
+    cut = ("celeba:celeba", "out", "--size", 16, "--crop", "35,55,108")
+    output = staged(*cut, "--name", "private", "--split-list", "default=trainset.txt,,testset.txt")
+    assert "images: 9 seen, 5 kept, 4 dropped; 2 classes, 16x16x3" in output
+    assert "dropped: 4 not on a split list" in output
+    assert "classes: in the order of the 2 labels of split default, which are the class ids" in output
+    assert "split default: 3 train, 0 auxiliary, 2 evaluation" in output
+    assert [line.split(":")[0] for line in output.splitlines() if line.startswith("split ")] == [
+        "split default"
+    ]
+    public = ("--name", "public", "--split-list", "default=ganset.txt,,", "--unlabelled")
+    assert "1 class without labels" in staged(*cut, *public)
+    there = Location(DirectoryBlobs(tmp_path / "out"))
+    private = load("private", there)
+    assert private.class_names == ("2880", "7")
+    assert private.labels.tolist() == [0, 1, 0, 1, 0]
+    assert private.splits["default"].tolist() == [0, 0, 0, 2, 2]
+    assert (describe("public", there).num_images, describe("public", there).is_labelled) == (2, False)
+    again = staged(*cut, "--name", "private", "--split-list", "default=trainset.txt,,testset.txt")
+    assert "already staged, nothing written" in again
+
+
+def test_lists_of_a_zip_beside_a_split_that_is_drawn(tmp_path: Path) -> None:
+    folder = people(tmp_path / "faces")
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(tmp_path))
+    names = [f"faces/{person}/{number}.png" for number in range(4) for person in ("ann", "bob")]
+    (tmp_path / "train.txt").write_text("\n".join(names[:5]), encoding="utf-8")
+    (tmp_path / "test.txt").write_text("\n".join(names[5:]), encoding="utf-8")
+    lists = f"given={tmp_path}/train.txt,,{tmp_path}/test.txt"
+    output = staged(tmp_path / "faces.zip", tmp_path / "out", "--split-list", lists, "--split", "all=1,0,0")
+    assert "images: 8 seen, 8 kept, 0 dropped" in output
+    assert "split given: 5 train, 0 auxiliary, 3 evaluation" in output
+    assert "split all: 8 train, 0 auxiliary, 0 evaluation" in output
+
+
+def test_listed_identities_are_private_and_the_same_list_leaves_the_public_ones(tmp_path: Path) -> None:
+    folder = people(tmp_path / "people")
+    shutil.copytree(people(tmp_path / "more", shift=20) / "ann", folder / "Carl_Orff")
+    shutil.copytree(people(tmp_path / "most", shift=33) / "ann", folder / "dan")
+    listed = tmp_path / "PRIVATE.txt"
+    listed.write_text("Carl Orff\nann\n", encoding="utf-8")
+    output = staged(folder, tmp_path / "out", "--name", "private", "--identities", listed)
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert "dropped: 8 class not listed" in output
+    assert f"identities: classes in the order of the list, sha256 {digest}" in output
+    staged(folder, tmp_path / "out", "--name", "public", "--exclude", listed)
+    there = Location(DirectoryBlobs(tmp_path / "out"))
+    assert describe("private", there).class_names == ("Carl_Orff", "ann")
+    assert describe("public", there).class_names == ("bob", "dan")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--split-list", "default=list.txt"],
+            "--split-list=default=list.txt must read NAME=TRAIN,AUXILIARY,EVALUATION, three files of which "
+            "some may be empty; write default=trainset.txt,,testset.txt.",
+        ),
+        (
+            ["--split-list", "a=list.txt,,", "--split-list", "a=,list.txt,"],
+            "--split-list=a=,list.txt, gives a split of that name a second time; drop one.",
+        ),
+        (
+            ["--split-list", "a=list.txt,,", "--split", "a=1,0,0"],
+            "--split-list=a is a split that --split draws; drop one of them.",
+        ),
+        (
+            ["--split-list", "a=absent.txt,,"],
+            "--split-list=absent.txt cannot be read as text ([Errno 2] No such file or directory: "
+            "'absent.txt'); give a UTF-8 file, one image a line.",
+        ),
+        (
+            ["--split-list", "a=list.txt,,"],
+            "--split-list=list.txt names 'zoe/0.png', which no image has (1 of 2 names of the split); "
+            "correct the list, or give the SOURCE that it was made for.",
+        ),
+        (
+            ["--identities", "list.txt"],
+            "--identities lists 'ann/0.png', which is no class with images (2 of 2 names); correct the list; "
+            "a class is named like 'ann'.",
+        ),
+    ],
+)
+def test_lists_are_refused_in_one_line(
+    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people(tmp_path / "people")
+    Path("list.txt").write_text("ann/0.png\nzoe/0.png\n", encoding="utf-8")
+    result = stage("people", "out", *flags)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: {message}\n"
+    assert not Path("out").exists()
+
+
 def test_standard_splits_are_drawn_without_the_option(tmp_path: Path) -> None:
     output = staged(people(tmp_path / "people"), tmp_path / "out")
     assert "split default: 4 train, 2 auxiliary, 2 evaluation" in output

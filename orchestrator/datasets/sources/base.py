@@ -1,7 +1,7 @@
 """Source: what a reader of a file format returns to the staging, labels at once, images one by one."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,6 +50,26 @@ class Source:
     def renamed(self, name: str) -> "Source":
         """Return the same images under another default name."""
         return replace(self, name=name)
+
+    def restricted(self, kept: np.ndarray, classes: Sequence[int], reason: str) -> "Source":
+        """Return the images at ascending positions (n,) int64 only, all others left out for `reason`.
+
+        `classes` are the labels of the classes that stay, in their new order; those of the images kept are
+        among them.
+        """
+        number = np.full(len(self.class_names), -1, dtype=np.int64)
+        number[list(classes)] = np.arange(len(classes))
+        removed = np.setdiff1d(np.arange(len(self.labels)), kept)
+        names = (*self.left_out.get(reason, ()), *(self.label_of(int(index)) for index in removed))
+        return replace(
+            self,
+            class_names=tuple(self.class_names[one] for one in classes),
+            labels=number[self.labels[kept]],
+            read=lambda index: self.read(int(kept[index])),
+            label_of=lambda index: self.label_of(int(kept[index])),
+            splits={split: codes[kept] for split, codes in self.splits.items()},
+            left_out={**self.left_out, reason: names},
+        )
 
     def converted(self, convert: Callable[[np.ndarray, str], np.ndarray]) -> "Source":
         """Return the same source with `convert(image, name)` applied to every image (H, W, C) uint8 read."""

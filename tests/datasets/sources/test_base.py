@@ -32,6 +32,19 @@ def test_conversion_passes_each_image_with_its_name() -> None:
     assert names == ["image 2"]
 
 
+def test_a_source_is_restricted_to_images_and_classes_in_a_new_order() -> None:
+    codes = {"own": np.array([2, 1, 0], dtype=np.uint8)}
+    whole = array_source("npz", IMAGES, np.array([2, 0, 1]), "abc", "0" * 64, codes)
+    part = whole.restricted(np.array([0, 2]), [2, 1], "not asked for")
+    assert (part.class_names, part.labels.tolist()) == (("c", "b"), [0, 1])
+    assert np.array_equal(part.read(1), IMAGES[2])
+    assert (part.label_of(1), part.splits["own"].tolist()) == ("image 2", [2, 0])
+    assert part.left_out == {"not asked for": ("image 1",)}
+    again = part.restricted(np.array([1]), [1], "not asked for")
+    assert (again.label_of(0), again.class_names) == ("image 2", ("b",))
+    assert again.left_out == {"not asked for": ("image 1", "image 0")}
+
+
 def test_fingerprints_depend_on_names_contents_and_their_order() -> None:
     files = [("a", b"1"), ("b", b"2")]
     others = [files[::-1], [("a", b"2"), ("b", b"1")], [("a", b"1")], [("c", b"1"), ("b", b"2")]]
