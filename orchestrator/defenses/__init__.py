@@ -14,7 +14,7 @@ from orchestrator.config import Defense
 from orchestrator.defenses.bido import penalty
 from orchestrator.defenses.erasing import erased
 from orchestrator.defenses.loft import LoftHead
-from orchestrator.defenses.mid import MidHead
+from orchestrator.defenses.mid import RELEASED, MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
 from orchestrator.models.classifier import Classifier
@@ -42,6 +42,8 @@ def defended(network: Classifier, defense: Defense, classes: int) -> Classifier:
         network.blocks.register_module(network.norm_before_head, nn.Identity())
     if defense.mid:
         network.head = MidHead(network.num_features, classes, defense.mid.noise_at_inference)
+        network.renamed = {**network.renamed, **RELEASED}
+        network.ignored = tuple(prefix for prefix in network.ignored if prefix not in RELEASED)
     if defense.loft:
         network.head = LoftHead(network.num_features, classes, defense.loft.rank, defense.loft.norm)
     if defense.dp:

@@ -11,6 +11,12 @@ from torch.nn import functional
 
 SHIFT = 5.0  # of s, so that training starts with little noise: softplus(-5) = 0.0067
 
+RELEASED = {
+    **{"st_layer.": "head.bottleneck.", "fc_layer.": "head.logits."},
+    "fc_layer.0.": "head.logits.",  # of IR networks, before a softmax
+}
+"""Prefixes of the head's names in released files -> ours."""
+
 
 class MidHead(nn.Module):
     """Features (N, ...) -> logits (N, k); noise comes from torch's global generator."""

@@ -46,6 +46,10 @@ CLASSIFIERS: dict[str, Architecture] = {
     "resnet34": Architecture("library.ResNet34", 224, outlines.resnet34, is_flexible=True),
     "resnet50": Architecture("library.ResNet50", 224, outlines.resnet50, is_flexible=True),
     "resnet101": Architecture("library.ResNet101", 224, outlines.resnet101, is_flexible=True),
+    "resnet152": Architecture("library.ResNet152", 224, outlines.resnet152, is_flexible=True),
+    "densenet121": Architecture("library.DenseNet121", 224, outlines.densenet121, is_flexible=True),
+    "densenet161": Architecture("library.DenseNet161", 224, outlines.densenet161, is_flexible=True),
+    "densenet169": Architecture("library.DenseNet169", 224, outlines.densenet169, is_flexible=True),
     "resnest101": Architecture("library.ResNeSt101", 224, outlines.resnest101, is_flexible=True),
     "maxvit_t": Architecture("library.MaxVitT", 224, outlines.maxvit_t),
     "efficientnet_b0": Architecture(
@@ -56,6 +60,9 @@ CLASSIFIERS: dict[str, Architecture] = {
     ),
     "efficientnet_b2": Architecture(
         "library.EfficientNetB2", 288, outlines.efficientnet_b2, is_flexible=True
+    ),
+    "efficientnet_lite0": Architecture(
+        "library.EfficientNetLite0", 224, outlines.efficientnet_lite0, is_flexible=True
     ),
     "inception_v3": Architecture("library.InceptionV3", 299, outlines.inception_v3, is_flexible=True),
 }

@@ -28,6 +28,8 @@ NARROW = 16
 class Ir(Classifier):
     """Images (N, C, S, S) in [0, 1], S a multiple of 16 -> logits (N, k); raise `Refused` for another S."""
 
+    ignored = ("st_layer.",)  # MID's bottleneck
+
     stages: ClassVar[tuple[int, ...]]
     """Number of units in each stage."""
 

@@ -7,7 +7,7 @@ raise `Refused` for a width other than 1 or an image side that they do not admit
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import ClassVar
 
 import timm
@@ -17,6 +17,16 @@ from torchvision.models import get_model
 from orchestrator.config.base import Refused
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.outlines import require_library
+
+LITE_UNITS = (1, 2, 2, 3, 3, 4, 1)
+"""Units in each stage of EfficientNet-Lite0."""
+
+LITE_FIRST_UNIT = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LITE_UNIT = {
+    **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"},
+    **{"_project_conv": "conv_pwl", "_bn2": "bn3"},
+}
+"""Layers of its units in its file -> in timm; the first unit does not widen its input."""
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -63,6 +73,56 @@ class ResNet101(ResNet):
     """A target of PPA. Which layers TL-DMI freezes is not printed."""
 
     library_name = "resnet101"
+
+
+class ResNet152(ResNet):
+    """A target of PPA's code. Which layers TL-DMI freezes is not printed."""
+
+    library_name = "resnet152"
+
+
+class DenseNet(Classifier):
+    """Images (N, C, S, S) in [0, 1], S at least 32 -> logits (N, k).
+
+    Targets of PPA's code; TL-DMI freezes none. A transition belongs to the dense block before it.
+    """
+
+    library_name: ClassVar[str]
+    """Its name in torchvision."""
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        require_library(self.library_name, width, image_size, 32)
+        network = get_model(self.library_name, weights=None, num_classes=classes)
+        _take_inputs(network.features.conv0, channels)
+        network.features.add_module("relu5", nn.ReLU(inplace=True))  # the library's forward has both
+        network.features.add_module("avgpool", nn.AdaptiveAvgPool2d(1))
+        self.blocks, self.head, self.renamed = _taken_apart(network, ("features",))
+        self.num_features = self.head.in_features
+        stages = {f"block{place}": f"features_denseblock{place}" for place in range(1, 5)}
+        self.cut_points = _cut_points(
+            self.blocks, {"stem": "features_conv0", **stages}, after="features_relu5"
+        )
+        self.layer_groups = self.cut_points["block2"], self.cut_points["block3"]
+        self.hidden_taps = tuple(self.cut_points[stage] for stage in stages)
+
+
+class DenseNet121(DenseNet):
+    """4 dense blocks of 6, 12, 24 and 16 layers."""
+
+    library_name = "densenet121"
+
+
+class DenseNet161(DenseNet):
+    """4 dense blocks of 6, 12, 36 and 24 layers, wider than the others."""
+
+    library_name = "densenet161"
+
+
+class DenseNet169(DenseNet):
+    """4 dense blocks of 6, 12, 32 and 32 layers, a target of PPA."""
+
+    library_name = "densenet169"
 
 
 class ResNeSt101(Classifier):
@@ -150,6 +210,39 @@ class EfficientNetB2(EfficientNet):
     """LOMMA's third student."""
 
     library_name = "efficientnet_b2"
+
+
+class EfficientNetLite0(Classifier):
+    """timm's tf_efficientnet_lite0: images (N, C, S, S), S at least 32 -> logits (N, k).
+
+    The smallest network here with public ImageNet weights. Its file efficientnet-lite0-57934424.pth names
+    layers in another way than timm.
+    """
+
+    def __init__(self, *, classes: int, channels: int, image_size: int, width: float) -> None:
+        super().__init__()
+        require_library("efficientnet_lite0", width, image_size, 32)
+        network = timm.create_model("tf_efficientnet_lite0", num_classes=classes)
+        _take_inputs(network.conv_stem, channels)
+        self.blocks, self.head, names = _taken_apart(network, ("blocks",))
+        self.renamed = names | dict(_lite_names())
+        self.num_features = self.head.in_features
+        stages = {f"stage{place + 1}": f"blocks_{place}" for place in range(len(LITE_UNITS))}
+        firsts = {"stem": "conv_stem", **stages, "top": "conv_head"}
+        self.cut_points = _cut_points(self.blocks, firsts, after="global_pool")
+        self.layer_groups = self.cut_points["stage3"], self.cut_points["stage5"]
+        self.hidden_taps = tuple(self.cut_points[f"stage{place}"] for place in (2, 3, 5, 7))
+
+
+def _lite_names() -> Iterator[tuple[str, str]]:
+    """Yield prefixes of names in the file of EfficientNet-Lite0 and ours; its units count through."""
+    yield from {"_conv_stem.": "blocks.conv_stem.", "_bn0.": "blocks.bn1."}.items()
+    yield from {"_conv_head.": "blocks.conv_head.", "_bn1.": "blocks.bn2.", "_fc.": "head."}.items()
+    places = [(stage, unit) for stage, count in enumerate(LITE_UNITS) for unit in range(count)]
+    for place, (stage, unit) in enumerate(places):
+        layers = LITE_UNIT if place else LITE_FIRST_UNIT
+        for theirs, ours in layers.items():
+            yield f"_blocks.{place}.{theirs}.", f"blocks.blocks_{stage}.{unit}.{ours}."
 
 
 class InceptionV3(Classifier):

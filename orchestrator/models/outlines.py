@@ -285,6 +285,14 @@ def _resnet(name: str, num_blocks: Sequence[int], counts: Sequence[int], feature
     return Library(name, 32, parts, ("layer2", "layer3"), features, 3_136, projection=skip)
 
 
+def _densenet(name: str, stem: int, counts: Sequence[int], features: int) -> Library:
+    """Return torchvision's DenseNet with that many channels after the stem and these parameters of each
+    dense block with what follows it."""
+    stages = {f"block{place}": (2, count) for place, count in enumerate(counts, start=1)}
+    parts = {"stem": (4, 149 * stem), **stages}
+    return Library(name, 32, parts, ("block2", "block3"), features, 49 * stem)
+
+
 def _efficientnet(name: str, counts: Sequence[int], top: int, features: int) -> Library:
     """Return torchvision's EfficientNet of seven stages with these parameters."""
     stages = {f"stage{place}": (1, count) for place, count in enumerate(counts, start=1)}
@@ -301,6 +309,10 @@ resnet18 = _resnet("resnet18", (2, 2, 2, 2), (147_968, 525_568, 2_099_712, 8_393
 resnet34 = _resnet("resnet34", (3, 4, 6, 3), (221_952, 1_116_416, 6_822_400, 13_114_368), 512)
 resnet50 = _resnet("resnet50", (3, 4, 6, 3), (215_808, 1_219_584, 7_098_368, 14_964_736), 2_048)
 resnet101 = _resnet("resnet101", (3, 4, 23, 3), (215_808, 1_219_584, 26_090_496, 14_964_736), 2_048)
+resnet152 = _resnet("resnet152", (3, 8, 36, 3), (215_808, 2_339_840, 40_613_888, 14_964_736), 2_048)
+densenet121 = _densenet("densenet121", 64, (368_320, 1_051_776, 3_364_096, 2_160_128), 1_024)
+densenet161 = _densenet("densenet161", 96, (825_888, 2_357_952, 13_782_720, 9_491_136), 2_208)
+densenet169 = _densenet("densenet169", 64, (368_320, 1_051_776, 5_137_920, 5_916_928), 1_664)
 resnest101 = Library(
     "resnest101",
     32,
@@ -364,6 +376,24 @@ efficientnet_b1 = _efficientnet(
 )
 efficientnet_b2 = _efficientnet(
     "efficientnet_b2", (2_060, 27_424, 103_134, 421_550, 862_768, 3_048_878, 2_735_820), 498_432, 1_408
+)
+efficientnet_lite0 = Library(
+    "efficientnet_lite0",
+    32,
+    {
+        "stem": (2, 928),
+        "stage1": (1, 896),
+        "stage2": (1, 13_968),
+        "stage3": (1, 39_712),
+        "stage4": (1, 198_480),
+        "stage5": (1, 446_784),
+        "stage6": (1, 1_652_640),
+        "stage7": (1, 605_440),
+        "top": (2, 412_160),
+    },
+    ("stage3", "stage5"),
+    1_280,
+    288,
 )
 ir152 = partial(ir, IR152_UNITS, "ir152", 46)
 facenet64 = partial(ir, IR50_UNITS, "facenet64", 5)

@@ -21,8 +21,19 @@ CONVOLUTIONS = tuple(
 )
 """Names of the 13 convolutions as in the paper, in order."""
 
-PUBLIC_NAMES = {"features.": "blocks.", "feature.": "blocks.", "bn.": "blocks.norm.", "fc_layer.": "head."}
-"""Prefixes of public names -> ours: first torchvision's, then those of classifiers released with attacks."""
+NUM_LAYERS = [3 * len(counts) + 1 for counts in VGG16_STAGES]
+"""Layers of each stage: convolutions with batch norm and ReLU, and a pooling."""
+
+PUBLIC_NAMES = {
+    **{"features.": "blocks.", "feature.": "blocks.", "bn.": "blocks.norm.", "fc_layer.": "head."},
+    **{
+        f"layer{stage}.{place}.": f"blocks.{sum(NUM_LAYERS[: stage - 1]) + place}."
+        for stage, count in enumerate(NUM_LAYERS, start=1)
+        for place in range(count)
+    },
+}
+"""Prefixes of public names -> ours: torchvision's, those of classifiers released with attacks, and BiDO's,
+whose stages `layer1` to `layer5` each count from 0."""
 
 
 class Vgg16(Classifier):
@@ -32,7 +43,7 @@ class Vgg16(Classifier):
     """
 
     renamed = PUBLIC_NAMES
-    ignored = ("classifier.",)  # torchvision's: three layers for 224x224 images
+    ignored = ("classifier.", "st_layer.")  # torchvision's three layers for 224x224 images; MID's bottleneck
     own = ("blocks.norm.",)
     norm_before_head = "norm"
 

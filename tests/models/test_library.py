@@ -13,9 +13,13 @@ from orchestrator.models.budgets import budget_counts
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.freezing import freeze, outline_of
 from orchestrator.models.library import (
+    DenseNet121,
+    DenseNet161,
+    DenseNet169,
     EfficientNetB0,
     EfficientNetB1,
     EfficientNetB2,
+    EfficientNetLite0,
     InceptionV3,
     MaxVitT,
     ResNeSt101,
@@ -23,6 +27,7 @@ from orchestrator.models.library import (
     ResNet34,
     ResNet50,
     ResNet101,
+    ResNet152,
 )
 from orchestrator.models.public import renamed
 
@@ -31,11 +36,16 @@ SIZES: dict[type[Classifier], int] = {
     ResNet34: 64,
     ResNet50: 64,
     ResNet101: 64,
+    ResNet152: 64,
+    DenseNet121: 64,
+    DenseNet161: 64,
+    DenseNet169: 64,
     ResNeSt101: 64,
     MaxVitT: 224,
     EfficientNetB0: 64,
     EfficientNetB1: 64,
     EfficientNetB2: 64,
+    EfficientNetLite0: 64,
     InceptionV3: 299,
 }
 
@@ -62,6 +72,11 @@ def meta(build: type[Classifier], classes: int = 1000) -> Classifier:
         (EfficientNetB0, 1000, "full", 5.289),
         (EfficientNetB1, 1000, "full", 7.794),
         (EfficientNetB2, 1000, "full", 9.110),
+        (EfficientNetLite0, 1000, "full", 4.652),
+        (ResNet152, 1000, "full", 60.193),
+        (DenseNet121, 1000, "full", 7.979),
+        (DenseNet161, 1000, "full", 28.681),
+        (DenseNet169, 1000, "full", 14.149),
         (InceptionV3, 1000, "full", 23.835),
     ],
 )
@@ -91,6 +106,8 @@ UNITS = [
         (ResNeSt101, ["stem", *UNITS]),
         (MaxVitT, ["stem", "block0", "block1", "block2", "block3"]),
         (EfficientNetB0, ["stem", *(f"stage{place}" for place in range(1, 8)), "top"]),
+        (EfficientNetLite0, ["stem", *(f"stage{place}" for place in range(1, 8)), "top"]),
+        (DenseNet121, ["stem", *(f"block{place}" for place in range(1, 5))]),
         (InceptionV3, [*CONVOLUTIONS, *MIXTURES]),
     ],
 )
@@ -117,6 +134,8 @@ LIBRARIES: list[tuple[type[Classifier], Callable[[], nn.Module], int]] = [
     (ResNeSt101, lambda: timm.create_model("resnest101e", num_classes=7), 64),
     (MaxVitT, lambda: torchvision.models.maxvit_t(num_classes=7), 224),
     (EfficientNetB0, lambda: torchvision.models.efficientnet_b0(num_classes=7), 64),
+    (EfficientNetLite0, lambda: timm.create_model("tf_efficientnet_lite0", num_classes=7), 64),
+    (DenseNet121, lambda: torchvision.models.densenet121(num_classes=7), 64),
     (InceptionV3, inception, 107),
 ]
 
@@ -200,6 +219,8 @@ def test_other_sizes_are_refused(build: type[Classifier], image_size: int, messa
         (ResNet101, "resnet101"),
         (ResNeSt101, "resnest101"),
         (MaxVitT, "maxvit_t"),
+        (DenseNet161, "densenet161"),
+        (EfficientNetLite0, "efficientnet_lite0"),
         (InceptionV3, "inception_v3"),
     ],
 )

@@ -17,7 +17,8 @@ SIDES = {"maxvit_t": [224], "inception_v3": [75, 299], "ami-digit": [32], "ami-f
 """Network -> image sides that it is built for here; the others are built for two that all of them admit."""
 FIXED_WIDTH = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnest101", "maxvit_t", "inception_v3"),
-    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_lite0"),
+    *("resnet152", "densenet121", "densenet161", "densenet169"),
 )
 
 

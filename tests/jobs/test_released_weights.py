@@ -1,0 +1,154 @@
+"""Released checkpoints from the file to the network, over several modules: staged by the command, renamed and
+loaded strictly with their heads, they compute what the released module does."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from jobs.stage_weights import app
+from jobs.weight_sources import fit_of
+from orchestrator import config
+from orchestrator.config.base import Refused
+from orchestrator.datasets import Location, weights
+from orchestrator.datasets.state_dicts import choose
+from orchestrator.models.build import build_classifier
+from orchestrator.models.public import renamed
+from orchestrator.store.directory import DirectoryBlobs
+from tests.models.faces import DATA, needed
+from tests.models.releases import CLASSES, RELEASES, Release, parallel
+
+WIDTH = 0.05
+LITE = DATA / "weights" / "efficientnet-lite0" / "efficientnet-lite0-57934424.pth"
+
+
+def named(release: Release) -> str:
+    return release.file
+
+
+def staged(file: Path, *flags: str) -> dict[str, Tensor]:
+    """Return what the command has staged of a file."""
+    data = file.parent / "data"
+    result = CliRunner().invoke(app, [str(file), str(data), "--name", "net", *flags])
+    assert result.exit_code == 0, result.output
+    return weights.load("net", Location(DirectoryBlobs(data)))
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Return a module in evaluation mode whose batch norms differ from their first values."""
+    torch.manual_seed(0)
+    for one in module.modules():
+        if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (one.weight.data, one.running_var):
+                assert tensor is not None
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (one.bias.data, one.running_mean):
+                assert tensor is not None
+                tensor.uniform_(-0.2, 0.2)
+    return module.eval()
+
+
+def drawn(module: nn.Module, images: Tensor) -> Tensor:
+    """Return a module's logits, with MID's noise from one seed."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        logits: Tensor = module(images)
+    return logits
+
+
+SMALL = [one for one in RELEASES if one.has_width or one.model == "resnet18"]
+
+
+@pytest.mark.parametrize("release", SMALL, ids=named)
+def test_a_release_computes_here_what_it_does_there(release: Release, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    width = WIDTH if release.has_width else 1.0
+    theirs = randomised(release.build(width, CLASSES))
+    torch.save(release.saved(theirs), tmp_path / release.file)
+    ours = release.ours(width, CLASSES).eval()
+    ours.load_state_dict(renamed(ours, staged(tmp_path / release.file)), strict=True)
+    images = torch.rand(2, 3, release.side, release.side)
+    expected = drawn(theirs, images)
+    assert not torch.equal(expected[0], expected[1])
+    torch.testing.assert_close(drawn(ours, images), expected)
+
+
+@pytest.mark.parametrize("release", [one for one in RELEASES if one.saved is not parallel], ids=named)
+def test_a_release_of_full_size_is_whole_under_our_names(release: Release) -> None:
+    with torch.device("meta"):
+        saved, ours = release.saved(release.build(1.0, 1000)), release.ours(1.0, 1000)
+    public = choose(saved, release.file, check=fit_of(release.model, "net"))
+    mapped = {name: tuple(tensor.shape) for name, tensor in renamed(ours, public).items()}
+    assert mapped == {name: tuple(tensor.shape) for name, tensor in ours.state_dict().items()}
+
+
+def without(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.pop(name)
+
+
+def cut(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.update({name: state[name][:1]})
+
+
+def added(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.update({name: torch.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "complaint"),
+    [
+        (
+            "VGG16_88.26.tar",
+            without("module.feature.7.weight"),
+            "1 tensor is missing (first: blocks.7.weight)",
+        ),
+        (
+            "VGG16_0.050&0.500_80.35.tar",
+            without("module.layer2.0.weight"),
+            "1 tensor is missing (first: blocks.7.weight)",
+        ),
+        (
+            "VGG16_0.050&0.500_80.35.tar",
+            added("module.layer1.7.weight"),
+            "1 unknown (first: layer1.7.weight)",
+        ),
+        (
+            "IR152_91.16.tar",
+            cut("module.feature.body.3.res_layer.1.weight"),
+            "1 of another shape (first: blocks.unit3.residual.1.weight has (1, 64, 3, 3), "
+            "wants (128, 64, 3, 3))",
+        ),
+    ],
+)
+def test_one_wrong_tensor_is_named(
+    file: str, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    (release,) = (one for one in RELEASES if one.file == file)
+    with torch.device("meta"):
+        saved = release.saved(release.build(1.0, CLASSES))
+    change(saved["state_dict"])
+    network = {"vgg16": "Vgg16", "ir152": "Ir152"}[release.model]
+    message = f"weights net do not fit {network}: {complaint}; choose weights of the same architecture."
+    with pytest.raises(Refused, match=f"^{re.escape(message)}$"):
+        choose(saved, file, check=fit_of(release.model, "net"))
+
+
+def test_imagenets_efficientnet_lite0_as_its_package_has_it(tmp_path: Path) -> None:
+    """Its layers are timm's in timm's order, under other names."""
+    needed(LITE)
+    library = timm.create_model("tf_efficientnet_lite0").eval()
+    tensors = torch.load(LITE, weights_only=True).values()
+    library.load_state_dict(dict(zip(library.state_dict(), tensors, strict=True)))
+    (tmp_path / LITE.name).write_bytes(LITE.read_bytes())
+    model = config.Model(name="efficientnet_lite0")
+    network = build_classifier(model, classes=1000, channels=3, image_size=64).eval()
+    public = staged(tmp_path / LITE.name, "--model", "efficientnet_lite0")
+    network.load_state_dict(renamed(network, public), strict=True)
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(drawn(network, images), drawn(library, images))
