@@ -3,16 +3,19 @@
 SOURCE: a file or S3 object (safetensors, a checkpoint of torch, whose code never runs, or the JSON manifest
 of TensorFlow.js weights, which lie beside it), torchvision:NAME or timm:NAME, which downloads the library's
 weights. With --model stylegan2 or dcgan a generator for `prior.weights`: a pickle of NVIDIA's, whose code
-never runs either, rosinality's .pt, or a state dict. DEST: the data location of the sweeps, a directory or
+never runs either, rosinality's .pt, or a state dict. With --program a whole classifier, saved by
+`torch.jit.save`, `torch.export.save` or as ONNX. DEST: the data location of the sweeps, a directory or
 s3://bucket/prefix. A second call with the same input writes nothing.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.config.base import Refused
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.program import Outputs
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.generator_outlines import PATHS
 from orchestrator.runtime.open_store import check, open_blobs
@@ -21,7 +24,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0913 - one parameter per flag
     source: Annotated[
         str,
         typer.Argument(help="Weights to stage: a file, s3://bucket/object, torchvision:NAME or timm:NAME."),
@@ -44,11 +47,49 @@ def main(
             "one, or a generator's average."
         ),
     ] = "",
+    program: Annotated[
+        bool,
+        typer.Option(
+            "--program",
+            help="Stage a whole classifier instead of weights: a TorchScript, torch.export or ONNX file.",
+        ),
+    ] = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images that the program takes, in pixels.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of these images, 1 or 3.")] = None,
+    scaling: Annotated[
+        Literal["unit", "imagenet", "signed"] | None,
+        typer.Option(
+            help="What the program takes images in: unit, [0, 1]; imagenet, standardised by ImageNet's mean "
+            "and deviation; signed, [-1, 1]."
+        ),
+    ] = None,
+    outputs: Annotated[Outputs | None, typer.Option(help="What the program returns of an image.")] = None,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="File of the classes' names, one a line, in the order of the outputs; default: none."
+        ),
+    ] = "",
 ) -> None:
-    """Write the weights and a manifest; a refusal is one line and exit code 2."""
+    """Write the weights or the program and a manifest; a refusal is one line and exit code 2."""
+    declared = {
+        "--image-size": image_size,
+        "--channels": channels,
+        "--scaling": scaling,
+        "--outputs": outputs,
+    }
     try:
         blobs = open_blobs(dest)
         check_arguments(source, model)
+        check_declared(program, declared, {"--model": model, "--entry": entry}, classes)
+        if program:
+            from jobs.program_sources import stage_program  # here, as it needs torch
+
+            lines = stage_program(source, declared, classes, blobs, name)
+            typer.echo("\n".join(lines))
+            return
         # Here, because torch, torchvision and timm take seconds to import and a refusal needs none.
         from jobs.weight_sources import chosen
         from orchestrator.datasets import weights
@@ -76,6 +117,27 @@ def check_arguments(source: str, model: str) -> None:
     if not is_library(source) and not source.startswith("s3://") and not Path(source).is_file():
         way_out = "name one, s3://bucket/object, torchvision:NAME or timm:NAME"
         raise Refused("SOURCE", source, "is no file", way_out)
+
+
+def check_declared(
+    is_program: bool, declared: Mapping[str, object], of_weights: Mapping[str, str], classes: str
+) -> None:
+    """Raise `Refused` for options that a program needs and lacks, or that belong to the other kind."""
+    if not is_program:
+        given = [
+            name for name, value in {**declared, "--classes": classes or None}.items() if value is not None
+        ]
+        if given:
+            raise Refused(given[0], NO_VALUE, "is of a program", "add --program or leave it out")
+        return
+    for name, value in of_weights.items():
+        if value:
+            raise Refused(
+                name, value, "is of weights, and --program stages a whole classifier", "leave it out"
+            )
+    missing = [name for name, value in declared.items() if value is None]
+    if missing:
+        raise Refused(missing[0], NO_VALUE, "is missing: no program says it itself", "add it")
 
 
 def is_library(source: str) -> bool:

@@ -42,6 +42,13 @@ def read(source: str, reader: Reader = checkpoint_files.read) -> object:
         return _downloaded(source, lambda: torchvision.models.get_model(name, weights="DEFAULT"))
     if library == "timm" and name:
         return _downloaded(source, lambda: timm.create_model(name, pretrained=True))
+    data, beside = file_at(source)
+    return _read(data, source, beside, reader)
+
+
+def file_at(source: str) -> tuple[bytes, Callable[[str], bytes | None]]:
+    """Return the bytes of a file or object, and what returns another one of its folder; raise `Refused` if
+    there is none."""
     folder, _, file = source.rpartition("/")
     if source.startswith("s3://"):
         blobs = open_blobs(folder)
@@ -49,9 +56,9 @@ def read(source: str, reader: Reader = checkpoint_files.read) -> object:
         data = blobs.get(file)
         if data is None:
             raise Refused("SOURCE", source, "does not exist", "check bucket and key")
-        return _read(data, source, blobs.get, reader)
+        return data, blobs.get
     path = Path(source)
-    return _read(path.read_bytes(), source, lambda name: _content(path.with_name(name)), reader)
+    return path.read_bytes(), lambda name: _content(path.with_name(name))
 
 
 def _read(data: bytes, source: str, beside: Callable[[str], bytes | None], reader: Reader) -> object:

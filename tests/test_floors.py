@@ -34,7 +34,7 @@ FLOORS = {
 """Room of `orchestrator/` -> its floor; `jobs/` is the eighth. A module imports from its room or below."""
 PACKAGES = {
     0: {"pydantic", "yaml"},
-    2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"},
+    2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors", "onnx", "onnxruntime"},
     3: {"torchmetrics", "opacus", "scipy", "matplotlib"},
     6: {"pandas"},
     7: {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow", "urllib3"},

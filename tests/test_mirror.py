@@ -33,6 +33,7 @@ COVERED = {
     "config.latent_attacks.plg_mi": "tests/attacks/test_plg_mi.py",
     "config.latent_attacks.ppa": "tests/attacks/test_ppa.py",
     "config.latent_attacks.vmi": "tests/attacks/test_vmi.py",
+    "config.program": "tests/datasets/test_programs.py",
     "config.release": TRIAL,
     "config.resources": "tests/sweep/test_profiles.py",
     "config.search": "tests/sweep/test_search.py",

@@ -17,7 +17,8 @@ AMI_SEED = 666  # of the splits in AMI's released code
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ARRAYS = r"(images-\d{5}|labels|splits/[a-z0-9._-]{1,64})-[0-9a-f]{12}\.npy"
 WEIGHTS = r"weights-[0-9a-f]{12}\.safetensors"
-FileName = Annotated[str, Field(pattern=rf"^({ARRAYS}|{WEIGHTS})$")]
+PROGRAMS = r"program-[0-9a-f]{12}\.(pt2?|onnx)"
+FileName = Annotated[str, Field(pattern=rf"^({ARRAYS}|{WEIGHTS}|{PROGRAMS})$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MAX_SIDE = 4096  # of images, in pixels
 Count = Annotated[int, Field(ge=0)]

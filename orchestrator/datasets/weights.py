@@ -17,6 +17,7 @@ from orchestrator.datasets.weights_manifest import (
     FOLDER,
     WeightsManifest,
     describe,
+    is_program,
     key_of,
     parse,
     read,
@@ -48,9 +49,10 @@ def stage(
     manifest = WeightsManifest(name=name, source=source, file=file, shapes=shapes)
     present = blobs.get(f"{FOLDER}/{name}/manifest.json")
     if present is not None:
-        if parse(present, name).file.sha256 == digest:
-            return parse(present, name), False
-        rule = f"is taken by other weights at {blobs.uri}"
+        known = None if is_program(present) else parse(present, name)
+        if known and known.file.sha256 == digest:
+            return known, False
+        rule = f"is taken by {'other weights' if known else 'a program'} at {blobs.uri}"
         raise Refused("--name", name, rule, "choose another name")
     blobs.put(f"{FOLDER}/{name}/{file.name}", data)
     blobs.put(f"{FOLDER}/{name}/manifest.json", manifest.model_dump_json(indent=1).encode())

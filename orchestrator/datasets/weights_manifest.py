@@ -4,6 +4,7 @@
 last.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,8 +76,19 @@ def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifes
     blobs = location.blobs
     data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
     if blobs is None or data is None:
-        raise _unknown(name, location, field)
+        raise unknown(name, location, field)
+    if is_program(data):
+        raise Refused(field, name, "is a program, not weights", "name it in target.program")
     return parse(data, name), blobs
+
+
+def is_program(data: bytes) -> bool:
+    """Return whether a manifest is of a program (`programs`), whose name is one among those of weights."""
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and "program" in manifest
 
 
 def parse(data: bytes, name: str) -> WeightsManifest:
@@ -90,11 +102,13 @@ def parse(data: bytes, name: str) -> WeightsManifest:
         raise Refused(where, NO_VALUE, rule, way_out) from None
 
 
-def _unknown(name: str, location: Location, field: str) -> Refused:
+def unknown(name: str, location: Location, field: str, kind: str = "weights are") -> Refused:
+    """Return the refusal of a name that nothing is staged under, with those that are."""
     if location.blobs is None:
-        rule = "is unknown: weights are staged at a data location"
+        rule = f"is unknown: {kind} staged at a data location"
         return Refused(field, name, rule, "name it with --data")
     paths = (path.split("/") for path in location.blobs.names(f"{FOLDER}/"))
     names = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
     rule = f"is unknown; staged at {location.blobs.uri} are {names}"
-    return Refused(field, name, rule, f"correct the name or stage the weights with python -m {TOOL}")
+    what = kind.partition(" ")[0].replace("programs", "program")
+    return Refused(field, name, rule, f"correct the name or stage the {what} with python -m {TOOL}")
