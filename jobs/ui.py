@@ -29,7 +29,10 @@ HOST = "127.0.0.1"
 START_SECONDS = 120.0
 SERVER_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     runs: Annotated[Path, typer.Option(help="Show the sweeps of this folder (their --out).")] = Path("runs"),
     port: Annotated[int, typer.Option(help="Listen on this port of 127.0.0.1.")] = 5000,
@@ -164,4 +167,4 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -47,6 +47,9 @@ COMMANDS = [
     ("jobs.ui --help", 0, "Serve MLflow's pages"),
     ("jobs.ui --runs nothing", 2, "does not exist"),
     ("jobs.notice --help", 0, "preemption notice"),
+    ("jobs.commands --help", 0, "each command has its own"),
+    ("jobs.commands sweep --help", 0, "Sweep a study"),
+    ("jobs.commands sweep demos", 2, "error: "),
 ]
 
 
@@ -79,6 +82,16 @@ def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
         command, torch = (run(w, tmp_path) for w in (["-m", *words.split()], ["-c", "import torch"]))
         shares.append(command.seconds / torch.seconds)
     assert min(shares) < LIMIT, shares
+
+
+def test_the_console_command_imports_no_more_than_the_command_that_it_runs(tmp_path: Path) -> None:
+    listed, called, direct = (
+        imported(run(["-X", "importtime", "-m", *words.split()], tmp_path).output)
+        for words in ("jobs.commands --help", "jobs.commands sweep --help", "jobs.sweep --help")
+    )
+    assert called <= direct
+    assert listed < called
+    assert "pydantic" in called - listed  # the modules of a command come with its call
 
 
 MANY = {

@@ -3,9 +3,11 @@
 import logging
 import os
 import shutil
+import site
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config.base import NO_VALUE, Refused
@@ -34,6 +36,7 @@ RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
 MOST_DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
 DRIVERS_WHILE_GROWING = 16  # where nodes may join, so that enough stages wait to be worth them
+ROOT = Path(__file__).resolve().parents[3]  # the folder that holds this package
 
 
 @contextmanager
@@ -127,7 +130,7 @@ def start_ray() -> bool:
         settings |= {"address": "local", "include_dashboard": False}
     for attempt in range(1, RAY_STARTS + 1):
         try:
-            ray.init(**settings)
+            ray.init(job_config=job_config(), **settings)
             return address is None
         except Exception as error:
             if SOCKET_PATH in str(error):
@@ -140,6 +143,28 @@ def start_ray() -> bool:
             ray.shutdown()
             time.sleep(2.0 * attempt)
     raise AssertionError("unreachable")
+
+
+class SearchPath(list[str]):
+    """Folders that workers import from before all others, to which Ray adds the driver's working directory.
+
+    This package's own folder takes that one's place: a user's `jobs/` or `orchestrator.py` is none of ours.
+    A package in Python's own folder needs neither. Ray adds nothing where a job has a `--working-dir`.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add folders, the working directory replaced."""
+        own = [] if str(ROOT) in site.getsitepackages() else [str(ROOT)]
+        super().extend(one for folder in folders for one in (own if folder == os.getcwd() else [folder]))
+
+
+def job_config() -> Any:
+    """Return Ray's settings of this driver's job: workers import this package, whatever lies around it."""
+    from ray.job_config import JobConfig  # here, as above
+
+    config = JobConfig()
+    config._py_driver_sys_path = SearchPath()  # Ray has no public setting for it
+    return config
 
 
 def _long_path() -> Refused:

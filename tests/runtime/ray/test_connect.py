@@ -20,7 +20,7 @@ from mlflow.entities import Run
 
 from orchestrator.config.base import Refused
 from orchestrator.runtime.open_store import open_blobs
-from orchestrator.runtime.ray.connect import num_drivers, start_ray
+from orchestrator.runtime.ray.connect import job_config, num_drivers, start_ray
 from orchestrator.store.artifacts import Artifact, Artifacts
 from tests.servers import Cluster, ray_node
 from tests.sweeps import ROOT, command, events, run, run_locally, table, write_study
@@ -33,6 +33,19 @@ FURTHER_JUDGE = (
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_workers_import_this_package_and_nothing_of_the_working_directory(
+    is_installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if is_installed:
+        monkeypatch.setattr("site.getsitepackages", lambda: [str(ROOT)])
+    config = job_config()
+    config._py_driver_sys_path.extend(["/a/bin", str(tmp_path)])  # as Ray does: script and working directory
+    sent = list(config._get_proto_job_config().py_driver_sys_path)
+    assert sent == ["/a/bin", *([] if is_installed else [str(ROOT)])]
 
 
 def runs(uri: str, study: str) -> tuple[list[Run], list[Run]]:
