@@ -1,30 +1,25 @@
 """Terminal output of a sweep before its end: the plan and a progress line; `jobs/tables.py` has the end."""
 
-import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orchestrator.api.forecast import forecast
 from orchestrator.config.study import Study
-from orchestrator.datasets import PARTS, Footprint
+from orchestrator.datasets import Footprint
 from orchestrator.datasets.shards import HELD_BYTES
 from orchestrator.models.budgets import counted
-from orchestrator.stages.graph import Stage
-from orchestrator.store.artifacts import Artifact, Artifacts
-from orchestrator.store.listing import published
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import Dropped
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
-
-STAGE_READ, OTHERS_READ = 25, 200
-"""Manifests that a forecast reads of each stage of the study, and of the store's other artifacts."""
 
 
 class SweepProgress:
@@ -150,27 +145,19 @@ def print_plan(
     print_dropped(console, dropped)
     for words in (*_budgets(tasks), *_held(tasks)):
         console.print(words, markup=False, soft_wrap=True)
-    stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
-    stored = set(store.keys())
-    typical = _typical_costs(
-        artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact
-    )
+    expected = forecast(tasks, store, sets)
     table = Table(
         *("stage", "distinct", "stored", "to run", "in memory", "mapped", "CPU seconds"),
         title="stages",
         title_justify="left",
     )
-    total, memory = 0.0, {key: _memory(stage, sets) for key, stage in stages.items()}
-    for name in dict.fromkeys(stage.name for stage in stages.values()):
-        keys = [key for key, stage in stages.items() if stage.name == name]
-        missing = sum(key not in stored for key in keys)
-        cost = typical.get(name)
-        total += missing * (cost or 0.0)
-        words = "0" if not missing else "unknown" if cost is None else f"about {missing * cost:.0f}"
-        most = (_in_words(max(amounts)) for amounts in zip(*(memory[key] for key in keys), strict=True))
-        table.add_row(name, str(len(keys)), str(len(keys) - missing), str(missing), *most, words)
+    for row in expected.stages:
+        seconds = row.cpu_seconds
+        words = "0" if not row.missing else "unknown" if seconds is None else f"about {seconds:.0f}"
+        sizes = (_in_words(row.held_bytes), _in_words(row.mapped_bytes))
+        table.add_row(row.stage, *map(str, (row.distinct, row.stored, row.missing)), *sizes, words)
     console.print(table)
-    held, mapped = (max(amounts) for amounts in zip(*memory.values(), (0, 0), strict=True))
+    held, mapped = expected.held_bytes, expected.mapped_bytes
     rest = (
         f"; sets above {_in_words(HELD_BYTES)}, at most {_in_words(mapped)} for a stage, are mapped from "
         "files and read a batch at a time"
@@ -180,25 +167,10 @@ def print_plan(
         soft_wrap=True,
     )
     console.print(
-        f"forecast: about {total:.0f} CPU seconds, from the medians of this store"
-        if typical
-        else "forecast: unknown, nothing of this kind is in the store yet"
+        "forecast: unknown, nothing of this kind is in the store yet"
+        if expected.cpu_seconds is None
+        else f"forecast: about {expected.cpu_seconds:.0f} CPU seconds, from the medians of this store"
     )
-
-
-def _memory(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int]:
-    """Return the bytes of images that a worker holds for a stage, and of those that it maps.
-
-    It holds the sets that are not mapped, one in two roles once, and the images selected of each part of a
-    split, unless they are so many that they are read a batch at a time.
-    """
-    held = mapped = 0
-    data = stage.specs.get("data")
-    for about in (sets[name] for name in {one["name"] for one in stage.datasets.values()}):
-        selected = about.num_images * data["channels"] * data["image_size"] ** 2 if data else about.num_bytes
-        held += min(selected, len(PARTS) * HELD_BYTES) + (0 if about.is_mapped else about.num_bytes)
-        mapped += about.num_bytes if about.is_mapped else 0
-    return held, mapped
 
 
 def _in_words(num_bytes: int) -> str:
@@ -233,20 +205,3 @@ def print_dropped(console: Console, dropped: Sequence[Dropped]) -> None:
     """Print the number of dropped combinations for each reason."""
     for reason, count in Counter(one.reason for one in dropped).items():
         console.print(f"dropped {count} combinations: {reason}", markup=False, soft_wrap=True)
-
-
-def _sampled(stored: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
-    """Return the keys whose manifests a forecast reads: some of each stage, and some others."""
-    own: dict[str, list[str]] = {}
-    for key in sorted(stored):
-        own.setdefault(stages[key].name if key in stages else "", []).append(key)
-    most = {name: OTHERS_READ if name == "" else STAGE_READ for name in own}
-    return [key for name, keys in own.items() for key in keys[:: -(-len(keys) // most[name])]]
-
-
-def _typical_costs(artifacts: Iterable[Artifact]) -> dict[str, float]:
-    """Return stage -> median CPU seconds of its artifacts."""
-    costs: dict[str, list[float]] = {}
-    for artifact in artifacts:
-        costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
-    return {stage: statistics.median(values) for stage, values in costs.items()}

@@ -18,10 +18,12 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import RUNS, Data, Options, Out, Overrides, Scale, ShipLater, Store, StudyName, TrackingUri
+from jobs.options import Data, Out, Overrides, Scale, ShipLater, Store, StudyName, TrackingUri
 from jobs.printing import SweepProgress
-from jobs.sweep import Sweep, open_tracker, refuse, start_console
+from jobs.sweep import Sweep, refuse, start_console
 from jobs.user_study import PAIRS, check_request, export, none_stored, table_of
+from orchestrator.api.options import RUNS, Options
+from orchestrator.api.sweep import open_tracker
 from orchestrator.store.artifacts import Corrupt
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Ledger, Tracker

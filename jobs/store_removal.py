@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
-from jobs.options import RUNS, Store, TrackingUri
 from jobs.options import Out as OutFolder
-from jobs.report_folder import folders_of
+from jobs.options import Store, TrackingUri
 from jobs.store_output import AsJson, DryRun, Out, opened, refusing
+from orchestrator.api.options import RUNS
+from orchestrator.api.report_folder import folders_of
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.report.user_study.key import files_of_sweep
 from orchestrator.runtime.http import redact

@@ -18,6 +18,7 @@ from ray.dashboard.modules.job.cli import submit
 
 from jobs import doctor, notice, report, stage_data, stage_weights, store, sweep, ui
 from orchestrator import config
+from orchestrator.api.shipped import find_study
 from orchestrator.config import load as study_file
 from orchestrator.config import report as report_section
 from orchestrator.config import resources, search, study
@@ -133,6 +134,8 @@ def parse(command: str) -> None:
     words = shlex.split(command)
     if words[:2] == ["python", "-m"]:
         _parse_job(words[2], words[3:])
+    elif words[0] == "inversion":
+        _parse_job(f"jobs.{words[1].replace('-', '_')}", words[2:])
     elif words[:3] == ["ray", "job", "submit"]:
         context = submit.make_context("submit", words[3:])
         entrypoint = list(context.params["entrypoint"])
@@ -150,8 +153,6 @@ def parse(command: str) -> None:
 
 
 def _parse_job(module: str, arguments: list[str]) -> None:
-    browse = typer.Typer()
-    browse.command()(ui.main)
     apps = {
         "jobs.sweep": sweep.app,
         "jobs.report": report.app,
@@ -160,7 +161,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
         "jobs.store": store.app,
         "jobs.doctor": doctor.app,
         "jobs.notice": notice.app,
-        "jobs.ui": browse,
+        "jobs.ui": ui.app,
     }
     command = typer.main.get_command(apps[module])
     if isinstance(command, click.Group):
@@ -170,7 +171,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
     name = str(context.params.get("study"))
     if module in ("jobs.sweep", "jobs.report") and not name.startswith("STUDY"):
         chosen = study_file.read_study(
-            sweep._find(str(ROOT / name) if "/" in name else name),
+            find_study(str(ROOT / name) if "/" in name else name),
             overrides=context.params["overrides"],
             scale=context.params["scale"],
         )
@@ -337,7 +338,7 @@ def test_plan_prints_the_points_and_stops(tmp_path: Path) -> None:
 
 def test_overrides_are_applied() -> None:
     chosen = study_file.read_study(
-        sweep._find("demo"), overrides=["target.recipe.epochs=5", "sweep.seed=[0]"], scale=None
+        find_study("demo"), overrides=["target.recipe.epochs=5", "sweep.seed=[0]"], scale=None
     )
     assert chosen.base["target"]["recipe"]["epochs"] == 5
     assert chosen.axes()["seed"] == [0]
@@ -351,7 +352,7 @@ def test_readme_is_short_and_starts_with_the_two_commands() -> None:
 
 
 def test_readme_says_how_many_points_the_demo_has() -> None:
-    points, _ = expand(study_file.read_study(sweep._find("demo")))
+    points, _ = expand(study_file.read_study(find_study("demo")))
     assert f"The demo has {len(points)} points" in PAGES[0].read_text(encoding="ascii")
 
 
@@ -376,7 +377,7 @@ SHIPPED = sorted(path.stem for path in (ROOT / "jobs" / "studies").glob("*.yaml"
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_study_plans_small_enough_for_a_test_and_needs_no_data_there(name: str) -> None:
-    chosen = study_file.read_study(sweep._find(name), scale="smoke")
+    chosen = study_file.read_study(find_study(name), scale="smoke")
     check_report(chosen)
     points, dropped = expand(chosen)
     assert len(points) <= 16
@@ -388,7 +389,7 @@ def test_every_study_plans_small_enough_for_a_test_and_needs_no_data_there(name:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("ami-")])
 def test_every_study_has_the_papers_scale_and_a_small_one(name: str) -> None:
     for scale, width in ((None, 1.0), ("small", None)):
-        chosen = study_file.read_study(sweep._find(name), scale=scale)
+        chosen = study_file.read_study(find_study(name), scale=scale)
         check_report(chosen)
         points, _ = expand(chosen)
         assert {seed for point in points for seed in [point.spec.target.seed]} == {0, 1, 2}
@@ -400,7 +401,7 @@ def test_every_study_has_the_papers_scale_and_a_small_one(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("tl-dmi-")])
 def test_every_study_of_tl_dmi_has_the_papers_scale_and_a_small_one(name: str) -> None:
     for scale in (None, "small"):
-        chosen = study_file.read_study(sweep._find(name), scale=scale)
+        chosen = study_file.read_study(find_study(name), scale=scale)
         check_report(chosen)
         points, dropped = expand(chosen)
         assert not dropped

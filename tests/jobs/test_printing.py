@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.printing import OTHERS_READ, STAGE_READ, print_plan
+from jobs.printing import print_plan
+from orchestrator.api.forecast import OTHERS_READ, STAGE_READ
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Footprint
 from orchestrator.stages.graph import Planner, Stage

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from jobs import report as job
-from jobs.options import RUNS, Options
 from jobs.sweep import Sweep, start_console
+from orchestrator.api.options import RUNS, Options
 from orchestrator.stages.graph import STAGES
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.directory import DirectoryBlobs

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.options import Options
+from orchestrator.api.options import Options
 from orchestrator.config.base import Refused
 from orchestrator.runtime.open_store import NODE_CACHE
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.report_folder import folder_name, write_report
+from orchestrator.api.report_folder import folder_name, write_report
 from orchestrator.config.load import read_study
 from tests import tiny
 
