@@ -297,6 +297,22 @@ def test_no_merge_is_left_unfinished(page: Path) -> None:
     assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_the_blocks_of_the_python_page_run_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="ascii")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert len(blocks) == page.count("```python")
+    assert "4 trials, " in capsys.readouterr().out
+    assert names["results"].table["status"].tolist() == ["finished"] * 4
+
+
 def test_every_readme_command_has_a_test() -> None:
     assert set(commands(PAGES[0])) == set(README_COMMANDS)
     for where in README_COMMANDS.values():

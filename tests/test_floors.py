@@ -161,7 +161,8 @@ def test_reports_read_the_store_and_no_stage() -> None:
 
 
 LIGHT = [
-    "orchestrator.api.sweep",
+    "orchestrator",
+    "orchestrator.api.study",
     "orchestrator.stages.graph",
     "orchestrator.config.study",
     "orchestrator.sweep.trial",
