@@ -218,6 +218,29 @@ def test_no_committed_text_names_registries_or_machines() -> None:
     assert found == []
 
 
+LINUX_ONLY = {
+    *("sched_getaffinity", "sched_setaffinity", "memfd_create", "copy_file_range", "splice", "eventfd"),
+    *("pidfd_open", "posix_fadvise", "posix_fallocate", "getrandom", "getxattr", "setxattr", "fdatasync"),
+    *("O_DIRECT", "O_TMPFILE", "O_NOATIME", "MAP_POPULATE", "RTLD_DEEPBIND", "sigtimedwait", "epoll"),
+}
+"""Functions and constants of the standard library that other systems with Python lack, macOS above all."""
+READ_IF_THERE = {"orchestrator.stages.cost": "/proc/self", "orchestrator.runtime.doctor.gpu": "/proc/driver"}
+"""Modules that read files of Linux's kernel, and do without them where they are not."""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_used_that_linux_alone_has(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert used & LINUX_ONLY == set()
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    kernel = [
+        text for text in texts if isinstance(text, str) and text.startswith(("/proc", "/sys", "/dev/shm"))
+    ]
+    allowed = READ_IF_THERE.get(name_of(path), "no such file")
+    assert [text for text in kernel if not text.startswith(allowed)] == []
+
+
 def test_sources_are_ascii_and_of_readable_size() -> None:
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")

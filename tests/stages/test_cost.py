@@ -3,9 +3,11 @@
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from orchestrator.stages import cost
 from orchestrator.stages.cost import Meter
 
 
@@ -21,6 +23,17 @@ def test_own_work_counts() -> None:
     work(0.2)
     assert 0.15 <= meter.seconds()["cpu_seconds"] <= 0.4
     assert meter.seconds()["wall_seconds"] >= 0.2
+
+
+def test_where_the_system_tells_nothing_of_threads_all_of_them_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "THREADS", tmp_path / "proc")  # as on macOS
+    meter = Meter()
+    other = threading.Thread(target=work, args=[0.3])
+    other.start()
+    other.join()
+    assert meter.seconds()["cpu_seconds"] >= 0.3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what single threads spent")
