@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 PLACES = {
     "Study": "orchestrator.api.study",
     "Results": "orchestrator.api.results",
+    "stage_images": "orchestrator.api.arrays",
     "Refused": "orchestrator.config.base",
     "StudyError": "orchestrator.config.study",
 }
