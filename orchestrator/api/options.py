@@ -1,7 +1,6 @@
 """Options of everything that opens a study: which one, what is changed in it, and where things are."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.open_store import NODE_CACHE, check_folder
+from orchestrator.runtime.words import called
 
 RUNS = Path("runs")
 STORE, DATA, TRACKING = "INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI"
 """Environment variables that say where things are if no option does, for commands and in notebooks."""
 MAX_MINUTES = 100_000
 MAX_CACHE_GIB = 1_000_000
-MODULE = ["python", "-m", "jobs.sweep"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Options:
 
     def command(self) -> str:
         """Return the sweep's command over the same study and locations, to copy."""
-        called = ["inversion", "sweep"] if Path(sys.argv[0]).name == "inversion" else MODULE
-        words = [*called, self.study]
+        words = [*called("sweep"), self.study]
         named = {"--scale": self.scale, "--store": self.store, "--data": self.data}
         named["--out"] = str(self.out) if self.out != RUNS else None
         named["--tracking-uri"] = self.tracking_uri and redact(self.tracking_uri)

@@ -82,6 +82,10 @@ def test_a_sweep_and_its_report_run_from_any_folder(installed: Path, folder: Pat
     done = inversion(["report", "tiny.yaml", "--ship-later"], installed, folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "runs" / "tiny" / "results.csv").read_bytes() == results
+    done = inversion(["report", "tiny.yaml", "--scale", "none"], installed, folder)
+    assert (done.returncode, done.stderr[:20]) == (2, "error: --scale none ")
+    done = inversion(["report", "tiny.yaml", "--set", "attack.seed=7", "--ship-later"], installed, folder)
+    assert "this computes them: inversion sweep tiny.yaml" in done.stderr
 
 
 @pytest.mark.ray

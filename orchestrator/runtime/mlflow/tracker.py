@@ -7,6 +7,7 @@ are still queued when the sweep ends: every record is queued again, and what MLf
 import importlib
 import logging
 import random
+import shlex
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from orchestrator.config.base import Refused
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import set_environment
 from orchestrator.runtime.mlflow.database import sqlite_path
+from orchestrator.runtime.words import called
 from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
 
@@ -33,6 +35,7 @@ BEAT_SECONDS = 60.0  # between two signs of life
 MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
 CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on marking its run in MLflow
 LOCAL_UI = "http://127.0.0.1:5000"
+ROOT = Path(__file__).resolve().parents[3]  # of a checkout: it has a Makefile
 
 
 class MlflowTracker:
@@ -207,12 +210,12 @@ class MlflowTracker:
         return lines + [f"  {label:9} {base}{link}" for label, link in self._opened.links().items()]
 
     def _ui_command(self) -> str:
-        path = sqlite_path(self._uri)
+        path, words = sqlite_path(self._uri), called("ui")
         if path == Path("runs/mlflow.db"):
-            return "make ui"
+            return "make ui" if Path.cwd() == ROOT else shlex.join(words)
         if path.name == "mlflow.db":
-            return f"python -m jobs.ui --runs {path.parent}"
-        return f"python -m jobs.ui --tracking-uri {self._uri}"
+            return shlex.join([*words, "--runs", str(path.parent)])
+        return shlex.join([*words, "--tracking-uri", self._uri])
 
 
 def _first_line(error: Exception) -> str:
