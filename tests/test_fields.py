@@ -63,11 +63,14 @@ EVERYTHING: dict[str, Any] = {
 PROFILED = {"evaluation.task": "class-inference"}
 INFERENCE = {**PROFILED, "evaluation.fisher": None}
 WITHOUT_CRITIC = {"attack": {**ATTACKS["gmi"], "prior_weight": 0.0}, **PROFILED}
+PLAIN = {"classes": 3, "model": tiny.DIGIT}
 STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
     "target.defense.loft": {"target.defense": {"loft": {}}},
     "target.defense.rolss": {"target.model": {"name": "resnet18"}, "target.budget": "layer1"},
+    "target.weights": {"target": PLAIN},
+    "target.minimum_accuracy": {"target": {**PLAIN, "weights": "public"}},
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
     "release.shield": {"release.shield": {"seed": 16}, "evaluation.fisher": None},
@@ -105,6 +108,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
 OTHERS: Mapping[str, Any] = {
     "data.dataset": "faces",
     "data.split": "even",
+    "target.weights": "public",
     "target.pretrain.weights": "public",
     "target.pretrain.dataset": "faces",
     "target.budget": "block2",
@@ -170,6 +174,8 @@ READERS: Mapping[str, set[str]] = {
     **{f"data.{name}": EVERY - {"descriptors"} for name in ("class_pool", "class_seed")},
     "target": TRAINED,
     "target.model": {"pretrain", *TRAINED},
+    "target.weights": {"given", *TRAINED},
+    "target.minimum_accuracy": {"given", *TRAINED} - {"target"},
     "target.pretrain": {"pretrain", *TRAINED},
     "target.snapshot": {"snapshot", *TRAINED} - {"target"},
     "target.snapshots": TRAINED,
@@ -332,6 +338,7 @@ def test_a_stages_own_resources_change_its_key_and_those_after(stage: str, field
     starts: dict[str, dict[str, Any]] = {
         "joint": STARTS["attack:joint."],
         "optimization": STARTS["attack:optimization."],
+        "given": STARTS["target.minimum_accuracy"],
         "snapshot": {"target.snapshot": 1},
         "prior": STARTS["prior."],
         "prior_quality": STARTS["prior."],

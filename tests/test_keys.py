@@ -18,7 +18,10 @@ from orchestrator.sweep.points import Point, expand
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 
-DIGESTS = {"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64, "weights/face": "w" * 64}
+DIGESTS = {
+    **{"digits": "d" * 64, "photo-patches": "p" * 64, "faces": "f" * 64},
+    **{"weights/face": "w" * 64, "weights/theirs": "t" * 64},
+}
 FIXED = TrialSpec.model_validate(
     {
         "data": {"dataset": "digits", "class_pool": 5},
@@ -49,6 +52,7 @@ WHITE_BOX = {"name": "optimization"}
 SEARCHED = {"prior": {}, "attack": {"name": "gmi"}, "evaluation.task": "class-inference"}
 DISTILLED = {**SEARCHED, "attack": {"name": "lomma-g"}}
 SNAPSHOT = {"target.snapshots": [1], "target.snapshot": 1}
+GIVEN = {"target": {"classes": 3, "model": tiny.DIGIT, "weights": "theirs"}}
 FURTHER = {"judges": {"classifiers": {"other": {"model": tiny.DIGIT, "seed": 9}}}}
 RECOGNISER = {"judges": {"recogniser": {"weights": "face"}}}
 SHIELDED: dict[str, Any] = {"release.shield": {}}
@@ -107,7 +111,7 @@ def test_stages_come_in_the_order_they_need_each_other() -> None:
     every = [planned({"attack": attack}) for attack in (JOINT, WHITE_BOX, WITH_FEATURES)]
     every += [planned(SNAPSHOT), planned({"evaluation.fisher": {}}), planned(SEARCHED)]
     every += [planned(FURTHER), planned(RECOGNISER), planned(SHIELDED), planned(DISTILLED)]
-    every += [planned({**SEARCHED, "evaluation.networks": {"inception": "face"}})]
+    every += [planned(GIVEN), planned({**SEARCHED, "evaluation.networks": {"inception": "face"}})]
     order = list(STAGES)
     for stages in (planned(), *every):
         names = list(dict.fromkeys(stage.name for stage in stages.values()))

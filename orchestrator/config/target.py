@@ -1,12 +1,15 @@
-"""Target model F: its network, public pretraining, frozen-layer budget and training."""
+"""Target model F: its network, public pretraining, frozen-layer budget and training, or given weights."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Model, Recipe, Refused, Seed, Share, Spec
+from orchestrator.config.base import NO_VALUE, Count, Model, Recipe, Refused, Seed, Share, Spec, added_field
 from orchestrator.config.budget import FULL, Budget
 from orchestrator.config.defenses import Defense
+
+TRAINING = ("pretrain", "freezes_random", "recipe", "selection", "snapshots", "seed")
+"""Settings of a training of F, which given weights have not here."""
 
 
 class Pretrain(Spec):
@@ -50,13 +53,23 @@ class Target(Spec):
     model: Model
     """A classifier of `models.CLASSIFIERS`."""
 
+    weights: str | None = added_field(None)
+    """Name of weights staged with `python -m jobs.stage_weights` that are F, head included: a model that
+    exists is attacked, and nothing is trained. Output i is of the i-th private class; the part `train` of
+    `data.split` is what F was trained on. Settings of a training (`pretrain`, `freezes_random`, `recipe`,
+    `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
+
+    minimum_accuracy: Share = added_field(0.0)
+    """Of `weights`: a lower accuracy on the private test images fails before any attack."""
+
     pretrain: Pretrain | None = None
     """None trains from random weights."""
 
     budget: Budget = FULL
     """Frozen-layer budget: `full` trains everything; a cut point's name freezes up to and including it; a
     number is |theta_C| in millions and `40%` a share of |theta_T|, either of the cut point within 5 %;
-    `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2)."""
+    `first`, `middle` and `last` are the layers trained, the last ones always (TL-DMI, supplement B.2). Of
+    `weights` it says what was frozen when they were trained, for theta_C in tables."""
 
     freeze: Literal["weights", "weights+statistics"] = "weights"
     """Whether the statistics of frozen batch norms go on following private data (as released) or are fixed
@@ -66,7 +79,9 @@ class Target(Spec):
     """True lets a budget freeze random first weights where there is no pretraining (VMI's ResNet-34)."""
 
     defense: Defense = Defense()
-    """What else protects the training images; combines with the budget."""
+    """What else protects the training images; combines with the budget. Of `weights` it says how they were
+    trained: `mid`, `loft`, `rolss` and `dp` change the network, which the file must hold so; the others only
+    label results."""
 
     recipe: Recipe = Recipe()
     """Training on the private classes."""
@@ -93,6 +108,20 @@ class Target(Spec):
                 "lets frozen batch norms absorb private images, which target.defense.dp cannot protect",
                 "set target.freeze=weights+statistics",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _given_weights_are_not_trained(self) -> Self:
+        for field in TRAINING if self.weights else ():
+            value = getattr(self, field)
+            if value == type(self).model_fields[field].default:
+                continue
+            way_out = "leave it out or drop target.weights"
+            if field == "seed":
+                way_out = "leave it out and sweep attack.seed in place of seed"
+            shown = NO_VALUE if isinstance(value, Spec) else value
+            rule = f"is of a training, but target.weights={self.weights} are F as they are"
+            raise Refused(field, shown, rule, way_out)
         return self
 
     @model_validator(mode="after")

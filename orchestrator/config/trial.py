@@ -139,6 +139,13 @@ class TrialSpec(Spec):
                 f"has no inverter of its own under attack.name={name}",
                 "use null or choose another attack",
             )
+        if target.weights is not None:
+            raise Refused(
+                "target.weights",
+                target.weights,
+                f"are F as they are, but attack.name={name} trains F",
+                "leave them out or choose another attack",
+            )
         return self
 
     @model_validator(mode="after")
@@ -165,6 +172,9 @@ class TrialSpec(Spec):
             rule = "needs images held out from training, and target.selection=test holds out none"
             way_out = "use train or another target.selection"
             raise Refused("release.shield.means", shield.means, rule, way_out)
+        if shield.means == "held-out" and self.target.weights is not None:
+            rule = f"needs images held out from training, and which target.weights={self.target.weights} had "
+            raise Refused("release.shield.means", shield.means, f"{rule}not seen is unknown", "use train")
         return self
 
     @model_validator(mode="after")
@@ -223,7 +233,11 @@ class TrialSpec(Spec):
         start = (target.pretrain.weights or "trained here") if target.pretrain else None
         of_target = (target.model, target.seed, start, "train")
         for field, judge in self.every_judge.items():
-            if (judge.model, judge.seed, judge.weights, judge.images) == of_target:
+            if judge.weights is not None and judge.weights == target.weights:
+                rule = "are the target itself, which must not judge what is made of it"
+                raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")
+            is_like_target = (judge.model, judge.seed, judge.weights, judge.images) == of_target
+            if is_like_target and target.weights is None:
                 raise Refused(
                     f"{field}.seed",
                     judge.seed,

@@ -1,7 +1,7 @@
 """Defenses of the target model, composed: changes of its network and of its objective (`config.Defense`).
 
-`reduced` is called where the network is built, for training and for loading alike, before `freeze`, and
-`defended` after it.
+`protected` changes the network where it is built, for training and for loading alike: `reduced` before
+`freeze`, and `defended` after it.
 """
 
 from dataclasses import replace
@@ -10,17 +10,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from orchestrator.config import Defense
+from orchestrator.config import Defense, Target
 from orchestrator.defenses.bido import penalty
 from orchestrator.defenses.erasing import erased
 from orchestrator.defenses.loft import LoftHead
 from orchestrator.defenses.mid import RELEASED, MidHead
 from orchestrator.defenses.private import prepared, private_optimizer, with_image_gradients
 from orchestrator.defenses.smoothing import alpha_at, smoothed_cross_entropy
+from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.freezing import freeze
 from orchestrator.models.skips import leave_out_last_skips
 from orchestrator.training.loop import Objective
 from orchestrator.training.objectives import classification
+from orchestrator.training.seeds import seeded
+
+
+def protected(network: Classifier, target: Target) -> Frozen:
+    """Freeze and defend a target's network, in place; new parts have first weights that depend on its seed
+    alone. Raise as `defended` does."""
+    frozen = freeze(reduced(network, target.defense), target.budget, target.freeze)
+
+    def protect() -> Any:
+        return defended(network, target.defense, target.classes)
+
+    seeded(protect, target.seed)
+    return frozen
 
 
 def reduced(network: Classifier, defense: Defense) -> Classifier:

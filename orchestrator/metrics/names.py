@@ -326,7 +326,7 @@ class MetricName:
     def file(self) -> ImageFile | None:
         """Return where its values by image are kept; None where it has only one value."""
         if (self.stage, self.metric.name) == ("target", "accuracy"):
-            return ImageFile(("snapshot", "target", "joint"), "accuracy_test.npy", "accuracy")
+            return ImageFile(("snapshot", "target", "given", "joint"), "accuracy_test.npy", "accuracy")
         if self.metric.of != "image":
             return None
         kept_by = f"{JUDGEMENT}.{self.instance}" if self.instance else self.metric.kept_by

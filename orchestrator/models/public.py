@@ -25,8 +25,7 @@ def renamed(network: Classifier, public: Mapping[str, Tensor], *, name: str = "g
     only. Raise `Refused`, which calls the weights `name`, if tensors are missing, unknown or of another
     shape.
     """
-    theirs = {_our_name(network, public_name): public_name for public_name in public}
-    theirs.pop("", None)
+    theirs = _theirs(network, public)
     wanted = _shapes(network.state_dict())
     found = _shapes({ours: public[public_name] for ours, public_name in theirs.items()})
     kept = tuple(
@@ -36,9 +35,51 @@ def renamed(network: Classifier, public: Mapping[str, Tensor], *, name: str = "g
         logger.info("event=first_values_kept weights=%s part=%s", name, part)
     outside = (HEAD, *kept)
     if complaints := _complaints(_without(outside, wanted), _without(outside, found), theirs):
-        rule = f"do not fit {type(network).__name__}: {', '.join(complaints)}"
-        raise Refused(f"weights {name}", NO_VALUE, rule, "choose weights of the same architecture")
+        raise _unfit(network, complaints, name, "choose weights of the same architecture")
     return {ours: public[theirs[ours]] for ours in found if not ours.startswith(kept)}
+
+
+def whole(network: Classifier, public: Mapping[str, Tensor], *, name: str = "given") -> dict[str, Tensor]:
+    """Return public tensors under the names of `network.state_dict()`: all of them, head and `own` parts
+    included, and no other.
+
+    Raise `Refused`, which calls the weights `name`, if tensors are missing, unknown or of another shape.
+    """
+    theirs = _theirs(network, public)
+    wanted = _shapes(network.state_dict())
+    found = _shapes({ours: public[public_name] for ours, public_name in theirs.items()})
+    if complaints := _complaints(wanted, found, theirs):
+        raise _unfit(network, complaints, name, _way_out(wanted, found))
+    return {ours: public[theirs[ours]] for ours in found}
+
+
+def num_outputs(network: Classifier, public: Mapping[str, Tensor]) -> int | None:
+    """Return how many outputs public weights have under the names of a network; None without its head."""
+    last = [name for name in network.state_dict() if name.startswith(HEAD)][-1]
+    theirs = _theirs(network, public)
+    return public[theirs[last]].shape[0] if last in theirs else None
+
+
+def _theirs(network: Classifier, public: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return our name -> the public one, without those that the network ignores."""
+    theirs = {_our_name(network, public_name): public_name for public_name in public}
+    theirs.pop("", None)
+    return theirs
+
+
+def _way_out(wanted: Shapes, found: Shapes) -> str:
+    """Return what makes a network of the shapes found: the channels, where only these are seen to differ."""
+    first = next((name for name in wanted if name in found and found[name] != wanted[name]), None)
+    if first and len(wanted[first]) == len(found[first]) == 4:
+        (outputs, inputs, *sides), (other, channels, *others) = wanted[first], found[first]
+        if (outputs, sides) == (other, others) and {inputs, channels} == {1, 3}:
+            return f"set data.channels={channels}"
+    return "use the network, width, image size and defense that they were trained with"
+
+
+def _unfit(network: Classifier, complaints: list[str], name: str, way_out: str) -> Refused:
+    rule = f"do not fit {type(network).__name__}: {', '.join(complaints)}"
+    return Refused(f"weights {name}", NO_VALUE, rule, way_out)
 
 
 def _our_name(network: Classifier, public_name: str) -> str:

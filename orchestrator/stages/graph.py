@@ -33,7 +33,7 @@ __all__ = [
     "weight_names",
 ]
 
-TARGET = ("snapshot", "target", "joint")
+TARGET = ("snapshot", "target", "given", "joint")
 """Stages that leave F; the first that a trial has leaves F as it is attacked."""
 
 INVERTER = ("inversion", "joint")
@@ -109,12 +109,14 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the public weights that a trial reads: role (pretrain, prior, recogniser, a network that
-    measures, the field of a judge or student that starts from some) -> name."""
+    """Return the public weights that a trial reads: role (target, pretrain, prior, recogniser, a network
+    that measures, the field of a judge or student that starts from some) -> name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
     if spec.judges.recogniser:
         names["recogniser"] = spec.judges.recogniser.weights
     names |= {field: one.weights for field, one in spec.started.items() if one.weights}
+    if spec.target.weights:
+        names["target"] = spec.target.weights
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
     if spec.prior and spec.prior.weights:
@@ -237,6 +239,14 @@ _ROWS = (
         needs={"pretrain": ("pretrain",)},
         metrics=("target",),
         uses=uses.target,
+    ),
+    Kind(
+        "given",
+        version=1,
+        reads=("data", "target"),
+        weights=("target",),
+        metrics=("target",),
+        uses=uses.given,
     ),
     Kind(
         "joint",

@@ -1,8 +1,7 @@
-"""Target model F as stages share it: built from public weights, budget and defense; loaded; measured."""
+"""Target model F as stages share it: built from weights, budget and defense; loaded; measured."""
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
@@ -10,15 +9,14 @@ from torch import Tensor, nn
 from orchestrator.config import Data, Target
 from orchestrator.datasets import selection
 from orchestrator.datasets.gathered import Images
-from orchestrator.defenses import defended, reduced
+from orchestrator.defenses import protected
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
-from orchestrator.models.freezing import freeze
+from orchestrator.models.public import whole
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image, tensors, trained
 from orchestrator.stages.networks import new_classifier
 from orchestrator.training.loop import Fitted, predict
-from orchestrator.training.seeds import seeded
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +26,23 @@ def untrained(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, F
     network = new_classifier(target.model, target.classes, data, target.seed)
     if target.pretrain:
         transfer(load_tensors(inputs.read("pretrain", "model.safetensors")), network)
-    frozen = _protected(network, target)
+    frozen = protected(network, target)
     millions = (frozen.trainable / 1e6, frozen.total / 1e6)
     logger.info("event=budget cut=%s theta_c_millions=%.6f theta_t_millions=%.6f", frozen.cut, *millions)
     return network, frozen
+
+
+def given_target(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, Frozen]:
+    """Return F as others trained it, on the device, and what of it `target.budget` says they froze.
+
+    Raise `Refused` unless the weights are those of the network, head and all.
+    """
+    public = inputs.weights("target")
+    assert public is not None  # the plan has them
+    network: Classifier = new_classifier(target.model, target.classes, data, target.seed)
+    frozen = protected(network, target)
+    network.load_state_dict(network.state_dict() | whole(network, public, name=str(target.weights)))
+    return network.to(inputs.world.device).eval(), frozen
 
 
 def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
@@ -56,7 +67,7 @@ def answered(inputs: Inputs, data: Data, target: Target, images: Images) -> tupl
 def with_weights(state: bytes, inputs: Inputs, data: Data, target: Target) -> Classifier:
     """Return F with the weights of a file, on the device, in evaluation mode."""
     network: Classifier = new_classifier(target.model, target.classes, data, 0)
-    _protected(network, target)
+    protected(network, target)
     network.load_state_dict(load_tensors(state))
     return network.requires_grad_(True).to(inputs.world.device).eval()
 
@@ -77,9 +88,16 @@ def trained_target(stage: str, network: nn.Module, fitted: Fitted, frozen: Froze
     outputs = trained(stage, network, fitted)
     for epoch, state in fitted.snapshots.items():
         outputs.files[snapshot_file(epoch)] = tensors(state)
-    outputs.metrics["target/theta_c_millions"] = frozen.trainable / 1e6
-    outputs.metrics["target/theta_t_millions"] = frozen.total / 1e6
+    outputs.metrics.update(theta(frozen))
     return outputs
+
+
+def theta(frozen: Frozen) -> dict[str, float]:
+    """Return the metrics |theta_C| and |theta_T|, in millions of parameters."""
+    return {
+        "target/theta_c_millions": frozen.trainable / 1e6,
+        "target/theta_t_millions": frozen.total / 1e6,
+    }
 
 
 def snapshot_file(epoch: int) -> str:
@@ -100,14 +118,3 @@ def with_accuracy(
     files = outputs.files | {"accuracy_test.npy": table}
     metrics = outputs.metrics | {"target/accuracy": float(is_right.mean())}
     return Outputs(files, metrics, outputs.images_seen)
-
-
-def _protected(network: Classifier, target: Target) -> Frozen:
-    """Freeze and defend F, in place; new parts have first weights that depend on the seed alone."""
-    frozen = freeze(reduced(network, target.defense), target.budget, target.freeze)
-
-    def protect() -> Any:
-        return defended(network, target.defense, target.classes)
-
-    seeded(protect, target.seed)
-    return frozen

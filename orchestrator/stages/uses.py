@@ -39,8 +39,14 @@ def pretrain(spec: PlannedSpec) -> Sequence[Use]:
 
 
 def target(spec: PlannedSpec) -> Sequence[Use]:
-    """F, unless the attack trains it."""
-    return () if spec.attack.trains_target else (Use({"target": spec.trained_target}),)
+    """F, unless the attack trains it or others have."""
+    is_made = not spec.attack.trains_target and spec.target.weights is None
+    return (Use({"target": spec.trained_target}),) if is_made else ()
+
+
+def given(spec: PlannedSpec) -> Sequence[Use]:
+    """F that others trained."""
+    return (Use(),) if spec.target.weights is not None else ()
 
 
 def joint(spec: PlannedSpec) -> Sequence[Use]:

@@ -25,7 +25,8 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
     """Yield the trainings of a trial."""
     f, pretrain, split = spec.target, spec.target.pretrain, ("data.split", spec.data.split)
     stage = "joint" if spec.attack.trains_target else "target"
-    yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
+    if f.weights is None:
+        yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
     for field, judge in spec.every_judge.items():
         yield Fit("judge", f"{field}.recipe", judge.recipe, *split, f"every {judge.images}")
     if pretrain and pretrain.weights is None:

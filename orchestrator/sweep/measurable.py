@@ -49,6 +49,12 @@ def _is_checked(spec: PlannedSpec) -> object:
     return spec.target.pretrain and spec.target.pretrain.weights and spec.target.pretrain.dataset
 
 
+def _lacks_epsilon(spec: PlannedSpec) -> str:
+    if spec.target.weights is not None:
+        return "a target that is trained here"
+    return "" if spec.target.defense.dp else "target.defense.dp"
+
+
 def _learns_from_target(spec: PlannedSpec) -> object:
     return spec.prior and spec.prior.needs_target
 
@@ -66,7 +72,7 @@ _HAS_IMAGES = _or_needs(lambda spec: spec.attack.looks_up != "none", "an adversa
 _HAS_NONE = _or_needs(lambda spec: spec.attack.looks_up == "none", "an adversary without images")
 _TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
 SETTINGS: Mapping[str, Setting] = {
-    "target/epsilon": _or_needs(lambda spec: spec.target.defense.dp, "target.defense.dp"),
+    "target/epsilon": _lacks_epsilon,
     "pretrain/accuracy": _or_needs(_is_checked, "target.pretrain.weights with target.pretrain.dataset"),
     "pretrain/validation_accuracy": _TRAINED_HERE,
     "pretrain/validation_loss": _TRAINED_HERE,

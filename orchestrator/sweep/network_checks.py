@@ -1,6 +1,7 @@
 """Validation of a trial's networks: names, sizes, budgets, and public weights that F starts from."""
 
 from collections.abc import Hashable
+from typing import Any
 
 from orchestrator.config import Data, Model, Prior, TrialSpec
 from orchestrator.config.base import Refused
@@ -43,7 +44,8 @@ class NetworkChecks:
     def cut(self, spec: TrialSpec) -> NamedBudget:
         """Return the cut point that the budget means; raise `Refused` if there is none to freeze up to."""
         data, target = spec.data, spec.target
-        if target.budget != FULL and target.pretrain is None and not target.freezes_random:
+        is_random = target.pretrain is None and target.weights is None
+        if target.budget != FULL and is_random and not target.freezes_random:
             raise Refused(
                 "target.budget",
                 target.budget,
@@ -69,6 +71,31 @@ class NetworkChecks:
             if checked_on is not None:
                 _check_head(wanted, given, weights.name, checked_on)
             self._checked.add(known)
+
+    def check_given(self, spec: TrialSpec, weights: Weights) -> None:
+        """Raise `Refused` unless weights are F whole: its network as the defense makes it, k outputs."""
+        data, target = spec.data, spec.target
+        known = ("given", target, data.channels, data.image_size)
+        if known in self._checked:
+            return
+        import torch  # here, as plans of trainings need none
+
+        from orchestrator.defenses import protected
+        from orchestrator.models.build import build_classifier
+
+        with torch.device("meta"):
+            network = build_classifier(
+                target.model,
+                classes=target.classes,
+                channels=data.channels,
+                image_size=data.image_size,
+            )
+            protected(network, target)
+        given = _outputs("target", network, weights)
+        if given != target.classes:
+            rule = f"have {given} outputs, and target.classes={target.classes}"
+            raise Refused("target.weights", weights.name, rule, f"set target.classes={given}")
+        self._checked.add(known)
 
     def check_start(self, spec: TrialSpec, field: str, weights: Weights) -> None:
         """Raise `Refused` if weights do not fit the network of a judge or student, by its field, that is to
@@ -122,6 +149,16 @@ def _heads(
     try:
         return heads(model, weights.shapes, name=weights.name, resizes=resizes, **sizes)
     except Refused as refused:  # of the weights: `check` has seen the network
+        raise Refused(f"{field}.weights", weights.name, refused.rule, refused.way_out) from None
+
+
+def _outputs(field: str, network: Any, weights: Weights) -> int:
+    """Return what `fit.outputs` does; raise `Refused` of the field's `weights` if they are another's."""
+    from orchestrator.models.fit import outputs  # here, as it needs torch
+
+    try:
+        return outputs(network, weights.shapes, name=weights.name)
+    except Refused as refused:
         raise Refused(f"{field}.weights", weights.name, refused.rule, refused.way_out) from None
 
 

@@ -36,6 +36,7 @@ from orchestrator.sweep.network_checks import NetworkChecks
 from orchestrator.sweep.points import Point
 
 WEIGHTS = {
+    "target": "target.weights",
     "pretrain": "target.pretrain.weights",
     "recogniser": "judges.recogniser.weights",
     "prior": "prior.weights",
@@ -239,6 +240,10 @@ class Preflight:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         if spec.prior and spec.prior.weights:
             self._networks.check_prior(self._weights[spec.prior.weights])
+        if spec.target.weights:
+            given = self._weights[spec.target.weights]
+            self._networks.check_given(spec, given)
+            self._check_judged_by_others(spec, given.digest)
         for field, one in spec.started.items():
             if one.weights:
                 self._networks.check_start(spec, field, self._weights[one.weights])
@@ -246,3 +251,10 @@ class Preflight:
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None
             self._networks.check_fit(spec, self._weights[pretrain.weights], checked_on)
+
+    def _check_judged_by_others(self, spec: TrialSpec, target: str) -> None:
+        """Raise `Refused` if a judge is or starts from F itself, by the digest of its file."""
+        for field, judge in spec.every_judge.items():
+            if judge.weights and self._weights[judge.weights].digest == target:
+                rule = "are the target itself under another name, which must not judge what is made of it"
+                raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")

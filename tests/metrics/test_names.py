@@ -135,7 +135,7 @@ def test_titles_have_unit_and_direction(name: str, text: str) -> None:
 
 
 def test_values_by_image_have_a_file() -> None:
-    targets = ("snapshot", "target", "joint")
+    targets = ("snapshot", "target", "given", "joint")
     assert {name: MetricName.parse(name).file() for name in ("target/accuracy", "class/judge_top1")} == {
         "target/accuracy": ImageFile(targets, "accuracy_test.npy", "accuracy"),
         "class/judge_top1": ImageFile(("evaluation",), "per_image_class.npy", "judge_top1"),

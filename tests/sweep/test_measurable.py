@@ -67,6 +67,11 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
         (CLASSES, "inversion/mse_test", "evaluation.task=reconstruction"),
         ({}, "class/judge_top1", "evaluation.task=class-inference"),
         ({}, "target/epsilon", "target.defense.dp"),
+        (
+            {"target": {"classes": 3, "model": tiny.DIGIT, "weights": "x", "defense": {"dp": {}}}},
+            "target/epsilon",
+            "a target that is trained here",
+        ),
         (UNTRAINED, "pretrain/best_epoch", "the stage pretrain"),
         ({}, "pretrain/accuracy", "target.pretrain.weights with target.pretrain.dataset"),
         ({"target.pretrain": {"weights": "x"}}, "pretrain/best_epoch", "target.pretrain without weights"),

@@ -27,6 +27,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"release": {"truncation": 2}},
     ),
     "release.decimals=2": ({"release": {"decimals": 2, "labels_only": True}}, {"release": {"decimals": 2}}),
+    "target.minimum_accuracy=0.5": (
+        {"target": {"classes": 3, "model": tiny.DIGIT, "minimum_accuracy": 0.5}},
+        {"target": {"classes": 3, "model": tiny.DIGIT, "minimum_accuracy": 0.5, "weights": "x"}},
+    ),
     "target.pretrain.seed=3": (
         {"target.pretrain": {"weights": "x", "seed": 3}},
         {"target.pretrain": {"seed": 3}},
