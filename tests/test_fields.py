@@ -63,7 +63,8 @@ EVERYTHING: dict[str, Any] = {
 PROFILED = {"evaluation.task": "class-inference"}
 INFERENCE = {**PROFILED, "evaluation.fisher": None}
 WITHOUT_CRITIC = {"attack": {**ATTACKS["gmi"], "prior_weight": 0.0}, **PROFILED}
-PLAIN = {"classes": 3, "model": tiny.DIGIT}
+PLAIN: dict[str, Any] = {"classes": 3, "model": tiny.DIGIT}
+STARTED: dict[str, Any] = {"model": tiny.DIGIT, "weights": "public"}
 STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp.": {"target.defense": {"dp": {}}, "target.budget": "full"},
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
@@ -71,6 +72,12 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.rolss": {"target.model": {"name": "resnet18"}, "target.budget": "layer1"},
     "target.weights": {"target": PLAIN},
     "target.minimum_accuracy": {"target": {**PLAIN, "weights": "public"}},
+    "judge.trained": {"judge": STARTED},
+    "judge.minimum_accuracy": {"judge": {**STARTED, "trained": False}},
+    f"judges.classifiers.{NAME}.trained": {"judges": {"classifiers": {NAME: STARTED}}},
+    f"judges.classifiers.{NAME}.minimum_accuracy": {
+        "judges": {"classifiers": {NAME: {**STARTED, "trained": False}}}
+    },
     "target.pretrain.minimum_accuracy": {"target.pretrain.dataset": "faces"},
     "release.labels_only": {"evaluation.fisher": None},
     "release.shield": {"release.shield": {"seed": 16}, "evaluation.fisher": None},

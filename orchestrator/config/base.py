@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -141,6 +141,12 @@ def added_field(default: Any) -> Any:
     stay in use.
     """
     return Field(default=default, exclude_if=lambda value: value == default)
+
+
+def first_set(spec: Spec, fields: Sequence[str]) -> str | None:
+    """Return the first of some fields of a spec that has another value than its default."""
+    of_class = type(spec).model_fields
+    return next((name for name in fields if getattr(spec, name) != of_class[name].default), None)
 
 
 class Model(Spec):

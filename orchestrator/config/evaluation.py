@@ -1,16 +1,29 @@
 """Evaluation: the evaluation model (judge), public networks, analyses, and what is reconstructed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, InstanceName, Model, Recipe, Seed, Spec, added_field
+from orchestrator.config.base import (
+    NO_VALUE,
+    Count,
+    InstanceName,
+    Model,
+    Recipe,
+    Refused,
+    Seed,
+    Share,
+    Spec,
+    added_field,
+    first_set,
+)
 
 Label = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Judge(Spec):
-    """An evaluation classifier: trained on every class of the private set, never shown to the attack."""
+    """An evaluation classifier of every class of the private set, trained here or given; never shown to the
+    attack."""
 
     model: Model
     """A classifier of `models.CLASSIFIERS`."""
@@ -28,6 +41,29 @@ class Judge(Spec):
     weights: str | None = added_field(None)
     """Name of public weights staged with `python -m jobs.stage_weights` that its training starts from, as
     TL-DMI's evaluation model does from a face recogniser's; None: random first weights."""
+
+    trained: bool = added_field(True)
+    """False takes `weights` whole, head included, for the judge and trains nothing: output i is of the i-th
+    class of the staged set, which all have one. `recipe`, `seed` and `images` then keep their defaults."""
+
+    minimum_accuracy: Share = added_field(0.0)
+    """Of a judge that is not trained here: a lower accuracy on the evaluation images of every class fails the
+    stage."""
+
+    @model_validator(mode="after")
+    def _is_trained_or_given(self) -> Self:
+        if self.trained and self.minimum_accuracy:
+            rule = "is of a judge that is not trained here"
+            way_out = "set trained=false or leave it out"
+            raise Refused("minimum_accuracy", self.minimum_accuracy, rule, way_out)
+        if self.trained:
+            return self
+        if self.weights is None:
+            raise Refused("trained", "false", "needs weights that are the judge", "name them in weights")
+        if field := first_set(self, ("recipe", "seed", "images")):
+            value, rule = getattr(self, field), "is of a training, and trained=false has none"
+            raise Refused(field, NO_VALUE if isinstance(value, Spec) else value, rule, "leave it out")
+        return self
 
 
 class Recogniser(Spec):

@@ -4,7 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import NO_VALUE, Count, Model, Recipe, Refused, Seed, Share, Spec, added_field
+from orchestrator.config.base import (
+    NO_VALUE,
+    Count,
+    Model,
+    Recipe,
+    Refused,
+    Seed,
+    Share,
+    Spec,
+    added_field,
+    first_set,
+)
 from orchestrator.config.budget import FULL, Budget
 from orchestrator.config.defenses import Defense
 
@@ -112,17 +123,13 @@ class Target(Spec):
 
     @model_validator(mode="after")
     def _given_weights_are_not_trained(self) -> Self:
-        for field in TRAINING if self.weights else ():
-            value = getattr(self, field)
-            if value == type(self).model_fields[field].default:
-                continue
-            way_out = "leave it out or drop target.weights"
-            if field == "seed":
-                way_out = "leave it out and sweep attack.seed in place of seed"
-            shown = NO_VALUE if isinstance(value, Spec) else value
-            rule = f"is of a training, but target.weights={self.weights} are F as they are"
-            raise Refused(field, shown, rule, way_out)
-        return self
+        field = first_set(self, TRAINING) if self.weights else None
+        if field is None:
+            return self
+        value = getattr(self, field)
+        rule = f"is of a training, but target.weights={self.weights} are F as they are"
+        way_out = "sweep attack.seed in place of seed" if field == "seed" else "leave it out"
+        raise Refused(field, NO_VALUE if isinstance(value, Spec) else value, rule, way_out)
 
     @model_validator(mode="after")
     def _snapshots_exist(self) -> Self:

@@ -237,21 +237,22 @@ class TrialSpec(Spec):
                 rule = "are the target itself, which must not judge what is made of it"
                 raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")
             is_like_target = (judge.model, judge.seed, judge.weights, judge.images) == of_target
-            if is_like_target and target.weights is None:
+            if is_like_target and judge.trained and target.weights is None:
                 raise Refused(
                     f"{field}.seed",
                     judge.seed,
                     "is target.seed, and network and images are the target's too, which must not judge it",
                     "use another seed, model or images",
                 )
-            if same := earlier.get(judge.text):
+            own = judge.but(minimum_accuracy=0.0).text
+            if same := earlier.get(own):
                 raise Refused(
                     field,
                     NO_VALUE,
                     f"is the same as {same}, with which it would always agree",
                     "give it another seed, model or images, or leave it out",
                 )
-            earlier[judge.text] = field
+            earlier[own] = field
         return self
 
     @model_validator(mode="after")

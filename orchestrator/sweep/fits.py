@@ -28,7 +28,8 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
     if f.weights is None:
         yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
     for field, judge in spec.every_judge.items():
-        yield Fit("judge", f"{field}.recipe", judge.recipe, *split, f"every {judge.images}")
+        if judge.trained:
+            yield Fit("judge", f"{field}.recipe", judge.recipe, *split, f"every {judge.images}")
     if pretrain and pretrain.weights is None:
         named = pretrain.dataset or "null"
         yield Fit(

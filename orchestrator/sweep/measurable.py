@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from orchestrator.config import Judge
 from orchestrator.config.normalise import PlannedSpec
 from orchestrator.metrics.floors import CLASSES, RECOGNISER_CHANCE
 from orchestrator.metrics.names import (
@@ -149,8 +150,15 @@ def _lacks_stage(name: MetricName, spec: PlannedSpec) -> str:
     is_fit = name.metric.name.startswith(FIT)
     kinds = [kind for kind in STAGES.values() if family in kind.metrics and kind.name not in MEASURES]
     kinds = [kind for kind in kinds if not is_fit or kind.name == family]
+    if is_fit and family == "judge" and not _judge(spec, instance).trained:
+        return "a judge that is trained here"
     labels: Collection[str] = [use.instance for kind in kinds for use in kind.uses(spec)]
     return "" if instance in labels else f"the stage {' or '.join(kind.name for kind in kinds)}"
+
+
+def _judge(spec: PlannedSpec, instance: str) -> Judge:
+    """Return a judge by its instance; the trial's own where it has no such one."""
+    return spec.judges.classifiers.get(instance, spec.judge)
 
 
 def _lacks_judge(name: MetricName, spec: PlannedSpec) -> str:

@@ -97,6 +97,33 @@ class NetworkChecks:
             raise Refused("target.weights", weights.name, rule, f"set target.classes={given}")
         self._checked.add(known)
 
+    def check_given_judge(self, spec: TrialSpec, field: str, weights: Weights, about: Description) -> None:
+        """Raise `Refused` unless weights are a judge whole, by its field: its network with an output for each
+        class of the private set."""
+        model, data, classes = spec.every_judge[field].model, spec.data, about.num_classes
+        known = ("given judge", model, weights.name, classes, data.channels, data.image_size)
+        if known in self._checked:
+            return
+        import torch  # here, as plans of trainings need none
+
+        from orchestrator.models.build import build_classifier
+
+        with torch.device("meta"):
+            network = build_classifier(
+                model,
+                classes=classes,
+                channels=data.channels,
+                image_size=data.image_size,
+                field=f"{field}.model",
+                resizes=True,
+            )
+        given = _outputs(field, network, weights)
+        if given != classes:
+            rule = f"have {given} outputs, and data.dataset={about.name} has {classes} classes"
+            way_out = "name weights that tell all of them, or train the judge"
+            raise Refused(f"{field}.weights", weights.name, rule, way_out)
+        self._checked.add(known)
+
     def check_start(self, spec: TrialSpec, field: str, weights: Weights) -> None:
         """Raise `Refused` if weights do not fit the network of a judge or student, by its field, that is to
         start from them."""

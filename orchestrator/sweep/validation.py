@@ -1,7 +1,7 @@
 """Validation of points before anything starts: data sets, their checksums, networks, budgets, public weights.
 
-No torch, unless F or a judge starts from public weights or a recogniser has some, whose names and shapes are
-compared with the network.
+No torch, unless F or a judge is, or starts from, staged weights or a recogniser has some, whose names and
+shapes are compared with the network.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -229,7 +229,7 @@ class Preflight:
         return self._labels[name]
 
     def _check_weights(self, spec: TrialSpec) -> None:
-        """Find the public weights that a trial names; those that F starts from must fit its network."""
+        """Find the weights that a trial names and check them against its networks."""
         for role, name in weight_names(spec).items():
             own = f"{role}.weights" if role in spec.started else f"evaluation.networks.{role}"
             field = WEIGHTS.get(role, own)
@@ -244,13 +244,21 @@ class Preflight:
             given = self._weights[spec.target.weights]
             self._networks.check_given(spec, given)
             self._check_judged_by_others(spec, given.digest)
-        for field, one in spec.started.items():
-            if one.weights:
-                self._networks.check_start(spec, field, self._weights[one.weights])
+        self._check_starts(spec)
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
             checked_on = self.descriptions[pretrain.dataset] if pretrain.dataset else None
             self._networks.check_fit(spec, self._weights[pretrain.weights], checked_on)
+
+    def _check_starts(self, spec: TrialSpec) -> None:
+        """Check weights that judges are, and those that judges and students start from."""
+        about = self.descriptions[spec.data.dataset]
+        given = [field for field, judge in spec.every_judge.items() if not judge.trained]
+        for field, one in spec.started.items():
+            if one.weights and field in given:
+                self._networks.check_given_judge(spec, field, self._weights[one.weights], about)
+            elif one.weights:
+                self._networks.check_start(spec, field, self._weights[one.weights])
 
     def _check_judged_by_others(self, spec: TrialSpec, target: str) -> None:
         """Raise `Refused` if a judge is or starts from F itself, by the digest of its file."""

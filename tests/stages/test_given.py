@@ -14,7 +14,7 @@ from orchestrator.config import Data, TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, weights
-from orchestrator.datasets.selection import ImageSet, target_images
+from orchestrator.datasets.selection import ImageSet, judge_images, target_images
 from orchestrator.stages.graph import StageFailed
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.target_model import stored_target
@@ -58,12 +58,11 @@ def private(part: str) -> ImageSet:
     return target_images(load("digits", Location()), data, 3, part)
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Theirs:
-    """Return a trained classifier of the tiny trial's private classes."""
+def trained(seen: ImageSet) -> Theirs:
+    """Return a classifier trained in plain torch."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model, seen = Theirs(), private("train")
+    model = Theirs(seen.num_classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(15):
         for batch in torch.randperm(len(seen)).split(32):
@@ -75,15 +74,28 @@ def theirs() -> Theirs:
 
 
 @pytest.fixture(scope="module")
+def theirs() -> Theirs:
+    """Return a trained classifier of the tiny trial's private classes."""
+    return trained(private("train"))
+
+
+@pytest.fixture(scope="module")
+def judging() -> Theirs:
+    """Return a trained classifier of all ten digits, in staged order."""
+    return trained(judge_images(load("digits", Location()), Data(dataset="digits"), "auxiliary"))
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder for data and store, which the tests share."""
     return tmp_path_factory.mktemp("given")
 
 
 @pytest.fixture(scope="module")
-def location(theirs: Theirs, folder: Path) -> Location:
-    """Return a data location at which its weights are staged."""
-    return staged(folder / "data", theirs=theirs.state_dict())
+def location(theirs: Theirs, judging: Theirs, folder: Path) -> Location:
+    """Return a data location at which the weights of both are staged, and those of a judge without skill."""
+    states = {"theirs": theirs, "judging": judging, "random": Theirs(10)}
+    return staged(folder / "data", **{name: one.state_dict() for name, one in states.items()})
 
 
 def logits_of(store: Artifacts, trial: TrialSpec, location: Location, images: Tensor) -> Tensor:
@@ -156,11 +168,10 @@ def test_settings_of_a_training_are_refused(field: str, value: Any, shown: str) 
     with pytest.raises(ValidationError) as caught:
         tiny.spec({"target": {**GIVEN["target"], field: value}})
     (fault,) = caught.value.errors()
-    way_out = "sweep attack.seed in place of seed" if field == "seed" else "drop target.weights"
-    joint = "and" if field == "seed" else "or"
+    way_out = "sweep attack.seed in place of seed" if field == "seed" else "leave it out"
     assert fault["msg"] == (
-        f"Value error, {field}{shown} is of a training, but target.weights=theirs are F as they are; leave "
-        f"it out {joint} {way_out}."
+        f"Value error, {field}{shown} is of a training, but target.weights=theirs are F as they are; "
+        f"{way_out}."
     )
 
 
@@ -312,3 +323,94 @@ def test_a_defended_network_is_built_as_it_was_trained(location: Location, tmp_p
         assert all(torch.equal(again[one], state[one]) for one in state)
         assert given["target/accuracy"] == metrics["target/accuracy"]
         assert "target/epsilon" not in given
+
+
+GIVEN_JUDGE = {"model": tiny.DIGIT, "weights": "judging", "trained": False}
+
+
+def test_a_given_judge_judges_as_it_is(judging: Theirs, location: Location, folder: Path) -> None:
+    judge, further = {**GIVEN_JUDGE, "minimum_accuracy": 0.5}, {**GIVEN_JUDGE, "weights": "random"}
+    trial = tiny.spec({**GIVEN, "judge": judge, "judges": {"classifiers": {"random": further}}})
+    stages = planned(trial, location)
+    store = built(trial, location, folder / "store")
+    assert all(store.find(stage.key) for stage in stages.values())
+    state, metrics = left(store, stages["judge"])
+    assert state.keys() == judging.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in judging.state_dict().items())
+    test = judge_images(load("digits", Location()), trial.data, "evaluation")
+    with torch.no_grad():
+        is_right = judging(as_unit(test.images[:])).argmax(1) == test.labels
+    assert metrics == {"judge/accuracy": pytest.approx(is_right.double().mean().item())}
+    assert metrics["judge/accuracy"] > 0.8
+    assert left(store, stages["judge.random"])[1]["judge/accuracy"] < 0.5
+    for label, name in (("judge", "judging"), ("judge.random", "random")):
+        assert stages[label].weights["start"]["digest"] == weights.describe(name, location).digest
+    judgement = store.find(stages["judgement.random"].key)
+    assert judgement is not None
+    assert "attack/agreement_test" in judgement.metrics
+
+
+def test_two_judges_of_the_same_weights_are_one() -> None:
+    again = {**GIVEN_JUDGE, "minimum_accuracy": 0.5}
+    with pytest.raises(ValidationError, match=r"judges\.classifiers\.x is the same as judge, with which it"):
+        tiny.spec({"judge": GIVEN_JUDGE, "judges": {"classifiers": {"x": again}}})
+
+
+def test_a_judge_below_its_accuracy_fails_its_stage(location: Location, tmp_path: Path) -> None:
+    trial = tiny.spec({**GIVEN, "judge": {**GIVEN_JUDGE, "minimum_accuracy": 0.9999}})
+    with pytest.raises(StageFailed) as caught:
+        built(trial, location, tmp_path, "judge")
+    assert caught.value.stage == "judge"
+    assert "the judge of weights=judging reaches an accuracy of 0." in caught.value.message
+    assert "below minimum_accuracy=0.9999; check the order of the classes" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"weights": None}, "trained=false needs weights that are the judge; name them in weights."),
+        ({"seed": 9}, "seed=9 is of a training, and trained=false has none; leave it out."),
+        ({"recipe": tiny.RECIPE}, "recipe is of a training, and trained=false has none; leave it out."),
+        (
+            {"images": "auxiliary"},
+            "images=auxiliary is of a training, and trained=false has none; leave it out.",
+        ),
+        (
+            {"trained": True, "minimum_accuracy": 0.5},
+            "minimum_accuracy=0.5 is of a judge that is not trained here; set trained=false or leave it out.",
+        ),
+    ],
+    ids=["weights", "seed", "recipe", "images", "accuracy"],
+)
+def test_a_given_judge_has_no_training(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        tiny.spec({"judge": {**GIVEN_JUDGE, **changes}})
+    (fault,) = caught.value.errors()
+    assert (fault["loc"], fault["msg"]) == (("judge",), f"Value error, {text}")
+
+
+def test_weights_that_are_no_judge_of_every_class_are_told_before_anything_runs(
+    theirs: Theirs, judging: Theirs, tmp_path: Path
+) -> None:
+    odd = renamed(dict(judging.state_dict()), blocks__1__0__weight=torch.zeros(4, 4, 5, 5))
+    location = staged(tmp_path, theirs=theirs.state_dict(), judging=judging.state_dict(), odd=odd)
+    further = {"judges": {"classifiers": {"x": {**GIVEN_JUDGE, "weights": "odd"}}}}
+    for changes, text in (
+        (
+            {"judge": {**GIVEN_JUDGE, "weights": "theirs"}},
+            "judge.weights=theirs have 3 outputs, and data.dataset=digits has 10 classes; name weights that "
+            "tell all of them, or train the judge.",
+        ),
+        (
+            further,
+            "judges.classifiers.x.weights=odd do not fit AmiClassifier: 1 of another shape (first: "
+            "blocks.1.0.weight has (4, 4, 5, 5), wants (4, 4, 3, 3)); use the network, width, image size and "
+            "defense that they were trained with.",
+        ),
+    ):
+        preflight = Preflight(location)
+        for _ in range(2):
+            with pytest.raises(StudyError) as caught:
+                preflight.resolve(point(changes))
+            assert str(caught.value) == text
+    Preflight(location).resolve(point({"judge": GIVEN_JUDGE}))

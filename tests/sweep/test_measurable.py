@@ -72,6 +72,11 @@ def test_a_metric_is_lacking_exactly_where_a_trial_leaves_none(name: str, store:
             "target/epsilon",
             "a target that is trained here",
         ),
+        (
+            {"judge": {"model": tiny.DIGIT, "weights": "x", "trained": False}},
+            "judge/best_epoch",
+            "a judge that is trained here",
+        ),
         (UNTRAINED, "pretrain/best_epoch", "the stage pretrain"),
         ({}, "pretrain/accuracy", "target.pretrain.weights with target.pretrain.dataset"),
         ({"target.pretrain": {"weights": "x"}}, "pretrain/best_epoch", "target.pretrain without weights"),
