@@ -25,17 +25,16 @@ _TOLERANCE = 1e-3  # of the sum of probabilities
 
 
 def stage_program(
-    source: str, declared: Mapping[str, object], classes: str, blobs: Blobs, name: str
+    source: str, declared: Mapping[str, object], names: tuple[str, ...] | None, blobs: Blobs, name: str
 ) -> Sequence[str]:
     """Stage the program at SOURCE under a name; return the lines to print.
 
-    `declared`: option -> value; `classes`: a file of names, or nothing. Raise `Refused` if the file is no
+    `declared`: option -> value; `names`: those of the classes. Raise `Refused` if the file is no
     program, asks for anything but computing, or does not return what was declared.
     """
     if not source.startswith("s3://") and not Path(source).is_file():  # a library's name
         raise Refused("SOURCE", source, "is no file", "name a program's file or s3://bucket/object")
     data, _ = file_at(source)
-    names = _names(classes)
     program = found(data, source, declared, names)
     check(blobs, option="DEST")
     manifest, is_new = programs.stage(data, program, source.rpartition("/")[2], blobs, name)
@@ -98,19 +97,3 @@ def _check_outputs(scores: Tensor, program: Program, source: str) -> None:
     if program.outputs == "logits" and is_share and bool((scores.sum(dim=1) - 1).abs().max() < _TOLERANCE):
         rule = "is wrong: the program returned shares that sum to 1"
         raise Refused("--outputs", program.outputs, rule, "use --outputs probabilities")
-
-
-def _names(path: str) -> tuple[str, ...] | None:
-    if not path:
-        return None
-    if not Path(path).is_file():
-        raise Refused("--classes", path, "is no file", "give a file of names, one a line")
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise Refused("--classes", path, "is no UTF-8 text", "give a file of names, one a line") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Refused("--classes", path, f"names {twice} twice", "give one name a line")
-    return names

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.class_names import class_names
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.program import Outputs
 from orchestrator.models import CLASSIFIERS
@@ -69,7 +70,8 @@ def main(  # noqa: PLR0913 - one parameter per flag
     classes: Annotated[
         str,
         typer.Option(
-            help="File of the classes' names, one a line, in the order of the outputs; default: none."
+            help="File of the names of a classifier's classes, one a line, in the order of the outputs; "
+            "default: none."
         ),
     ] = "",
 ) -> None:
@@ -83,20 +85,23 @@ def main(  # noqa: PLR0913 - one parameter per flag
     try:
         blobs = open_blobs(dest)
         check_arguments(source, model)
-        check_declared(program, declared, {"--model": model, "--entry": entry}, classes)
+        check_declared(program, declared, {"--model": model, "--entry": entry})
+        names = class_names(classes)
         if program:
             from jobs.program_sources import stage_program  # here, as it needs torch
 
-            lines = stage_program(source, declared, classes, blobs, name)
+            lines = stage_program(source, declared, names, blobs, name)
             typer.echo("\n".join(lines))
             return
         # Here, because torch, torchvision and timm take seconds to import and a refusal needs none.
-        from jobs.weight_sources import chosen
+        from jobs.weight_sources import check_outputs, chosen
         from orchestrator.datasets import weights
 
         tensors = chosen(source, entry, model, name)
+        if names and model:
+            check_outputs(names, tensors, model)
         check(blobs, option="DEST")
-        manifest, is_new = weights.stage(tensors, _origin(source), blobs, name)
+        manifest, is_new = weights.stage(tensors, _origin(source), blobs, name, names)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
@@ -119,14 +124,10 @@ def check_arguments(source: str, model: str) -> None:
         raise Refused("SOURCE", source, "is no file", way_out)
 
 
-def check_declared(
-    is_program: bool, declared: Mapping[str, object], of_weights: Mapping[str, str], classes: str
-) -> None:
+def check_declared(is_program: bool, declared: Mapping[str, object], of_weights: Mapping[str, str]) -> None:
     """Raise `Refused` for options that a program needs and lacks, or that belong to the other kind."""
     if not is_program:
-        given = [
-            name for name, value in {**declared, "--classes": classes or None}.items() if value is not None
-        ]
+        given = [name for name, value in declared.items() if value is not None]
         if given:
             raise Refused(given[0], NO_VALUE, "is of a program", "add --program or leave it out")
         return

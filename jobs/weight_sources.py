@@ -1,6 +1,6 @@
 """Sources of public weights: files, objects in S3, and the libraries that download them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from jobs.generator_sources import choose_generator, generator_file
 from orchestrator import config
-from orchestrator.config.base import Refused
+from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets import checkpoint_files, layers_model
 from orchestrator.datasets.state_dicts import Check, check_sizes, choose
 from orchestrator.models import CLASSIFIERS
 from orchestrator.models.build import build_classifier
+from orchestrator.models.classifier import Classifier
 from orchestrator.models.generator_outlines import PATHS
-from orchestrator.models.public import renamed
+from orchestrator.models.public import num_outputs, renamed
 from orchestrator.runtime.open_store import check, open_blobs
 from orchestrator.runtime.words import sentences
 
@@ -84,11 +85,24 @@ def _downloaded(source: str, build: Callable[[], nn.Module]) -> dict[str, Tensor
         raise Refused("SOURCE", source, rule, way_out) from None
 
 
-def fit_of(model: str, name: str) -> Check:
-    """Return a check that tensors, to be staged under a name, fit a classifier."""
+def check_outputs(names: Sequence[str], tensors: Mapping[str, Tensor], model: str) -> None:
+    """Raise `Refused` if there are not as many names of classes as outputs of a classifier of this kind."""
+    found = num_outputs(_network(model), tensors) if model in CLASSIFIERS else None
+    if found != len(names):
+        outputs = "no head" if found is None else f"{found} outputs"
+        rule = f"holds {len(names)} names, and the weights have {outputs}"
+        raise Refused("--classes", NO_VALUE, rule, "give one name a line, in the order of the outputs")
+
+
+def _network(model: str) -> Classifier:
     side = CLASSIFIERS[model].image_size
     with torch.device("meta"):
-        network = build_classifier(config.Model(name=model), classes=2, channels=3, image_size=side)
+        return build_classifier(config.Model(name=model), classes=2, channels=3, image_size=side)
+
+
+def fit_of(model: str, name: str) -> Check:
+    """Return a check that tensors, to be staged under a name, fit a classifier."""
+    network = _network(model)
 
     def check_fit(tensors: Mapping[str, Tensor]) -> None:
         renamed(network, tensors, name=name)

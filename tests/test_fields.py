@@ -70,6 +70,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "target.defense.dp": {"target.defense": {}, "target.budget": "full"},
     "target.defense.loft": {"target.defense": {"loft": {}}},
     "target.defense.rolss": {"target.model": {"name": "resnet18"}, "target.budget": "layer1"},
+    "data.class_order": {"data.class_seed": 0},
     "target.weights": {"target": PLAIN},
     "target.minimum_accuracy": {"target": {**PLAIN, "weights": "public"}},
     "judge.trained": {"judge": STARTED},
@@ -178,7 +179,7 @@ DRAWN = {"victims", "yardsticks", *REBUILT}
 EVERY = {"pretrain", "judge", "descriptors", *TRAINED}
 READERS: Mapping[str, set[str]] = {
     "data": EVERY,
-    **{f"data.{name}": EVERY - {"descriptors"} for name in ("class_pool", "class_seed")},
+    **{f"data.{name}": EVERY - {"descriptors"} for name in ("class_pool", "class_seed", "class_order")},
     "target": TRAINED,
     "target.model": {"pretrain", *TRAINED},
     "target.weights": {"given", *TRAINED},

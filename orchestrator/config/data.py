@@ -1,10 +1,16 @@
 """Image sets of a trial: the private data set and the adversary's own images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from orchestrator.config.base import Count, Seed, Spec
+from orchestrator.config.base import NO_VALUE, Count, Refused, Seed, Spec, added_field
+
+ClassId = Annotated[int, Field(ge=0, le=10_000_000)]
+ClassName = Annotated[str, Field(min_length=1, max_length=255)]
+Order = Literal["seeded", "staged", "weights"]
+ORDERS: tuple[str, ...] = get_args(Order)
+ClassOrder = Order | tuple[ClassId, ...] | tuple[ClassName, ...]
 
 
 class Data(Spec):
@@ -31,6 +37,32 @@ class Data(Spec):
 
     class_seed: Seed = 0
     """Orders the classes once; a target of k classes takes the first k, so smaller k are nested in larger."""
+
+    class_order: ClassOrder = added_field("seeded")
+    """Order in which classes become private: `seeded`, drawn by `class_seed`; `staged`, as in the data set's
+    manifest; `weights`, that of the outputs of `target.weights`, by the names staged with them; or a list of
+    class names (or of their places in the manifest), behind which the others follow as staged."""
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _is_an_order(cls, value: object) -> object:
+        if isinstance(value, str) and value not in ORDERS:
+            raise ValueError(f"must be {', '.join(ORDERS)}, or a list of class names")
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_order(self) -> Self:
+        order = self.class_order
+        if order != "seeded" and self.class_seed:
+            rule = "draws the order of classes, which data.class_order gives"
+            raise Refused("class_seed", self.class_seed, rule, "leave one of them out")
+        if isinstance(order, str):
+            return self
+        twice = next((one for place, one in enumerate(order) if one in order[:place]), None)
+        if twice is not None or not order:
+            rule = "is an empty list" if twice is None else f"names {twice} twice"
+            raise Refused("class_order", NO_VALUE, rule, "name each class once, in the order of the outputs")
+        return self
 
 
 class Auxiliary(Spec):

@@ -66,9 +66,9 @@ class Target(Spec):
 
     weights: str | None = added_field(None)
     """Name of weights staged with `python -m jobs.stage_weights` that are F, head included: a model that
-    exists is attacked, and nothing is trained. Output i is of the i-th private class; the part `train` of
-    `data.split` is what F was trained on. Settings of a training (`pretrain`, `freezes_random`, `recipe`,
-    `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
+    exists is attacked, and nothing is trained. Output i is of the i-th private class (`data.class_order`);
+    the part `train` of `data.split` is what F was trained on. Settings of a training (`pretrain`,
+    `freezes_random`, `recipe`, `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
 
     minimum_accuracy: Share = added_field(0.0)
     """Of `weights`: a lower accuracy on the private test images fails before any attack."""

@@ -89,6 +89,13 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _order_of_weights_has_weights(self) -> Self:
+        if self.data.class_order == "weights" and self.target.weights is None:
+            rule = "is the order of the outputs of target.weights, which are not named"
+            raise Refused("data.class_order", "weights", rule, "name them, or use staged or seeded")
+        return self
+
+    @model_validator(mode="after")
     def _profiles_can_be_made(self) -> Self:
         fisher, attack = self.evaluation.fisher, self.attack
         if fisher is None:

@@ -1,15 +1,17 @@
-"""Classes: the target's private ones, the first k of a seeded order, and the public ones, outside the pool.
+"""Classes: the target's private ones, the first k of an order, and the public ones, outside the pool.
 
 Draws are nested (k=3 within k=5), so sweep points can be paired by class. Identities shared with another data
 set are found by name. Without torch, because plans are made from it too.
 """
 
+import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
 from orchestrator.config import Auxiliary, Data
-from orchestrator.config.base import Refused
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.data import ClassOrder
 from orchestrator.datasets.catalog import Dataset, Description, Labels
 from orchestrator.datasets.sources.exclusion import folded
 from orchestrator.datasets.splits import PARTS
@@ -29,6 +31,47 @@ def class_order(num_classes: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(num_classes)
 
 
+def ordered(num_classes: int, order: ClassOrder, seed: int) -> np.ndarray:
+    """Return all N class ids in the order in which they become private, (N,) int64.
+
+    `order` is seeded, drawn by `seed`; staged; or the ids of the first classes, which the others follow.
+    """
+    if order == "seeded":
+        return class_order(num_classes, seed)
+    first = () if isinstance(order, str) else order
+    others = np.setdiff1d(np.arange(num_classes), first)
+    return np.concatenate([np.asarray(first, dtype=np.int64), others])
+
+
+def resolved_order(about: Description, order: Sequence[int | str]) -> ClassOrder:
+    """Return the canonical form of a list of class names or ids: ids, or staged if that is their order.
+
+    Raise `Refused` of `data.class_order` if one of them is no class of the set.
+    """
+    ids = _ids([_id(about, one) for one in order])
+    return "staged" if ids == tuple(range(len(ids))) else ids
+
+
+def _id(about: Description, one: int | str) -> int:
+    """Return the id of a class by its id or name; names are compared folded, but for equal ones."""
+    if isinstance(one, int):
+        if one >= about.num_classes:
+            rule = f"has the place {one}, but the classes of {about.name} are 0..{about.num_classes - 1}"
+            raise Refused("data.class_order", NO_VALUE, rule, "correct it or name the class")
+        return one
+    exact = [place for place, name in enumerate(about.class_names) if name == one]
+    alike = exact or [place for place, name in enumerate(about.class_names) if folded(name) == folded(one)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        several = " and ".join(about.class_names[place] for place in alike[:2])
+        rule = f"names {one}, which may be {several} of {about.name}"
+        raise Refused("data.class_order", NO_VALUE, rule, "write it as the data set does")
+    near = difflib.get_close_matches(one, about.class_names, 1) or (*about.class_names[:NAMES_SHOWN], "...")
+    rule = f"names {one}, which is no class of {about.name} (it has {', '.join(near)})"
+    raise Refused("data.class_order", NO_VALUE, rule, "correct the name or stage the set with that class")
+
+
 def private_classes(dataset: Dataset | Description, data: Data, k: int) -> tuple[int, ...]:
     """Return the original ids of the target's k classes, in order of the target's labels 0..k-1.
 
@@ -39,13 +82,13 @@ def private_classes(dataset: Dataset | Description, data: Data, k: int) -> tuple
     if not 1 <= k <= pool:
         limit = f"the classes of {about.name}" if data.class_pool is None else "the size of data.class_pool"
         raise Refused("target.classes", k, f"must lie in 1..{pool}, {limit}", "lower target.classes")
-    return _ids(class_order(about.num_classes, data.class_seed)[:k])
+    return _ids(_order(about, data)[:k])
 
 
 def public_classes(dataset: Dataset | Description, data: Data) -> tuple[int, ...]:
     """Return the original ids of the classes outside `data.class_pool`, () if the pool holds all."""
     about = _about(dataset)
-    return _ids(class_order(about.num_classes, data.class_seed)[_pool(about, data) :])
+    return _ids(_order(about, data)[_pool(about, data) :])
 
 
 def classes_map(dataset: Dataset, data: Data, k: int) -> list[dict[str, int | str]]:
@@ -71,7 +114,7 @@ def shared_identities(
 ) -> tuple[str, ...]:
     """Return the class names of `other` that name classes in the private set's pool, compared folded."""
     about = _about(private)
-    pool = class_order(about.num_classes, data.class_seed)[: _pool(about, data)]
+    pool = _order(about, data)[: _pool(about, data)]
     names = {folded(about.class_names[one]) for one in pool}
     return tuple(name for name in other.class_names if folded(name) in names)
 
@@ -187,6 +230,13 @@ def _held(shared: tuple[str, ...]) -> str:
 
 def _about(dataset: Dataset | Description) -> Description:
     return dataset.description if isinstance(dataset, Dataset) else dataset
+
+
+def _order(about: Description, data: Data) -> np.ndarray:
+    order = data.class_order
+    assert order != "weights"  # the plan has their classes
+    known = order if isinstance(order, str) else resolved_order(about, order)
+    return ordered(about.num_classes, known, data.class_seed)
 
 
 def _pool(about: Description, data: Data) -> int:

@@ -3,7 +3,8 @@
 `checkpoint_files` reads the files that people have, `state_dicts` finds the network in them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -29,12 +30,17 @@ __all__ = ["FOLDER", "describe", "key_of", "load", "stage", "verify"]
 
 
 def stage(
-    tensors: Mapping[str, Tensor], source: str, blobs: Blobs, name: str
+    tensors: Mapping[str, Tensor],
+    source: str,
+    blobs: Blobs,
+    name: str,
+    classes: tuple[str, ...] | None = None,
 ) -> tuple[WeightsManifest, bool]:
     """Write weights under a name; return their manifest and whether anything was written.
 
-    Raise `Refused` if the name is malformed or taken by other weights, or if a tensor is not dense, real and
-    finite.
+    `classes`: names in the order of a classifier's outputs; weights that are there without any get them.
+    Raise `Refused` if the name is malformed, or taken by other weights or by these with other class names, or
+    if a tensor is not dense, real and finite.
     """
     if NAME.fullmatch(name) is None:
         rule = "must be lower-case letters, digits, dots, dashes and underscores, at most 64"
@@ -46,17 +52,29 @@ def stage(
     digest = sha256(data)
     file = File(name=f"weights-{digest[:12]}.safetensors", size=len(data), sha256=digest)
     shapes = {key: tuple(tensor.shape) for key, tensor in sorted(tensors.items())}
-    manifest = WeightsManifest(name=name, source=source, file=file, shapes=shapes)
+    manifest = WeightsManifest(name=name, source=source, file=file, shapes=shapes, classes=classes)
     present = blobs.get(f"{FOLDER}/{name}/manifest.json")
     if present is not None:
         known = None if is_program(present) else parse(present, name)
-        if known and known.file.sha256 == digest:
+        if known is None or known.file.sha256 != digest:
+            rule = f"is taken by {'other weights' if known else 'a program'} at {blobs.uri}"
+            raise Refused("--name", name, rule, "choose another name")
+        if classes in (None, known.classes):
             return known, False
-        rule = f"is taken by {'other weights' if known else 'a program'} at {blobs.uri}"
-        raise Refused("--name", name, rule, "choose another name")
-    blobs.put(f"{FOLDER}/{name}/{file.name}", data)
+        if known.classes is not None:
+            rule = f"has other class names at {blobs.uri}, {_first_other(classes, known.classes)}"
+            raise Refused("--name", name, rule, "choose another name")
+        manifest = known.but(classes=classes)
+    else:
+        blobs.put(f"{FOLDER}/{name}/{file.name}", data)
     blobs.put(f"{FOLDER}/{name}/manifest.json", manifest.model_dump_json(indent=1).encode())
     return manifest, True
+
+
+def _first_other(classes: Sequence[str] | None, there: Sequence[str]) -> str:
+    """Return the first difference of two lists of class names, in words."""
+    pairs = enumerate(zip_longest(classes or (), there, fillvalue="none"))
+    return next(f"{old} for output {place} and not {new}" for place, (new, old) in pairs if new != old)
 
 
 def load(name: str, location: Location) -> dict[str, Tensor]:

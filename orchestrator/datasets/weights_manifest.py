@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from orchestrator.config import Spec
-from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.base import NO_VALUE, Refused, added_field
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File
@@ -32,6 +32,10 @@ class WeightsManifest(Spec):
     shapes: dict[str, tuple[int, ...]]
     """Tensor -> its shape."""
 
+    classes: tuple[str, ...] | None = added_field(None)
+    """Names of a classifier's classes, in the order of its outputs; None: not known. They are no part of the
+    file, and so of no digest."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -41,6 +45,7 @@ class Weights:
     digest: str  # SHA-256 of the file; equal for equal tensors, from any source
     source: str
     shapes: Mapping[str, tuple[int, ...]]  # tensor -> its shape
+    classes: tuple[str, ...] | None = None  # names in the order of the outputs, where they are known
 
 
 def key_of(name: str) -> str:
@@ -54,7 +59,7 @@ def describe(name: str, location: Location, field: str = "weights") -> Weights:
     Raise `Refused` of `field` with the known names if the name is unknown, or if the manifest is damaged.
     """
     manifest, _ = _manifest(name, location, field)
-    return Weights(name, manifest.file.sha256, manifest.source, manifest.shapes)
+    return Weights(name, manifest.file.sha256, manifest.source, manifest.shapes, manifest.classes)
 
 
 def verify(name: str, location: Location, field: str = "weights") -> Weights:

@@ -6,16 +6,17 @@ which class of the data set a label is follows from the trial's data spec.
 """
 
 import io
+from typing import Any
 
 import numpy as np
 
-from orchestrator.datasets.classes import class_order
+from orchestrator.datasets.classes import ordered
 from orchestrator.metrics.names import ImageFile, MetricName
 from orchestrator.report.crossed import ByClass
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
 
-CLASS_SEED = "data.class_seed"
+CLASS_SEED, CLASS_ORDER = "data.class_seed", "data.class_order"
 MOST_CLASSES = 2**32  # of one data set, among which identities are numbered
 
 
@@ -25,7 +26,7 @@ class PerImage:
     def __init__(self, store: Artifacts) -> None:
         self._store = store
         self._read: dict[tuple[str, str], np.ndarray | None] = {}
-        self._classes: dict[tuple[str, str, int, int], ByClass] = {}
+        self._classes: dict[tuple[str, str, int, int, str], ByClass] = {}
         self._sets: dict[str, int] = {}  # digest of a data set -> its number
 
     def of(self, record: TrialRecord, metric: str) -> np.ndarray | None:
@@ -55,11 +56,12 @@ class PerImage:
         private = next((one for one in record.datasets if one.context == "private"), None)
         number = self._sets.setdefault(private.digest if private else "", len(self._sets))
         seed = int(record.params.get(CLASS_SEED, 0))
-        cached = (str(_key(record, place)), metric, number, seed)
+        order: Any = record.params.get(CLASS_ORDER, "seeded")  # ids are a list
+        cached = (str(_key(record, place)), metric, number, seed, str(order))
         if cached not in self._classes:
             kept = present(rows, place.field)
             labels, _, values = class_means(kept["label"], kept[place.field].astype(np.float64))
-            classes = labels if private is None else class_order(private.num_classes, seed)[labels]
+            classes = labels if private is None else ordered(private.num_classes, order, seed)[labels]
             order = np.argsort(classes)
             self._classes[cached] = ByClass(number * MOST_CLASSES + classes[order], values[order])
         return self._classes[cached]

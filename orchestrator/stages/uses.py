@@ -199,7 +199,7 @@ def judgement(spec: PlannedSpec) -> Sequence[Use]:
 def descriptors(spec: PlannedSpec) -> Sequence[Use]:
     """Of photographs of every class, for a recogniser that others trained: whoever is private, and whatever
     the target and the attack are."""
-    every = spec.data.but(class_pool=None, class_seed=0)
+    every = spec.data.but(class_pool=None, class_seed=0, class_order="seeded")
     return (Use({"data": every}),) if spec.judges.recogniser else ()
 
 

@@ -1,12 +1,13 @@
 """Validation of a trial's networks: names, sizes, budgets, and public weights that F starts from."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from orchestrator.config import Data, Model, Prior, TrialSpec
 from orchestrator.config.base import Refused
 from orchestrator.config.budget import FULL, NamedBudget
 from orchestrator.datasets import Description
+from orchestrator.datasets.sources.exclusion import folded
 from orchestrator.datasets.weights_manifest import Weights
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, find, outline
 from orchestrator.models.budgets import resolve_budget
@@ -153,6 +154,23 @@ class NetworkChecks:
 
             check_shapes(weights.shapes, weights.name)
             self._checked.add(known)
+
+
+def check_names(field: str, weights: Weights, classes: Sequence[str]) -> None:
+    """Raise `Refused` of the field's `weights` if they are staged with names of outputs that are not those of
+    the classes, in order; names are compared folded."""
+    names = classes if weights.classes is None else weights.classes
+    if len(names) != len(classes):
+        rule = f"are staged with {len(names)} names and have {len(classes)} outputs"
+        way_out = "stage them under another name with one for each output"
+        raise Refused(f"{field}.weights", weights.name, rule, way_out)
+    for place, (told, name) in enumerate(zip(names, classes, strict=True)):
+        if folded(told) != folded(name):
+            rule = f"tell {told} by output {place}, and class {place} here is {name}"
+            way_out = "set data.class_order=weights"
+            if field != "target":
+                way_out = "stage the data set with its classes in that order, or train the judge"
+            raise Refused(f"{field}.weights", weights.name, rule, way_out)
 
 
 def _check_generator(prior: Prior, image_size: int) -> None:

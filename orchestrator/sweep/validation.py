@@ -26,13 +26,14 @@ from orchestrator.datasets.classes import (
     other_classes,
     private_classes,
     public_classes,
+    resolved_order,
 )
 from orchestrator.models import CLASSIFIERS
 from orchestrator.stages.graph import dataset_names, weight_names
 from orchestrator.sweep.adversary import check_judges
 from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.fits import Fit, check_fit, fits
-from orchestrator.sweep.network_checks import NetworkChecks
+from orchestrator.sweep.network_checks import NetworkChecks, check_names
 from orchestrator.sweep.points import Point
 
 WEIGHTS = {
@@ -70,6 +71,8 @@ class Preflight:
                 if name not in self.descriptions:
                     self.descriptions[name] = self._verify(role, name)
                     self.digests[name] = self.descriptions[name].digest
+            self._find_weights(spec)
+            spec = self._ordered(spec)
             self._check_data(spec)
             check_judges(spec)
             self._contents.check(spec, self.descriptions)
@@ -228,14 +231,31 @@ class Preflight:
             self._labels[name] = load_labels(name, self._location)
         return self._labels[name]
 
-    def _check_weights(self, spec: TrialSpec) -> None:
-        """Find the weights that a trial names and check them against its networks."""
+    def _ordered(self, spec: TrialSpec) -> TrialSpec:
+        """Return the trial with its order of classes as ids, where it names them itself or by F's weights."""
+        order, about = spec.data.class_order, self.descriptions[spec.data.dataset]
+        if order == "weights":
+            weights = self._weights[str(spec.target.weights)]
+            if weights.classes is None:
+                rule = f"needs the names of the outputs of {weights.name}, which were staged without"
+                way_out = "stage the weights again with --classes, or list the names here"
+                raise Refused("data.class_order", order, rule, way_out)
+            order = weights.classes
+        if isinstance(order, str):
+            return spec
+        return spec.but(data=spec.data.but(class_order=resolved_order(about, order)))
+
+    def _find_weights(self, spec: TrialSpec) -> None:
+        """Find the public weights that a trial names."""
         for role, name in weight_names(spec).items():
             own = f"{role}.weights" if role in spec.started else f"evaluation.networks.{role}"
             field = WEIGHTS.get(role, own)
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
+
+    def _check_weights(self, spec: TrialSpec) -> None:
+        """Check the weights that a trial names against its networks and classes."""
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         if spec.prior and spec.prior.weights:
@@ -243,6 +263,9 @@ class Preflight:
         if spec.target.weights:
             given = self._weights[spec.target.weights]
             self._networks.check_given(spec, given)
+            about = self.descriptions[spec.data.dataset]
+            private = private_classes(about, spec.data, spec.target.classes)
+            check_names("target", given, [about.class_names[one] for one in private])
             self._check_judged_by_others(spec, given.digest)
         self._check_starts(spec)
         pretrain = spec.target.pretrain
@@ -257,6 +280,7 @@ class Preflight:
         for field, one in spec.started.items():
             if one.weights and field in given:
                 self._networks.check_given_judge(spec, field, self._weights[one.weights], about)
+                check_names(field, self._weights[one.weights], about.class_names)
             elif one.weights:
                 self._networks.check_start(spec, field, self._weights[one.weights])
 

@@ -90,6 +90,30 @@ def refused(changes: dict[str, Any]) -> str:
         ),
         ({"evaluation.grid": 65}, "evaluation.grid: Input should be less than or equal to 64"),
         ({"workers": 2}, "workers: Extra inputs are not permitted"),
+        (
+            {"data.class_order": "staged"},
+            "data: Value error, class_seed=1 draws the order of classes, which data.class_order gives; leave "
+            "one of them out.",
+        ),
+        (
+            {"data": {"dataset": "digits", "class_order": ["a", "b", "a"]}},
+            "data: Value error, class_order names a twice; name each class once, in the order of the "
+            "outputs.",
+        ),
+        (
+            {"data": {"dataset": "digits", "class_order": []}},
+            "data: Value error, class_order is an empty list; name each class once, in the order of the "
+            "outputs.",
+        ),
+        (
+            {"data": {"dataset": "digits", "class_order": "weights"}},
+            ": Value error, data.class_order=weights is the order of the outputs of target.weights, which "
+            "are not named; name them, or use staged or seeded.",
+        ),
+        (
+            {"data.class_order": "alphabetical"},
+            "data.class_order: Value error, must be seeded, staged, weights, or a list of class names",
+        ),
         ({"judge.images": "test"}, "judge.images: Input should be 'train' or 'auxiliary'"),
         (
             {"judges": {"classifiers": {"Wide net": tiny.BASE["judge"]}}},

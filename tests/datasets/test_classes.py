@@ -14,9 +14,11 @@ from orchestrator.datasets.classes import (
     check_labelled,
     check_parts,
     class_order,
+    ordered,
     other_classes,
     private_classes,
     public_classes,
+    resolved_order,
     shared_identities,
 )
 
@@ -70,6 +72,54 @@ def test_every_list_of_classes_follows_the_one_order_of_the_seed(seed: int, pool
 
 def test_two_seeds_have_two_orders() -> None:
     assert len({tuple(class_order(10, seed).tolist()) for seed in (0, 1, 2, 7, 666)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("order", "ids"),
+    [
+        ("staged", [0, 1, 2, 3, 4]),
+        (("Carl", "ann lee"), [2, 0, 1, 3, 4]),
+        ((2, 0), [2, 0, 1, 3, 4]),
+        (("Eve",), [4, 0, 1, 2, 3]),
+    ],
+    ids=str,
+)
+def test_an_order_that_is_given_comes_first_and_the_others_follow(order: object, ids: list[int]) -> None:
+    data = Data.model_validate({"dataset": "faces", "class_order": order, "class_pool": 3})
+    assert list(private_classes(FACES, data, 2)) == ids[:2]
+    assert list(public_classes(FACES, data)) == ids[3:]
+    pool = {FACES.class_names[one] for one in ids[:3]}
+    assert set(shared_identities(FACES, FACES, data)) == pool
+
+
+def test_an_order_has_one_form() -> None:
+    assert resolved_order(FACES, ("Bob_Ray", "Ann_Lee")) == (1, 0)
+    assert resolved_order(FACES, (1, 0)) == (1, 0)
+    assert resolved_order(FACES, ("Ann_Lee", "Bob_Ray")) == "staged"
+    assert ordered(5, "seeded", 3).tolist() == class_order(5, 3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (("Carla",), "names Carla, which is no class of faces (it has Carl); correct the name or stage"),
+        (("Zoe",), "names Zoe, which is no class of faces (it has Ann_Lee, Bob_Ray, Carl, ...); correct"),
+        ((5,), "has the place 5, but the classes of faces are 0..4; correct it or name the class."),
+    ],
+    ids=str,
+)
+def test_a_class_that_the_set_has_not_is_refused(order: tuple[str | int, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"data.class_order {text}")):
+        resolved_order(FACES, order)
+
+
+def test_a_name_of_two_classes_is_refused_unless_it_is_written_as_one_of_them() -> None:
+    twins = about("twins", "Ann_Lee", "ann lee", "Bob")
+    assert resolved_order(twins, ("ann lee",)) == (1,)
+    with pytest.raises(
+        ValueError, match="names ANN LEE, which may be Ann_Lee and ann lee of twins; write it"
+    ):
+        resolved_order(twins, ("ANN LEE",))
 
 
 FLICKR = dataclasses.replace(about("ffhq", "unlabelled"), is_labelled=False)

@@ -152,6 +152,24 @@ def test_a_name_taken_by_other_weights_is_refused(blobs: Blobs) -> None:
     weights.stage(state(seed=1), "net", blobs, "other")
 
 
+def test_names_of_outputs_are_kept_beside_the_file_and_change_no_digest(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    plain, _ = weights.stage(state(), "net", blobs, "net")
+    assert weights.describe("net", Location(blobs)).classes is None
+    manifest, is_new = weights.stage(state(), "net", blobs, "net", ("Ann", "Bob"))
+    assert (manifest, is_new) == (plain.but(classes=("Ann", "Bob")), True)
+    about = weights.describe("net", Location(blobs))
+    assert (about.classes, about.digest) == (("Ann", "Bob"), plain.file.sha256)
+    for classes in (None, ("Ann", "Bob")):
+        assert weights.stage(state(), "net", blobs, "net", classes) == (manifest, False)
+    for other, text in (
+        (("Ann", "Bea"), "Bob for output 1 and not Bea"),
+        (("Ann",), "Bob for output 1 and not"),
+    ):
+        with pytest.raises(ValueError, match=f"^--name=net has other class names at .*, {text}"):
+            weights.stage(state(), "net", blobs, "net", other)
+
+
 def test_staging_twice_writes_nothing(tmp_path: Path) -> None:
     def times() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -160,6 +160,29 @@ def test_weights_that_fit_pass_the_check(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_names_of_classes_are_staged_with_them(tmp_path: Path) -> None:
+    network = build_classifier(Model(name="ami-face"), classes=2, channels=3, image_size=64)
+    torch.save(network.state_dict(), tmp_path / "face.pt")
+    names, arguments = tmp_path / "names.txt", (tmp_path / "face.pt", tmp_path / "data", "--name", "face")
+    for content, text in (
+        (b"Ann\nBob\nAnn\n", f"--classes={names} names Ann twice; give one name a line."),
+        (b"\n\n", f"--classes={names} holds no name; give a file of names, one a line."),
+        (b"\xff\xfe\x00", f"--classes={names} is no UTF-8 text; give a file of names, one a line."),
+        (
+            b"Ann\nBob\nCarl\n",
+            "--classes holds 3 names, and the weights have 2 outputs; give one name a line, in the order of "
+            "the outputs.",
+        ),
+    ):
+        names.write_bytes(content)
+        assert refused(*arguments, "--model", "ami-face", "--classes", names) == text
+    assert not (tmp_path / "data").exists()
+    names.write_text("Ann Lee\nBob\n", encoding="utf-8")
+    assert stage(*arguments, "--model", "ami-face", "--classes", names).exit_code == 0
+    location = Location(DirectoryBlobs(tmp_path / "data"))
+    assert weights.describe("face", location).classes == ("Ann Lee", "Bob")
+
+
 def test_a_name_taken_by_other_weights(file: Path, tmp_path: Path) -> None:
     stage(file, tmp_path / "data", "--name", "net")
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")

@@ -14,7 +14,7 @@ from orchestrator.config import Data, TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import Location, load, weights
-from orchestrator.datasets.selection import ImageSet, judge_images, target_images
+from orchestrator.datasets.selection import ImageSet, judge_images, private_classes, target_images
 from orchestrator.stages.graph import StageFailed
 from orchestrator.stages.io import Inputs
 from orchestrator.stages.target_model import stored_target
@@ -414,3 +414,68 @@ def test_weights_that_are_no_judge_of_every_class_are_told_before_anything_runs(
                 preflight.resolve(point(changes))
             assert str(caught.value) == text
     Preflight(location).resolve(point({"judge": GIVEN_JUDGE}))
+
+
+NAMES = tuple(load("digits", Location()).class_names)
+
+
+def named(folder: Path, state: dict[str, Tensor], *classes: str) -> Location:
+    """Return a data location at which weights are staged with names of their outputs."""
+    blobs = DirectoryBlobs(folder)
+    weights.stage(state, "test", blobs, "theirs", classes or None)
+    return Location(blobs)
+
+
+def test_classes_are_matched_by_the_names_staged_with_the_weights(theirs: Theirs, tmp_path: Path) -> None:
+    """Their three outputs are the first private classes of the seeded order, in that order."""
+    digits, free = load("digits", Location()), {**GIVEN, "data.class_seed": 0}
+    ids = private_classes(digits, Data.model_validate(tiny.BASE["data"]), 3)
+    told = [NAMES[one] for one in ids]
+    location = named(tmp_path / "a", dict(theirs.state_dict()), *told)
+    Preflight(location).resolve(point(GIVEN))  # the seeded order is theirs
+    resolved = Preflight(location).resolve(point({**free, "data.class_order": "weights"})).spec
+    assert resolved.data.class_order == ids
+    assert private_classes(digits, resolved.data, 3) == ids
+    listed = Preflight(location).resolve(point({**free, "data.class_order": told})).spec
+    assert listed.data.class_order == ids
+    one, other = (planned(spec, location) for spec in (resolved, listed))
+    assert {name: stage.key for name, stage in one.items()} == {
+        name: stage.key for name, stage in other.items()
+    }
+    _, metrics = left(built(resolved, location, tmp_path / "store", "given"), one["given"])
+    assert metrics["target/accuracy"] > 0.9
+    wrong = next(place for place in range(3) if told[place] != NAMES[place])
+    with pytest.raises(StudyError) as caught:
+        Preflight(location).resolve(point({**free, "data.class_order": "staged"}))
+    assert str(caught.value) == (
+        f"target.weights=theirs tell {told[wrong]} by output {wrong}, and class {wrong} here is "
+        f"{NAMES[wrong]}; set data.class_order=weights."
+    )
+
+
+def test_names_that_are_not_those_of_the_set_or_not_there_are_told(theirs: Theirs, tmp_path: Path) -> None:
+    state, free = dict(theirs.state_dict()), {**GIVEN, "data.class_seed": 0, "data.class_order": "weights"}
+    cases: list[tuple[str, tuple[str, ...], str]] = [
+        (
+            "none",
+            (),
+            "data.class_order=weights needs the names of the outputs of theirs, which were staged without; "
+            "stage the weights again with --classes, or list the names here.",
+        ),
+        (
+            "other",
+            ("0", "one", "2"),
+            "data.class_order names one, which is no class of digits (it has 0, 1, 2, ...); correct the "
+            "name or stage the set with that class.",
+        ),
+        (
+            "few",
+            NAMES[:2],
+            "target.weights=theirs are staged with 2 names and have 3 outputs; stage them under another name "
+            "with one for each output.",
+        ),
+    ]
+    for folder, names, text in cases:
+        with pytest.raises(StudyError) as caught:
+            Preflight(named(tmp_path / folder, state, *names)).resolve(point(free))
+        assert str(caught.value) == text
