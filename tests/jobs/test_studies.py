@@ -5,23 +5,32 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs import report, sweep
-from orchestrator.config import TrialSpec
+from jobs import report, stage_weights, sweep
+from orchestrator.config import Data, TrialSpec
 from orchestrator.config.base import Scalar
 from orchestrator.config.load import read_study, scales_of
 from orchestrator.config.report import Ordering, Report
 from orchestrator.config.study import Study
+from orchestrator.datasets import Location, load
+from orchestrator.datasets.selection import judge_images
 from orchestrator.models.budgets import resolve_budget
 from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.study_checks import check_report
+from tests.stages.test_given import trained
 from tests.test_floors import ROOT
 
 TL_DMI = sorted(path.stem for path in sweep.STUDIES.glob("tl-dmi-*.yaml"))
-STUDIES = [*sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")), *TL_DMI, "defenses-2026"]
+STUDIES = [
+    *sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")),
+    *TL_DMI,
+    "defenses-2026",
+    "given-target",
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +80,44 @@ def test_a_study_runs_and_reports(name: str, out: Path) -> None:
         assert set(verdicts["verdict"]) <= {"holds", "reversed", "not shown", "equal"}
     if asked.costs:
         assert pd.read_csv(out / f"{name}.smoke" / "costs.csv")["wall_ratio"].notna().all()
+
+
+def test_a_given_target_is_attacked_at_the_smoke_scale(out: Path, tmp_path: Path) -> None:
+    """The shipped study with weights that others trained: in the order of their names, with no training."""
+    digits = load("digits", Location())
+    images = judge_images(digits, Data(dataset="digits"), "train")
+    torch.save(trained(images).state_dict(), tmp_path / "theirs.pt")
+    (tmp_path / "names.txt").write_text("\n".join(digits.class_names), encoding="utf-8")
+    data = str(tmp_path / "data")
+    staging = [
+        str(tmp_path / "theirs.pt"),
+        data,
+        "--name",
+        "theirs",
+        "--classes",
+        str(tmp_path / "names.txt"),
+    ]
+    assert CliRunner().invoke(stage_weights.app, staging).exit_code == 0
+    settings = ["target.weights=theirs", "target.minimum_accuracy=0.5", "data.class_order=weights"]
+    arguments = [
+        "given-target",
+        "--scale",
+        "smoke",
+        "--local",
+        "--ship-later",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    arguments += ["--store", str(out / "store"), "--data", data]
+    done = CliRunner().invoke(sweep.app, [*arguments, *(part for one in settings for part in ("--set", one))])
+    assert done.exit_code == 0, done.output
+    (file,) = (tmp_path / "out").glob("given-target.smoke.*/results.csv")
+    table = pd.read_csv(file)
+    assert set(table["status"]) == {"finished"}
+    assert len(table) == 6
+    assert table["target/accuracy"].nunique() == 1
+    assert table["target/accuracy"].min() > 0.5
+    assert "target/best_epoch" not in table.columns
 
 
 DIGITS = {"mnist", "mnist-small", "mnist-equal", "digits"}
