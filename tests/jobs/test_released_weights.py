@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from jobs import sweep
 from jobs.stage_weights import app
 from jobs.weight_sources import fit_of
 from orchestrator import config
@@ -25,6 +26,7 @@ from tests.models.faces import DATA, needed
 from tests.models.releases import CLASSES, RELEASES, Release, parallel
 
 WIDTH = 0.05
+BIDO = "VGG16_0.050&0.500_80.35.tar"
 LITE = DATA / "weights" / "efficientnet-lite0" / "efficientnet-lite0-57934424.pth"
 
 
@@ -32,12 +34,12 @@ def named(release: Release) -> str:
     return release.file
 
 
-def staged(file: Path, *flags: str) -> dict[str, Tensor]:
+def staged(file: Path, *flags: str, name: str = "net") -> dict[str, Tensor]:
     """Return what the command has staged of a file."""
     data = file.parent / "data"
-    result = CliRunner().invoke(app, [str(file), str(data), "--name", "net", *flags])
+    result = CliRunner().invoke(app, [str(file), str(data), "--name", name, *flags])
     assert result.exit_code == 0, result.output
-    return weights.load("net", Location(DirectoryBlobs(data)))
+    return weights.load(name, Location(DirectoryBlobs(data)))
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -109,12 +111,12 @@ def added(name: str) -> Callable[[dict[str, Any]], None]:
             "1 tensor is missing (first: blocks.7.weight)",
         ),
         (
-            "VGG16_0.050&0.500_80.35.tar",
+            BIDO,
             without("module.layer2.0.weight"),
             "1 tensor is missing (first: blocks.7.weight)",
         ),
         (
-            "VGG16_0.050&0.500_80.35.tar",
+            BIDO,
             added("module.layer1.7.weight"),
             "1 unknown (first: layer1.7.weight)",
         ),
@@ -152,3 +154,37 @@ def test_imagenets_efficientnet_lite0_as_its_package_has_it(tmp_path: Path) -> N
     network.load_state_dict(renamed(network, public), strict=True)
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(drawn(network, images), drawn(library, images))
+
+
+def test_a_table_of_tl_dmi_is_planned_on_released_files(tmp_path: Path) -> None:
+    """Three rows of Table 1 on files of KEDMI's, BiDO's and TL-DMI's layout, as docs/studies.md has it: only
+    the prior is trained."""
+    targets = {"celeba": "VGG16_88.26.tar", "bido": BIDO, "tl-dmi": "VGG16_best.tar"}
+    for name, file, classes in [
+        *((f"vgg16-{name}", file, 5) for name, file in targets.items()),
+        ("facenet-celeba", "FaceNet_95.88.tar", 10),
+    ]:
+        (release,) = (one for one in RELEASES if one.file == file)
+        torch.save(release.saved(release.build(0.02, classes)), tmp_path / file)
+        staged(tmp_path / file, name=name)
+    given = {
+        "data.class_order": "staged",
+        "target.pretrain": "null",
+        "target.selection": "held-out",
+        "sweep.seed": "[0]",
+        "sweep.target": "[{label: none, weights: vgg16-celeba}, {label: BiDO, weights: vgg16-bido, "
+        "defense: {bido: {kind: hsic, weight_x: 0.05, weight_y: 0.5}}}, "
+        "{label: TL-DMI, weights: vgg16-tl-dmi, budget: conv4_1}]",
+    }
+    judge = "judge={model: {name: facenet, width: 0.02}, weights: facenet-celeba, trained: false, recipe: {}}"
+    flags = ["--set", "target.recipe=null", "--set", "target.recipe={}", "--set", "judge.recipe=null"]
+    flags += ["--set", judge]
+    flags += [word for path, value in given.items() for word in ("--set", f"{path}={value}")]
+    places = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    command = ["tl-dmi-table-1", "--scale", "smoke", "--plan", *places, *flags]
+    result = CliRunner().invoke(sweep.app, command)
+    assert result.exit_code == 0, result.output
+    assert "study tl-dmi-table-1: 3 points" in result.output
+    stages = re.findall(r"^\W*(\w+)\W+(\d+)\W+0\W", result.output, re.MULTILINE)
+    assert dict(stages)["given"] == "3"
+    assert not {"pretrain", "target"} & set(dict(stages))
