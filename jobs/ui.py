@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -84,12 +85,18 @@ def check_port(port: int) -> None:
 
 @contextmanager
 def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
-    """Run MLflow's server in its own process group; end the whole group at the end."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
+    """Run MLflow's server in its own process group; end the whole group at the end.
+
+    It runs in an empty folder: it imports what lies in its working directory before what is installed.
+    """
+    _, mark, query = uri.partition("?")
+    store = f"sqlite:///{quote(str(sqlite_path(uri).absolute()))}{mark}{query}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", str(artifacts)]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as empty:
         process = subprocess.Popen(
             command,
+            cwd=empty,
             env=os.environ | ENVIRONMENT | SERVER_ENVIRONMENT,
             start_new_session=True,
             stdout=log,

@@ -1,5 +1,6 @@
 """`python -m jobs.ui`: what it refuses, what it starts, what a browser sees, what it leaves behind."""
 
+import os
 import re
 import shutil
 import signal
@@ -76,19 +77,24 @@ def test_a_server_is_no_store_to_serve(mlflow_server: str) -> None:
 
 @pytest.fixture(scope="module")
 def ui(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    """Serve a copy of a sample sweep's folder as `make ui` does; the original is gone."""
+    """Serve a copy of a sample sweep's folder as `make ui` does; the original is gone.
+
+    It is called from a folder with an `mlflow.py` of the user's, as the console command may be.
+    """
     folder = tmp_path_factory.mktemp("ui")
+    (folder / "mlflow.py").write_text("raise SystemExit('this is no MLflow')")
     (folder / "first").mkdir()
     database = shutil.copy(mlflow_database, folder / "first" / "mlflow.db")
     tell(MlflowTracker(f"sqlite:///{database}"), STUDY, sample_trials(6))
     runs = shutil.copytree(folder / "first", folder / "copy")
     shutil.rmtree(folder / "first")
     port = free_port()
-    command = [sys.executable, "-m", "jobs.ui", "--runs", str(runs), "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "jobs.ui", "--runs", str(runs), "--port", str(port)]
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # background jobs inherit an ignored one
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     lines: list[str] = []
