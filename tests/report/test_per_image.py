@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -43,14 +44,15 @@ def test_labels_are_named_by_the_class_of_the_data_set() -> None:
     assert known is not None
     assert known.identities.tolist() == sorted(order)
     assert known.values.tolist() == [[1, 0.5, 0.25][place] for place in np.argsort(order)]
-    for order, classes in (("staged", [0, 1, 2]), ([4, 0, 2], [0, 2, 4])):
-        in_order = images.by_class(
-            replace(one, params={"data.class_order": order}, datasets=[private]),  # type: ignore[dict-item]
-            LEAKAGE,
-        )
-        assert in_order is not None
-        assert in_order.identities.tolist() == classes
-        assert in_order.values.tolist() == ([1, 0.5, 0.25] if order == "staged" else [0.5, 0.25, 1])
+    cases: list[tuple[Any, list[int], list[float]]] = [
+        ("staged", [0, 1, 2], [1, 0.5, 0.25]),
+        ([4, 0, 2], [0, 2, 4], [0.5, 0.25, 1]),
+    ]
+    for written, classes, values in cases:
+        in_order = replace(one, params={"data.class_order": written}, datasets=[private])
+        found = images.by_class(in_order, LEAKAGE)
+        assert found is not None
+        assert (found.identities.tolist(), found.values.tolist()) == (classes, values)
     other = replace(one, datasets=[replace(private, digest="another")])
     elsewhere = images.by_class(other, LEAKAGE)
     assert elsewhere is not None
