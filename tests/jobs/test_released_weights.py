@@ -1,5 +1,5 @@
-"""Released checkpoints from the file to the network, over several modules: staged by the command, renamed and
-loaded strictly with their heads, they compute what the released module does."""
+"""Released checkpoints; spans modules: staged by the command, renamed and loaded strictly with their heads,
+they compute what the released module does."""
 
 import re
 from collections.abc import Callable
