@@ -89,7 +89,7 @@ def normalise(
     spec = respelled(spec, cut=cut, has_norm=has_norm)
     release = shielded_as(LABELS, spec.release) if spec.release.labels_only else spec.release
     target = spec.target.but(pretrain=_used(spec.target.pretrain))
-    if target.weights is None:
+    if target.given is None:
         target = target.but(minimum_accuracy=0.0)
     attack = spec.attack.canonical()
     prior = spec.prior.canonical() if spec.prior and attack.needs_prior else None

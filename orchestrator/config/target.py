@@ -1,6 +1,6 @@
 """Target model F: its network, public pretraining, frozen-layer budget and training, or given weights."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,9 @@ from orchestrator.config.defenses import Defense
 
 TRAINING = ("pretrain", "freezes_random", "recipe", "selection", "snapshots", "seed")
 """Settings of a training of F, which given weights have not here."""
+
+PROGRAM = Model(name="program")
+"""Network of a target that is a program: none of this project's."""
 
 
 class Pretrain(Spec):
@@ -62,7 +65,12 @@ class Target(Spec):
     """k, the full prediction size."""
 
     model: Model
-    """A classifier of `models.CLASSIFIERS`."""
+    """A classifier of `models.CLASSIFIERS`; left out with `program`, which is its own network."""
+
+    program: str | None = added_field(None)
+    """Name of a classifier staged with `python -m jobs.stage_weights --program` that is F: TorchScript,
+    torch.export or ONNX. As with `weights`, nothing is trained. It has no layers by name: no `budget`, no
+    `defense` that changes the network, no attack that reads features; ONNX has no gradients either."""
 
     weights: str | None = added_field(None)
     """Name of weights staged with `python -m jobs.stage_weights` that are F, head included: a model that
@@ -71,7 +79,7 @@ class Target(Spec):
     `freezes_random`, `recipe`, `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
 
     minimum_accuracy: Share = added_field(0.0)
-    """Of `weights`: a lower accuracy on the private test images fails before any attack."""
+    """Of `weights` or `program`: a lower accuracy on the private test images fails before any attack."""
 
     pretrain: Pretrain | None = None
     """None trains from random weights."""
@@ -121,13 +129,42 @@ class Target(Spec):
             )
         return self
 
+    @property
+    def given(self) -> str | None:
+        """The field that names F where it exists, `weights` or `program`; None where F is trained here."""
+        return next((field for field in ("weights", "program") if getattr(self, field) is not None), None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_program_is_its_own_network(cls, value: Any) -> Any:
+        is_program = isinstance(value, dict) and value.get("program") is not None
+        return {"model": PROGRAM, **value} if is_program else value
+
     @model_validator(mode="after")
-    def _given_weights_are_not_trained(self) -> Self:
-        field = first_set(self, TRAINING) if self.weights else None
-        if field is None:
+    def _a_program_is_as_it_is(self) -> Self:
+        if self.program is None:
+            return self
+        rule = f"is of a network of this project, but target.program={self.program} is F as it is"
+        if self.model != PROGRAM:
+            raise Refused("model.name", self.model.name, rule, "leave target.model out")
+        if self.weights is not None:
+            rule = rule.replace("is of", "are of", 1)
+            raise Refused("weights", self.weights, rule, "leave one of them out")
+        if field := first_set(self, ("budget", "freeze")):
+            raise Refused(field, getattr(self, field), rule, "leave it out")
+        if field := next((one for one in ("mid", "loft", "rolss", "dp") if getattr(self.defense, one)), None):
+            raise Refused(f"defense.{field}", NO_VALUE, rule, "leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_given_is_not_trained(self) -> Self:
+        given = self.given
+        field = first_set(self, TRAINING) if given else None
+        if given is None or field is None:
             return self
         value = getattr(self, field)
-        rule = f"is of a training, but target.weights={self.weights} are F as they are"
+        are = "are F as they are" if given == "weights" else "is F as it is"
+        rule = f"is of a training, but target.{given}={getattr(self, given)} {are}"
         way_out = "sweep attack.seed in place of seed" if field == "seed" else "leave it out"
         raise Refused(field, NO_VALUE if isinstance(value, Spec) else value, rule, way_out)
 

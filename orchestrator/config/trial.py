@@ -90,7 +90,7 @@ class TrialSpec(Spec):
 
     @model_validator(mode="after")
     def _order_of_weights_has_weights(self) -> Self:
-        if self.data.class_order == "weights" and self.target.weights is None:
+        if self.data.class_order == "weights" and self.target.given is None:
             rule = "is the order of the outputs of target.weights, which are not named"
             raise Refused("data.class_order", "weights", rule, "name them, or use staged or seeded")
         return self
@@ -146,12 +146,13 @@ class TrialSpec(Spec):
                 f"has no inverter of its own under attack.name={name}",
                 "use null or choose another attack",
             )
-        if target.weights is not None:
+        if given := target.given:
+            are, them = ("are F as they are", "them") if given == "weights" else ("is F as it is", "it")
             raise Refused(
-                "target.weights",
-                target.weights,
-                f"are F as they are, but attack.name={name} trains F",
-                "leave them out or choose another attack",
+                f"target.{given}",
+                getattr(target, given),
+                f"{are}, but attack.name={name} trains F",
+                f"leave {them} out or choose another attack",
             )
         return self
 
@@ -179,8 +180,9 @@ class TrialSpec(Spec):
             rule = "needs images held out from training, and target.selection=test holds out none"
             way_out = "use train or another target.selection"
             raise Refused("release.shield.means", shield.means, rule, way_out)
-        if shield.means == "held-out" and self.target.weights is not None:
-            rule = f"needs images held out from training, and which target.weights={self.target.weights} had "
+        if shield.means == "held-out" and (given := self.target.given):
+            named = f"target.{given}={getattr(self.target, given)}"
+            rule = f"needs images held out from training, and which {named} had "
             raise Refused("release.shield.means", shield.means, f"{rule}not seen is unknown", "use train")
         return self
 
@@ -235,6 +237,16 @@ class TrialSpec(Spec):
             raise Refused("prior.weights", weights, rule, "train a prior or choose another attack")
 
     @model_validator(mode="after")
+    def _a_program_has_no_layers(self) -> Self:
+        if self.target.program is not None and self.evaluation.fisher:
+            rule = f"profiles F's layers, and target.program={self.target.program} has none by name"
+            raise Refused("evaluation.fisher", NO_VALUE, rule, "set it to null")
+        if self.target.program is not None and self.prior and self.prior.teacher_mode == "train":
+            rule = f"is a mode that target.program={self.target.program} has not"
+            raise Refused("prior.teacher_mode", "train", rule, "leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _judges_differ(self) -> Self:
         target, earlier = self.target, dict[str, str]()
         start = (target.pretrain.weights or "trained here") if target.pretrain else None
@@ -244,7 +256,7 @@ class TrialSpec(Spec):
                 rule = "are the target itself, which must not judge what is made of it"
                 raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")
             is_like_target = (judge.model, judge.seed, judge.weights, judge.images) == of_target
-            if is_like_target and judge.trained and target.weights is None:
+            if is_like_target and judge.trained and target.given is None:
                 raise Refused(
                     f"{field}.seed",
                     judge.seed,

@@ -78,6 +78,12 @@ def describe(name: str, location: Location, field: str = FIELD) -> StagedProgram
     return StagedProgram(name, key, manifest.source, manifest.program)
 
 
+def verify(name: str, location: Location, field: str = FIELD) -> StagedProgram:
+    """Check the file's SHA-256 and return its description; raise as `read` does."""
+    read(name, location, field)
+    return describe(name, location, field)
+
+
 def read(name: str, location: Location, field: str = FIELD) -> bytes:
     """Return the verified bytes of the program's file.
 

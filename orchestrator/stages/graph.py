@@ -109,14 +109,14 @@ def dataset_names(spec: TrialSpec) -> dict[str, str]:
 
 
 def weight_names(spec: TrialSpec) -> dict[str, str]:
-    """Return the public weights that a trial reads: role (target, pretrain, prior, recogniser, a network
-    that measures, the field of a judge or student that starts from some) -> name."""
+    """Return the public weights that a trial reads, and the program: role (target, pretrain, prior,
+    recogniser, a network that measures, the field of a judge or student that starts from some) -> name."""
     names = dict(spec.evaluation.networks.model_dump(exclude_none=True))
     if spec.judges.recogniser:
         names["recogniser"] = spec.judges.recogniser.weights
     names |= {field: one.weights for field, one in spec.started.items() if one.weights}
-    if spec.target.weights:
-        names["target"] = spec.target.weights
+    if given := spec.target.given:
+        names["target"] = getattr(spec.target, given)
     if spec.target.pretrain and spec.target.pretrain.weights:
         names["pretrain"] = spec.target.pretrain.weights
     if spec.prior and spec.prior.weights:

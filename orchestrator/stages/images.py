@@ -87,7 +87,7 @@ def held_out_images(inputs: Inputs, data: Data, target: Target) -> ImageSet:
 
 def _fitted(num_images: int, target: Target) -> Tensor:
     """Return the places of the training images that F was fitted on, int64 (M,): all, where others have."""
-    if target.weights is not None or target.selection == "test":
+    if target.given is not None or target.selection == "test":
         return torch.arange(num_images)
     fitted, _ = hold_out(num_images, target.recipe.validation_fraction, target.seed)
     return fitted

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from orchestrator.config.program import Program
 from orchestrator.datasets import Dataset
 from orchestrator.training.loop import Fitted
 from orchestrator.training.world import World
@@ -25,6 +26,7 @@ class Inputs:
     files: Callable[[str], Container[str]] = lambda role: ()  # names of those that an input stage left
     names: Mapping[str, str] = field(default_factory=dict)  # role (auxiliary, pretrain) -> data set name
     weights: Callable[[str], Mapping[str, Tensor] | None] = lambda role: None  # public ones, verified
+    program: Callable[[str], tuple[bytes, Program] | None] = lambda role: None  # its file, verified
 
 
 @dataclass(frozen=True)

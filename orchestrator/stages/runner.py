@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from orchestrator import __version__
-from orchestrator.datasets import Dataset, Location, load, weights
+from orchestrator.config.program import Program
+from orchestrator.datasets import Dataset, Location, load, programs, weights
 from orchestrator.stages.cost import Meter
 from orchestrator.stages.graph import STAGES, Stage, StageFailed
 from orchestrator.stages.io import Inputs, Outputs
@@ -78,6 +79,7 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
         files=lambda role: input_of(role).files,
         names={role: part["name"] for role, part in stage.datasets.items()},
         weights=_weights(stage, location),
+        program=_program(stage, location),
     )
     try:
         outputs, cost = _computed(stage, inputs)
@@ -135,11 +137,7 @@ def _loader(stage: Stage, location: Location) -> Callable[[str], Dataset]:
 
     def load_checked(name: str) -> Dataset:
         dataset = load(name, location)
-        if dataset.description.digest != wanted[name]:
-            raise ValueError(
-                f"data set {name} changed since the sweep was planned "
-                f"(want {wanted[name][:12]}, got {dataset.description.digest[:12]}); start the sweep again."
-            )
+        _insist("data set", name, wanted[name], dataset.description.digest)
         return dataset
 
     return load_checked
@@ -153,14 +151,33 @@ def _weights(stage: Stage, location: Location) -> Callable[[str], Mapping[str, T
             return None
         wanted = stage.weights[role]
         staged = weights.describe(wanted["name"], location)
-        if staged.digest != wanted["digest"]:
-            raise ValueError(
-                f"weights {staged.name} changed since the sweep was planned "
-                f"(want {wanted['digest'][:12]}, got {staged.digest[:12]}); start the sweep again."
-            )
+        _insist("weights", staged.name, wanted["digest"], staged.digest)
         return weights.load(staged.name, location)
 
     return load_checked
+
+
+def _program(stage: Stage, location: Location) -> Callable[[str], tuple[bytes, Program] | None]:
+    """Return a loader by role of a program's file, which insists on the digest of the stage's key."""
+
+    def load_checked(role: str) -> tuple[bytes, Program] | None:
+        if role not in stage.weights:
+            return None
+        wanted = stage.weights[role]
+        staged = programs.describe(wanted["name"], location)
+        _insist("program", staged.name, wanted["digest"], staged.digest)
+        return programs.read(staged.name, location), staged.program
+
+    return load_checked
+
+
+def _insist(what: str, name: str, wanted: str, given: str) -> None:
+    """Raise `ValueError` unless what is staged is what the stage was planned with."""
+    if given != wanted:
+        raise ValueError(
+            f"{what} {name} changed since the sweep was planned "
+            f"(want {wanted[:12]}, got {given[:12]}); start the sweep again."
+        )
 
 
 def _finder(stage: Stage, store: Artifacts) -> Callable[[str], Artifact]:

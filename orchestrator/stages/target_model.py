@@ -2,23 +2,29 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from orchestrator.config import Data, Target
+from orchestrator.config.program import Program
 from orchestrator.datasets import selection
 from orchestrator.datasets.gathered import Images
 from orchestrator.defenses import protected
 from orchestrator.metrics.classification import is_among
 from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
+from orchestrator.models.programs import ProgramNetwork, load_program
 from orchestrator.models.public import whole
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image, tensors, trained
 from orchestrator.stages.networks import new_classifier
 from orchestrator.training.loop import Fitted, predict
 
 logger = logging.getLogger(__name__)
+
+PROGRAM_FILE, FACTS_FILE = "program.bin", "program.json"
+"""Files of a target that is a program: as it was staged, and what is declared of it."""
 
 
 def untrained(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, Frozen]:
@@ -45,6 +51,18 @@ def given_target(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier
     return network.to(inputs.world.device).eval(), frozen
 
 
+def given_program(inputs: Inputs) -> tuple[ProgramNetwork, Outputs]:
+    """Return F that is a program, on the device, and what the stage leaves of it: the file and its facts.
+
+    Raise `Refused` if the file asks for anything but computing.
+    """
+    staged = inputs.program("target")
+    assert staged is not None  # the plan has it
+    data, facts = staged
+    network = load_program(data, facts, device=inputs.world.device)
+    return network, Outputs({PROGRAM_FILE: data, FACTS_FILE: facts.text.encode()}, {})
+
+
 def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
     """Copy everything but the head, whose shape depends on k; raise `RuntimeError` at any other
     difference."""
@@ -53,14 +71,17 @@ def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
     network.load_state_dict(body | own, strict=True)
 
 
-def stored_target(inputs: Inputs, data: Data, target: Target) -> Classifier:
-    """Return the trained F, on the device, in evaluation mode."""
+def stored_target(inputs: Inputs, data: Data, target: Target) -> Any:
+    """Return the trained F, a `Classifier` or a `ProgramNetwork`, on the device, in evaluation mode."""
+    if target.program is not None:
+        facts = Program.model_validate_json(inputs.read("target", FACTS_FILE))
+        return load_program(inputs.read("target", PROGRAM_FILE), facts, device=inputs.world.device)
     return with_weights(inputs.read("target", "model.safetensors"), inputs, data, target)
 
 
-def answered(inputs: Inputs, data: Data, target: Target, images: Images) -> tuple[Classifier, Tensor]:
+def answered(inputs: Inputs, data: Data, target: Target, images: Images) -> tuple[nn.Module, Tensor]:
     """Return the stored target, whose weights require no gradient, and its scores (N, k) of images."""
-    teacher = stored_target(inputs, data, target).requires_grad_(False)
+    teacher: nn.Module = stored_target(inputs, data, target).requires_grad_(False)
     return teacher, predict(teacher, images, inputs.world.device).softmax(dim=1)
 
 

@@ -40,13 +40,13 @@ def pretrain(spec: PlannedSpec) -> Sequence[Use]:
 
 def target(spec: PlannedSpec) -> Sequence[Use]:
     """F, unless the attack trains it or others have."""
-    is_made = not spec.attack.trains_target and spec.target.weights is None
+    is_made = not spec.attack.trains_target and spec.target.given is None
     return (Use({"target": spec.trained_target}),) if is_made else ()
 
 
 def given(spec: PlannedSpec) -> Sequence[Use]:
     """F that others trained."""
-    return (Use(),) if spec.target.weights is not None else ()
+    return (Use(),) if spec.target.given else ()
 
 
 def joint(spec: PlannedSpec) -> Sequence[Use]:

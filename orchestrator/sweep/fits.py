@@ -25,7 +25,7 @@ def fits(spec: TrialSpec) -> Iterator[Fit]:
     """Yield the trainings of a trial."""
     f, pretrain, split = spec.target, spec.target.pretrain, ("data.split", spec.data.split)
     stage = "joint" if spec.attack.trains_target else "target"
-    if f.weights is None:
+    if f.given is None:
         yield Fit(stage, "target.recipe", f.recipe, *split, "private", f.selection != "test")
     for field, judge in spec.every_judge.items():
         if judge.trained:

@@ -51,7 +51,7 @@ def _is_checked(spec: PlannedSpec) -> object:
 
 
 def _lacks_epsilon(spec: PlannedSpec) -> str:
-    if spec.target.weights is not None:
+    if spec.target.given is not None:
         return "a target that is trained here"
     return "" if spec.target.defense.dp else "target.defense.dp"
 
@@ -71,9 +71,12 @@ def _infers_classes(spec: PlannedSpec) -> bool:
 
 _HAS_IMAGES = _or_needs(lambda spec: spec.attack.looks_up != "none", "an adversary with images")
 _HAS_NONE = _or_needs(lambda spec: spec.attack.looks_up == "none", "an adversary without images")
+_HAS_LAYERS = _or_needs(lambda spec: spec.target.program is None, "a target that is no program")
 _TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
 SETTINGS: Mapping[str, Setting] = {
     "target/epsilon": _lacks_epsilon,
+    "target/theta_c_millions": _HAS_LAYERS,
+    "target/theta_t_millions": _HAS_LAYERS,
     "pretrain/accuracy": _or_needs(_is_checked, "target.pretrain.weights with target.pretrain.dataset"),
     "pretrain/validation_accuracy": _TRAINED_HERE,
     "pretrain/validation_loss": _TRAINED_HERE,

@@ -13,7 +13,16 @@ from orchestrator.config import TrialSpec
 from orchestrator.config.base import Refused
 from orchestrator.config.normalise import respelled
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import PARTS, Description, Labels, Location, load_labels, verify, weights_manifest
+from orchestrator.datasets import (
+    PARTS,
+    Description,
+    Labels,
+    Location,
+    load_labels,
+    programs,
+    verify,
+    weights_manifest,
+)
 from orchestrator.datasets.classes import (
     SAME_PARTS,
     auxiliary_dataset_name,
@@ -35,9 +44,10 @@ from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks, check_names
 from orchestrator.sweep.points import Point
+from orchestrator.sweep.program_checks import check_program
 
 WEIGHTS = {
-    "target": "target.weights",
+    "target": "target.weights",  # or a program, which is described otherwise
     "pretrain": "target.pretrain.weights",
     "recogniser": "judges.recogniser.weights",
     "prior": "prior.weights",
@@ -58,6 +68,7 @@ class Preflight:
         self.digests: dict[str, str] = {}
         """Data set name -> digest of its manifest; `weights/NAME` -> digest of their file."""
         self._weights: dict[str, weights_manifest.Weights] = {}
+        self._programs: dict[str, programs.StagedProgram] = {}
         self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
         self._labels: dict[str, Labels] = {}
         self._networks = NetworkChecks()
@@ -79,7 +90,9 @@ class Preflight:
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
-            cut, has_norm = self._networks.cut(spec), CLASSIFIERS[spec.target.model.name].has_norm
+            cut, has_norm = self._networks.cut(spec), None
+            if not spec.target.program:
+                has_norm = CLASSIFIERS[spec.target.model.name].has_norm
             return replace(point, spec=respelled(spec, cut=cut, has_norm=has_norm))
         except Refused as refused:
             raise StudyError(refused) from refused
@@ -235,38 +248,51 @@ class Preflight:
         """Return the trial with its order of classes as ids, where it names them itself or by F's weights."""
         order, about = spec.data.class_order, self.descriptions[spec.data.dataset]
         if order == "weights":
-            weights = self._weights[str(spec.target.weights)]
-            if weights.classes is None:
-                rule = f"needs the names of the outputs of {weights.name}, which were staged without"
-                way_out = "stage the weights again with --classes, or list the names here"
+            name, program = spec.target.weights or spec.target.program, spec.target.program
+            names = self._programs[program].program.names if program else self._weights[str(name)].classes
+            if names is None:
+                rule = f"needs the names of the outputs of {name}, which were staged without"
+                what = "program" if program else "weights"
+                way_out = f"stage the {what} again with --classes, or list the names here"
                 raise Refused("data.class_order", order, rule, way_out)
-            order = weights.classes
+            order = names
         if isinstance(order, str):
             return spec
         return spec.but(data=spec.data.but(class_order=resolved_order(about, order)))
 
     def _find_weights(self, spec: TrialSpec) -> None:
-        """Find the public weights that a trial names."""
+        """Find the public weights that a trial names, and its program."""
         for role, name in weight_names(spec).items():
+            if (role, name) == ("target", spec.target.program):
+                self._find_program(name)
+                continue
             own = f"{role}.weights" if role in spec.started else f"evaluation.networks.{role}"
             field = WEIGHTS.get(role, own)
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
 
+    def _find_program(self, name: str) -> None:
+        if name not in self._programs:
+            self._programs[name] = programs.verify(name, self._location)
+            self.digests[weights_manifest.key_of(name)] = self._programs[name].digest
+
     def _check_weights(self, spec: TrialSpec) -> None:
-        """Check the weights that a trial names against its networks and classes."""
+        """Check the weights or the program that a trial names against its networks and classes."""
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         if spec.prior and spec.prior.weights:
             self._networks.check_prior(self._weights[spec.prior.weights])
+        about = self.descriptions[spec.data.dataset]
+        private = private_classes(about, spec.data, spec.target.classes)
+        names = [about.class_names[one] for one in private]
         if spec.target.weights:
             given = self._weights[spec.target.weights]
             self._networks.check_given(spec, given)
-            about = self.descriptions[spec.data.dataset]
-            private = private_classes(about, spec.data, spec.target.classes)
-            check_names("target", given, [about.class_names[one] for one in private])
+            check_names("target", given, names)
             self._check_judged_by_others(spec, given.digest)
+        if spec.target.program:
+            check_program(spec, self._programs[spec.target.program], names)
         self._check_starts(spec)
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:

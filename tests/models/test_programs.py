@@ -44,6 +44,7 @@ def test_a_resnet_gives_its_logits_and_gradients(kind: ProgramKind, network: nn.
     assert kind_of(data, "x") == kind
     program = load_program(data, Program(kind=kind, **FACTS))
     assert program.is_differentiable
+    assert not program.train().program.training  # statistics of batch norms stay as they are
     assert program.batch is None
     images = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).requires_grad_()
     own = images.detach().clone().requires_grad_()

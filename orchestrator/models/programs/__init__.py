@@ -46,6 +46,10 @@ class ProgramNetwork(nn.Module):
         """Whether gradients reach the images."""
         return self.facts.is_differentiable
 
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: what a program does in training, only its file knows."""
+        return super().train(False)
+
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the network; a program keeps the layout in memory that it was saved with, which views in it
         may rely on."""

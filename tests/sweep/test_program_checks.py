@@ -1,0 +1,98 @@
+"""A target that is a program: what the trial asks of it and it cannot give is refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.study import StudyError
+from orchestrator.datasets import Location, programs
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.validation import Preflight
+from tests.stages.test_program_target import FACTS, INFERENCE, MIA, of
+from tests.sweep.test_validation import point
+
+GMI = {"attack": {"name": "gmi"}, "prior": {}, "data.image_size": 64, **INFERENCE}
+LOMMA = {**GMI, "attack": {"name": "lomma-g"}}
+
+
+@pytest.fixture(scope="module")
+def location(tmp_path_factory: pytest.TempPathFactory) -> Location:
+    """Return a data location with programs of each kind; a plan reads no byte of them."""
+    blobs = DirectoryBlobs(tmp_path_factory.mktemp("programs"))
+    for kind in ("torchscript", "export", "onnx"):
+        programs.stage(b"bytes", FACTS.but(kind=kind), "net", blobs, kind)
+    programs.stage(b"bytes", FACTS.but(channels=3), "net", blobs, "colour")
+    programs.stage(b"bytes", FACTS.but(classes=7), "net", blobs, "seven")
+    programs.stage(b"bytes", FACTS.but(names=("2", "0", "1")), "net", blobs, "named")
+    return Location(blobs)
+
+
+def resolved(changes: dict[str, Any], location: Location) -> None:
+    Preflight(location).resolve(point(changes))
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+@pytest.mark.parametrize("changes", [{}, MIA, GMI], ids=["inverter", "mia", "gmi"])
+def test_what_a_program_can_give_is_planned(kind: str, changes: dict[str, Any], location: Location) -> None:
+    resolved({**of(kind), **changes}, location)
+
+
+def test_classes_are_private_in_the_order_of_the_outputs(location: Location) -> None:
+    ordered = {"data.class_order": "weights", "data.class_seed": 0}
+    resolved = Preflight(location).resolve(point({**of("named"), **ordered})).spec
+    assert tuple(map(str, resolved.data.class_order))[:3] == ("2", "0", "1")
+    with pytest.raises(
+        StudyError, match=r"^target\.program=named tells 2 by output 0, and class 0 here is .*"
+    ):
+        Preflight(location).resolve(
+            point({**of("named"), "data.class_order": [0, 1, 2], "data.class_seed": 0})
+        )
+    with pytest.raises(
+        StudyError, match=r"^data\.class_order=weights needs the names of .*stage the program again"
+    ):
+        Preflight(location).resolve(point({**of("torchscript"), **ordered}))
+
+
+def test_onnx_answers_a_black_box(location: Location) -> None:
+    resolved(of("onnx"), location)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {**of("onnx"), **MIA},
+            "target.program=onnx is ONNX, which gives no gradients, and attack.name=mia reads them; choose "
+            "attack.name=",
+        ),
+        ({**of("onnx"), **GMI}, "target.program=onnx is ONNX, which gives no gradients, and attack.name=gmi"),
+        (
+            {**of("torchscript"), **LOMMA},
+            "target.program=torchscript has no features by name, and attack.name=lomma-g reads them; choose "
+            "attack.name=",
+        ),
+        (
+            of("colour"),
+            "target.program=colour takes images of 3 channels, and data.channels=1; set data.channels=3.",
+        ),
+        (of("seven"), "target.program=seven has 7 outputs, and target.classes=3; set target.classes=7."),
+        (of("absent"), "target.program=absent is unknown; staged at "),
+    ],
+    ids=range(6),
+)
+def test_what_it_cannot_give_is_refused(changes: dict[str, Any], text: str, location: Location) -> None:
+    with pytest.raises(StudyError) as caught:
+        resolved(changes, location)
+    assert str(caught.value).startswith(text), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_whose_file_changed_is_noticed(location: Location, tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+    manifest, _ = programs.stage(b"bytes", FACTS, "net", blobs, "net")
+    path = tmp_path / "weights" / "net" / manifest.file.name
+    path.chmod(0o644)
+    path.write_bytes(b"other")
+    with pytest.raises(StudyError, match="does not match its manifest"):
+        resolved(of("net"), Location(blobs))
