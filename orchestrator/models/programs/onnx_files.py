@@ -18,6 +18,9 @@ BEGIN = b"\x08"
 
 _DOMAINS = ("", "ai.onnx")
 _EXTERNAL = 1  # TensorProto.EXTERNAL
+_FREE_TEXTS = ("producer_name", "producer_version", "domain", "doc_string")
+"""Of a model, which begin its file: onnxruntime guesses the format from bytes 4 to 8."""
+
 _FLOAT = "tensor(float)"
 _INLINE = "save it with its weights inside: onnx.save_model(model, PATH, save_as_external_data=False)"
 _AGAIN = "export it again with torch.onnx.export and stage that"
@@ -59,6 +62,8 @@ def load_onnx(data: bytes, where: str) -> OnnxNetwork:
     _check(model, where)
     model.DiscardUnknownFields()
     del model.metadata_props[:]  # among them settings of a session
+    for name in _FREE_TEXTS:
+        model.ClearField(name)
     try:
         onnx.checker.check_model(model)
         session = _session(onnxruntime, model.SerializeToString())
@@ -106,6 +111,7 @@ def _session(onnxruntime: Any, data: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4  # fatal: what goes wrong is raised
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

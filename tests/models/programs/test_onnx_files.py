@@ -50,6 +50,16 @@ def test_three_kinds_of_files_give_the_same_logits(library: Any) -> None:
     assert scores["onnx"].std() > 0.01
 
 
+def test_a_model_whose_bytes_look_like_another_format_is_read_as_onnx(library: Any) -> None:
+    def change(model: Any) -> None:
+        model.ir_version, model.producer_name = 8, "ORTM"
+
+    network = files.Small().eval()
+    data = library.onnx_file(network, change)
+    assert data[4:8] == b"ORTM"  # the mark of onnxruntime's own format
+    assert torch.allclose(load_onnx(data, "x")(IMAGES), network(IMAGES), atol=1e-5)
+
+
 def test_a_model_of_fixed_batch_gets_such_batches(library: Any) -> None:
     network = files.Small().eval()
     program = load_program(library.onnx_file(network, batch=2), FACTS)
