@@ -84,7 +84,9 @@ def test_a_sweep_and_its_report_run_from_any_folder(installed: Path, folder: Pat
     assert (folder / "runs" / "tiny" / "results.csv").read_bytes() == results
     done = inversion(["report", "tiny.yaml", "--scale", "none"], installed, folder)
     assert (done.returncode, done.stderr[:20]) == (2, "error: --scale none ")
-    done = inversion(["report", "tiny.yaml", "--set", "attack.seed=7", "--ship-later"], installed, folder)
+    done = inversion(
+        ["report", "tiny.yaml", "--set", "sweep.attack.seed=[7]", "--ship-later"], installed, folder
+    )
     assert "this computes them: inversion sweep tiny.yaml" in done.stderr
 
 
