@@ -149,12 +149,14 @@ def _select(examined: Examined, source: Source, options: Options) -> _Selected:
 
 
 def _check_identities(listed: tuple[str, ...], kept: tuple[str, ...], options: Options) -> None:
-    """Refuse listed classes that are left out: those after them would move up."""
-    lost = [name for name in listed if name not in set(kept)] if options.identities else []
+    """Refuse listed classes, by name or by label, that are left out: those after them would move up."""
+    has_labels = any(split.labels for split in options.split_lists.values())
+    option = "--identities" if options.identities else "--split-list" if has_labels else ""
+    lost = [name for name in listed if name not in set(kept)] if option else []
     for name in lost[:1]:
-        rule = f"lists {name}, whose images --min-images, --max-images or --on-bad leave out"
+        rule = f"lists {name}, whose images --min-images, --max-images, --duplicates or --on-bad leave out"
         way_out = "remove it from the list or change that option"
-        raise Refused("--identities", NO_VALUE, f"{rule} ({len(lost)} of {len(listed)} classes)", way_out)
+        raise Refused(option, NO_VALUE, f"{rule} ({len(lost)} of {len(listed)} classes)", way_out)
 
 
 def _drawn_splits(

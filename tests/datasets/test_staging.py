@@ -10,7 +10,7 @@ import pytest
 from orchestrator.config.base import NO_VALUE
 from orchestrator.datasets import Location, describe, load, staging
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.datasets.manifest import Identities, Manifest, Options, SplitRule, dump
+from orchestrator.datasets.manifest import Identities, ListedSplit, Manifest, Options, SplitRule, dump
 from orchestrator.datasets.sources.base import BadImage, Source, array_source
 from orchestrator.datasets.splits import make_split
 from orchestrator.datasets.staging import publish
@@ -317,10 +317,24 @@ def test_no_listed_class_is_left_out_silently() -> None:
     labels = np.array([0] * 4 + [1] * 16 + [2] * 10)
     listed = Identities(sha256="0" * 64, names=3)
     expected = (
-        r"^--identities lists a, whose images --min-images, --max-images or --on-bad leave out "
+        r"^--identities lists a, whose images --min-images, --max-images, --duplicates or --on-bad leave out "
         r"\(1 of 3 classes\); remove it from the list or change that option\.$"
     )
     with pytest.raises(ValueError, match=expected):
         staged(small(labels=labels), identities=listed, min_images=5)
     assert staged(small(labels=labels), identities=listed, min_images=3)[0].class_names == ("a", "b", "c")
     assert staged(small(labels=labels), min_images=5)[0].class_names == ("b", "c")
+
+
+def test_no_class_with_a_label_on_a_split_list_is_left_out_silently() -> None:
+    images = IMAGES.copy()
+    nothing: dict[str, Any] = {"splits": {}}
+    images[:10] = images[10:20]
+    copies = small(images[::-1].copy(), LABELS[::-1].copy())  # each image of a equals an earlier one of b
+    lists = ListedSplit(sha256=("0" * 64, None, None), names=(30, 0, 0), labels=3, is_numbered=True)
+    with pytest.raises(ValueError, match=r"^--split-list lists a, whose .* \(1 of 3 classes\); remove it"):
+        staged(copies, split_lists={"own": lists}, **nothing)
+    kept = staged(copies, split_lists={"own": lists}, duplicates="keep", **nothing)[0]
+    assert kept.class_names == ("a", "b", "c")
+    bare = lists.but(labels=0, is_numbered=False)
+    assert staged(copies, split_lists={"own": bare}, **nothing)[0].class_names == ("b", "c")
