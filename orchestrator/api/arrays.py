@@ -1,17 +1,24 @@
 """Images of a notebook as a staged data set, under a name that their content gives."""
 
-from collections.abc import Sequence
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from orchestrator.api.options import DATA
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import Options, standard_splits
 from orchestrator.datasets.sources.base import array_source, fingerprint_of
 from orchestrator.datasets.splits import PARTS
 from orchestrator.datasets.staging import publish
 from orchestrator.runtime.open_store import check, open_blobs
+
+logger = logging.getLogger(__name__)
 
 GIVEN = "given"
 """Name of the split that `parts` give."""
@@ -23,24 +30,30 @@ def stage_images(
     images: Any,
     labels: Any = None,
     *,
-    data: str | Path,
+    data: str | Path | None = None,
     name: str = "images",
-    class_names: Sequence[str] | None = None,
+    class_names: Iterable[Any] | None = None,
     parts: Sequence[str] | None = None,
 ) -> str:
     """Stage images at a data location; return the set's name, `name` with a digest of what was given.
 
+    The location is `data`, without it that of the environment variable INVERSION_DATA.
+
     images: an array or tensor (N, C, S, S) with C = 1 or 3, uint8 or floats in [0, 1], which are rounded to 8
-    bits; labels: (N,) integers 0..K-1, or None for an adversary's images without classes. `parts` is the part
-    of each image, train, auxiliary or evaluation, as the split `given`; without it the splits are those of
-    `jobs.stage_data`. Images equal to an earlier one are dropped. The same arrays are staged once. Raise
-    `Refused` for arrays that are none of this.
+    bits; labels: (N,) integers 0..K-1, or None for an adversary's images without classes. `class_names` are K
+    different names, or numbers. `parts` is the part of each image, train, auxiliary or evaluation, as the
+    split `given`; without it the splits are those of `jobs.stage_data`. Images equal to an earlier one are
+    dropped, and a warning counts them. The same arrays are staged once. Raise `Refused` for arrays that are
+    none of this, and if nothing says where to stage them.
     """
+    location = str(data) if data else os.environ.get(DATA)
+    if not location:
+        raise Refused("data", NO_VALUE, "names no data location", f"give a folder, or set {DATA} to one")
     pixels = np.ascontiguousarray(_pixels(_array(images)).transpose(0, 2, 3, 1))
     numbers = (
         np.zeros(len(pixels), dtype=np.int64) if labels is None else _labels(_array(labels), len(pixels))
     )
-    names = tuple(class_names or map(str, range(int(numbers.max(initial=0)) + 1)))
+    names = _names(range(int(numbers.max(initial=0)) + 1) if class_names is None else class_names)
     splits = {} if parts is None else {GIVEN: _codes(parts, len(pixels))}
     named = "\n".join(names).encode()
     contents = {"images": pixels.tobytes(), "labels": numbers.tobytes(), "names": named}
@@ -51,9 +64,12 @@ def stage_images(
     source = array_source("arrays", pixels, numbers, names, digest, splits)
     is_labelled = labels is not None
     options = Options(splits={} if splits else standard_splits(), unlabelled=not is_labelled)
-    blobs = open_blobs(str(data))
+    blobs = open_blobs(location)
     check(blobs, option="data")
-    publish(source if is_labelled else source.unlabelled(), options, blobs, whole)
+    without = replace(source.unlabelled(), splits=splits)
+    manifest, _ = publish(source if is_labelled else without, options, blobs, whole)
+    if manifest.dropped:
+        logger.warning("event=images_dropped name=%s reasons=%s", whole, manifest.dropped)
     return whole
 
 
@@ -74,6 +90,16 @@ def _pixels(images: np.ndarray) -> np.ndarray:
         rule = f"are {images.dtype} of {low:g} to {high:g}, but must be uint8 or floats in [0, 1]"
         raise Refused("images", NO_VALUE, rule, "undo their normalisation")
     return np.rint(images * 255).astype(np.uint8)
+
+
+def _names(given: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names of classes as text, all different."""
+    names = tuple(map(str, given))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        rule = f"is the name of several classes ({len(repeated)} of {len(set(names))} names are)"
+        raise Refused("class_names", repeated[0], rule, "give each class a name of its own")
+    return names
 
 
 def _labels(labels: np.ndarray, num_images: int) -> np.ndarray:

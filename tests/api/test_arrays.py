@@ -1,5 +1,6 @@
 """Images of a notebook: staged once under the name of their content, and read by a study."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,39 @@ def test_parts_are_a_split_and_no_labels_are_no_classes(tmp_path: Path) -> None:
         "given": [80, 40, 40]
     }
     assert verify(stage_images(images(), data=tmp_path), location).num_classes == 1
+    bare = load(stage_images(images(), data=tmp_path, parts=parts), location)
+    assert {split: codes.tolist() for split, codes in bare.splits.items()} == {
+        "given": [0] * 80 + [1] * 40 + [2] * 40
+    }
+    assert bare.class_names == ("unlabelled",)
+
+
+def test_the_location_is_that_of_a_study_s_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVERSION_DATA", str(tmp_path / "data"))
+    name = stage_images(images(), LABELS)
+    assert (tmp_path / "data" / name / "manifest.json").is_file()
+    monkeypatch.delenv("INVERSION_DATA")
+    with pytest.raises(Refused, match=r"^data names no data location; give a folder, or set INVERSION_DATA"):
+        stage_images(images(), LABELS)
+
+
+def test_class_names_are_any_values_that_differ(tmp_path: Path) -> None:
+    names = [
+        stage_images(images(), LABELS, data=tmp_path, class_names=given)
+        for given in (np.array(list("56789")), np.arange(5, 10), range(5, 10))
+    ]
+    assert len(set(names)) == 1
+    assert load(names[0], open_location(str(tmp_path), None)).class_names == tuple("56789")
+
+
+def test_images_that_are_dropped_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = images()
+    with caplog.at_level(logging.WARNING):
+        stage_images(pixels, LABELS, data=tmp_path)
+        assert not caplog.messages
+        pixels[5] = pixels[0]
+        name = stage_images(pixels, LABELS, data=tmp_path)
+    assert caplog.messages == [f"event=images_dropped name={name} reasons={{'duplicate': 1}}"]
 
 
 def test_a_study_takes_the_name(tmp_path: Path) -> None:
@@ -93,6 +127,10 @@ def test_a_study_takes_the_name(tmp_path: Path) -> None:
             "^parts=test must be one of train, auxiliary, evaluation for each of 160",
         ),
         ({"parts": ["train"]}, "^parts must be one of"),
+        (
+            {"class_names": list("abcba")},
+            r"^class_names=a is the name of several classes \(2 of 3 names are\); give each",
+        ),
         ({"name": "My Images"}, "must be lower-case letters"),
     ],
     ids=str,
