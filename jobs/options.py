@@ -8,7 +8,11 @@ import typer
 from orchestrator.api.options import DATA, STORE, TRACKING
 
 StudyName = Annotated[
-    str, typer.Argument(help="Study file, or the name of one in jobs/studies.", metavar="STUDY.yaml")
+    str,
+    typer.Argument(
+        help="Study file, or the name of a shipped one, as `jobs.sweep --list` prints them.",
+        metavar="STUDY.yaml",
+    ),
 ]
 Overrides = Annotated[
     list[str],

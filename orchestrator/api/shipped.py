@@ -17,7 +17,8 @@ def find_study(study: str) -> Path:
     check_path("study", study)
     path = Path(study)
     shipped = STUDIES / f"{study}.yaml"
-    if path.exists() or not shipped.exists():
+    is_given = path.exists() and not path.is_dir()  # a shell's <(...) is no regular file
+    if is_given or not shipped.exists():
         shipped = path
     if not shipped.exists():
         close = difflib.get_close_matches(study.lower().removesuffix(".yaml"), shipped_studies())

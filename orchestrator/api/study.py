@@ -18,7 +18,7 @@ from orchestrator.api.forecast import forecast
 from orchestrator.api.options import DATA, RUNS, STORE, TRACKING, Options
 from orchestrator.api.shipped import find_study
 from orchestrator.api.sweep import Sweep, open_tracker
-from orchestrator.config.base import Refused
+from orchestrator.config.base import Refused, one_line
 from orchestrator.config.load import read_study
 from orchestrator.config.study import Study as StudySpec
 from orchestrator.datasets import footprint
@@ -64,11 +64,13 @@ class Study:
 
     @classmethod
     def load(cls, study: str | Path, *, scale: str | None = None, overrides: Sequence[str] = ()) -> Self:
-        """Return a study file, or the shipped study of a name, with `path=value` overrides as of `--set`.
+        """Return a study file, or the shipped study of a name, with `path=value` overrides as of `--set`; one
+        may be given as plain text.
 
         Raise `StudyError` or `Refused` for a file, a scale or a value that cannot be used.
         """
-        return cls(str(study), scale, tuple(overrides))
+        given = (overrides,) if isinstance(overrides, str) else tuple(overrides)
+        return cls(str(study), scale, given)
 
     def with_(self, changes: Mapping[str, Any]) -> Self:
         """Return the study with settings changed: {"target.budget": "full", "sweep.seed": [0, 1]}.
@@ -122,7 +124,8 @@ class Study:
 
         `local` runs in this process, otherwise on Ray: at RAY_ADDRESS, or started on this machine. `data`,
         `store`, `out`, `tracking_uri` and `ship_later` are the options of `jobs.sweep`, with its defaults and
-        environment variables. `say` is called with a line for each trial that ends, such as `print`.
+        environment variables. `say`, such as `print`, is called with a line for each trial that ends, and at
+        the end with the lines of `links`: where the comparison is, or what MLflow did not take.
 
         A trial that fails is a row of the results with its error. Raise `StudyError` or `Refused` for what
         cannot be run as written.
@@ -141,6 +144,8 @@ class Study:
                 executor.run(run.ledger)
             folder = opened.write(run.files)
             links = run.ledger.finish(opened.report(run.ledger, run.files))
+            for line in links:
+                progress.say(line)
         return Results(opened.study, run.ledger.records, run.files, opened.store, folder, tuple(links))
 
     def _options(
@@ -194,10 +199,13 @@ class Lines:
 
 
 def _override(change: tuple[str, Any]) -> str:
-    """Return a setting as `--set` takes it; numbers of NumPy as Python's."""
+    """Return a setting as `--set` takes it; numbers of NumPy as Python's.
+
+    JSON's escapes of two halves are no YAML, those of single characters are.
+    """
     path, value = change
     try:
-        return f"{path}={json.dumps(value, default=_plain)}"
+        return f"{path}={one_line(json.dumps(value, default=_plain, ensure_ascii=False))}"
     except (TypeError, ValueError):
         way_out = "give text, numbers, true or false, None, lists or mappings"
         raise Refused(path, repr(value)[:60], "is nothing that a study can hold", way_out) from None

@@ -197,7 +197,8 @@ def _read(path: Path) -> dict[str, Any]:
         loaded = read_yaml(path.read_text(encoding="utf-8-sig"))
         check_plain(loaded, "")
     except FileNotFoundError:
-        raise StudyError(f"study={path} does not exist; the shipped ones are in jobs/studies.") from None
+        way_out = "python -m jobs.sweep --list prints the shipped ones"
+        raise StudyError(f"study={path} does not exist; {way_out}.") from None
     except Refused as refused:
         raise StudyError(refused if refused.field == "study" else refused.under(path.name)) from None
     except (yaml.YAMLError, OSError, ValueError) as error:

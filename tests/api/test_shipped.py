@@ -1,5 +1,6 @@
 """Shipped studies: found by name, after a file of that name in the working directory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ def test_a_name_is_a_shipped_study_unless_a_file_has_it(
     monkeypatch.chdir(tmp_path)
     assert find_study("demo") == STUDIES / "demo.yaml"
     assert find_study("mine.yaml") == Path("mine.yaml")  # its reader says that it does not exist
+    Path("demo").mkdir()
+    assert find_study("demo") == STUDIES / "demo.yaml"
+    Path("demo").rmdir()
+    os.mkfifo("demo")
+    assert find_study("demo") == Path("demo")
+    Path("demo").unlink()
     Path("demo").touch()
     assert find_study("demo") == Path("demo")
 

@@ -60,6 +60,7 @@ def test_shipped_studies_and_files_load_with_scale_and_overrides(study: Study) -
     assert "study: tiny" in study.yaml
     changed = Study.load(study.file, overrides=["attack.offset=7"])
     assert changed.spec.base["attack"]["offset"] == 7
+    assert Study.load(study.file, overrides="attack.offset=7") == changed
     with pytest.raises(StudyError, match="--scale big is not in"):
         Study.load("demo", scale="big")
     with pytest.raises(Refused, match="did you mean demo"):
@@ -83,6 +84,10 @@ def test_changed_settings_are_those_of_the_command(study: Study) -> None:
     )
     assert changed.spec == expected.spec
     assert study.spec.axes()["seed"] == [0]  # the first one is as it was
+    about = 'a "face" \U0001f600, café\n\tat 3 % \\ 4'
+    assert study.with_({"about": about}).spec.about == about
+    with pytest.raises(StudyError, match=r"has the character '\\u2028', which cannot be printed"):
+        study.with_({"about": "\u2028"})
     with pytest.raises(StudyError, match="is not a field"):
         study.with_({"target.bugdet": "full"}).plan()
     with pytest.raises(Refused, match=r"^about=<object .* is nothing that a study can hold"):
@@ -107,7 +112,8 @@ def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch:
     torch.set_num_threads(2)
     results = study.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (2, False)
-    assert lines == ["1 trials, 10 stages to run", "1/1 0000-m001-s0 finished"]
+    assert lines == ["1 trials, 10 stages to run", "1/1 0000-m001-s0 finished", *results.links]
+    assert "Trials as JSON lines: " in lines[2]
     assert results.folder == tmp_path / "out" / "tiny.smoke"
     written = (results.folder / "results.csv").read_bytes()
     assert results.files["results.csv"] == written
@@ -121,7 +127,7 @@ def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("INVERSION_STORE", str(tmp_path / "out" / "store"))
     again = study.run(out=tmp_path / "elsewhere", ship_later=True, say=lines.append)
     assert again.files == results.files
-    assert lines[2:] == ["1 trials, 0 stages to run"]
+    assert lines[3:] == ["1 trials, 0 stages to run", *again.links]
 
 
 def test_a_trial_that_fails_is_a_row(tmp_path: Path) -> None:
@@ -130,7 +136,7 @@ def test_a_trial_that_fails_is_a_row(tmp_path: Path) -> None:
     failing = Study.load(tiny.write(tmp_path / "tiny.yaml", axes, changes))
     results = failing.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert results.table["status"].tolist() == ["failed"]
-    assert "failed in inversion: the training loss is nan" in lines[-1]
+    assert "failed in inversion: the training loss is nan" in lines[1]
     with pytest.raises(Refused, match="is failed and has no images"):
         results.images(0)
 

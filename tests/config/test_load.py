@@ -295,8 +295,8 @@ def test_what_is_no_study_at_all(tmp_path: Path, content: bytes, text: str) -> N
     assert text in str(caught.value)
 
 
-def test_a_study_that_is_not_there_names_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"does not exist; the shipped ones are in jobs/studies\.$"):
+def test_a_study_that_is_not_there_says_how_to_list_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"; python -m jobs.sweep --list prints the shipped ones\.$"):
         read_study(tmp_path / "absent.yaml")
 
 

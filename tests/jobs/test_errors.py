@@ -540,7 +540,8 @@ def test_the_shipped_studies_are_listed_with_their_scales() -> None:
 
 def test_a_study_that_is_not_there(tmp_path: Path) -> None:
     (line,) = refused(sweep(tmp_path / "absent.yaml", "--out", tmp_path / "runs"))
-    assert line == f"study={tmp_path / 'absent.yaml'} does not exist; the shipped ones are in jobs/studies."
+    way_out = "python -m jobs.sweep --list prints the shipped ones"
+    assert line == f"study={tmp_path / 'absent.yaml'} does not exist; {way_out}."
 
 
 def test_mlflow_that_does_not_answer_names_the_flag_that_goes_on(tmp_path: Path) -> None:
