@@ -430,7 +430,7 @@ def test_listed_identities_are_private_and_the_same_list_leaves_the_public_ones(
         (
             ["--split-list", "a=list.txt,,"],
             "--split-list=list.txt names 'zoe/0.png', which no image has (1 of 2 names of the split); "
-            "correct the list, or give the SOURCE that it was made for.",
+            "correct the list, whose lines are FILE or FILE LABEL, or give the SOURCE that it was made for.",
         ),
         (
             ["--identities", "list.txt"],

@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 def read_split(paths: tuple[str, str, str]) -> SplitFiles:
     """Return the lines of the files for train, auxiliary and evaluation, "" for none, blank ones left out.
 
-    Raise `Refused` if a file is not UTF-8 text, or if no file has a line.
+    Raise `Refused` if a file is too long or not UTF-8 text, or if no file has a line.
     """
     contents = [_content(path) if path else None for path in paths]
     train, auxiliary, evaluation = (None if data is None else sha256(data) for data in contents)
@@ -143,12 +143,14 @@ def _stem(name: str) -> str:
 def _content(path: str) -> bytes:
     try:
         with Path(path).open("rb") as handle:
-            data = handle.read(MAX_LIST_BYTES)
-        data.decode("utf-8-sig")
+            data = handle.read(MAX_LIST_BYTES + 1)
+        if len(data) <= MAX_LIST_BYTES:
+            data.decode("utf-8-sig")
+            return data
+        rule = f"has more than {MAX_LIST_BYTES} bytes"
     except (OSError, ValueError) as error:
         rule = f"cannot be read as text ({error})"
-        raise Refused(OPTION, path, rule, "give a UTF-8 file, one image a line") from None
-    return data
+    raise Refused(OPTION, path, rule, "give a UTF-8 file, one image a line")
 
 
 def _resolved(files: SplitFiles, names: _Names) -> list[_Entry]:
@@ -166,7 +168,9 @@ def _resolved(files: SplitFiles, names: _Names) -> list[_Entry]:
     total = sum(map(len, files.lines))
     for path, name, _ in unknown[:1]:
         rule = f"names {name!r}, which no image has ({len(unknown)} of {total} names of the split)"
-        way_out = "correct the list, or give the SOURCE that it was made for"
+        way_out = (
+            "correct the list, whose lines are FILE or FILE LABEL, or give the SOURCE that it was made for"
+        )
         raise Refused(OPTION, path, rule, way_out)
     for path, name, count in several[:1]:
         rule = f"names {name!r}, which {count} images have ({len(several)} of {total} names of the split)"

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.datasets import Location, load
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.datasets.manifest import Options
+from orchestrator.datasets.sources import split_lists
 from orchestrator.datasets.sources.base import Source, array_source
 from orchestrator.datasets.sources.split_lists import UNLISTED, only_listed, read_split, with_lists
 from orchestrator.datasets.staging import publish
@@ -129,7 +130,7 @@ def test_labels_of_images_without_classes_are_not_compared(tmp_path: Path) -> No
         (
             ("Ann/1.jpg\nEve/1.jpg\n", "", "9.jpg\n"),
             "--split-list=t.txt names 'Eve/1.jpg', which no image has (2 of 3 names of the split); "
-            "correct the list, or give the SOURCE that it was made for.",
+            "correct the list, whose lines are FILE or FILE LABEL, or give the SOURCE that it was made for.",
         ),
         (
             ("Ann/1.jpg\n", "1.jpg\n", "7.jpg 3\n"),
@@ -176,6 +177,15 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
             ValueError, match=rf"--split-list=.*{name} cannot be read as text \(.*; give a UTF-8"
         ):
             read_split((str(tmp_path / name), "", ""))
+
+
+def test_a_list_that_is_too_long_is_refused_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = lists(tmp_path, "Ann/1.jpg\n", "", "")
+    monkeypatch.setattr(split_lists, "MAX_LIST_BYTES", 10)
+    assert read_split(paths).lines[0] == ("Ann/1.jpg",)
+    monkeypatch.setattr(split_lists, "MAX_LIST_BYTES", 9)
+    with pytest.raises(ValueError, match=r"^--split-list=\S+ has more than 9 bytes; give a UTF-8 file"):
+        read_split(paths)
 
 
 def test_several_splits_name_the_same_images_and_order(tmp_path: Path) -> None:
