@@ -2,6 +2,7 @@
 they compute what the released module does."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.models.public import renamed
 from orchestrator.store.directory import DirectoryBlobs
 from tests.models.faces import DATA, needed
 from tests.models.releases import CLASSES, RELEASES, Release, parallel
+from tests.test_floors import ROOT
 
 WIDTH = 0.05
 BIDO = "VGG16_0.050&0.500_80.35.tar"
@@ -172,14 +174,20 @@ def test_a_table_of_tl_dmi_is_planned_on_released_files(tmp_path: Path) -> None:
         "target.pretrain": "null",
         "target.selection": "held-out",
         "sweep.seed": "[0]",
-        "sweep.target": "[{label: none, weights: vgg16-celeba}, {label: BiDO, weights: vgg16-bido, "
+        "sweep.target": "[{label: none, weights: vgg16-celeba, minimum_accuracy: 0.7}, "
+        "{label: BiDO, weights: vgg16-bido, minimum_accuracy: 0.7, "
         "defense: {bido: {kind: hsic, weight_x: 0.05, weight_y: 0.5}}}, "
-        "{label: TL-DMI, weights: vgg16-tl-dmi, budget: conv4_1}]",
+        "{label: TL-DMI, weights: vgg16-tl-dmi, minimum_accuracy: 0.7, budget: conv4_1}]",
     }
-    judge = "judge={model: {name: facenet, width: 0.02}, weights: facenet-celeba, trained: false, recipe: {}}"
+    judge = "judge={weights: facenet-celeba, minimum_accuracy: 0.9, trained: false, recipe: {}}"
+    documented = (ROOT / "docs" / "studies.md").read_text(encoding="ascii")
+    (line,) = re.findall("^python -m jobs.sweep tl-dmi-table-1 --data .*weights.*$", documented, re.MULTILINE)
+    said = [f"{path}={value}" for path, value in given.items()]
+    assert {*said, judge} <= set(shlex.split(line))
+    judge = judge.replace("{", "{model: {name: facenet, width: 0.02}, ", 1)
     flags = ["--set", "target.recipe=null", "--set", "target.recipe={}", "--set", "judge.recipe=null"]
     flags += ["--set", judge]
-    flags += [word for path, value in given.items() for word in ("--set", f"{path}={value}")]
+    flags += [word for one in said for word in ("--set", one)]
     places = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     command = ["tl-dmi-table-1", "--scale", "smoke", "--plan", *places, *flags]
     result = CliRunner().invoke(sweep.app, command)
