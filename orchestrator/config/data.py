@@ -2,15 +2,27 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from orchestrator.config.base import NO_VALUE, Count, Refused, Seed, Spec, added_field
+from orchestrator.config.base import NO_VALUE, Count, Refused, Seed, Spec, added_field, one_line, shortened
 
-ClassId = Annotated[int, Field(ge=0, le=10_000_000)]
+ClassId = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
+"""A place in the manifest; strict, as the text 0007 is the name of a class."""
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
 Order = Literal["seeded", "staged", "weights"]
 ORDERS: tuple[str, ...] = get_args(Order)
 ClassOrder = Order | tuple[ClassId, ...] | tuple[ClassName, ...]
+
+_PLACE: TypeAdapter[int] = TypeAdapter(ClassId)
+_NAME: TypeAdapter[str] = TypeAdapter(ClassName)
+
+
+def _fits(kind: TypeAdapter[int] | TypeAdapter[str], value: object) -> bool:
+    try:
+        kind.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 class Data(Spec):
@@ -49,6 +61,15 @@ class Data(Spec):
     def _is_an_order(cls, value: object) -> object:
         if isinstance(value, str) and value not in ORDERS:
             raise ValueError(f"must be {', '.join(ORDERS)}, or a list of class names")
+        if isinstance(value, list | tuple) and value:
+            has_names = isinstance(value[0], str)
+            kind, told = (_NAME, "class name") if has_names else (_PLACE, "place in the manifest (0, 1, ...)")
+            for one in value:
+                if not _fits(kind, one):
+                    shown = one_line(shortened(repr(one)))
+                    raise ValueError(
+                        f"lists {shown}, which is no {told}; list class names or places, not both"
+                    )
         return value
 
     @model_validator(mode="after")

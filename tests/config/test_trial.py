@@ -131,6 +131,32 @@ def test_wrong_values_are_refused_where_they_stand(changes: dict[str, Any], text
     assert refused(changes) == text
 
 
+def test_a_class_given_as_text_is_a_name() -> None:
+    """As a number the name 1 would be a place in the manifest, which may be another person's."""
+    for order in (["1", "0"], ["0007", "2880"], [1, 0]):
+        assert tiny.spec({"data": {"dataset": "digits", "class_order": order}}).data.class_order == tuple(
+            order
+        )
+
+
+@pytest.mark.parametrize(
+    ("order", "shown", "told"),
+    [
+        ([1, "a", "b"], "'a'", "place in the manifest (0, 1, ...)"),
+        (["a", 1, 2], "1", "class name"),
+        (["a", ""], "''", "class name"),
+        ([-1], "-1", "place in the manifest (0, 1, ...)"),
+        ([1.0, 2], "1.0", "place in the manifest (0, 1, ...)"),
+    ],
+    ids=str,
+)
+def test_the_first_entry_that_is_no_class_is_told(order: list[Any], shown: str, told: str) -> None:
+    assert refused({"data": {"dataset": "digits", "class_order": order}}) == (
+        f"data.class_order: Value error, lists {shown}, which is no {told}; list class names or places, "
+        "not both"
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
