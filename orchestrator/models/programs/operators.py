@@ -22,7 +22,7 @@ lerp lift lift_fresh lift_fresh_copy linalg_norm linalg_vector_norm linear linsp
 log_sigmoid log_softmax logaddexp logical_and logical_not logical_or logical_xor logsumexp lt masked_fill
 masked_fill_ masked_select matmul max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean
 median meshgrid min minimum mish mish_ mkldnn_convolution mm movedim mul mul_ multiply mv nan_to_num narrow
-native_batch_norm native_dropout native_group_norm native_layer_norm ne neg neg_ new_full new_ones new_zeros
+native_dropout native_group_norm native_layer_norm ne neg neg_ new_full new_ones new_zeros
 nonzero norm norm_except_dim normalize numel one_hot ones ones_like outer pad permute pixel_shuffle
 pixel_unshuffle pow pow_ prelu prod quantile rad2deg real reciprocal reflection_pad1d reflection_pad2d relu
 relu6 relu6_ relu_ remainder repeat repeat_interleave replication_pad1d replication_pad2d reshape reshape_as
@@ -34,9 +34,9 @@ threshold_ tile to topk transpose tril triu true_divide trunc type_as unbind unf
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean
 view view_as where zero_ zeros zeros_like sym_size sym_numel sym_stride sym_constrain_range_for_size
 _adaptive_avg_pool2d _assert_scalar _assert_tensor_metadata _convolution _local_scalar_dense _log_softmax
-_native_batch_norm_legit _native_batch_norm_legit_functional _native_batch_norm_legit_no_training
+_native_batch_norm_legit_no_training
 _native_multi_head_attention _scaled_dot_product_attention_math _scaled_dot_product_efficient_attention
-_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu _shape_as_tensor _softmax
+_shape_as_tensor _softmax
 _to_copy _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact2d _weight_norm
 """
 TENSORS = frozenset(_COMPUTE.split())

@@ -34,3 +34,11 @@ def test_what_touches_more_than_tensors_is_not_there() -> None:
     assert TENSORS.isdisjoint(TOUCHING)
     assert LANGUAGE.isdisjoint(TOUCHING)
     assert (PRIMITIVES | STRUCTURE).isdisjoint({"Print", "PythonOp", "IgnoredPythonOp", "fork", "rpc_async"})
+
+
+def test_what_reads_memory_of_sizes_that_it_does_not_check_is_not_there() -> None:
+    assert not [name for name in TENSORS if "flash_attention" in name]
+    assert {name for name in TENSORS if "batch_norm" in name} == {
+        "batch_norm",
+        "_native_batch_norm_legit_no_training",
+    }
