@@ -79,7 +79,8 @@ class Target(Spec):
     `freezes_random`, `recipe`, `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
 
     minimum_accuracy: Share = added_field(0.0)
-    """Of `weights` or `program`: a lower accuracy on the private test images fails before any attack."""
+    """Of `weights` or `program`: a lower accuracy on the private test images fails before any attack. Part of
+    the keys of the stage `given` and of what follows it: another value repeats the attacks."""
 
     pretrain: Pretrain | None = None
     """None trains from random weights."""

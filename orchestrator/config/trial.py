@@ -251,10 +251,13 @@ class TrialSpec(Spec):
         target, earlier = self.target, dict[str, str]()
         start = (target.pretrain.weights or "trained here") if target.pretrain else None
         of_target = (target.model, target.seed, start, "train")
-        for field, judge in self.every_judge.items():
-            if judge.weights is not None and judge.weights == target.weights:
+        for field, one in self.started.items():
+            if one.weights is not None and one.weights == target.weights:
                 rule = "are the target itself, which must not judge what is made of it"
-                raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")
+                if field not in self.every_judge:
+                    rule = "is the target itself, which the adversary does not have"
+                raise Refused(f"{field}.weights", one.weights, rule, "name other weights or leave them out")
+        for field, judge in self.every_judge.items():
             is_like_target = (judge.model, judge.seed, judge.weights, judge.images) == of_target
             if is_like_target and judge.trained and target.given is None:
                 raise Refused(

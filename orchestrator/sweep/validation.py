@@ -290,7 +290,15 @@ class Preflight:
             given = self._weights[spec.target.weights]
             self._networks.check_given(spec, given)
             check_names("target", given, names)
-            self._check_judged_by_others(spec, given.digest)
+            is_drawn = spec.data.class_order == "seeded"
+            if is_drawn and given.classes is None and not spec.target.minimum_accuracy:
+                rule = f"is a drawn order, and the outputs of target.weights={given.name} have no names"
+                way_out = (
+                    "use staged, list the classes, stage the weights with --classes, or set "
+                    "target.minimum_accuracy"
+                )
+                raise Refused("data.class_order", "seeded", rule, way_out)
+            self._check_others_start_elsewhere(spec, given.digest)
         if spec.target.program:
             check_program(spec, self._programs[spec.target.program], names)
         self._check_starts(spec)
@@ -303,16 +311,23 @@ class Preflight:
         """Check weights that judges are, and those that judges and students start from."""
         about = self.descriptions[spec.data.dataset]
         given = [field for field, judge in spec.every_judge.items() if not judge.trained]
+        earlier = dict[tuple[str, str], str]()
         for field, one in spec.started.items():
             if one.weights and field in given:
                 self._networks.check_given_judge(spec, field, self._weights[one.weights], about)
                 check_names(field, self._weights[one.weights], about.class_names)
+                same = earlier.setdefault((self._weights[one.weights].digest, one.model.text), field)
+                if same != field:
+                    rule = f"are {same} under another name, with which it would always agree"
+                    raise Refused(f"{field}.weights", one.weights, rule, "name other weights or leave it out")
             elif one.weights:
                 self._networks.check_start(spec, field, self._weights[one.weights])
 
-    def _check_judged_by_others(self, spec: TrialSpec, target: str) -> None:
-        """Raise `Refused` if a judge is or starts from F itself, by the digest of its file."""
-        for field, judge in spec.every_judge.items():
-            if judge.weights and self._weights[judge.weights].digest == target:
+    def _check_others_start_elsewhere(self, spec: TrialSpec, target: str) -> None:
+        """Raise `Refused` if a judge is or a judge or student starts from F itself, by its file's digest."""
+        for field, one in spec.started.items():
+            if one.weights and self._weights[one.weights].digest == target:
                 rule = "are the target itself under another name, which must not judge what is made of it"
-                raise Refused(f"{field}.weights", judge.weights, rule, "name other weights or leave them out")
+                if field not in spec.every_judge:
+                    rule = "is the target itself under another name, which the adversary does not have"
+                raise Refused(f"{field}.weights", one.weights, rule, "name other weights or leave them out")

@@ -27,7 +27,15 @@ from tests import tiny
 from tests.stages.test_pretrain import built, left, network, planned, staged
 from tests.sweep.test_validation import point
 
-GIVEN: dict[str, Any] = {"target": {"classes": 3, "model": tiny.DIGIT, "weights": "theirs"}}
+FILE: dict[str, Any] = {"classes": 3, "model": tiny.DIGIT, "weights": "theirs"}
+GIVEN = {"target": {**FILE, "minimum_accuracy": 0.5}}  # which tells that they have the drawn order
+
+
+def student(name: str) -> dict[str, Any]:
+    """Return changes to an attack of LOMMA with one student that starts from weights."""
+    students = {"x": {"model": tiny.DIGIT, "weights": name}}
+    attack = {"name": "lomma-g", "identity": {"students": students}}
+    return {**GIVEN, "prior": {}, "attack": attack, "evaluation.task": "class-inference"}
 
 
 class Theirs(nn.Module):
@@ -193,8 +201,13 @@ def test_settings_of_a_training_are_refused(field: str, value: Any, shown: str) 
             "judge.weights=theirs are the target itself, which must not judge what is made of it; name other "
             "weights or leave them out.",
         ),
+        (
+            student("theirs"),
+            "attack.identity.students.x.weights=theirs is the target itself, which the adversary does not "
+            "have; name other weights or leave them out.",
+        ),
     ],
-    ids=["joint", "shield", "judge"],
+    ids=["joint", "shield", "judge", "student"],
 )
 def test_what_needs_a_training_or_a_second_model_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -292,6 +305,11 @@ def test_weights_that_are_not_the_target_whole_are_told_before_anything_runs(
             "judge.weights=twin are the target itself under another name, which must not judge what is made "
             "of it; name other weights or leave them out.",
         ),
+        (
+            student("twin"),
+            "attack.identity.students.x.weights=twin is the target itself under another name, which the "
+            "adversary does not have; name other weights or leave them out.",
+        ),
     ):
         with pytest.raises(StudyError) as caught:
             Preflight(location).resolve(point(changes))
@@ -316,7 +334,7 @@ def test_a_defended_network_is_built_as_it_was_trained(location: Location, tmp_p
         state, metrics = left(store, planned(own, location)["target"])
         name = next(iter(defense))
         other = staged(tmp_path / "data", **{name: state})
-        target = {"classes": 3, "model": tiny.DIGIT, "weights": name, "defense": defense}
+        target = {**FILE, "weights": name, "defense": defense, "minimum_accuracy": 0.01}
         trial = normalise(Preflight(other).resolve(point({"target": target, "attack.seed": 0})).spec)
         again, given = left(built(trial, other, tmp_path, "given"), planned(trial, other)["given"])
         assert again.keys() == state.keys()
@@ -354,6 +372,18 @@ def test_two_judges_of_the_same_weights_are_one() -> None:
     again = {**GIVEN_JUDGE, "minimum_accuracy": 0.5}
     with pytest.raises(ValidationError, match=r"judges\.classifiers\.x is the same as judge, with which it"):
         tiny.spec({"judge": GIVEN_JUDGE, "judges": {"classifiers": {"x": again}}})
+
+
+def test_two_judges_of_one_file_are_told_before_anything_runs(judging: Theirs, tmp_path: Path) -> None:
+    state = dict(judging.state_dict())
+    location = staged(tmp_path, judging=state, again={name: one.clone() for name, one in state.items()})
+    further = {"x": {**GIVEN_JUDGE, "weights": "again"}}
+    with pytest.raises(StudyError) as caught:
+        Preflight(location).resolve(point({"judge": GIVEN_JUDGE, "judges": {"classifiers": further}}))
+    assert str(caught.value) == (
+        "judges.classifiers.x.weights=again are judge under another name, with which it would always agree; "
+        "name other weights or leave it out."
+    )
 
 
 def test_a_judge_below_its_accuracy_fails_its_stage(location: Location, tmp_path: Path) -> None:
@@ -451,6 +481,19 @@ def test_classes_are_matched_by_the_names_staged_with_the_weights(theirs: Theirs
         f"target.weights=theirs tell {told[wrong]} by output {wrong}, and class {wrong} here is "
         f"{NAMES[wrong]}; set data.class_order=weights."
     )
+
+
+def test_a_drawn_order_is_no_guess_at_unnamed_outputs(theirs: Theirs, tmp_path: Path) -> None:
+    """Taken for the order of somebody's outputs it would match each with a random class."""
+    location = named(tmp_path, dict(theirs.state_dict()))
+    with pytest.raises(StudyError) as caught:
+        Preflight(location).resolve(point({"target": FILE}))
+    assert str(caught.value) == (
+        "data.class_order=seeded is a drawn order, and the outputs of target.weights=theirs have no names; "
+        "use staged, list the classes, stage the weights with --classes, or set target.minimum_accuracy."
+    )
+    for changes in (GIVEN, {"target": FILE, "data.class_seed": 0, "data.class_order": "staged"}):
+        Preflight(location).resolve(point(changes))
 
 
 def test_names_that_are_not_those_of_the_set_or_not_there_are_told(theirs: Theirs, tmp_path: Path) -> None:
