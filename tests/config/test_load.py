@@ -179,8 +179,8 @@ RANDOM = {"algorithm": "random"}
         (
             {},
             ["judges.classifiers={wide: {model: {name: ami-digit}, sed: 3}}"],
-            "judges.classifiers.wide.sed is not a field; known here: images, minimum_accuracy, model, recipe, seed, "
-            "trained, weights.",
+            "judges.classifiers.wide.sed is not a field; known here: images, minimum_accuracy, model, "
+            "recipe, seed, trained, weights.",
         ),
         (
             {"sweep": {OFFSET: {"low": 1, "high": 2, "step": 1}}},
