@@ -28,9 +28,8 @@ _ITEM_BYTES = {
     "torch ByteStorage": 1,
     "torch BoolStorage": 1,
 }
-_LISTS = frozenset(
-    f"torch.jit._pickle build_{kind}list" for kind in ("int", "double", "bool", "tensor", "string")
-)
+_ITEMS = {"int": "int", "double": "float", "bool": "bool", "tensor": "Tensor", "string": "str"}
+_LISTS = {f"torch.jit._pickle build_{kind}list": f"List[{item}]" for kind, item in _ITEMS.items()}
 _TENSOR, _DICT = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
 _TYPED, _DEVICE = "torch.jit._pickle restore_type_tag", "torch device"
 _KNOWN = frozenset({*_ITEM_BYTES, *_LISTS, _TENSOR, _DICT, _TYPED, _DEVICE})
@@ -61,7 +60,7 @@ def check_pickle(
     try:
         result = machine.run(data)
         _check_depth(result, where)
-        check_types(machine.held, declared, where)
+        check_types(machine.held, declared, where, machine.tagged)
     except Refused:
         raise
     except Exception as error:  # a damaged pickle may miss anything anywhere
@@ -77,6 +76,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self.held: list[Held] = []
+        self.tagged: list[tuple[Any, str]] = []  # values, and the types that the pickle says they have
         self._of: Mapping[str, Callable[[Any], None]] = {
             "NONE": lambda _: self._push(None),
             "NEWTRUE": lambda _: self._push(True),
@@ -184,10 +184,12 @@ class _Machine:
             case "torch.jit._pickle restore_type_tag", (value, str(kind)):
                 check_text(kind, self._where)
                 result = value
+                self.tagged.append((value, kind))
             case "torch device", (str(device),) if _DEVICE_NAME.fullmatch(device):
                 result = Value("Device")
             case _, (value,) if name in _LISTS:
                 result = value
+                self.tagged.append((value, _LISTS[name]))
             case _:
                 self._refuse(f"a call of {name.replace(' ', '.') or 'a value'}")
         return result

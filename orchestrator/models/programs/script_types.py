@@ -7,7 +7,7 @@ those of another.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestrator.config.base import NO_VALUE, Refused, shortened
 
@@ -17,8 +17,10 @@ Declared = Mapping[str, Mapping[str, str]]
 LIST, DICT = "[]", "{}"
 """Kinds of what is held, which no type is called."""
 
-_CLASS = re.compile(r"class (\w+)\(.*", re.ASCII)
+_CLASS = re.compile(r"class (\w+)(?:\((?:Module|NamedTuple|(?:Module)?Interface)\))?:", re.ASCII)
+_MEMBER = re.compile(r"  (?:def \w+\(.*|\w+ = .+)", re.ASCII)
 _ATTRIBUTE = re.compile(r'  (?:(\w+) :|__annotations__\["([^"]*)"\] =) (.+)', re.ASCII)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.ASCII)
 _TYPE = re.compile(r"([\w.]+)(?:\[(.*)\])?", re.ASCII)
 _AGAIN = "get the file from its publisher again, or save the network again with torch.jit.save"
 
@@ -40,26 +42,68 @@ class Value:
 
 
 def declared_in(text: str, module: str, where: str) -> dict[str, dict[str, str]]:
-    """Return the attributes of the classes in a module's text; raise `Refused` for what is there twice."""
+    """Return the attributes of the classes in a module's text, whose tokens `script_text` has checked.
+
+    torch reads tokens and this reads lines, so a line that torch.jit.save would not write where it stands is
+    refused: what it declares could be read in another way. Raise `Refused` for one, and for what is there
+    twice.
+    """
     classes: dict[str, dict[str, str]] = {}
-    attributes: dict[str, str] = {}
-    for line in text.split("\n"):
+    attributes: dict[str, str] | None = None  # of the class that a line is in; None in a function
+    has_body = False  # whether lines that are indented further belong to a method or function
+    for line in _statements(text):
         if begun := _CLASS.fullmatch(line):
             name = f"{module}.{begun[1]}"
             if name in classes:
                 raise Refused(where, NO_VALUE, f"holds the class {shortened(name)} twice", _AGAIN)
             classes[name] = attributes = {}
+            has_body = False
+        elif line.startswith("def "):
+            attributes, has_body = None, True
+        elif attributes is None or line.startswith("    "):
+            if not has_body or not line.startswith("  "):
+                _refuse_line(line, where)
         elif found := _ATTRIBUTE.fullmatch(line):
             name = found[2] if found[1] is None else found[1]
             if name in attributes:
                 raise Refused(where, NO_VALUE, f"declares the attribute {shortened(name)} twice", _AGAIN)
             attributes[name] = found[3]
+            has_body = False
+        elif _MEMBER.fullmatch(line):
+            has_body = line.startswith("  def ")
+        else:
+            _refuse_line(line, where)
     return classes
 
 
-def check_types(values: Sequence[Held], declared: Declared, where: str) -> None:
+def _statements(text: str) -> Iterator[str]:
+    """Yield the lines that begin outside of brackets and are not empty."""
+    depth = 0
+    for line in text.split("\n"):
+        if depth == 0 and line.strip():
+            yield line
+        plain = _STRING.sub("", line)
+        depth += sum(map(plain.count, "([{")) - sum(map(plain.count, ")]}"))
+
+
+def _refuse_line(line: str, where: str) -> NoReturn:
+    rule = f"holds code that torch.jit.save does not write ({shortened(line.strip())})"
+    raise Refused(where, NO_VALUE, rule, _AGAIN)
+
+
+def check_types(
+    values: Sequence[Held], declared: Declared, where: str, tagged: Sequence[tuple[Any, str]] = ()
+) -> None:
     """Raise `Refused` under the name `where` for an object whose attributes are not those that its class
-    declares, in number or type."""
+    declares, in number or type, and for one of `tagged` values that has not the type beside it.
+
+    A list or mapping has one type wherever it is held: of two, code could put in what has the one and take it
+    out as the other.
+    """
+    seen: dict[int, str] = {}
+    for value, text in tagged:
+        if not _fits(value, text, seen):
+            raise Refused(where, NO_VALUE, f"holds a value that is no {shortened(text)}", _AGAIN)
     for held in values:
         if held.kind in (LIST, DICT):
             continue
@@ -68,7 +112,7 @@ def check_types(values: Sequence[Held], declared: Declared, where: str) -> None:
             raise Refused(where, NO_VALUE, f"holds no state of the class {shortened(held.kind)}", _AGAIN)
         types = declared[held.kind]
         for name, value in zip(state.content[::2], state.content[1::2], strict=True):
-            if type(name) is not str or name not in types or not _fits(value, types[name]):
+            if type(name) is not str or name not in types or not _fits(value, types[name], seen):
                 wanted = types.get(str(name), "no such attribute")
                 what = (
                     f"{shortened(held.kind)}.{shortened(str(name))} as another type than {shortened(wanted)}"
@@ -79,35 +123,36 @@ def check_types(values: Sequence[Held], declared: Declared, where: str) -> None:
 _PLAIN: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "NoneType": type(None)}
 
 
-def _fits(value: Any, text: str) -> bool:
-    """Return whether a value has the type that a text names."""
+def _fits(value: Any, text: str, seen: dict[int, str]) -> bool:
+    """Return whether a value has the type that a text names; `seen` has the types of lists and mappings by
+    identity, as far as they are known."""
     found = _TYPE.fullmatch(text)
     if found is None:
         return False
     name, inner = found[1], list(_parts(found[2])) if found[2] is not None else []
     match name:
         case "Optional":
-            return value is None or (len(inner) == 1 and _fits(value, inner[0]))
+            return value is None or (len(inner) == 1 and _fits(value, inner[0], seen))
         case "List":
-            return (
-                _holds(value, LIST) and len(inner) == 1 and all(_fits(one, inner[0]) for one in value.content)
-            )
+            return _holds(value, LIST, text, seen) and len(inner) == 1 and _fit(value.content, inner, seen)
         case "Dict":
-            return _holds(value, DICT) and len(inner) == 2 and _fit_in_turn(value.content, inner)
+            is_paired = _holds(value, DICT, text, seen) and len(value.content) % 2 == 0
+            return is_paired and len(inner) == 2 and _fit(value.content, inner, seen)
         case "Tuple":
             is_tuple = isinstance(value, tuple)
-            return is_tuple and len(value) == len(inner) and all(map(_fits, value, inner))
+            return is_tuple and len(value) == len(inner) and (not inner or _fit(value, inner, seen))
     if isinstance(value, Value | Held):
         return value.kind == name
     return name in _PLAIN and type(value) is _PLAIN[name]
 
 
-def _holds(value: object, kind: str) -> bool:
-    return isinstance(value, Held) and value.kind == kind
+def _holds(value: object, kind: str, text: str, seen: dict[int, str]) -> bool:
+    return isinstance(value, Held) and value.kind == kind and seen.setdefault(id(value), text) == text
 
 
-def _fit_in_turn(content: Sequence[object], types: Sequence[str]) -> bool:
-    return len(content) % 2 == 0 and all(_fits(one, types[place % 2]) for place, one in enumerate(content))
+def _fit(values: Sequence[object], types: Sequence[str], seen: dict[int, str]) -> bool:
+    """Return whether values have types in turn, from the first again after the last."""
+    return all(_fits(one, types[place % len(types)], seen) for place, one in enumerate(values))
 
 
 def _parts(text: str) -> Iterator[str]:

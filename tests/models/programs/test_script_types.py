@@ -47,6 +47,49 @@ def test_what_is_declared_twice_is_refused(twice: str) -> None:
         declared_in(TEXT + twice, "__torch__.net", "x")
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "class Net (Module):\n  a : int\n",  # torch takes it for a second class of that name
+        "class Colour(Enum):\n  red = 1\n",
+        "class Odd(Module):\n  a:int\n",
+        "class Odd(Module):\n a : int\n",
+        "class Odd(Module):\n    a : int\n",
+        "class Odd(Module):\n  b : int\n    a : int\n",
+        "class Odd(Module):\n  __parameters__ = []\n    a : int\n",
+        "  a : int\nclass Odd(Module):\n  b : int\n",
+    ],
+)
+def test_lines_that_torch_does_not_write_are_refused(odd: str) -> None:
+    with pytest.raises(Refused, match=r"^x holds code that torch\.jit\.save does not write \("):
+        declared_in(odd, "__torch__.net", "x")
+
+
+def test_parameters_of_a_method_are_no_attributes() -> None:
+    text = "class Net(Module):\n  def f(self: __torch__.net.Net,\n  a : int) -> int:\n    return 1\n"
+    assert declared_in(text, "__torch__.net", "x") == {"__torch__.net.Net": {}}
+
+
+def test_a_list_has_one_type_wherever_it_is() -> None:
+    both = Held(LIST)
+    state = Held(DICT, ["a", both, "b", both])
+    values = [Held("__torch__.net.Net", [state]), state, both]
+    check_types(values, {"__torch__.net.Net": {"a": "List[int]", "b": "List[int]"}}, "x")
+    with pytest.raises(Refused, match=r"^x holds __torch__\.net\.Net\.b as another type than List"):
+        check_types(values, {"__torch__.net.Net": {"a": "List[int]", "b": "List[Tensor]"}}, "x")
+    with pytest.raises(Refused, match=r"^x holds __torch__\.net\.Net\.a as another type than List"):
+        check_types(
+            values, {"__torch__.net.Net": {"a": "List[int]", "b": "List[int]"}}, "x", [(both, "List[str]")]
+        )
+
+
+def test_a_value_has_the_type_that_its_pickle_says() -> None:
+    one = Held(LIST, [(1,)])
+    check_types([one], {}, "x", [(one, "List[Tuple[int]]")])
+    with pytest.raises(Refused, match=r"^x holds a value that is no List\[Tuple\[int, int\]\]"):
+        check_types([one], {}, "x", [(one, "List[Tuple[int, int]]")])
+
+
 def check(value: object, text: str) -> None:
     state = Held(DICT, ["a", value])
     check_types([Held("__torch__.net.Net", [state]), state], {"__torch__.net.Net": {"a": text}}, "x")
