@@ -34,11 +34,11 @@ def spec(name: str) -> TrialSpec:
     return tiny.spec(REUSED)
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Build every stage of the trials as one of several processes; rank 0 publishes."""
     runner.use_profile(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     store, world = Artifacts(DirectoryBlobs(Path(folder))), World(rank=rank, size=size)
     for name in NAMES:

@@ -240,11 +240,11 @@ def test_linear_networks_are_inverted(name: str) -> None:
     assert scores.min() > 0.99
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Search three rows as one of several processes."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     latent.SEGMENT = brepmi.SEGMENT = vmi.SEGMENT = mirror_black_box.SEGMENT = 3
     found = {name: vars(search_all(short(name), rows(4, 1, 6), World(rank, size))) for name in SHORT}

@@ -211,11 +211,11 @@ def _goes_on(counted: Iterator[bool], metrics: Mapping[str, float]) -> bool:
     return next(counted, False)
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Search as one of several processes; leave what was found and what this rank was asked."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     sharing.CHUNK = 2
     search = Counting()

@@ -106,11 +106,11 @@ def test_a_step_without_noise_and_clipping_is_the_plain_one() -> None:
     assert privately.state_dict().keys() == plainly.state_dict().keys()
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Take a step on this rank's half of the images; leave the weights."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     model = network()
     rows = slice(2 * rank, 2 * rank + 2)

@@ -408,11 +408,11 @@ class Shared:
         self.path.write_bytes(data)
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Train as one of several processes, undisturbed and interrupted; leave both weights and the losses."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     losses: list[float] = []
 

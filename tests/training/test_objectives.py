@@ -232,11 +232,11 @@ def test_a_checkpoint_names_each_optimiser_and_each_loss() -> None:
     assert {"optimizer.generator.0.exp_avg", "optimizer.critic.0.momentum_buffer"} <= names
 
 
-def as_rank(rank: int, size: int, port: int, folder: str) -> None:
+def as_rank(rank: int, size: int, folder: str) -> None:
     """Train as one of several processes, uninterrupted and interrupted; leave the weights and the losses."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
     losses: list[float] = []
 
