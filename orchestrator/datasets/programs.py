@@ -15,7 +15,7 @@ from orchestrator.config.program import ENDINGS, Program
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File
-from orchestrator.datasets.weights_manifest import FOLDER, TOOL, is_program, unknown
+from orchestrator.datasets.weights_manifest import FOLDER, TOOL, is_program, stored
 from orchestrator.store.blobs import Blobs, sha256
 
 FIELD = "target.program"
@@ -94,10 +94,7 @@ def read(name: str, location: Location, field: str = FIELD) -> bytes:
 
 
 def _manifest(name: str, location: Location, field: str) -> tuple[ProgramManifest, Blobs]:
-    blobs = location.blobs
-    data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
-    if blobs is None or data is None:
-        raise unknown(name, location, field, "programs are")
+    data, blobs = stored(name, location, field, "programs are")
     if not is_program(data):
         raise Refused(field, name, "are weights, not a program", "name them in target.weights")
     return _parse(data, name), blobs

@@ -78,13 +78,20 @@ def read(name: str, location: Location, field: str = "weights") -> bytes:
 
 
 def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, Blobs]:
-    blobs = location.blobs
-    data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
-    if blobs is None or data is None:
-        raise unknown(name, location, field)
+    data, blobs = stored(name, location, field)
     if is_program(data):
         raise Refused(field, name, "is a program, not weights", "name it in target.program")
     return parse(data, name), blobs
+
+
+def stored(name: str, location: Location, field: str, kind: str = "weights are") -> tuple[bytes, Blobs]:
+    """Return the manifest under a name, of weights or of a program, and where it is; raise `Refused` of
+    `field` with the known names if there is none."""
+    blobs = location.blobs
+    data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
+    if blobs is None or data is None:
+        raise _unknown(name, location, field, kind)
+    return data, blobs
 
 
 def is_program(data: bytes) -> bool:
@@ -107,8 +114,7 @@ def parse(data: bytes, name: str) -> WeightsManifest:
         raise Refused(where, NO_VALUE, rule, way_out) from None
 
 
-def unknown(name: str, location: Location, field: str, kind: str = "weights are") -> Refused:
-    """Return the refusal of a name that nothing is staged under, with those that are."""
+def _unknown(name: str, location: Location, field: str, kind: str) -> Refused:
     if location.blobs is None:
         rule = f"is unknown: {kind} staged at a data location"
         return Refused(field, name, rule, "name it with --data")
