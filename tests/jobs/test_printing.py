@@ -9,6 +9,7 @@ from jobs.printing import print_plan
 from orchestrator.api.forecast import OTHERS_READ, STAGE_READ
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Footprint
+from orchestrator.datasets.weights_manifest import key_of
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -153,3 +154,16 @@ def test_the_plan_counts_points_on_held_images(tmp_path: Path, capsys: pytest.Ca
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held")]
     own = "held: 2 of 6 points read images that the adversary held ({})"
     assert lines == [own.format("test"), own.format("train")]
+
+
+def test_a_program_has_no_budget_to_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its network is none of ours, whose parameters are known without torch."""
+    study = tiny.study({"attack.seed": [0, 1]}, {"target": {"classes": 3, "program": "net"}})
+    planner = Planner({"digits": "0" * 64, key_of("net"): "1" * 64}, tiny.PROFILE)
+    tasks = [Task(point, planner.plan(normalise(point.spec))) for point in expand(study)[0]]
+    store, sets = Artifacts(DirectoryBlobs(tmp_path)), {"digits": Footprint(1024, 2**20, False)}
+    print_plan(Console(width=160), study, tasks, [], store, sets)
+    printed = capsys.readouterr().out
+    assert printed.count("program net: F as it is, nothing of it trains\n") == 1
+    assert "budget" not in printed
+    assert rows(printed)["given"][:3] == ["1", "0", "1"]
