@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jobs.store_output import RUNS_STORE, AsJson, DryRun, Out, Store, opened, refusing
 from jobs.store_removal import rm
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import to_call
 from orchestrator.metrics.names import measured
 from orchestrator.store import listing
 from orchestrator.store.artifacts import Artifact, Artifacts
@@ -123,7 +124,7 @@ def gc(
     if collected.unreadable:
         out.say(
             f"spared the files of {len(collected.unreadable)} artifacts whose manifests cannot be read; "
-            "`python -m jobs.store verify` quarantines those"
+            f"`{to_call('store', 'verify')}` quarantines those"
         )
     sys.exit(1 if any(one.fault for one in collected.garbage) else 0)
 
@@ -168,7 +169,7 @@ def _show_many(out: Out, store: Artifacts, stage: str | None) -> None:
             [_row(one) for one in chosen],
         )
     if num_unreadable:
-        out.say(f"{num_unreadable} manifests cannot be read; `python -m jobs.store verify` quarantines them")
+        out.say(f"{num_unreadable} manifests cannot be read; `{to_call('store', 'verify')}` quarantines them")
 
 
 def _in_short(artifact: Artifact) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def _row(artifact: Artifact) -> list[str]:
 def _show_one(out: Out, store: Artifacts, key: str) -> None:
     is_there, artifact = listing.peek(store.blobs, key)
     if not is_there or artifact is None:
-        way_out = f"`python -m jobs.store verify {key}` quarantines it"
+        way_out = f"`{to_call('store', 'verify', key)}` quarantines it"
         raise Refused("key", key, "has a damaged manifest", way_out)
     out.json(json.loads(artifact.to_json()))
     out.say(f"{artifact.stage} {key}")

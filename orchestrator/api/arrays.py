@@ -1,7 +1,6 @@
 """Images of a notebook as a staged data set, under a name that their content gives."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.api.options import DATA
+from orchestrator.api.options import open_data
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.datasets.manifest import Options, standard_splits
 from orchestrator.datasets.sources.base import array_source, fingerprint_of
 from orchestrator.datasets.splits import PARTS
 from orchestrator.datasets.staging import publish
-from orchestrator.runtime.open_store import check, open_blobs
+from orchestrator.runtime.open_store import check
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +45,10 @@ def stage_images(
     dropped, and a warning counts them. The same arrays are staged once. Raise `Refused` for arrays that are
     none of this, and if nothing says where to stage them.
     """
-    location = str(data) if data else os.environ.get(DATA)
-    if not location:
-        raise Refused("data", NO_VALUE, "names no data location", f"give a folder, or set {DATA} to one")
-    pixels = np.ascontiguousarray(_pixels(_array(images)).transpose(0, 2, 3, 1))
+    blobs = open_data(data)
+    pixels = np.ascontiguousarray(_pixels(as_array(images)).transpose(0, 2, 3, 1))
     numbers = (
-        np.zeros(len(pixels), dtype=np.int64) if labels is None else _labels(_array(labels), len(pixels))
+        np.zeros(len(pixels), dtype=np.int64) if labels is None else _labels(as_array(labels), len(pixels))
     )
     names = _names(range(int(numbers.max(initial=0)) + 1) if class_names is None else class_names)
     splits = {} if parts is None else {GIVEN: _codes(parts, len(pixels))}
@@ -64,7 +61,6 @@ def stage_images(
     source = array_source("arrays", pixels, numbers, names, digest, splits)
     is_labelled = labels is not None
     options = Options(splits={} if splits else standard_splits(), unlabelled=not is_labelled)
-    blobs = open_blobs(location)
     check(blobs, option="data")
     without = replace(source.unlabelled(), splits=splits)
     manifest, _ = publish(source if is_labelled else without, options, blobs, whole)
@@ -73,7 +69,7 @@ def stage_images(
     return whole
 
 
-def _array(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
     """Return an array, also of a tensor that takes gradients or is on another device."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 

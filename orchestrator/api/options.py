@@ -1,17 +1,19 @@
 """Options of everything that opens a study: which one, what is changed in it, and where things are."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config.base import Refused
+from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import called
 from orchestrator.config.plain import check_path
 from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.locations import Locations
-from orchestrator.runtime.open_store import NODE_CACHE, check_folder
-from orchestrator.runtime.words import called
+from orchestrator.runtime.open_store import NODE_CACHE, check_folder, open_blobs
+from orchestrator.store.blobs import Blobs
 
 RUNS = Path("runs")
 STORE, DATA, TRACKING = "INVERSION_STORE", "INVERSION_DATA", "MLFLOW_TRACKING_URI"
@@ -68,6 +70,17 @@ class Options:
         for override in self.overrides:
             words += ["--set", override]
         return shlex.join([*words, "--ship-later"] if self.ship_later else words)
+
+
+def open_data(data: str | Path | None) -> Blobs:
+    """Return the data location of a call in a notebook: `data`, without it that of INVERSION_DATA; untouched.
+
+    Raise `Refused` if neither names one.
+    """
+    location = str(data) if data else os.environ.get(DATA)
+    if not location:
+        raise Refused("data", NO_VALUE, "names no data location", f"give a folder, or set {DATA} to one")
+    return open_blobs(location)
 
 
 def _absolute(uri: str, field: str) -> str:

@@ -4,9 +4,10 @@ import difflib
 from pathlib import Path
 
 from orchestrator.config.base import Refused
+from orchestrator.config.installation import ROOT
 from orchestrator.config.plain import check_path
 
-STUDIES = Path(__file__).resolve().parents[2] / "jobs" / "studies"
+STUDIES = ROOT / "jobs" / "studies"
 
 
 def find_study(study: str) -> Path:

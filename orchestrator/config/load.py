@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.attacks import ATTACK_SPECS, attack_name
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import to_call
 from orchestrator.config.plain import MAX_NAME_BYTES, check_path, check_plain
 from orchestrator.config.search import Range
 from orchestrator.config.study import SHORTHANDS, Study, StudyError
@@ -197,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
         loaded = read_yaml(path.read_text(encoding="utf-8-sig"))
         check_plain(loaded, "")
     except FileNotFoundError:
-        way_out = "python -m jobs.sweep --list prints the shipped ones"
+        way_out = f"{to_call('sweep', '--list')} prints the shipped ones"
         raise StudyError(f"study={path} does not exist; {way_out}.") from None
     except Refused as refused:
         raise StudyError(refused if refused.field == "study" else refused.under(path.name)) from None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import to_call
 from orchestrator.datasets.manifest import File
 from orchestrator.store import artifacts
 from orchestrator.store.artifacts import Damaged
@@ -49,7 +50,7 @@ class Wanted:
     blobs: Blobs
     folder: str
     file: File
-    tool: str = "jobs.stage_data"  # command that stages such files
+    tool: str = "stage_data"  # command that stages such files
 
     @property
     def name(self) -> str:
@@ -144,7 +145,7 @@ def _download(wanted: Wanted, buffers: Sequence[memoryview]) -> None:
             name,
             NO_VALUE,
             f"does not match its manifest: want SHA-256 {file.sha256}, got {reason}",
-            f"remove the set's folder and stage it again with python -m {wanted.tool}",
+            f"remove the set's folder and stage it again with {to_call(wanted.tool)}",
         )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import to_call
 from orchestrator.datasets import shards
 from orchestrator.datasets.builtin import BUILTINS, staged
 from orchestrator.datasets.cache import (
@@ -282,7 +283,7 @@ def _source(blobs: Blobs, name: str) -> str:
 
 
 def _unlike_its_manifest(source: str, what: str) -> Refused:
-    way_out = "remove that folder and stage the set again with python -m jobs.stage_data"
+    way_out = f"remove that folder and stage the set again with {to_call('stage_data')}"
     return Refused(source, NO_VALUE, f"has {what}", way_out)
 
 
@@ -301,5 +302,5 @@ def _unknown(name: str, location: Location) -> Refused:
     sets = [path.split("/")[0] for path in location.blobs.names("") if path.count("/") == 1]
     names = ", ".join(sorted({entry for entry in sets if NAME.fullmatch(entry)})) or "none"
     rule = f"is unknown; {known}, staged at {location.blobs.uri} are {names}"
-    way_out = "correct the name or stage the set with python -m jobs.stage_data"
+    way_out = f"correct the name or stage the set with {to_call('stage_data')}"
     return Refused("dataset", name, rule, way_out)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.config import Spec
 from orchestrator.config.base import NO_VALUE, Refused, digest
+from orchestrator.config.installation import to_call
 from orchestrator.config.program import ENDINGS, Program
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
@@ -105,5 +106,5 @@ def _parse(data: bytes, name: str) -> ProgramManifest:
         return ProgramManifest.model_validate(json.loads(data))
     except ValidationError as error:
         where, rule = f"{FOLDER}/{name}/manifest.json", f"is damaged ({error.errors()[0]['msg']})"
-        way_out = f"remove that folder and stage the program again with python -m {TOOL} --program"
+        way_out = f"remove that folder and stage the program again with {to_call(TOOL, '--program')}"
         raise Refused(where, NO_VALUE, rule, way_out) from None

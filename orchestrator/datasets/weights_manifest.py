@@ -5,6 +5,7 @@ last.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,13 +13,15 @@ from pydantic import ValidationError
 
 from orchestrator.config import Spec
 from orchestrator.config.base import NO_VALUE, Refused, added_field
+from orchestrator.config.installation import to_call
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File
-from orchestrator.store.blobs import Blobs
+from orchestrator.store.blobs import Blobs, sha256
 
 FOLDER = "weights"
-TOOL = "jobs.stage_weights"
+TOOL = "stage_weights"
+"""Command that stages weights and programs."""
 
 
 class WeightsManifest(Spec):
@@ -77,6 +80,24 @@ def read(name: str, location: Location, field: str = "weights") -> bytes:
     return read_verified(Wanted(blobs, f"{FOLDER}/{name}", manifest.file, TOOL), location.node_cache)
 
 
+def content(name: str, location: Location, field: str = "weights") -> str:
+    """Return a digest of the tensors' values, whatever the tensors are called: one for the same network
+    staged from files of two layouts. Single numbers, such as counts of batches, are left out.
+
+    Raise as `verify` does.
+    """
+    data = read(name, location, field)
+    begin = 8 + int.from_bytes(data[:8], "little")  # of the values, behind the header of safetensors
+    header = json.loads(data[8:begin])
+    parts = []
+    for key, about in header.items():
+        if key != "__metadata__" and math.prod(about["shape"]) > 1:
+            first, last = about["data_offsets"]
+            values = sha256(memoryview(data)[begin + first : begin + last])
+            parts.append(f"{about['dtype']} {about['shape']} {values}")
+    return sha256("\n".join(sorted(parts)).encode())
+
+
 def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, Blobs]:
     data, blobs = stored(name, location, field)
     if is_program(data):
@@ -110,7 +131,7 @@ def parse(data: bytes, name: str) -> WeightsManifest:
     except ValidationError as error:
         first = error.errors()[0]
         where, rule = f"{FOLDER}/{name}/manifest.json", f"is damaged ({first['msg']})"
-        way_out = f"remove that folder and stage the weights again with python -m {TOOL}"
+        way_out = f"remove that folder and stage the weights again with {to_call(TOOL)}"
         raise Refused(where, NO_VALUE, rule, way_out) from None
 
 
@@ -122,4 +143,4 @@ def _unknown(name: str, location: Location, field: str, kind: str) -> Refused:
     names = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
     rule = f"is unknown; staged at {location.blobs.uri} are {names}"
     what = kind.partition(" ")[0].replace("programs", "program")
-    return Refused(field, name, rule, f"correct the name or stage the {what} with python -m {TOOL}")
+    return Refused(field, name, rule, f"correct the name or stage the {what} with {to_call(TOOL)}")

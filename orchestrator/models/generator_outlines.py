@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.base import Refused
+from orchestrator.config.installation import to_call
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -52,7 +53,8 @@ def generator_outline(shapes: Shapes, name: str, field: str = "prior.weights") -
             return outlined(shapes, kind)
         except (KeyError, IndexError, ValueError):
             continue
-    way_out = "stage a generator with python -m jobs.stage_weights FILE DEST --name NAME --model stylegan2"
+    command = to_call("stage_weights", "FILE", "DEST", "--name", "NAME", "--model", "stylegan2")
+    way_out = f"stage a generator with {command}"
     raise Refused(field, name, f"is no generator of a known kind ({', '.join(PATHS)})", f"{way_out} or dcgan")
 
 

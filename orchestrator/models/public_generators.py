@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.base import NO_VALUE, Refused, shortened
+from orchestrator.config.installation import to_call
 from orchestrator.models import Architecture
 from orchestrator.models.build import network_class
 from orchestrator.models.generator import StyleGenerator
@@ -62,7 +63,7 @@ def check_generator(shapes: Shapes, name: str, field: str = "prior.weights") -> 
         wanted = {key: tuple(tensor.shape) for key, tensor in _built(outline).state_dict().items()}
     if odd := sorted(set(wanted.items()) ^ set(shapes.items())):
         rule = f"are no whole {outline.kind}: {odd[0][0]} is missing, unknown or of another shape"
-        raise Refused(field, name, rule, "stage the file again with python -m jobs.stage_weights")
+        raise Refused(field, name, rule, f"stage the file again with {to_call('stage_weights')}")
     return outline
 
 

@@ -1,8 +1,6 @@
-"""Texts for people: of libraries and servers, in one line without escape codes and passwords; commands."""
+"""Texts for people: of libraries and servers, in one line without escape codes and passwords."""
 
 import re
-import sys
-from pathlib import Path
 
 from orchestrator.runtime.http import redact
 
@@ -22,13 +20,6 @@ def sentences(text: str, limit: int = MAX_CHARACTERS) -> str:
     if kept or not plain:
         return kept.rstrip(".:;")
     return f"{plain[:limit].rpartition(' ')[0] or plain[:limit]} ..."
-
-
-def called(command: str) -> list[str]:
-    """Return the words that call a command of `jobs/`: `inversion` where this process is, or `python -m`."""
-    if Path(sys.argv[0]).name == "inversion":
-        return ["inversion", command.replace("_", "-")]
-    return ["python", "-m", f"jobs.{command}"]
 
 
 def last_line(text: str) -> str:

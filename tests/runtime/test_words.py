@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.runtime.words import called, last_line, sentences
+from orchestrator.runtime.words import last_line, sentences
 
 
 @pytest.mark.parametrize(
@@ -27,18 +27,3 @@ def test_the_last_line_of_a_traceback_is_the_error() -> None:
         last_line("Traceback:\n  File x\n\x1b[31mValueError: no. such\x1b[0m\n\n") == "ValueError: no. such"
     )
     assert last_line("\n") == ""
-
-
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        ("/env/bin/inversion", "inversion stage-data"),
-        ("/code/jobs/sweep.py", "python -m jobs.stage_data"),
-        ("/env/bin/pytest", "python -m jobs.stage_data"),
-    ],
-)
-def test_a_command_is_called_as_this_process_was(
-    program: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", [program, "sweep"])
-    assert " ".join(called("stage_data")) == words

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.config.installation import ROOT
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, is_loopback, ok, warn
 from orchestrator.runtime.http import ANSWER_SECONDS, get, redact
 from orchestrator.runtime.words import last_line
@@ -23,7 +24,6 @@ from orchestrator.runtime.words import last_line
 VERSION_BYTES = 10_000  # of the job server's description of itself
 JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, the checks of nodes, and the start of the process
 _REFUSED = "InvalidAuthToken"  # in Ray's log, once a second
-ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE with the head's token"
 CLOSE = "start head, workers and clients with RAY_AUTH_MODE=token and one token"
 REACH = "start the head, open the tunnel to it, or correct RAY_API_SERVER_ADDRESS (http://HEAD:8265)"

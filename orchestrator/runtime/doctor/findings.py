@@ -9,13 +9,14 @@ from time import monotonic
 from typing import Literal
 
 from orchestrator.config.base import Refused
+from orchestrator.config.installation import to_call
 from orchestrator.runtime.words import sentences
 
 LIMIT_SECONDS = 15.0
 GIB = 1 << 30
 WARN_ROOM, FAIL_ROOM = 10 * GIB, 1 * GIB  # bytes free
 WARN_CLOCK_SECONDS, FAIL_CLOCK_SECONDS = 60.0, 300.0  # S3 refuses requests that are 15 minutes off
-STAGE_SOME = "stage some: python -m jobs.stage_data SOURCE DEST"
+STAGE_SOME = f"stage some: {to_call('stage_data', 'SOURCE', 'DEST')}"
 
 Status = Literal["ok", "warn", "FAIL"]
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator import __version__
+from orchestrator.config.installation import ROOT
 from orchestrator.runtime.doctor import gpu
 from orchestrator.runtime.doctor.findings import LIMIT_SECONDS, Finding, fail, ok, room, warn
 from orchestrator.runtime.open_store import NODE_CACHE
@@ -18,7 +19,6 @@ from orchestrator.runtime.words import sentences
 MINIMUM = {"ray": "2.60", "torch": "2.14", "mlflow": "3.17.2", "boto3": "1.44"}  # as in pyproject.toml
 PYTHON = (3, 11)
 INSTALL = "install the project's requirements.lock into this environment (make test does)"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def installed() -> Iterator[Finding]:

@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from orchestrator.config.base import Refused
+from orchestrator.config.installation import ROOT, called
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import set_environment
 from orchestrator.runtime.mlflow.database import sqlite_path
-from orchestrator.runtime.words import called
 from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
 
@@ -35,7 +35,6 @@ BEAT_SECONDS = 60.0  # between two signs of life
 MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
 CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on marking its run in MLflow
 LOCAL_UI = "http://127.0.0.1:5000"
-ROOT = Path(__file__).resolve().parents[3]  # of a checkout: it has a Makefile
 
 
 class MlflowTracker:

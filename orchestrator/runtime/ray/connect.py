@@ -7,10 +7,10 @@ import site
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.installation import ROOT
 from orchestrator.config.study import Study
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.pools import Node, Pool, pool_of, shown, slots
@@ -36,7 +36,6 @@ RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
 MOST_DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
 DRIVERS_WHILE_GROWING = 16  # where nodes may join, so that enough stages wait to be worth them
-ROOT = Path(__file__).resolve().parents[3]  # the folder that holds this package
 
 
 @contextmanager
