@@ -5,15 +5,15 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from orchestrator import __version__
-from orchestrator.config.program import Program
 from orchestrator.datasets import Dataset, Location, load, programs, weights
+from orchestrator.datasets.programs import StagedProgram
+from orchestrator.datasets.weights_manifest import Weights
 from orchestrator.stages.cost import Meter
 from orchestrator.stages.graph import STAGES, Stage, StageFailed
 from orchestrator.stages.io import Inputs, Outputs
@@ -24,6 +24,9 @@ from orchestrator.training.seeds import derive_seed, drawing_from
 from orchestrator.training.world import Cancelled, Diverged, Preempted, World
 
 logger = logging.getLogger(__name__)
+
+Described = TypeVar("Described", Weights, StagedProgram)
+Read = TypeVar("Read")
 
 ENDS: Mapping[type[Exception], str] = {
     Corrupt: "corrupt",
@@ -78,8 +81,16 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
         read=lambda role, name: store.read(input_of(role), name),
         files=lambda role: input_of(role).files,
         names={role: part["name"] for role, part in stage.datasets.items()},
-        weights=_weights(stage, location),
-        program=_program(stage, location),
+        weights=_staged(
+            stage, location, "weights", weights.describe, lambda one: weights.load(one.name, location)
+        ),
+        program=_staged(
+            stage,
+            location,
+            "program",
+            programs.describe,
+            lambda one: (programs.read(one.name, location), one.program),
+        ),
     )
     try:
         outputs, cost = _computed(stage, inputs)
@@ -143,30 +154,23 @@ def _loader(stage: Stage, location: Location) -> Callable[[str], Dataset]:
     return load_checked
 
 
-def _weights(stage: Stage, location: Location) -> Callable[[str], Mapping[str, Tensor] | None]:
-    """Return a loader by role that insists on the digests that the stage's key was made with."""
+def _staged(
+    stage: Stage,
+    location: Location,
+    what: str,
+    describe: Callable[[str, Location], Described],
+    read: Callable[[Described], Read],
+) -> Callable[[str], Read | None]:
+    """Return a loader by role of staged weights or of a program that insists on the digests that the stage's
+    key was made with; None for a role that has none."""
 
-    def load_checked(role: str) -> Mapping[str, Tensor] | None:
+    def load_checked(role: str) -> Read | None:
         if role not in stage.weights:
             return None
         wanted = stage.weights[role]
-        staged = weights.describe(wanted["name"], location)
-        _insist("weights", staged.name, wanted["digest"], staged.digest)
-        return weights.load(staged.name, location)
-
-    return load_checked
-
-
-def _program(stage: Stage, location: Location) -> Callable[[str], tuple[bytes, Program] | None]:
-    """Return a loader by role of a program's file, which insists on the digest of the stage's key."""
-
-    def load_checked(role: str) -> tuple[bytes, Program] | None:
-        if role not in stage.weights:
-            return None
-        wanted = stage.weights[role]
-        staged = programs.describe(wanted["name"], location)
-        _insist("program", staged.name, wanted["digest"], staged.digest)
-        return programs.read(staged.name, location), staged.program
+        staged = describe(wanted["name"], location)
+        _insist(what, staged.name, wanted["digest"], staged.digest)
+        return read(staged)
 
     return load_checked
 
