@@ -4,7 +4,7 @@ No torch, unless F or a judge is, or starts from, staged weights or a recogniser
 shapes are compared with the network.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +69,7 @@ class Preflight:
         """Data set name -> digest of its manifest; `weights/NAME` -> digest of their file."""
         self._weights: dict[str, weights_manifest.Weights] = {}
         self._programs: dict[str, programs.StagedProgram] = {}
+        self._contents_of_weights: dict[str, str] = {}
         self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
         self._labels: dict[str, Labels] = {}
         self._networks = NetworkChecks()
@@ -290,17 +291,12 @@ class Preflight:
             given = self._weights[spec.target.weights]
             self._networks.check_given(spec, given)
             check_names("target", given, names)
-            is_drawn = spec.data.class_order == "seeded"
-            if is_drawn and given.classes is None and not spec.target.minimum_accuracy:
-                rule = f"is a drawn order, and the outputs of target.weights={given.name} have no names"
-                way_out = (
-                    "use staged, list the classes, stage the weights with --classes, or set "
-                    "target.minimum_accuracy"
-                )
-                raise Refused("data.class_order", "seeded", rule, way_out)
-            self._check_others_start_elsewhere(spec, given.digest)
+            _check_order(spec, given.classes)
+            self._check_others_start_elsewhere(spec)
         if spec.target.program:
-            check_program(spec, self._programs[spec.target.program], names)
+            program = self._programs[spec.target.program]
+            check_program(spec, program, names)
+            _check_order(spec, program.program.names)
         self._check_starts(spec)
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
@@ -316,18 +312,37 @@ class Preflight:
             if one.weights and field in given:
                 self._networks.check_given_judge(spec, field, self._weights[one.weights], about)
                 check_names(field, self._weights[one.weights], about.class_names)
-                same = earlier.setdefault((self._weights[one.weights].digest, one.model.text), field)
+                same = earlier.setdefault((self._content(one.weights), one.model.text), field)
                 if same != field:
                     rule = f"are {same} under another name, with which it would always agree"
                     raise Refused(f"{field}.weights", one.weights, rule, "name other weights or leave it out")
             elif one.weights:
                 self._networks.check_start(spec, field, self._weights[one.weights])
 
-    def _check_others_start_elsewhere(self, spec: TrialSpec, target: str) -> None:
-        """Raise `Refused` if a judge is or a judge or student starts from F itself, by its file's digest."""
+    def _check_others_start_elsewhere(self, spec: TrialSpec) -> None:
+        """Raise `Refused` if a judge is or a judge or student starts from F itself, by the values of its
+        tensors."""
         for field, one in spec.started.items():
-            if one.weights and self._weights[one.weights].digest == target:
+            if one.weights and self._content(one.weights) == self._content(str(spec.target.weights)):
                 rule = "are the target itself under another name, which must not judge what is made of it"
                 if field not in spec.every_judge:
                     rule = "is the target itself under another name, which the adversary does not have"
                 raise Refused(f"{field}.weights", one.weights, rule, "name other weights or leave them out")
+
+    def _content(self, name: str) -> str:
+        """Return the digest of the values of staged weights, which is one for files of any layout."""
+        if name not in self._contents_of_weights:
+            self._contents_of_weights[name] = weights_manifest.content(name, self._location)
+        return self._contents_of_weights[name]
+
+
+def _check_order(spec: TrialSpec, names: Sequence[str] | None) -> None:
+    """Raise `Refused` if classes are drawn for a given target whose outputs have no names, and nothing would
+    notice that they are others'."""
+    target = spec.target
+    if spec.data.class_order != "seeded" or names is not None or target.minimum_accuracy:
+        return
+    given = f"target.{target.given}={target.weights or target.program}"
+    rule = f"is a drawn order, and the outputs of {given} have no names"
+    way_out = f"use staged, list the classes, stage the {target.given} with --classes"
+    raise Refused("data.class_order", "seeded", rule, f"{way_out}, or set target.minimum_accuracy")

@@ -15,6 +15,7 @@ from orchestrator.config import Model
 from orchestrator.datasets import Location, weights
 from orchestrator.datasets.checkpoint_files import read
 from orchestrator.datasets.state_dicts import choose
+from orchestrator.datasets.weights_manifest import content
 from orchestrator.models.build import build_classifier
 from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.directory import DirectoryBlobs
@@ -189,6 +190,17 @@ def test_a_name_is_a_name(name: str, tmp_path: Path) -> None:
     weights.stage(state(), "net", DirectoryBlobs(tmp_path / "data"), "net")
     with pytest.raises(ValueError, match=r"is unknown; staged at .* are net; "):
         weights.describe(name, Location(DirectoryBlobs(tmp_path / "data")))
+
+
+def test_values_have_one_digest_whatever_they_are_called(blobs: Blobs) -> None:
+    one = state()
+    moved = {name: tensor + (name == "blocks.0.0.weight") for name, tensor in one.items()}
+    files = {"net": one, "theirs": {f"model.{name}": tensor for name, tensor in one.items()}, "moved": moved}
+    for name, tensors in files.items():
+        weights.stage(tensors, "net", blobs, name)
+    location = Location(blobs)
+    assert len({weights.describe(name, location).digest for name in files}) == 3
+    assert content("net", location) == content("theirs", location) != content("moved", location)
 
 
 def test_an_unknown_name_lists_the_known(blobs: Blobs) -> None:

@@ -30,7 +30,8 @@ from tests.sweep.test_validation import point
 __all__ = ["theirs"]
 
 FACTS = Program(kind="torchscript", image_size=32, channels=1, scaling="unit", outputs="logits", classes=3)
-GIVEN: dict[str, Any] = {"target": {"classes": 3, "program": "torchscript"}}
+KNOWN = {"classes": 3, "minimum_accuracy": 0.01}  # which tells that its outputs have the drawn order
+GIVEN: dict[str, Any] = {"target": {**KNOWN, "program": "torchscript"}}
 INFERENCE = {"evaluation.task": "class-inference"}
 MIA = {"attack": {"name": "mia", "steps": 3}, **INFERENCE}
 
@@ -107,7 +108,7 @@ def run(changes: Mapping[str, Any], location: Location, folder: Path) -> dict[st
 
 
 def of(kind: str, **changes: Any) -> dict[str, Any]:
-    return {"target": {"classes": 3, "program": kind, **changes}}
+    return {"target": {**KNOWN, "program": kind, **changes}}
 
 
 def test_f_is_what_the_file_computes(theirs: Theirs, location: Location, folder: Path) -> None:

@@ -54,6 +54,17 @@ def test_classes_are_private_in_the_order_of_the_outputs(location: Location) -> 
         Preflight(location).resolve(point({**of("torchscript"), **ordered}))
 
 
+def test_a_drawn_order_is_no_guess_at_unnamed_outputs(location: Location) -> None:
+    unsure = of("export", minimum_accuracy=0.0)
+    with pytest.raises(StudyError) as caught:
+        resolved(unsure, location)
+    assert str(caught.value) == (
+        "data.class_order=seeded is a drawn order, and the outputs of target.program=export have no names; "
+        "use staged, list the classes, stage the program with --classes, or set target.minimum_accuracy."
+    )
+    resolved({**unsure, "data.class_seed": 0, "data.class_order": "staged"}, location)
+
+
 def test_onnx_answers_a_black_box(location: Location) -> None:
     resolved(of("onnx"), location)
 
