@@ -113,6 +113,29 @@ def test_what_is_no_tensor_is_an_error() -> None:
         program(IMAGES)
 
 
+class Remembers(nn.Module):
+    """A classifier that counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores (N, 3) of images (N, C, S, S), others in each call."""
+        self.calls.add_(1.0)
+        return images.flatten(1)[:, :3] + self.calls
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+def test_a_program_that_writes_into_its_weights_is_an_error(kind: ProgramKind) -> None:
+    network = Remembers().eval()
+    data = files.scripted(network) if kind == "torchscript" else exported(network, IMAGES)
+    program = load_program(data, files.FACTS.but(kind=kind))
+    with pytest.raises(ValueError, match=r"^the program writes into its weights: its answers would depend"):
+        program(IMAGES)
+
+
 def test_a_program_of_fixed_batch_gets_such_batches() -> None:
     network = files.Small().eval()
     data = exported(network, IMAGES, is_dynamic=False)

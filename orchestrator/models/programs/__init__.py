@@ -76,10 +76,17 @@ class ProgramNetwork(nn.Module):
         return torch.cat([self._answer(batch) for batch in batches])[: len(images)]
 
     def _answer(self, images: Tensor) -> Tensor:
+        versions = self._versions()
         answer = self.program(images)
+        if self._versions() != versions:
+            raise ValueError("the program writes into its weights: its answers would depend on earlier ones")
         if not isinstance(answer, Tensor):
             raise TypeError(f"the program returns a {type(answer).__name__}, not one tensor of scores")
         return answer
+
+    def _versions(self) -> list[int]:
+        """Return how often each tensor of the program was written into."""
+        return [one._version for one in (*self.program.parameters(), *self.program.buffers())]
 
 
 def kind_of(data: bytes, where: str) -> ProgramKind:

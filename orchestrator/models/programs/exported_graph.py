@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from orchestrator.config.base import NO_VALUE, Refused, shortened
 from orchestrator.models.programs.operators import TENSORS
 from orchestrator.models.programs.script_text import WITHOUT
+from orchestrator.models.programs.trusting import TRUSTING
 
 DTYPES: Mapping[int, torch.dtype] = {
     1: torch.uint8,
@@ -144,12 +145,14 @@ def _node(node: Mapping[str, Any], where: str) -> Node:
     if target in _ARITHMETIC:
         return Node(_ARITHMETIC[target], arguments, True, _results(node["outputs"], where))
     found = _OPERATOR.fullmatch(target)
+    named = {name.partition(":")[2]: value for name, value in arguments.items()}
+    if found and found[1] in TRUSTING and found[2] == "default":
+        return Node(TRUSTING[found[1]], named, False, _results(node["outputs"], where))
     packet = getattr(torch.ops.aten, found[1], None) if found and found[1] in TENSORS else None
     if found is None or packet is None or found[2] not in packet.overloads():
         _refuse(where, f"calls {shortened(target)}, which is no operator of a classifier", WITHOUT)
-    named = {name.partition(":")[2]: value for name, value in arguments.items()}
     if any(named.get(name) is True for name in _TRAINING) or (
-        _STATEFUL in found[1] and named.get("training") is not False and "no_training" not in found[1]
+        _STATEFUL in found[1] and named.get("training") is not False
     ):
         _refuse(where, f"calls {target} in training mode", "export it after network.eval()")
     return Node(getattr(packet, found[2]), named, False, _results(node["outputs"], where))

@@ -34,10 +34,9 @@ threshold_ tile to topk transpose tril triu true_divide trunc type_as unbind unf
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean
 view view_as where zero_ zeros zeros_like sym_size sym_numel sym_stride sym_constrain_range_for_size
 _adaptive_avg_pool2d _assert_scalar _assert_tensor_metadata _convolution _local_scalar_dense _log_softmax
-_native_batch_norm_legit_no_training
 _native_multi_head_attention _scaled_dot_product_attention_math _scaled_dot_product_efficient_attention
 _shape_as_tensor _softmax
-_to_copy _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact2d _weight_norm
+_to_copy _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact2d
 """
 TENSORS = frozenset(_COMPUTE.split())
 """Of tensors: TorchScript and torch.export."""
