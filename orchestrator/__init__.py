@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 PLACES = {
     "Study": "orchestrator.api.study",
     "Results": "orchestrator.api.results",
+    "evaluate": "orchestrator.api.evaluation",
     "stage_images": "orchestrator.api.arrays",
+    "stage_module": "orchestrator.api.modules",
     "Refused": "orchestrator.config.base",
     "StudyError": "orchestrator.config.study",
 }

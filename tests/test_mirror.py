@@ -19,6 +19,7 @@ LOMMA = "tests/attacks/test_lomma.py"
 # functions of a few lines, run on inputs that only the stages before them make.
 FLOW = "tests/stages/test_stages.py"
 COVERED = {
+    "api.programs": "tests/jobs/test_program_sources.py",
     "attacks.lomma_g": LOMMA,
     "attacks.lomma_k": LOMMA,
     "config.attack_spec": "tests/config/test_attacks.py",

@@ -30,6 +30,7 @@ STUDIES = [
     *TL_DMI,
     "defenses-2026",
     "given-target",
+    "given-program",
 ]
 
 
