@@ -31,6 +31,7 @@ from orchestrator.models.generator_outlines import PATHS as GENERATOR_PATHS
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.study_checks import check_report
 from orchestrator.sweep.validation import Preflight
+from tests import test_red_team
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -90,6 +91,7 @@ CELEBA = f"{STAGE}_celeba_without_the_people_of_a_list"
 SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.seed=[0]'"
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
 PUBLIC = "python -m jobs.stage_weights torchvision:vgg16_bn DATASETS/ --name vgg16-imagenet --model vgg16"
+RED_TEAM = "tests/test_red_team.py::test_a_model_of_others_is_attacked_by_two_commands_in_each_format"
 README_COMMANDS = {
     "make demo": f"{HERE}_targets_run_the_documented_commands",
     "make ui": f"{HERE}_targets_run_the_documented_commands",
@@ -116,6 +118,8 @@ README_COMMANDS = {
     "--split default=1,0,0": CELEBA,
     "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
     "python -m jobs.report ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
+    test_red_team.STAGE: RED_TEAM,
+    test_red_team.SWEEP: RED_TEAM,
 }
 
 
@@ -363,6 +367,8 @@ def test_overrides_are_applied() -> None:
 def test_readme_is_short_and_starts_with_the_two_commands() -> None:
     lines = PAGES[0].read_text(encoding="ascii").splitlines()
     assert len(lines) <= 200
+    own = lines[lines.index("## Attack a model you have") :]
+    assert next(place for place, line in enumerate(own[1:]) if line.startswith("## ")) <= 12
     for command in ("make demo", "make ui"):
         assert any(line.startswith(command) for line in lines[:29])
 
