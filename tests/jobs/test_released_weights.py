@@ -7,22 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from jobs import sweep
 from jobs.stage_weights import app
 from jobs.weight_sources import fit_of
 from orchestrator import config
+from orchestrator.api.arrays import stage_images
+from orchestrator.api.study import Study
 from orchestrator.config.base import Refused
 from orchestrator.datasets import Location, weights
 from orchestrator.datasets.state_dicts import choose
 from orchestrator.models.build import build_classifier
 from orchestrator.models.public import renamed
 from orchestrator.store.directory import DirectoryBlobs
+from tests import tiny
 from tests.models.faces import DATA, needed
 from tests.models.releases import CLASSES, RELEASES, Release, parallel
 from tests.test_floors import ROOT
@@ -196,3 +201,50 @@ def test_a_table_of_tl_dmi_is_planned_on_released_files(tmp_path: Path) -> None:
     stages = re.findall(r"^\W*(\w+)\W+(\d+)\W+0\W", result.output, re.MULTILINE)
     assert dict(stages)["given"] == "3"
     assert not {"pretrain", "target"} & set(dict(stages))
+
+
+PRINTED = ("FaceNet_95.88.tar", "inception_v3.pth")
+"""Files of the evaluation models of the printed setups: IR-50 at 112x112, Inception-v3 at 299x299."""
+
+
+@pytest.mark.parametrize("file", PRINTED)
+def test_a_printed_judge_judges_images_of_another_side(file: str, tmp_path: Path) -> None:
+    """Attacks make images of 32x32 here: the judge gets them resized as docs/studies.md says, bilinear with
+    antialias, and scaled as its file's training did."""
+    (release,) = (one for one in RELEASES if one.file == file)
+    width, classes = (0.02, 2) if release.has_width else (1.0, 2)
+    theirs = randomised(release.build(width, classes))
+    torch.save(release.saved(theirs), tmp_path / file)
+    staged(tmp_path / file, *([] if release.has_width else ["--model", release.model]), name="judging")
+    data = tmp_path / "data"
+    images = np.random.default_rng(0).integers(0, 256, (14, 3, 32, 32), dtype=np.uint8)
+    labels, parts = np.arange(14) % classes, ["train"] * 8 + ["evaluation"] * 6
+    name = stage_images(images, labels, data=data, parts=parts)
+    own = build_classifier(config.Model(**tiny.DIGIT), classes=classes, channels=3, image_size=32)
+    weights.stage(own.state_dict(), "own", DirectoryBlobs(data), "attacked")
+    changes: dict[str, Any] = {
+        "data": {"dataset": name, "channels": 3, "split": "given", "class_order": "staged"},
+        "target": {"classes": classes, "model": tiny.DIGIT, "weights": "attacked"},
+        "auxiliary": {"kind": "distinct", "size": 32},
+        "judge": {
+            "model": {"name": release.model, "width": width, "scaling": release.scaling},
+            "weights": "judging",
+            "trained": False,
+        },
+        "evaluation": {"images": 4, "grid": 2},
+    }
+    study = Study.load(tiny.write(tmp_path / "tiny.yaml", {"attack.seed": [0]}, changes))
+    (row,) = study.run(data=data, out=tmp_path / "out", ship_later=True).table.to_dict("records")
+    assert row["status"] == "finished", row
+    side = (release.side, release.side)
+    seen = torch.from_numpy(images[8:]).float() / 255
+    resized = functional.interpolate(seen, size=side, mode="bilinear", antialias=True)
+    told = drawn(theirs, resized)
+    judge = config.Model.model_validate(changes["judge"]["model"])
+    ours = build_classifier(judge, classes=classes, channels=3, image_size=32, resizes=True).eval()
+    public = weights.load("judging", Location(DirectoryBlobs(data)))
+    ours.load_state_dict(renamed(ours, public), strict=True)
+    torch.testing.assert_close(drawn(ours, seen), told)
+    right = (told.argmax(1) == torch.from_numpy(labels[8:])).double().mean().item()
+    assert row["judge/accuracy"] == pytest.approx(right)
+    assert 0.0 <= row["attack/accuracy_top1_test"] <= 1.0
