@@ -35,10 +35,10 @@ FLOORS = {
 """Room of `orchestrator/` -> its floor; `jobs/` is the ninth. A module imports from its room or below."""
 PACKAGES = {
     0: {"pydantic", "yaml"},
-    2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors", "onnx", "onnxruntime"},
+    2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors", "onnx", "onnxruntime", "urllib3"},
     3: {"torchmetrics", "opacus", "scipy", "matplotlib"},
     6: {"pandas"},
-    7: {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow", "urllib3"},
+    7: {"ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow"},
 }
 """Third-party packages that each floor adds to those below it."""
 INFRASTRUCTURE = {"ray", "optuna", "mlflow", "boto3", "botocore"}
@@ -168,7 +168,7 @@ LIGHT = [
     "orchestrator.sweep.trial",
     "orchestrator.store.artifacts",
     "orchestrator.store.journal",
-    "orchestrator.sweep.leases",
+    "orchestrator.store.leases",
     "orchestrator.runtime.open_store",
     "orchestrator.models.budgets",
     "orchestrator.sweep.validation",

@@ -66,6 +66,7 @@ COVERED = {
     "stages.target": FLOW,
     "stages.uses": "tests/stages/test_attack_plans.py",
     "training.progress": "tests/training/test_loop.py",
+    "store.blob_leases": "tests/store/test_leases.py",
     "store.directory": STORES,
     "sweep.network_checks": "tests/sweep/test_validation.py",
     "sweep.records": TRACKERS,

@@ -21,7 +21,8 @@ from orchestrator.config.base import Refused
 from orchestrator.store.blobs import Entry, Unfinished, checked_name, checked_prefix
 
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
-_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""This host, in names of files that its processes write."""
 _FOREIGN_SECONDS = 24 * 3600.0  # whether a process of another host lives is unknown; no write takes a day
 _SWEEP_SECONDS = 3600.0
 IGNORE_FILES = (".gitignore", ".rayignore")  # Ray heeds both, unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1
@@ -88,7 +89,7 @@ class DirectoryBlobs:
             if not self.path.is_dir():
                 raise Refused(field, self.path, "is no directory", f"name another with {option}")
             return
-        probe = f"probe-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
+        probe = f"probe-{HOST}-{os.getpid()}-{secrets.token_hex(8)}"
         try:
             created = [self.put(probe, b"probe", overwrite=False) for _ in range(2)]
             self.remove(probe)
@@ -145,7 +146,7 @@ def withhold(folder: Path) -> None:
 
 def _create(final: Path, data: bytes, *, overwrite: bool) -> bool:
     """Write a file aside and move it into its place; without `overwrite` return False if there is one."""
-    aside = final.parent / f".aside-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}"
+    aside = final.parent / f".aside-{HOST}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
         _write(aside, data)
         if overwrite:
@@ -195,12 +196,13 @@ def _is_dead(name: str, age_seconds: float) -> bool:
     """Return whether the writer of a file put aside has ended, as far as this host can see."""
     match = _ASIDE.fullmatch(name)
     assert match is not None
-    if match["host"] != _HOST:
+    if match["host"] != HOST:
         return age_seconds > _FOREIGN_SECONDS
-    return not _is_alive(int(match["pid"]))
+    return not is_alive(int(match["pid"]))
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this host is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

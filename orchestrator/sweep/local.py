@@ -12,7 +12,7 @@ from orchestrator.datasets import Location
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.sweep.leases import Leases, LocalLeases
+from orchestrator.store.leases import Leases, LocalLeases
 from orchestrator.sweep.ledger import Ledger
 from orchestrator.sweep.trial import Outcome, Task, Trial
 from orchestrator.training.world import World

@@ -11,7 +11,7 @@ from typing import Literal
 
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifacts
-from orchestrator.sweep.leases import Leases, held
+from orchestrator.store.leases import Leases, held
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.records import Status
 

@@ -184,7 +184,7 @@ def test_what_dead_writers_left_is_hidden_and_swept(tmp_path: Path) -> None:
     blobs = DirectoryBlobs(tmp_path)
     blobs.put("a/x", b"1")
     left = [
-        _aside(tmp_path, directory._HOST, pid, age)
+        _aside(tmp_path, directory.HOST, pid, age)
         for pid, age in ((dead.pid, 7200), (dead.pid, 0), (os.getpid(), 7200))
     ]
     other_host = [_aside(tmp_path, "00000000", dead.pid, age) for age in (7200, 90_000)]

@@ -12,7 +12,7 @@ from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.sweep.leases import LocalLeases
+from orchestrator.store.leases import LocalLeases
 from orchestrator.sweep.trial import REBUILDS, Trial
 from orchestrator.training.world import World
 from tests import tiny

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.sweep.leases import LocalLeases
+from orchestrator.store.leases import LocalLeases
 
 NAMESPACE = "inversion-orchestrator"
 

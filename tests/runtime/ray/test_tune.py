@@ -16,7 +16,7 @@ from orchestrator.runtime.ray import tune as module
 from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, asha, compared_stage
 from orchestrator.stages.graph import Stage, plan
 from orchestrator.store.artifacts import Artifact
-from orchestrator.sweep.leases import LocalLeases
+from orchestrator.store.leases import LocalLeases
 from orchestrator.sweep.search import fixed_points
 from orchestrator.sweep.trial import Task
 from orchestrator.sweep.validation import Preflight

@@ -1,12 +1,18 @@
 """The contract of leases: one owner per key, renewal, take-over. Another implementation is one more row."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep.leases import Leases, LocalLeases, held
+from orchestrator.store.blob_leases import BlobLeases
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.leases import Leases, LocalLeases, held
 
 
 @pytest.fixture
@@ -14,7 +20,12 @@ def local_leases() -> Leases:
     return LocalLeases()
 
 
-@pytest.fixture(params=["local_leases"])
+@pytest.fixture
+def blob_leases(tmp_path: Path) -> Leases:
+    return BlobLeases(DirectoryBlobs(tmp_path), "leases")
+
+
+@pytest.fixture(params=["local_leases", "blob_leases"])
 def leases(request: pytest.FixtureRequest) -> Leases:
     """Return a fresh keeper of leases of each kind, by the name of its fixture."""
     keeper: Leases = request.getfixturevalue(request.param)
@@ -139,3 +150,53 @@ def test_a_keeper_that_goes_away_does_not_stop_the_build(caplog: pytest.LogCaptu
         time.sleep(0.1)
     assert "event=lease_not_renewed key=key error=ConnectionError" in caplog.messages
     assert caplog.messages[-1] == "event=lease_not_released key=key error=ConnectionError"
+
+
+def test_an_owner_that_was_killed_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from orchestrator.store.blob_leases import BlobLeases; "
+        "from orchestrator.store.directory import DirectoryBlobs; "
+        "assert BlobLeases(DirectoryBlobs(sys.argv[1]), 'leases').acquire('key', 'killed', 3600.0); "
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == -9
+    leases = BlobLeases(DirectoryBlobs(tmp_path), "leases")
+    assert leases.acquire("key", "b", 60.0)
+    assert len(DirectoryBlobs(tmp_path).names("leases/key/")) == 1
+
+
+def test_an_owner_of_another_host_is_replaced_when_it_renews_no_more(tmp_path: Path) -> None:
+    blobs, now = DirectoryBlobs(tmp_path), [0.0]
+    assert BlobLeases(blobs, "leases").acquire("key", "a", 10.0)
+    lease = json.loads(blobs.get("leases/key/00000001.json") or b"")
+    blobs.put("leases/key/00000001.json", json.dumps({**lease, "host": "another"}).encode())
+    waiting = BlobLeases(blobs, "leases", clock=lambda: now[0])
+    assert not waiting.acquire("key", "b", 10.0)
+    now[0] = 9.0
+    assert not waiting.acquire("key", "b", 10.0)
+    blobs.put("leases/key/00000001.json", json.dumps({**lease, "host": "another", "nonce": "new"}).encode())
+    now[0] = 18.0
+    assert not waiting.acquire("key", "b", 10.0)
+    now[0] = 29.0
+    assert waiting.acquire("key", "b", 10.0)
+
+
+def test_a_claim_that_comes_too_late_is_none(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path)
+
+    class Late(BlobLeases):
+        """A reader that saw the lease before it was given on."""
+
+        def _last(self, key: str) -> str | None:
+            return "leases/key/00000001.json"
+
+    first = BlobLeases(blobs, "leases")
+    for owner in ("a", "b", "c"):
+        assert first.acquire("key", owner, 60.0)
+        first.release("key", owner)
+    assert first.acquire("key", "d", 60.0)
+    blobs.put("leases/key/00000001.json", blobs.get("leases/key/00000004.json") or b"")
+    late = Late(blobs, "leases")
+    late.release("key", "d")  # what it read: given back
+    assert not late.acquire("key", "late", 60.0)
+    assert not first.acquire("key", "e", 60.0)
