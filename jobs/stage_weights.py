@@ -4,7 +4,8 @@ SOURCE: a file or S3 object (safetensors, a checkpoint of torch, whose code neve
 of TensorFlow.js weights, which lie beside it), torchvision:NAME or timm:NAME, which downloads the library's
 weights. With --model stylegan2 or dcgan a generator for `prior.weights`: a pickle of NVIDIA's, whose code
 never runs either, rosinality's .pt, or a state dict. With --program a whole classifier, saved by
-`torch.jit.save`, `torch.export.save` or as ONNX. DEST: the data location of the sweeps, a directory or
+`torch.jit.save`, `torch.export.save` or as ONNX. With --service the description of one that answers over
+HTTP, a YAML file. DEST: the data location of the sweeps, a directory or
 s3://bucket/prefix. A second call with the same input writes nothing.
 """
 
@@ -15,6 +16,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.class_names import class_names
+from jobs.service_sources import stage_service
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.program import Outputs
 from orchestrator.models import CLASSIFIERS
@@ -67,6 +69,10 @@ def main(  # noqa: PLR0913 - one parameter per flag
         ),
     ] = None,
     outputs: Annotated[Outputs | None, typer.Option(help="What the program returns of an image.")] = None,
+    service: Annotated[
+        bool,
+        typer.Option("--service", help="Stage a service instead of weights: SOURCE is its description."),
+    ] = False,
     classes: Annotated[
         str,
         typer.Option(
@@ -84,6 +90,11 @@ def main(  # noqa: PLR0913 - one parameter per flag
     }
     try:
         blobs = open_blobs(dest)
+        if service:
+            of_files = {**declared, "--program": program or None, "--classes": classes or None}
+            check_described({**of_files, "--model": model or None, "--entry": entry or None})
+            typer.echo("\n".join(stage_service(source, blobs, name)))
+            return
         check_arguments(source, model)
         check_declared(program, declared, {"--model": model, "--entry": entry})
         names = class_names(classes)
@@ -122,6 +133,13 @@ def check_arguments(source: str, model: str) -> None:
     if not is_library(source) and not source.startswith("s3://") and not Path(source).is_file():
         way_out = "name one, s3://bucket/object, torchvision:NAME or timm:NAME"
         raise Refused("SOURCE", source, "is no file", way_out)
+
+
+def check_described(of_files: Mapping[str, object]) -> None:
+    """Raise `Refused` for options that a service's description has no use for."""
+    for name, value in of_files.items():
+        if value is not None:
+            raise Refused(name, NO_VALUE, "is of a file, and SOURCE describes a service", "leave it out")
 
 
 def check_declared(is_program: bool, declared: Mapping[str, object], of_weights: Mapping[str, str]) -> None:

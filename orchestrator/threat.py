@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from orchestrator import config
 
 
+def as_scores(network: nn.Module, outputs: Tensor) -> Tensor:
+    """Return a network's outputs (N, k) as scores: the softmax of logits, or what a service answered, which
+    may have withheld some and so sums to less than 1."""
+    return outputs if getattr(network, "returns_scores", False) else outputs.softmax(dim=1)
+
+
 def truncate(scores: Tensor, m: int) -> Tensor:
     """Keep the m largest of each row at their positions, zero the others, do not renormalise.
 
@@ -100,7 +106,7 @@ class BlackBox:
         device = next(self._network.parameters()).device
         with torch.autocast(device.type, enabled=False):
             inputs = images.to(device, torch.float32, memory_format=torch.channels_last)
-            scores = self._network(inputs).softmax(dim=1)
+            scores = as_scores(self._network, self._network(inputs))
         if self._moves is not None:
             scores = self._moves(inputs, scores)
         return released(scores, self._release)

@@ -52,9 +52,9 @@ class Data(Spec):
 
     class_order: ClassOrder = added_field("seeded")
     """Order in which classes become private: `seeded`, drawn by `class_seed`; `staged`, as in the data set's
-    manifest; `weights`, that of the outputs of `target.weights` or `target.program`, by the names staged with
-    them; or a list of class names (or of their places in the manifest), behind which the others follow as
-    staged."""
+    manifest; `weights`, that of the outputs of `target.weights`, `target.program` or `target.service`, by the
+    names staged with them; or a list of class names (or of their places in the manifest), behind which the
+    others follow as staged."""
 
     @field_validator("class_order", mode="before")
     @classmethod

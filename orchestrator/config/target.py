@@ -22,8 +22,8 @@ from orchestrator.config.defenses import Defense
 TRAINING = ("pretrain", "freezes_random", "recipe", "selection", "snapshots", "seed")
 """Settings of a training of F, which given weights have not here."""
 
-PROGRAM = Model(name="program")
-"""Network of a target that is a program: none of this project's."""
+FOREIGN = {"program": Model(name="program"), "service": Model(name="service")}
+"""Field that names an F which is no network of this project -> what stands for its network."""
 
 
 class Pretrain(Spec):
@@ -65,12 +65,18 @@ class Target(Spec):
     """k, the full prediction size."""
 
     model: Model
-    """A classifier of `models.CLASSIFIERS`; left out with `program`, which is its own network."""
+    """A classifier of `models.CLASSIFIERS`; left out with `program` and `service`, which are their own
+    network."""
 
     program: str | None = added_field(None)
     """Name of a classifier staged with `python -m jobs.stage_weights --program` that is F: TorchScript,
     torch.export or ONNX. As with `weights`, nothing is trained. It has no layers by name: no `budget`, no
     `defense` that changes the network, no attack that reads features; ONNX has no gradients either."""
+
+    service: str | None = added_field(None)
+    """Name of a service staged with `python -m jobs.stage_weights --service` that is F: it answers over HTTP,
+    within a budget of requests, with what it releases; answers are stored once. As with `program` nothing is
+    trained and there are no layers, and there are no gradients either."""
 
     weights: str | None = added_field(None)
     """Name of weights staged with `python -m jobs.stage_weights` that are F, head included: a model that
@@ -79,8 +85,8 @@ class Target(Spec):
     `freezes_random`, `recipe`, `selection`, `snapshots`, `seed`) keep their defaults. None trains F here."""
 
     minimum_accuracy: Share = added_field(0.0)
-    """Of `weights` or `program`: a lower accuracy on the private test images fails before any attack. Part of
-    the keys of the stage `given` and of what follows it: another value repeats the attacks."""
+    """Of `weights`, `program` or `service`: a lower accuracy on the private test images fails before any
+    attack. Part of the keys of the stage `given` and of what follows: another value repeats the attacks."""
 
     pretrain: Pretrain | None = None
     """None trains from random weights."""
@@ -132,29 +138,49 @@ class Target(Spec):
 
     @property
     def given(self) -> str | None:
-        """The field that names F where it exists, `weights` or `program`; None where F is trained here."""
-        return next((field for field in ("weights", "program") if getattr(self, field) is not None), None)
+        """The field that names F where it exists: `weights`, `program` or `service`; None where F is trained
+        here."""
+        return next((field for field in ("weights", *FOREIGN) if getattr(self, field) is not None), None)
+
+    @property
+    def foreign(self) -> str | None:
+        """The field that names F where it is no network of this project, `program` or `service`."""
+        return self.given if self.given in FOREIGN else None
+
+    @property
+    def named(self) -> str:
+        """The field that names F where it exists, with the name."""
+        return f"target.{self.given}={getattr(self, str(self.given))}"
 
     @model_validator(mode="before")
     @classmethod
-    def _a_program_is_its_own_network(cls, value: Any) -> Any:
-        is_program = isinstance(value, dict) and value.get("program") is not None
-        return {"model": PROGRAM, **value} if is_program else value
+    def _others_are_their_own_network(cls, value: Any) -> Any:
+        given = value if isinstance(value, dict) else {}
+        model = next((model for field, model in FOREIGN.items() if given.get(field) is not None), None)
+        return value if model is None else {**value, "model": given.get("model") or model}
 
     @model_validator(mode="after")
-    def _a_program_is_as_it_is(self) -> Self:
-        if self.program is None:
+    def _others_are_as_they_are(self) -> Self:
+        others = [field for field in ("weights", *FOREIGN) if getattr(self, field) is not None]
+        field = next((one for one in others if one in FOREIGN), None)
+        if field is None:
             return self
-        rule = f"is of a network of this project, but target.program={self.program} is F as it is"
-        if self.model != PROGRAM:
+        rule = f"is of a network of this project, but target.{field}={getattr(self, field)} is F as it is"
+        if len(others) > 1:
+            other = next(one for one in others if one != field)
+            if other == "weights":
+                rule = rule.replace("is of", "are of", 1)
+            else:
+                rule = rule.replace("of a network of this project", "another F", 1)
+            raise Refused(other, getattr(self, other), rule, "leave one of them out")
+        if self.model != FOREIGN[field]:
             raise Refused("model.name", self.model.name, rule, "leave target.model out")
-        if self.weights is not None:
-            rule = rule.replace("is of", "are of", 1)
-            raise Refused("weights", self.weights, rule, "leave one of them out")
-        if field := first_set(self, ("budget", "freeze")):
-            raise Refused(field, getattr(self, field), rule, "leave it out")
-        if field := next((one for one in ("mid", "loft", "rolss", "dp") if getattr(self.defense, one)), None):
-            raise Refused(f"defense.{field}", NO_VALUE, rule, "leave it out")
+        if setting := first_set(self, ("budget", "freeze")):
+            raise Refused(setting, getattr(self, setting), rule, "leave it out")
+        if change := next(
+            (one for one in ("mid", "loft", "rolss", "dp") if getattr(self.defense, one)), None
+        ):
+            raise Refused(f"defense.{change}", NO_VALUE, rule, "leave it out")
         return self
 
     @model_validator(mode="after")
@@ -165,7 +191,7 @@ class Target(Spec):
             return self
         value = getattr(self, field)
         are = "are F as they are" if given == "weights" else "is F as it is"
-        rule = f"is of a training, but target.{given}={getattr(self, given)} {are}"
+        rule = f"is of a training, but {self.named} {are}"
         way_out = "sweep attack.seed in place of seed" if field == "seed" else "leave it out"
         raise Refused(field, NO_VALUE if isinstance(value, Spec) else value, rule, way_out)
 

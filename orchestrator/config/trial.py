@@ -176,13 +176,15 @@ class TrialSpec(Spec):
             reason = f"draws classes, through which {needs} cannot differentiate"
         if reason:
             raise Refused("release.shield", NO_VALUE, reason, "set it to null or choose another attack")
+        if self.target.service is not None:
+            rule = f"moves what {self.target.named} is asked for of every training image"
+            raise Refused("release.shield", NO_VALUE, rule, "set it to null: a service has its own shield")
         if shield.means == "held-out" and self.target.selection == "test":
             rule = "needs images held out from training, and target.selection=test holds out none"
             way_out = "use train or another target.selection"
             raise Refused("release.shield.means", shield.means, rule, way_out)
-        if shield.means == "held-out" and (given := self.target.given):
-            named = f"target.{given}={getattr(self.target, given)}"
-            rule = f"needs images held out from training, and which {named} had "
+        if shield.means == "held-out" and self.target.given:
+            rule = f"needs images held out from training, and which {self.target.named} had "
             raise Refused("release.shield.means", shield.means, f"{rule}not seen is unknown", "use train")
         return self
 
@@ -237,12 +239,14 @@ class TrialSpec(Spec):
             raise Refused("prior.weights", weights, rule, "train a prior or choose another attack")
 
     @model_validator(mode="after")
-    def _a_program_has_no_layers(self) -> Self:
-        if self.target.program is not None and self.evaluation.fisher:
-            rule = f"profiles F's layers, and target.program={self.target.program} has none by name"
+    def _others_have_no_layers(self) -> Self:
+        if self.target.foreign is None:
+            return self
+        if self.evaluation.fisher:
+            rule = f"profiles F's layers, and {self.target.named} has none by name"
             raise Refused("evaluation.fisher", NO_VALUE, rule, "set it to null")
-        if self.target.program is not None and self.prior and self.prior.teacher_mode == "train":
-            rule = f"is a mode that target.program={self.target.program} has not"
+        if self.prior and self.prior.teacher_mode == "train":
+            rule = f"is a mode that {self.target.named} has not"
             raise Refused("prior.teacher_mode", "train", rule, "leave it out")
         return self
 

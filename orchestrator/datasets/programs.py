@@ -16,7 +16,7 @@ from orchestrator.config.program import ENDINGS, Program
 from orchestrator.datasets import Location
 from orchestrator.datasets.cache import Wanted, read_verified
 from orchestrator.datasets.manifest import NAME, File
-from orchestrator.datasets.weights_manifest import FOLDER, TOOL, is_program, stored
+from orchestrator.datasets.weights_manifest import FOLDER, TOOL, kind_of, stored
 from orchestrator.store.blobs import Blobs, sha256
 
 FIELD = "target.program"
@@ -58,10 +58,11 @@ def stage(
     manifest = ProgramManifest(name=name, source=source, file=file, program=program)
     present = blobs.get(f"{FOLDER}/{name}/manifest.json")
     if present is not None:
-        known = _parse(present, name) if is_program(present) else None
+        kind = kind_of(present)
+        known = _parse(present, name) if kind == "program" else None
         if known and (known.file, known.program) == (file, program):
             return known, False
-        rule = f"is taken by {'another program' if known else 'weights'} at {blobs.uri}"
+        rule = f"is taken by {'another program' if known else kind} at {blobs.uri}"
         raise Refused("--name", name, rule, "choose another name")
     blobs.put(f"{FOLDER}/{name}/{file.name}", data)
     blobs.put(f"{FOLDER}/{name}/manifest.json", manifest.model_dump_json(indent=1).encode())
@@ -96,8 +97,11 @@ def read(name: str, location: Location, field: str = FIELD) -> bytes:
 
 def _manifest(name: str, location: Location, field: str) -> tuple[ProgramManifest, Blobs]:
     data, blobs = stored(name, location, field, "programs are")
-    if not is_program(data):
+    kind = kind_of(data)
+    if kind == "weights":
         raise Refused(field, name, "are weights, not a program", "name them in target.weights")
+    if kind == "service":
+        raise Refused(field, name, "is a service, not a program", "name it in target.service")
     return _parse(data, name), blobs
 
 

@@ -18,8 +18,8 @@ from orchestrator.datasets.weights_manifest import (
     FOLDER,
     WeightsManifest,
     describe,
-    is_program,
     key_of,
+    kind_of,
     parse,
     read,
     verify,
@@ -55,9 +55,10 @@ def stage(
     manifest = WeightsManifest(name=name, source=source, file=file, shapes=shapes, classes=classes)
     present = blobs.get(f"{FOLDER}/{name}/manifest.json")
     if present is not None:
-        known = None if is_program(present) else parse(present, name)
+        kind = kind_of(present)
+        known = parse(present, name) if kind == "weights" else None
         if known is None or known.file.sha256 != digest:
-            rule = f"is taken by {'other weights' if known else 'a program'} at {blobs.uri}"
+            rule = f"is taken by {'other weights' if known else f'a {kind}'} at {blobs.uri}"
             raise Refused("--name", name, rule, "choose another name")
         if classes in (None, known.classes):
             return known, False

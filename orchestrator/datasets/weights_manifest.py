@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -100,14 +101,15 @@ def content(name: str, location: Location, field: str = "weights") -> str:
 
 def _manifest(name: str, location: Location, field: str) -> tuple[WeightsManifest, Blobs]:
     data, blobs = stored(name, location, field)
-    if is_program(data):
-        raise Refused(field, name, "is a program, not weights", "name it in target.program")
+    kind = kind_of(data)
+    if kind != "weights":
+        raise Refused(field, name, f"is a {kind}, not weights", f"name it in target.{kind}")
     return parse(data, name), blobs
 
 
 def stored(name: str, location: Location, field: str, kind: str = "weights are") -> tuple[bytes, Blobs]:
-    """Return the manifest under a name, of weights or of a program, and where it is; raise `Refused` of
-    `field` with the known names if there is none."""
+    """Return the manifest under a name, of weights, a program or a service, and where it is; raise `Refused`
+    of `field` with the known names if there is none."""
     blobs = location.blobs
     data = blobs.get(f"{FOLDER}/{name}/manifest.json") if blobs and NAME.fullmatch(name) else None
     if blobs is None or data is None:
@@ -115,13 +117,15 @@ def stored(name: str, location: Location, field: str, kind: str = "weights are")
     return data, blobs
 
 
-def is_program(data: bytes) -> bool:
-    """Return whether a manifest is of a program (`programs`), whose name is one among those of weights."""
+def kind_of(data: bytes) -> Literal["weights", "program", "service"]:
+    """Return what a manifest is of: weights, programs (`programs`) and services (`services`) share their
+    names."""
     try:
         manifest = json.loads(data)
     except ValueError:
-        return False
-    return isinstance(manifest, dict) and "program" in manifest
+        return "weights"
+    kinds: tuple[Literal["program", "service"], ...] = ("program", "service")
+    return next((kind for kind in kinds if isinstance(manifest, dict) and kind in manifest), "weights")
 
 
 def parse(data: bytes, name: str) -> WeightsManifest:
@@ -142,5 +146,6 @@ def _unknown(name: str, location: Location, field: str, kind: str) -> Refused:
     paths = (path.split("/") for path in location.blobs.names(f"{FOLDER}/"))
     names = ", ".join(sorted({parts[1] for parts in paths if parts[-1] == "manifest.json"})) or "none"
     rule = f"is unknown; staged at {location.blobs.uri} are {names}"
-    what = kind.partition(" ")[0].replace("programs", "program")
+    what = kind.partition(" ")[0]
+    what = what if what == "weights" else what.removesuffix("s")
     return Refused(field, name, rule, f"correct the name or stage the {what} with {to_call(TOOL)}")

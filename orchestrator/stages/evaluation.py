@@ -39,10 +39,11 @@ def run(
     original = torch.tensor(selection.private_classes(private, data, target.classes))
     training = selection.target_images(private, data, target.classes, "train")
     similarity = FeatureSimilarity(training, judged_training(inputs, original), inputs)
-    network = stored_target(inputs, data, target)
+    # A service is asked for nothing here: each setting of the adversary would cost it new queries.
+    network = None if target.service else stored_target(inputs, data, target)
 
     def attacked(images: Tensor, labels: Tensor) -> Attacked:
-        scores = predict(network, images, device).softmax(1)
+        scores = None if network is None else predict(network, images, device).softmax(1)
         features = features_of(judging, images, device)
         logits = predict(judging.head, features, device)
         return Attacked(images, labels, scores, features.flatten(1), logits, original)

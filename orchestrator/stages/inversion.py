@@ -21,7 +21,7 @@ from orchestrator.stages.networks import (
     new_inverter,
     stored_classifier,
 )
-from orchestrator.stages.target_model import stored_target
+from orchestrator.stages.target_model import ask_ahead, stored_target
 from orchestrator.threat import released, released_length
 from orchestrator.training.loop import Objective, fit, forward_batch
 from orchestrator.training.objectives import reconstruction
@@ -79,6 +79,7 @@ def _chosen_on(
         return None, 0
     images = fitted_images(inputs, data, target).images
     network = stored_target(inputs, data, target)
+    ask_ahead(network, images)
     box = black_box(inputs, network, release, forward_batch(inputs.world.device))
     return pairs_of(answers(box, images), images), box.num_queries
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from orchestrator.config.program import Program
 from orchestrator.datasets import Dataset
+from orchestrator.models.services import ServiceNetwork
 from orchestrator.training.loop import Fitted
 from orchestrator.training.world import World
 
@@ -27,6 +28,7 @@ class Inputs:
     names: Mapping[str, str] = field(default_factory=dict)  # role (auxiliary, pretrain) -> data set name
     weights: Callable[[str], Mapping[str, Tensor] | None] = lambda role: None  # public ones, verified
     program: Callable[[str], tuple[bytes, Program] | None] = lambda role: None  # its file, verified
+    service: Callable[[str], ServiceNetwork] | None = None  # by name, as it is staged now
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,22 @@ class Attacked:
 
     reconstructions: Tensor  # (N, C, S, S) in [0, 1]
     labels: Tensor  # (N,) int64, the target's class that each one should show
-    scores: Tensor  # (N, k) of the target, in [0, 1]
+    scores: Tensor | None  # (N, k) of the target, in [0, 1]; None where it is not asked for them
     features: Tensor  # (N, d) of the evaluation model, its head's input
     logits: Tensor  # (N, K) of the evaluation model
     classes: Tensor  # (k,) int64, the evaluation model's class of each label
+
+    @property
+    def target_confidence(self) -> dict[str, Tensor]:
+        """Return `target_confidence`, (N,): F's score of the class; nothing where F is not asked."""
+        if self.scores is None:
+            return {}
+        return {"target_confidence": self.scores.gather(1, self.labels[:, None])[:, 0]}
+
+    @property
+    def target_top1(self) -> dict[str, Tensor]:
+        """Return `target_top1`, (N,) of 0 and 1: whether F finds the class; nothing where F is not asked."""
+        return {} if self.scores is None else {"target_top1": (self.scores.argmax(1) == self.labels).float()}
 
     def judged(self, name: str) -> dict[str, Tensor]:
         """Return `name_top1` and `name_top5`, (N,) of 0 and 1: whether the evaluation model finds the class.
@@ -113,7 +125,7 @@ def measure_images(
     truth = as_unit(originals)
     values = {name: measure(truth, reconstructions) for name, measure in PIXEL_METRICS.items()}
     values |= attacked.judged("accuracy")
-    values["target_confidence"] = attacked.scores.gather(1, labels[:, None])[:, 0]
+    values |= attacked.target_confidence
     values |= similarity.of_images(reconstructions, attacked.features, labels)
     totals = similarity.of_all(reconstructions, labels)
     return MeasuredPart(part, labels, values, totals, originals, reconstructions)
@@ -134,8 +146,8 @@ def measure_classes(
     values: dict[str, Tensor] = {
         "mse_mean": means,
         "mse_nearest": nearest,
-        "target_top1": (attacked.scores.argmax(1) == labels).float(),
-        "target_confidence": attacked.scores.gather(1, labels[:, None])[:, 0],
+        **attacked.target_top1,
+        **attacked.target_confidence,
     }
     values |= attacked.judged("judge")
     values |= similarity.of_images(reconstructions, attacked.features, labels)

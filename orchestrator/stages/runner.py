@@ -11,13 +11,16 @@ import torch
 from pydantic import TypeAdapter
 
 from orchestrator import __version__
-from orchestrator.datasets import Dataset, Location, load, programs, weights
+from orchestrator.datasets import Dataset, Location, load, programs, services, weights
 from orchestrator.datasets.programs import StagedProgram
 from orchestrator.datasets.weights_manifest import Weights
+from orchestrator.models.services import Asker, ServiceNetwork, Stopped
 from orchestrator.stages.cost import Meter
 from orchestrator.stages.graph import STAGES, Stage, StageFailed
 from orchestrator.stages.io import Inputs, Outputs
+from orchestrator.store.answers import Answers
 from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.blob_leases import BlobLeases
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.journal import now_ms
 from orchestrator.training.seeds import derive_seed, drawing_from
@@ -32,6 +35,7 @@ ENDS: Mapping[type[Exception], str] = {
     Corrupt: "corrupt",
     Cancelled: "cancelled",
     Preempted: "left",
+    Stopped: "left",
     Diverged: "error",
 }
 """How a stage may end beside being done -> kind of its `StageFailed`; its text is the exception's."""
@@ -91,6 +95,7 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
             programs.describe,
             lambda one: (programs.read(one.name, location), one.program),
         ),
+        service=_service(stage, location, store.blobs, world.is_preempted),
     )
     try:
         outputs, cost = _computed(stage, inputs)
@@ -171,6 +176,25 @@ def _staged(
         staged = describe(wanted["name"], location)
         _insist(what, staged.name, wanted["digest"], staged.digest)
         return read(staged)
+
+    return load_checked
+
+
+def _service(
+    stage: Stage, location: Location, blobs: Blobs, must_stop: Callable[[], bool]
+) -> Callable[[str], ServiceNetwork]:
+    """Return a loader by name of a service, as it is to be asked now; answers are in the store."""
+
+    def load_checked(name: str) -> ServiceNetwork:
+        staged = services.describe(name, location)
+        if "target" in stage.weights:
+            _insist("service", name, stage.weights["target"]["digest"], staged.digest)
+        answers = Answers(blobs, staged.service.url, staged.digest)
+        leases = BlobLeases(blobs, f"{answers.folder}/leases")
+        named = f"{services.FIELD}={name}"
+        return ServiceNetwork(
+            Asker(named, staged.service, staged.asking, answers, leases, must_stop=must_stop)
+        )
 
     return load_checked
 

@@ -8,7 +8,9 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from orchestrator.config import Data, Target
+from orchestrator.config.base import Refused
 from orchestrator.config.program import Program
+from orchestrator.config.service import Service
 from orchestrator.datasets import selection
 from orchestrator.datasets.gathered import Images
 from orchestrator.defenses import protected
@@ -17,14 +19,19 @@ from orchestrator.models.budgets import Frozen
 from orchestrator.models.classifier import Classifier
 from orchestrator.models.programs import ProgramNetwork, load_program
 from orchestrator.models.public import whole
+from orchestrator.models.services import ServiceNetwork
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image, tensors, trained
 from orchestrator.stages.networks import new_classifier
+from orchestrator.threat import as_scores
 from orchestrator.training.loop import Fitted, predict
 
 logger = logging.getLogger(__name__)
 
 PROGRAM_FILE, FACTS_FILE = "program.bin", "program.json"
 """Files of a target that is a program: as it was staged, and what is declared of it."""
+
+SERVICE_FILE = "service.json"
+"""File of a target that is a service: what decides its answers."""
 
 
 def untrained(inputs: Inputs, data: Data, target: Target) -> tuple[Classifier, Frozen]:
@@ -63,6 +70,30 @@ def given_program(inputs: Inputs) -> tuple[ProgramNetwork, Outputs]:
     return network, Outputs({PROGRAM_FILE: data, FACTS_FILE: facts.text.encode()}, {})
 
 
+def given_service(inputs: Inputs, target: Target) -> tuple[ServiceNetwork, Outputs]:
+    """Return F that is a service, and what the stage leaves of it."""
+    assert inputs.service is not None  # the runner has one
+    network = inputs.service(str(target.service))
+    return network, Outputs({SERVICE_FILE: network.asker.service.text.encode()}, {})
+
+
+def _stored_service(inputs: Inputs, target: Target) -> ServiceNetwork:
+    """Return F that is a service, as it is to be asked now; raise `Refused` if it answers otherwise now."""
+    network, _ = given_service(inputs, target)
+    known = Service.model_validate_json(inputs.read("target", SERVICE_FILE))
+    if network.asker.service != known:
+        rule = "was staged anew and answers otherwise than what was measured"
+        raise Refused("target.service", target.service, rule, "start the sweep again")
+    return network
+
+
+def ask_ahead(network: nn.Module, images: Images) -> None:
+    """Have a service's answers to all images stored, so that its budget is looked at once; other networks
+    are there to be asked."""
+    if isinstance(network, ServiceNetwork):
+        network.ask_ahead(images)
+
+
 def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
     """Copy everything but the head, whose shape depends on k; raise `RuntimeError` at any other
     difference."""
@@ -72,7 +103,10 @@ def transfer(public: Mapping[str, Tensor], network: nn.Module) -> None:
 
 
 def stored_target(inputs: Inputs, data: Data, target: Target) -> Any:
-    """Return the trained F, a `Classifier` or a `ProgramNetwork`, on the device, in evaluation mode."""
+    """Return the trained F, a `Classifier`, `ProgramNetwork` or `ServiceNetwork`, on the device, in
+    evaluation mode."""
+    if target.service is not None:
+        return _stored_service(inputs, target)
     if target.program is not None:
         facts = Program.model_validate_json(inputs.read("target", FACTS_FILE))
         return load_program(inputs.read("target", PROGRAM_FILE), facts, device=inputs.world.device)
@@ -82,7 +116,7 @@ def stored_target(inputs: Inputs, data: Data, target: Target) -> Any:
 def answered(inputs: Inputs, data: Data, target: Target, images: Images) -> tuple[nn.Module, Tensor]:
     """Return the stored target, whose weights require no gradient, and its scores (N, k) of images."""
     teacher: nn.Module = stored_target(inputs, data, target).requires_grad_(False)
-    return teacher, predict(teacher, images, inputs.world.device).softmax(dim=1)
+    return teacher, as_scores(teacher, predict(teacher, images, inputs.world.device))
 
 
 def with_weights(state: bytes, inputs: Inputs, data: Data, target: Target) -> Classifier:
@@ -126,13 +160,19 @@ def snapshot_file(epoch: int) -> str:
     return f"snapshot-{epoch:05d}.safetensors"
 
 
+def test_images(inputs: Inputs, data: Data, target: Target) -> selection.ImageSet:
+    """Return F's test images (N, C, S, S) uint8, with labels (N,) in 0..k-1."""
+    return selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
+
+
 def with_accuracy(
     outputs: Outputs, inputs: Inputs, data: Data, target: Target, network: nn.Module
 ) -> Outputs:
     """Add F's accuracy on its test images, and for each of them whether it is right; on rank 0 only."""
     if inputs.world.rank != 0:
         return outputs
-    test = selection.target_images(inputs.datasets(data.dataset), data, target.classes, "evaluation")
+    test = test_images(inputs, data, target)
+    ask_ahead(network, test.images)
     is_right = is_among(predict(network, test.images, inputs.world.device), test.labels)
     assert is_right is not None  # there are at least two classes
     table = npy(per_image(test.labels, {"accuracy": is_right}))

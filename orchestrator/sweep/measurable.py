@@ -71,7 +71,9 @@ def _infers_classes(spec: PlannedSpec) -> bool:
 
 _HAS_IMAGES = _or_needs(lambda spec: spec.attack.looks_up != "none", "an adversary with images")
 _HAS_NONE = _or_needs(lambda spec: spec.attack.looks_up == "none", "an adversary without images")
-_HAS_LAYERS = _or_needs(lambda spec: spec.target.program is None, "a target that is no program")
+_HAS_LAYERS = _or_needs(
+    lambda spec: spec.target.foreign is None, "a target that is a network of this project"
+)
 _TRAINED_HERE = _or_needs(_is_trained_here, "target.pretrain without weights")
 SETTINGS: Mapping[str, Setting] = {
     "target/epsilon": _lacks_epsilon,
@@ -92,6 +94,11 @@ SETTINGS: Mapping[str, Setting] = {
     "attack/classes_estimated": _or_needs(
         lambda spec: spec.attack.estimates_classes, "attack.classes=estimated"
     ),
+    **{
+        str(name): _or_needs(lambda spec: spec.target.service is None, "a target that is no service")
+        for metric in ("target_top1", "target_confidence")
+        for name in METRICS[metric].names()
+    },
     **{
         str(name): _or_needs(lambda spec: spec.judges.recogniser, "judges.recogniser")
         for metric in BY_RECOGNISER

@@ -28,7 +28,7 @@ class NetworkChecks:
         channels, image_size, attack = spec.data.channels, spec.data.image_size, spec.attack
         shapes = {"classes": spec.target.classes, "channels": channels, "image_size": image_size}
         judging = {f"{field}.model": judge.model for field, judge in spec.every_judge.items()}
-        of_target = {} if spec.target.program else {"target.model": spec.target.model}
+        of_target = {} if spec.target.foreign else {"target.model": spec.target.model}
         classifiers = {**of_target, **judging, **attack.classifiers}
         for field, model in classifiers.items():
             has_skips = field != "target.model" or not spec.target.defense.rolss
@@ -46,7 +46,7 @@ class NetworkChecks:
     def cut(self, spec: TrialSpec) -> NamedBudget:
         """Return the cut point that the budget means; raise `Refused` if there is none to freeze up to."""
         data, target = spec.data, spec.target
-        if target.program:
+        if target.foreign:
             return FULL
         is_random = target.pretrain is None and target.weights is None
         if target.budget != FULL and is_random and not target.freezes_random:

@@ -83,7 +83,12 @@ _ROWS = (
         for field in ("truncation", "decimals", "renormalised")
     ),
     *(Row(path, "momentum", lambda own: own.optimizer == "sgd", f"{path}.optimizer=sgd") for path in RECIPES),
-    Row("target", "minimum_accuracy", lambda own: own.given, "target.weights or target.program"),
+    Row(
+        "target",
+        "minimum_accuracy",
+        lambda own: own.given,
+        "target.weights, target.program or target.service",
+    ),
     *(
         Row("target.pretrain", field, lambda own: not own.weights, "target.pretrain without weights")
         for field in ("recipe", "seed")

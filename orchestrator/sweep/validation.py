@@ -20,6 +20,7 @@ from orchestrator.datasets import (
     Location,
     load_labels,
     programs,
+    services,
     verify,
     weights_manifest,
 )
@@ -44,7 +45,7 @@ from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.fits import Fit, check_fit, fits
 from orchestrator.sweep.network_checks import NetworkChecks, check_names
 from orchestrator.sweep.points import Point
-from orchestrator.sweep.program_checks import check_program
+from orchestrator.sweep.program_checks import check_program, check_service
 
 WEIGHTS = {
     "target": "target.weights",  # or a program, which is described otherwise
@@ -70,6 +71,7 @@ class Preflight:
         self._weights: dict[str, weights_manifest.Weights] = {}
         self._programs: dict[str, programs.StagedProgram] = {}
         self._contents_of_weights: dict[str, str] = {}
+        self._services: dict[str, services.StagedService] = {}
         self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
         self._labels: dict[str, Labels] = {}
         self._networks = NetworkChecks()
@@ -92,7 +94,7 @@ class Preflight:
             self._networks.check(spec)
             self._check_weights(spec)
             cut, has_norm = self._networks.cut(spec), None
-            if not spec.target.program:
+            if not spec.target.foreign:
                 has_norm = CLASSIFIERS[spec.target.model.name].has_norm
             return replace(point, spec=respelled(spec, cut=cut, has_norm=has_norm))
         except Refused as refused:
@@ -249,23 +251,31 @@ class Preflight:
         """Return the trial with its order of classes as ids, where it names them itself or by F's weights."""
         order, about = spec.data.class_order, self.descriptions[spec.data.dataset]
         if order == "weights":
-            name, program = spec.target.weights or spec.target.program, spec.target.program
-            names = self._programs[program].program.names if program else self._weights[str(name)].classes
-            if names is None:
-                rule = f"needs the names of the outputs of {name}, which were staged without"
-                what = "program" if program else "weights"
-                way_out = f"stage the {what} again with --classes, or list the names here"
-                raise Refused("data.class_order", order, rule, way_out)
-            order = names
+            order = self._output_names(spec)
         if isinstance(order, str):
             return spec
         return spec.but(data=spec.data.but(class_order=resolved_order(about, order)))
 
+    def _output_names(self, spec: TrialSpec) -> tuple[str, ...]:
+        """Return the names of the outputs of an F that exists; raise `Refused` if they are not known."""
+        target = spec.target
+        if target.service:
+            names, again = self._services[target.service].service.names, "the service again with names"
+        elif target.program:
+            names, again = self._programs[target.program].program.names, "the program again with --classes"
+        else:
+            names, again = self._weights[str(target.weights)].classes, "the weights again with --classes"
+        if names is None:
+            given = getattr(target, str(target.given))
+            rule = f"needs the names of the outputs of {given}, which were staged without"
+            raise Refused("data.class_order", "weights", rule, f"stage {again}, or list the names here")
+        return names
+
     def _find_weights(self, spec: TrialSpec) -> None:
-        """Find the public weights that a trial names, and its program."""
+        """Find the public weights that a trial names, and its program or service."""
         for role, name in weight_names(spec).items():
-            if (role, name) == ("target", spec.target.program):
-                self._find_program(name)
+            if role == "target" and spec.target.foreign:
+                self._find_foreign(spec.target.foreign, name)
                 continue
             own = f"{role}.weights" if role in spec.started else f"evaluation.networks.{role}"
             field = WEIGHTS.get(role, own)
@@ -273,10 +283,14 @@ class Preflight:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
 
-    def _find_program(self, name: str) -> None:
-        if name not in self._programs:
+    def _find_foreign(self, kind: str, name: str) -> None:
+        key = weights_manifest.key_of(name)
+        if kind == "program" and name not in self._programs:
             self._programs[name] = programs.verify(name, self._location)
-            self.digests[weights_manifest.key_of(name)] = self._programs[name].digest
+            self.digests[key] = self._programs[name].digest
+        if kind == "service" and name not in self._services:
+            self._services[name] = services.describe(name, self._location)
+            self.digests[key] = self._services[name].digest
 
     def _check_weights(self, spec: TrialSpec) -> None:
         """Check the weights or the program that a trial names against its networks and classes."""
@@ -297,6 +311,10 @@ class Preflight:
             program = self._programs[spec.target.program]
             check_program(spec, program, names)
             _check_order(spec, program.program.names)
+        if spec.target.service:
+            service = self._services[spec.target.service]
+            check_service(spec, service, names)
+            _check_order(spec, service.service.names)
         self._check_starts(spec)
         pretrain = spec.target.pretrain
         if pretrain and pretrain.weights:
@@ -342,7 +360,6 @@ def _check_order(spec: TrialSpec, names: Sequence[str] | None) -> None:
     target = spec.target
     if spec.data.class_order != "seeded" or names is not None or target.minimum_accuracy:
         return
-    given = f"target.{target.given}={target.weights or target.program}"
-    rule = f"is a drawn order, and the outputs of {given} have no names"
+    rule = f"is a drawn order, and the outputs of {target.named} have no names"
     way_out = f"use staged, list the classes, stage the {target.given} with --classes"
     raise Refused("data.class_order", "seeded", rule, f"{way_out}, or set target.minimum_accuracy")
