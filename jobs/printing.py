@@ -179,12 +179,12 @@ def _in_words(num_bytes: int) -> str:
 
 
 def _budgets(tasks: Sequence[Task]) -> Iterator[str]:
-    """Yield one line for each distinct frozen-layer budget: parameters that train, of all; for each program
-    that it is F as it is."""
+    """Yield one line for each distinct frozen-layer budget: parameters that train, of all; for each F that is
+    no network of this project that it is F as it is."""
     specs = [(task.point.spec.target, task.point.spec.data) for task in tasks]
-    for program in dict.fromkeys(f.program for f, _ in specs if f.program is not None):
-        yield f"program {program}: F as it is, nothing of it trains"
-    trained_here = [(f, data) for f, data in specs if f.program is None]
+    for name in dict.fromkeys(f.named for f, _ in specs if f.foreign):
+        yield f"{name}: F as it is, nothing of it trains"
+    trained_here = [(f, data) for f, data in specs if not f.foreign]
     shapes = {(f.model, f.budget, f.classes, f.defense.rolss, data): None for f, data in trained_here}
     for model, budget, classes, lacks_skips, data in shapes:
         sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}

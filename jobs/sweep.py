@@ -100,6 +100,7 @@ def sweep(  # noqa: PLR0913 - options of a command
         if plan:
             opened.print_plan()
             return
+        opened.check_queries()
         tracker = open_tracker(opened)
     except ValueError as error:
         refuse(error)
@@ -127,8 +128,11 @@ class Sweep(OpenedSweep):
 
     def print_plan(self) -> None:
         """Print what would run."""
+        needed = [one.words for one in self.needed_queries()]  # before the search moves on
         sets = {name: footprint(about, self.location) for name, about in self.preflight.descriptions.items()}
         print_plan(self.console, self.study, self.first_tasks(), self.dropped, self.store, sets)
+        for words in needed:
+            self.say(words)
 
     def execute(self, tracker: Tracker) -> int:
         """Run the sweep to its end; return the exit code.

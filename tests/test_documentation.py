@@ -1,13 +1,13 @@
 """Spans modules: README and docs/ match the code: links, commands, make targets, every field of a study.
 
-`python -m tests.test_documentation` rewrites the field tables of docs/studies.md.
+`python -m tests.test_documentation` rewrites the field tables of docs/studies.md and docs/services.md.
 """
 
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from orchestrator import config
 from orchestrator.api.shipped import find_study
 from orchestrator.config import load as study_file
 from orchestrator.config import report as report_section
-from orchestrator.config import resources, search, study
+from orchestrator.config import resources, search, service, study
 from orchestrator.datasets import Location
 from orchestrator.datasets.sources.registry import READERS
 from orchestrator.metrics.names import METRICS
@@ -35,7 +35,7 @@ from tests import test_red_team
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-STUDIES = ROOT / "docs" / "studies.md"
+STUDIES, SERVICES = ROOT / "docs" / "studies.md", ROOT / "docs" / "services.md"
 BEGIN, END = "<!-- fields: written by tests/test_documentation.py -->", "<!-- end of fields -->"
 SECTIONS: dict[str, type[config.Spec]] = {
     "The file": study.Study,
@@ -80,6 +80,11 @@ SECTIONS: dict[str, type[config.Spec]] = {
     "Every `recipe`": config.Recipe,
     "Every `model`": config.Model,
 }
+GENERATED: dict[Path, dict[str, type[config.Spec]]] = {
+    STUDIES: SECTIONS,
+    SERVICES: {"The file": service.Service, "`response`": service.Answer, "`asking`": service.Asking},
+}
+"""Page -> title and model of each part of a file that it documents."""
 # Command of the README, comments left out -> the test that runs it or, where that takes minutes, checks it.
 HERE, STAGE = "tests/test_documentation.py::test", "tests/jobs/test_stage_data.py::test"
 STUDY = "tests/jobs/test_studies.py::test_a_study_runs_and_reports"
@@ -191,16 +196,18 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="ascii"), re.MULTILINE))
 
 
-def field_tables() -> str:
-    """Return one table for each part of a study, from the models that validate it."""
+def field_tables(sections: Mapping[str, type[config.Spec]]) -> str:
+    """Return one table for each part of a file, from the models that validate it."""
     parts = []
-    for title, model in SECTIONS.items():
+    for title, model in sections.items():
         rows = [f"### {title}", "", "| field | value | default | meaning |", "| --- | --- | --- | --- |"]
         schema = model.model_json_schema()
         required = schema.get("required", [])
         for name, part in schema["properties"].items():
             is_own = "$ref" in part  # its defaults are in its own table
-            default = "required" if name in required else "its own" if is_own else _default(part["default"])
+            default = (
+                "required" if name in required else "its own" if is_own else _default(part.get("default"))
+            )
             meaning = " ".join(part.get("description", "").replace("|", "\\|").split())
             rows.append(f"| `{name}` | {_kind(part)} | {default} | {meaning} |".replace("|  |", "| |"))
         parts.append("\n".join(rows))
@@ -472,9 +479,10 @@ def test_cut_points_have_the_counted_parameters() -> None:
             assert f"{frozen.trainable / 1e6:.3f}" == millions, (name, cut)
 
 
-def test_every_field_of_a_study_is_documented() -> None:
-    written = STUDIES.read_text(encoding="ascii").partition(BEGIN)[2].partition(END)[0].strip()
-    assert written == field_tables(), "run python -m tests.test_documentation and look at what changed"
+@pytest.mark.parametrize("page", GENERATED, ids=lambda page: page.name)
+def test_every_field_is_documented(page: Path) -> None:
+    written = page.read_text(encoding="ascii").partition(BEGIN)[2].partition(END)[0].strip()
+    assert written == field_tables(GENERATED[page]), "run python -m tests.test_documentation and look"
 
 
 def test_every_part_of_a_study_has_a_table() -> None:
@@ -506,10 +514,10 @@ def test_studies_page_has_the_names() -> None:
 
 def main() -> None:
     """Rewrite the field tables."""
-    head, _, rest = STUDIES.read_text(encoding="ascii").partition(BEGIN)
-    STUDIES.write_text(
-        f"{head}{BEGIN}\n\n{field_tables()}\n\n{END}{rest.partition(END)[2]}", encoding="ascii"
-    )
+    for page, sections in GENERATED.items():
+        head, _, rest = page.read_text(encoding="ascii").partition(BEGIN)
+        text = f"{head}{BEGIN}\n\n{field_tables(sections)}\n\n{END}{rest.partition(END)[2]}"
+        page.write_text(text, encoding="ascii")
 
 
 if __name__ == "__main__":

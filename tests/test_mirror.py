@@ -20,6 +20,7 @@ LOMMA = "tests/attacks/test_lomma.py"
 FLOW = "tests/stages/test_stages.py"
 COVERED = {
     "api.programs": "tests/jobs/test_program_sources.py",
+    "api.queries": "tests/jobs/test_service_sweeps.py",
     "attacks.lomma_g": LOMMA,
     "attacks.lomma_k": LOMMA,
     "config.attack_spec": "tests/config/test_attacks.py",

@@ -93,7 +93,7 @@ def test_a_model_of_others_is_attacked_by_two_commands_in_each_format(
         more = small([INVERTER] if ending == "onnx" else [INVERTER, GMI])
         code, printed = call(attack, [*more, "--plan"])
         assert code == 0, printed
-        assert f"program my-{ending}: F as it is" in printed
+        assert f"target.program=my-{ending}: F as it is" in printed
         code, printed = call(attack, more)
         assert code == 0, printed
         tables[ending] = table()

@@ -134,6 +134,7 @@ class Study:
 
         tracking = tracking_uri or os.environ.get(TRACKING)
         opened = Sweep(self._options(data, store, out, tracking, ship_later=ship_later), local=local)
+        opened.check_queries()
         tracker = open_tracker(opened)
         progress = Lines(say or _silent)
         with (

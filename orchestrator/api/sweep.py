@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.api.options import Options
 from orchestrator.api.report_folder import folder_name, write_report
@@ -43,6 +44,9 @@ from orchestrator.sweep.search import FixedPoints
 from orchestrator.sweep.study_checks import check_local, check_study
 from orchestrator.sweep.trial import REBUILDS, Task
 from orchestrator.sweep.validation import Preflight
+
+if TYPE_CHECKING:
+    from orchestrator.api.queries import Needed
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +92,23 @@ class Sweep:
     def first_tasks(self) -> list[Task]:
         """Return the first batch of points with their stages, in a grid all of them; the search moves on."""
         return [Task(point, self.plan(point)) for point in self.search.ask()]
+
+    def needed_queries(self) -> "list[Needed]":
+        """Return what the points ask of services beyond stored answers; nothing of points that a search has
+        still to choose."""
+        points = self.search.points if isinstance(self.search, FixedPoints) else []
+        asking = [point for point in points if point.spec.target.service is not None]
+        if not asking:
+            return []
+        from orchestrator.api.queries import needed_queries  # here: it imports torch, other plans need none
+
+        tasks = [Task(point, self.plan(point)) for point in asking]
+        return list(needed_queries(tasks, self.store, self.location))
+
+    def check_queries(self) -> None:
+        """Raise `Refused` if a service's budget does not suffice for what is certain to be asked."""
+        for needed in self.needed_queries():
+            needed.check()
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
         """Return the sweep's ledger; nothing is planned yet."""

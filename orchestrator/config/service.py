@@ -53,8 +53,8 @@ class Answer(Spec):
     @model_validator(mode="after")
     def _has_one_kind(self) -> Self:
         if len(self.given) != 1:
-            set_ = " and ".join(self.given) or "none of them"
-            raise Refused("response", NO_VALUE, f"must set one of scores, pairs and label, and sets {set_}")
+            rule = f"or pairs or label must be set, one of them; set: {' and '.join(self.given) or 'none'}"
+            raise Refused("scores", NO_VALUE, rule)
         return self
 
 

@@ -84,6 +84,12 @@ def _chosen_on(
     return pairs_of(answers(box, images), images), box.num_queries
 
 
+def asked(inputs: Inputs, data: Data, target: Target, attack: InverterAttack) -> list[Images]:
+    """Return the images that F is asked for beside the adversary's."""
+    is_chosen_on = attack.selection == "victim-train"
+    return [fitted_images(inputs, data, target).images] if is_chosen_on else []
+
+
 def _with_losses(
     inputs: Inputs, network: nn.Module, attack: InverterAttack, data: Data, target: Target
 ) -> tuple[nn.Module, Objective]:

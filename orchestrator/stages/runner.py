@@ -1,9 +1,10 @@
 """Stage runner: computes one planned stage in this process and publishes it, under every launcher."""
 
 import importlib
+import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import __version__
 from orchestrator.datasets import Dataset, Location, load, programs, services, weights
+from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.programs import StagedProgram
 from orchestrator.datasets.weights_manifest import Weights
 from orchestrator.models.services import Asker, ServiceNetwork, Stopped
@@ -120,6 +122,22 @@ def _computed(stage: Stage, inputs: Inputs) -> tuple[Outputs, dict[str, float]]:
     with drawing_from(derive_seed("stage", stage.key), inputs.world.device):
         outputs = function(inputs, **specs)
     return outputs, {**meter.seconds(), "images_seen": float(outputs.images_seen)}
+
+
+def asked_images(stage: Stage, location: Location) -> Sequence[Images]:
+    """Return the images that a stage asks F for, as far as they are known before it runs: its data sets'.
+
+    Each list is asked for at once. Raise as loading a data set does.
+    """
+    function = getattr(importlib.import_module(STAGES[stage.name].path), "asked", None)
+    if function is None:
+        return []
+    _, specs = load_stage(stage)
+    names = {role: part["name"] for role, part in stage.datasets.items()}
+    inputs = Inputs(World(), _loader(stage, location), lambda role, name: b"", names=names)
+    read = {role: specs[role] for role in inspect.signature(function).parameters if role in specs}
+    asked: Sequence[Images] = function(inputs, **read)
+    return asked
 
 
 def load_stage(stage: Stage) -> tuple[Callable[..., Outputs], dict[str, Any]]:

@@ -164,6 +164,6 @@ def test_a_program_has_no_budget_to_print(tmp_path: Path, capsys: pytest.Capture
     store, sets = Artifacts(DirectoryBlobs(tmp_path)), {"digits": Footprint(1024, 2**20, False)}
     print_plan(Console(width=160), study, tasks, [], store, sets)
     printed = capsys.readouterr().out
-    assert printed.count("program net: F as it is, nothing of it trains\n") == 1
+    assert printed.count("target.program=net: F as it is, nothing of it trains\n") == 1
     assert "budget" not in printed
     assert rows(printed)["given"][:3] == ["1", "0", "1"]

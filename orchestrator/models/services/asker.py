@@ -51,6 +51,7 @@ class Asker:
     _next: float = 0.0  # monotonic time before which no request is sent
     _client: Client | None = None
     _is_fresh: bool = False
+    _refusal: Refused | None = None  # of one request, after which no other is sent
 
     def rows(self, images: Sequence[Sent]) -> np.ndarray:
         """Return the scores of images, float32 (N, k), those that are not stored from the service."""
@@ -90,10 +91,24 @@ class Asker:
             key = key_of(self.asking, os.environ)
             self._client = Client(self.service, self.asking, key, self.name)
         self._next = max(self._next, time.monotonic() + self._interval)  # another may have sent one just now
-        for _ in parallel_map(self._answer, batches, self.asking.parallel):
-            pass
+        self._refusal = None
+        try:
+            for _ in parallel_map(self._answered, batches, self.asking.parallel):
+                pass
+        except Stopped:  # of a request before the one that was refused, in the order of images
+            if self._refusal is not None:
+                raise self._refusal from None
+            raise
         left = self.asking.budget - self.answers.num_sent
         logger.info("event=service_asked service=%s images=%d budget_left=%d", self.name, len(images), left)
+
+    def _answered(self, images: Sequence[Sent]) -> None:
+        """Have the answers to the images of one request stored, unless another request was refused."""
+        try:
+            self._answer(images)
+        except Refused as error:
+            self._refusal = self._refusal or error
+            raise
 
     def _answer(self, images: Sequence[Sent]) -> None:
         """Have the answers to the images of one request stored."""
@@ -159,7 +174,7 @@ class Asker:
         """Wait; raise `Stopped` as soon as the process has to end."""
         end = time.monotonic() + seconds
         while True:
-            if self.must_stop():
+            if self._refusal is not None or self.must_stop():
                 raise Stopped("the sweep was interrupted")
             left = end - time.monotonic()
             if left <= 0:

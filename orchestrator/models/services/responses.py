@@ -29,7 +29,7 @@ class Reader:
         path = self._service.response.answers
         answers = [response] if path is None else self._at(response, path, "response.answers")
         if not isinstance(answers, list) or len(answers) != number:
-            held = f"{len(answers)} answers" if isinstance(answers, list) else f"a {_kind(answers)}"
+            held = f"{len(answers)} answers" if isinstance(answers, list) else _kind(answers)
             self._refuse("response.answers", f"holds {held}, and {number} images were sent")
         return [self._row(answer) for answer in answers]
 
@@ -73,7 +73,7 @@ class Reader:
         if isinstance(value, dict):
             yield from ((self._place(label), score) for label, score in value.items())
         elif not isinstance(value, list):
-            self._refuse("response.scores", f"is a {_kind(value)}, not a list or an object")
+            self._refuse("response.scores", f"is {_kind(value)}, not a list or an object")
         elif len(value) != self._service.classes:
             rule = f"holds {len(value)} scores, and the service has {self._service.classes} classes"
             self._refuse("response.scores", rule)
@@ -84,7 +84,7 @@ class Reader:
         """Yield places with scores of a list of pairs."""
         response = self._service.response
         if not isinstance(value, list) or not value:
-            self._refuse("response.pairs", f"is a {_kind(value)}, not a list of pairs")
+            self._refuse("response.pairs", f"is {_kind(value)}, not a list of pairs")
         for one in value:
             if isinstance(one, list) and len(one) >= 2:
                 yield self._place(one[0]), one[1]
@@ -119,7 +119,7 @@ class Reader:
                 found = value[int(name)]
             if found is _ABSENT:
                 held = f" with {_members(value)}" if isinstance(value, dict) else ""
-                self._refuse(f"{field}={path}", f"finds no {name} in a {_kind(value)}{held}")
+                self._refuse(f"{field}={path}", f"finds no {name} in {_kind(value)}{held}")
             value = found
         return value
 
@@ -128,8 +128,8 @@ class Reader:
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "object", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
-    return kinds.get(type(value), "null")
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number"}
+    return {**kinds, float: "a number"}.get(type(value), "null")
 
 
 def _members(value: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Tests of services as targets, module by module."""
