@@ -47,6 +47,10 @@ class Plan:
     dropped: "pd.DataFrame"
     """A row for each combination of values that cannot exist, with the reason."""
 
+    queries: "pd.DataFrame"
+    """A row for each service that is attacked: images without an answer, requests for them, those left of the
+    budget, and whether searches will ask for more."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -96,6 +100,7 @@ class Study:
         import pandas as pd  # here, as everywhere in this file: it takes half a second to import
 
         opened = Sweep(self._options(data, store, out))
+        needed = opened.needed_queries()  # before the search moves on
         tasks = opened.first_tasks()
         stored = set(opened.store.keys())
         trials = []
@@ -107,7 +112,9 @@ class Study:
         sets = {name: footprint(about, opened.location) for name, about in described.items()}
         rows = [vars(row) for row in forecast(tasks, opened.store, sets).stages]
         dropped = pd.DataFrame([{**one.axes, "reason": one.reason} for one in opened.dropped])
-        return Plan(pd.DataFrame(trials), pd.DataFrame(rows).astype({"cpu_seconds": float}), dropped)
+        asked = [{**vars(one), "service": one.service.name} for one in needed]
+        queries = pd.DataFrame(asked, columns=["service", "images", "requests", "left", "is_least"])
+        return Plan(pd.DataFrame(trials), pd.DataFrame(rows).astype({"cpu_seconds": float}), dropped, queries)
 
     def run(
         self,

@@ -175,6 +175,8 @@ class Service(Spec):
         for name, value in self.headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not value.isprintable():
                 raise Refused("headers", name, "is no header", "write NAME: VALUE on one line")
+            if name.lower() in _OURS:
+                raise Refused(f"headers.{name}", NO_VALUE, "follows from body and url", "leave it out")
             if _SECRET.search(name) and KEY not in value:
                 raise Refused(f"headers.{name}", NO_VALUE, "would be stored with its value", _IN_HEADERS)
         return self
@@ -247,6 +249,9 @@ class Service(Spec):
             raise Refused("labels", unknown[0], "is none of names", "list every class in names")
         return self
 
+
+_OURS = ("content-type", "content-length", "transfer-encoding", "host", "connection")
+"""Headers that are not the description's."""
 
 _IN_HEADERS = f"write {KEY} in headers and name an environment variable in asking.key"
 

@@ -46,6 +46,7 @@ def test_classes_are_counted_by_their_names() -> None:
             {"headers": {"Authorization": "Bearer secret"}},
             "headers.Authorization would be stored with its value; write {key} in headers and name",
         ),
+        ({"headers": {"Content-type": "x"}}, "headers.Content-type follows from body and url; leave it out."),
         ({"headers": {"X": "a\nb"}}, "headers=X is no header; write NAME: VALUE on one line."),
         ({"request": {"image": "x"}}, "request must hold {image} once, and holds it 0 times; write it where"),
         ({"request": ["{image}", "{image}"]}, "request must hold {image} once, and holds it 2 times"),
@@ -87,7 +88,7 @@ def test_classes_are_counted_by_their_names() -> None:
         ({"classes": 2}, "names must be 2 different names, one for each of classes"),
         ({"labels": {"x": "d"}}, "labels=d is none of names; list every class in names."),
     ],
-    ids=range(24),
+    ids=range(25),
 )
 def test_what_cannot_be_described_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as caught:

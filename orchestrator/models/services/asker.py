@@ -47,11 +47,11 @@ class Asker:
     answers: Answers
     leases: Leases
     must_stop: Callable[[], bool] = lambda: False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _next: float = 0.0  # monotonic time before which no request is sent
-    _client: Client | None = None
-    _is_fresh: bool = False
-    _refusal: Refused | None = None  # of one request, after which no other is sent
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _next: float = field(default=0.0, init=False)  # monotonic time before which no request is sent
+    _client: Client | None = field(default=None, init=False)
+    _is_fresh: bool = field(default=False, init=False)
+    _refusal: Refused | None = field(default=None, init=False)  # of one, after which no other is sent
 
     def rows(self, images: Sequence[Sent]) -> np.ndarray:
         """Return the scores of images, float32 (N, k), those that are not stored from the service."""

@@ -16,6 +16,7 @@ from orchestrator.config.service import KEY, Asking, Service
 from orchestrator.models.services.images import Body
 
 MAX_BYTES = 64 * 2**20  # of a response
+DEFAULTS = {"User-Agent": "inversion-orchestrator", "Accept": "application/json"}
 AGAIN = (408, 425, 429)
 """Statuses beside 5xx after which a request is sent again."""
 
@@ -62,8 +63,9 @@ class Client:
 
     def __init__(self, service: Service, asking: Asking, key: Key, name: str) -> None:
         self._service, self._name, self._key = service, name, key
-        headers = {one: value.replace(KEY, key.value) for one, value in service.headers.items()}
-        self._headers = {"User-Agent": "inversion-orchestrator", "Accept": "application/json", **headers}
+        own = {one: value.replace(KEY, key.value) for one, value in service.headers.items()}
+        named = {one.lower() for one in own}
+        self._headers = {one: value for one, value in DEFAULTS.items() if one.lower() not in named} | own
         timeout = urllib3.Timeout(total=asking.timeout_seconds)
         # No retries and no redirects of its own: each request has to be counted before it is sent.
         self._pool = urllib3.PoolManager(maxsize=asking.parallel, timeout=timeout, retries=False)
@@ -84,11 +86,7 @@ class Client:
                 redirect=False,
                 preload_content=False,
             )
-            try:
-                data = response.read(MAX_BYTES + 1)
-            finally:
-                response.release_conn()
-                response.close()
+            data = _read(response)
         except urllib3.exceptions.SSLError:
             raise self._refused("cannot be trusted: its certificate is not valid here", "check url") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -115,6 +113,20 @@ class Client:
 
     def _refused(self, rule: str, way_out: str) -> Refused:
         return Refused(f"{self._name} at {self._service.place}", NO_VALUE, rule, way_out)
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """Return what a response holds, and one byte more than it may at most; its connection is used again."""
+    try:
+        data = response.read(MAX_BYTES + 1)
+    except BaseException:
+        response.close()
+        raise
+    if len(data) > MAX_BYTES:
+        response.close()
+    else:
+        response.release_conn()
+    return data
 
 
 def _kind(error: Exception) -> str:
