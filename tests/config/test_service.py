@@ -17,7 +17,7 @@ PLAIN: dict[str, Any] = {
     "outputs": "probabilities",
     "names": ["a", "b", "c"],
 }
-PAIRS = {"response": {"pairs": "top"}, "releases": 2}
+PAIRS: dict[str, Any] = {"response": {"pairs": "top"}, "releases": 2}
 
 
 def described(**changes: Any) -> Service:

@@ -131,10 +131,10 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
 
 def _kind(error: Exception) -> str:
     """Return what went wrong, without the error's text, which may hold the address."""
-    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
-        return "no answer in time"
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return "no connection"
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
+        return "no answer in time"
     return type(error).__name__
 
 

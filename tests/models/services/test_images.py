@@ -83,7 +83,8 @@ def test_a_raw_body_is_the_file() -> None:
 def test_a_form_is_one() -> None:
     sent = body(described(**COLOUR, body="multipart", request={"file": "{image}", "model": "x"}))
     head = f"Content-Type: {sent.media_type}\r\n\r\n".encode()
-    file, model = BytesParser().parsebytes(head + sent.data).get_payload()
+    parts: Any = BytesParser().parsebytes(head + sent.data).get_payload()
+    file, model = parts
     assert file.get_filename() == "image.png"
     assert (pixels(file.get_payload(decode=True)) == IMAGES[0].numpy()).all()
     assert model.get_param("name", header="content-disposition") == "model"

@@ -9,7 +9,7 @@ from orchestrator.config.base import Refused
 from orchestrator.models.services.responses import Reader
 from tests.config.test_service import PAIRS, described
 
-LABELS = {"labels": {"alpha": "a", "beta": "b"}}
+LABELS: dict[str, Any] = {"labels": {"alpha": "a", "beta": "b"}}
 
 
 def rows(content: Any, number: int = 1, **changes: Any) -> list[list[float]]:
@@ -19,7 +19,7 @@ def rows(content: Any, number: int = 1, **changes: Any) -> list[list[float]]:
 def test_scores_are_read_by_place_or_label() -> None:
     assert rows({"scores": [0.5, 0.25, 0.25]}) == [[0.5, 0.25, 0.25]]
     assert rows({"scores": {"b": 0.5, "alpha": 0.25}}, **LABELS) == [[0.25, 0.5, 0.0]]
-    deep = {"answers": "x.1", "scores": "y.0"}
+    deep: dict[str, Any] = {"answers": "x.1", "scores": "y.0"}
     content = {"x": [0, [{"y": [[1, 0, 0]]}, {"y": [[0, 1, 0]]}]]}
     assert rows(content, 2, response=deep) == [[1, 0, 0], [0, 1, 0]]
 
@@ -28,7 +28,7 @@ def test_what_is_not_released_is_zero_and_the_rest_as_it_came() -> None:
     objects = {"top": [{"label": "beta", "score": 0.5}, {"label": "c", "score": 0.25}]}
     assert rows(objects, **PAIRS, **LABELS) == [[0.0, 0.5, 0.25]]
     assert rows({"top": [["c", 0.5], [0, 0.125]]}, **PAIRS) == [[0.125, 0.0, 0.5]]
-    named = {"response": {"pairs": "", "pair_label": "n", "pair_score": "p"}, "releases": 1}
+    named: dict[str, Any] = {"response": {"pairs": "", "pair_label": "n", "pair_score": "p"}, "releases": 1}
     assert rows([{"n": "b", "p": 1}], **named) == [[0, 1, 0]]
 
 
@@ -38,7 +38,7 @@ def test_logits_become_their_softmax() -> None:
 
 
 def test_a_label_is_a_one() -> None:
-    label = {"outputs": "labels", "response": {"label": "best"}}
+    label: dict[str, Any] = {"outputs": "labels", "response": {"label": "best"}}
     assert rows({"best": "alpha"}, **label, **LABELS) == [[1, 0, 0]]
     assert rows({"best": 2}, **label) == [[0, 0, 1]]
     assert rows({"best": "2"}, **label, names=None, classes=3) == [[0, 0, 1]]
