@@ -361,5 +361,6 @@ def _check_order(spec: TrialSpec, names: Sequence[str] | None) -> None:
     if spec.data.class_order != "seeded" or names is not None or target.minimum_accuracy:
         return
     rule = f"is a drawn order, and the outputs of {target.named} have no names"
-    way_out = f"use staged, list the classes, stage the {target.given} with --classes"
+    named = "names" if target.service else "--classes"
+    way_out = f"use staged, list the classes, stage the {target.given} with {named}"
     raise Refused("data.class_order", "seeded", rule, f"{way_out}, or set target.minimum_accuracy")

@@ -148,7 +148,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Location:
 
 
 def by(name: str, **changes: Any) -> dict[str, Any]:
-    return {"target": {"classes": 3, "service": name, **changes}}
+    return {"target": {"classes": 3, "service": name, "minimum_accuracy": 0.5, **changes}}
 
 
 BREPMI = {"attack": {"name": "brepmi"}, "prior": {}, "data.image_size": 64, **INFERENCE}
@@ -213,8 +213,13 @@ def test_what_a_service_can_give_is_planned(changes: dict[str, Any], served: Loc
             "data.class_order=weights needs the names of the outputs of two, which were staged without; st",
         ),
         (by("absent"), "target.service=absent is unknown; staged at "),
+        (
+            by("two", minimum_accuracy=0.0),
+            "data.class_order=seeded is a drawn order, and the outputs of target.service=two have no names; "
+            "use staged, list the classes, stage the service with names, or set target.minimum_accuracy.",
+        ),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_what_a_service_cannot_give_is_refused(changes: dict[str, Any], text: str, served: Location) -> None:
     with pytest.raises(StudyError) as caught:
