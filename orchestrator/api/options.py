@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.config.base import NO_VALUE, Refused
@@ -70,6 +70,11 @@ class Options:
         for override in self.overrides:
             words += ["--set", override]
         return shlex.join([*words, "--ship-later"] if self.ship_later else words)
+
+    def again(self) -> str:
+        """Return the sweep's command without this machine's places, for a report that others read."""
+        bare = replace(self, out=RUNS, store=None, data=None, tracking_uri=None, ship_later=False)
+        return bare.command()
 
 
 def open_data(data: str | Path | None) -> Blobs:

@@ -13,6 +13,8 @@ from orchestrator.config.load import as_written
 from orchestrator.config.study import Study
 
 OURS = (
+    "report.html",
+    "importance.csv",
     "study.yaml",
     "note.md",
     "warnings.csv",

@@ -166,7 +166,7 @@ class Sweep:
         from orchestrator.report.tables import report_files
 
         try:
-            return report_files(self.study, ledger.records, self.store)
+            return report_files(self.study, ledger.records, self.store, command=self.options.again())
         except Corrupt as error:
             logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
             return None

@@ -134,7 +134,7 @@ def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -
     barred = {one.trial for one in at_chance(records)}
     chosen = [record for record in finished if record.name not in barred]
     if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
-        shown = _shown_to_leak(study, finished, images)
+        shown = shown_to_leak(study, finished, images)
         repeats = study.report.repeats
         chosen = [record for record in chosen if setting_of(record.axes, repeats) in shown]
     if not chosen:
@@ -187,7 +187,7 @@ def over_floor(
     return compare(cross_trials([record.axes for record in members], gains, shares, report))
 
 
-def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
+def shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
     """Return the settings whose attack is shown to beat every yardstick at the objective's part, or every
     judge's floor."""
     part = MetricName.parse(study.objective[0]).part

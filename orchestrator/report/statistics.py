@@ -27,6 +27,10 @@ STEPS = 60  # of halving the logarithm of a p-value
 LEAST_P = 1e-15
 ROUNDING = 1e-9  # share by which equal sums may differ
 NAN = float("nan")
+WIDE = [
+    *("bootstrap_low", "bootstrap_high", "seeds_low", "seeds_high", "p_flip", "p"),
+    *("survives_holm", "resampled", "fixed", "note"),
+]  # columns of comparisons that only the CSV has room for
 
 Verdict = Literal["holds", "reversed", "not shown", "equal", "no trials"]
 

@@ -19,16 +19,18 @@ from orchestrator.config.study import Study
 from orchestrator.metrics.bounds import ATTACK, IMAGES, bound_of
 from orchestrator.metrics.names import CLASS, MetricName
 from orchestrator.report.bounds import bound_rows, bounds_table, without_label
-from orchestrator.report.captions import captions
+from orchestrator.report.cautions import cautions
 from orchestrator.report.comparison import comparison_table, orderings_table
 from orchestrator.report.curves import costs_table, curve_table, draw_curve, draw_histogram, histogram_table
 from orchestrator.report.delta import delta_table
 from orchestrator.report.equal_utility import equal_table
 from orchestrator.report.heatmaps import heat_maps
-from orchestrator.report.held import caption, held_column, marks, note_lines, without_empty
+from orchestrator.report.held import caption, held_column, marks, without_empty
 from orchestrator.report.image_grid import draw_grid
-from orchestrator.report.judges import judge_lines, judges_table, narrow
+from orchestrator.report.importance import Searched, importance_table, importances
+from orchestrator.report.judges import judges_table, narrow
 from orchestrator.report.means import DEFAULTS, mean_and_half
+from orchestrator.report.page.page import PAGE, report_page
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
 from orchestrator.report.settings import by_setting, present_values
@@ -36,11 +38,10 @@ from orchestrator.report.skill import (
     UNBEATEN,
     at_chance,
     best_lines,
-    caution_lines,
     summary_metrics,
     unbeaten_column,
 )
-from orchestrator.report.statistics import half_column
+from orchestrator.report.statistics import WIDE, half_column
 from orchestrator.report.variance import variance_table
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.adversary import BEYOND, HELD
@@ -51,11 +52,8 @@ logger = logging.getLogger(__name__)
 DIGITS = 6  # significant digits of the CSV
 NOTE = "note.md"  # what was swept, the best trial and what not to trust: MLflow's note of the sweep
 MARKS = (HELD, BEYOND, UNBEATEN)  # columns of the summary that are there if some setting is marked
+COMMAND = "python -m jobs.sweep study.yaml"  # of the resolved study, which is beside the page
 SHOWN_DIGITS = 4  # of LaTeX tables
-WIDE = [
-    *("bootstrap_low", "bootstrap_high", "seeds_low", "seeds_high", "p_flip", "p"),
-    *("survives_holm", "resampled", "fixed", "note"),
-]  # columns of comparisons that only the CSV has room for
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -156,8 +154,16 @@ def with_reasons(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return summary.assign(**{name: _why_missing(name) for name in missing})
 
 
-def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> dict[str, bytes]:
-    """Return the report's files by path. Raise `Refused` if the study names an unknown metric."""
+def report_files(
+    study: Study,
+    records: Sequence[TrialRecord],
+    store: Artifacts,
+    *,
+    command: str = "",
+    searched: Searched | None = None,
+) -> dict[str, bytes]:
+    """Return the report's files by path; `command` runs the study again, `searched` is what a search's model
+    says of axes. Raise `Refused` if the study names an unknown metric."""
     table = results_table(records)
     objective, _ = study.objective
     metrics, warned, images = summary_metrics(study, records), at_chance(records), PerImage(store)
@@ -183,6 +189,10 @@ def report_files(study: Study, records: Sequence[TrialRecord], store: Artifacts)
             files["figure.png"] = figure
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
+    found = importances(records, list(study.search.objectives), study.report, searched)
+    if found:
+        files["importance.csv"] = csv(importance_table(found))
+    files[PAGE] = report_page(study, records, store, images, files, found, command or COMMAND)
     return files
 
 
@@ -286,15 +296,11 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) 
 def note(study: Study, records: Sequence[TrialRecord], images: PerImage) -> str:
     """Return Markdown for the parent run: what was swept, the best point, and what not to trust."""
     records = sorted(records, key=lambda one: one.index)
-    finished = [record for record in records if record.status == "finished"]
     lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
     axes = dict.fromkeys(axis for record in records for axis in record.axes)
     shown = {axis: dict.fromkeys(map(str, present_values(axis, records))) for axis in axes} or study.axes()
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
     if best := best_lines(study, records, images):
         lines += ["", *best]
-    lines += [*caution_lines(records), *judge_lines(records), *note_lines(finished)]
-    failed = [record for record in records if record.status == "failed"]
-    lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
-    lines += [f"- {remark}." for remark in captions(records, study.report)]
+    lines += cautions(records, study.report)
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

@@ -1,0 +1,426 @@
+"""Parts of the page: tables and charts of settings, axes, importance and costs, as plain values."""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from orchestrator.config.base import Scalar
+from orchestrator.config.report import Report
+from orchestrator.report.heatmaps import matched_settings
+from orchestrator.report.importance import Importance
+from orchestrator.report.means import mean_and_half
+from orchestrator.report.page.charts import Dot, Row, number, rows_chart, scatter_chart, shade
+from orchestrator.report.page.ranking import ACCURACY, QUERIES, Ranked, Ranking
+from orchestrator.report.page.spent import Spent
+from orchestrator.report.page.words import PERCENT, in_numbers
+from orchestrator.report.settings import narrowed, replicates_of, varying_axes
+from orchestrator.report.statistics import WIDE, half_column
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
+
+MOST_ROWS = 1000  # of a table on the page; its CSV has all
+MOST_VALUES = 24  # of an axis that is drawn as rows or cells
+MOST_MAPS = 6
+MOST_NAMED = 12  # settings of the front with a number beside their dot
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, what it is sorted by, its colours where they say how much leaks."""
+
+    text: str
+    value: float | None = None
+    background: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with an anchor; `numbers` are the places of its columns of numbers."""
+
+    id: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    numbers: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG with what it shows in words."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def cell(value: float, text: str | None = None) -> Cell:
+    """Return the cell of a number; an empty one sorts last."""
+    return Cell(number(value, 4) if text is None else text, None if math.isnan(value) else value)
+
+
+class Shades:
+    """Colours of numbers by how much they leak, darker for more, over a range of theirs."""
+
+    def __init__(self, values: Iterable[float], sign: float) -> None:
+        known = [sign * value for value in values if math.isfinite(value)]
+        self._sign, self._low, self._high = sign, min(known, default=0.0), max(known, default=0.0)
+
+    def share(self, value: float) -> float:
+        """Return where a number lies between the one that leaks least, 0, and most, 1."""
+        width = self._high - self._low
+        return (self._sign * value - self._low) / width if width > 0 and not math.isnan(value) else 0.0
+
+    def cell(self, value: float, text: str) -> Cell:
+        """Return the number's cell in its colour."""
+        if math.isnan(value):
+            return Cell("")
+        return Cell(text, value, *shade(self.share(value)))
+
+
+def settings_table(
+    found: Ranking, axes: Sequence[str], objectives: Sequence[str], seconds: tuple[str, str]
+) -> Table:
+    """Return the settings, the one that leaks most first."""
+    shades = Shades((found.leak(one).mean for one in found.ranked), found.sign)
+    measured = [name for name in (*objectives, ACCURACY) if name != found.leakage]
+    measured = [
+        name for name in dict.fromkeys(measured) if any(name in one.estimates for one in found.ranked)
+    ]
+    judges = {f"recognised by {judge}": name for judge, name in found.recognition.items()}
+    plain = {"queries": QUERIES, f"{seconds[1]} a trial": seconds[0]}
+    plain = {
+        title: name for title, name in plain.items() if any(name in one.estimates for one in found.ranked)
+    }
+    marks = {
+        "no better than": [one.unbeaten for one in found.ranked],
+        "held": [one.held for one in found.ranked],
+        "queries beyond the release": [one.beyond for one in found.ranked],
+        "at chance": ["yes" if one.has_chance else "" for one in found.ranked],
+    }
+    marks = {title: own for title, own in marks.items() if any(own)}
+    rows = []
+    for place, one in enumerate(found.ranked[:MOST_ROWS]):
+        own = dict(one.setting)
+        leak = found.leak(one)
+        row = [_plain(own.get(axis, ABSENT)) for axis in axes]
+        row += [cell(len(one.members)), shades.cell(leak.mean, in_numbers(leak))]
+        row += [_estimate(one, name) for name in (*measured, *judges.values())]
+        row += [
+            cell(one.estimates[name].mean) if name in one.estimates else Cell("") for name in plain.values()
+        ]
+        rows.append([*row, *(Cell(own[place]) for own in marks.values())])
+    columns = [*axes, "replicates", found.leakage, *measured, *judges, *plain, *marks]
+    first = len(axes)
+    numbers = frozenset(range(first, len(columns) - len(marks)))
+    note = "" if len(found.ranked) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(found.ranked)} settings."
+    return Table("settings-table", "Settings, the one that leaks most first", columns, rows, note, numbers)
+
+
+def _estimate(one: Ranked, name: str) -> Cell:
+    known = one.estimates.get(name)
+    return Cell("") if known is None else cell(known.mean, in_numbers(known))
+
+
+def _plain(value: Scalar) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(str(value), float(value) if is_number else None)
+
+
+def csv_table(id_: str, caption: str, content: bytes) -> Table:
+    """Return a table of the report without its wide columns; halves of intervals join their means."""
+    lines = list(csv.DictReader(io.StringIO(content.decode())))
+    names = [name for name in (lines[0] if lines else {}) if name not in WIDE]
+    halves = {half_column(name) for name in names}
+    names = [name for name in names if name not in halves]
+    rows = []
+    for line in lines[:MOST_ROWS]:
+        row = []
+        for name in names:
+            value, half = _number(line[name]), _number(line.get(half_column(name), ""))
+            text = line[name] if value is None else number(value, 4) if "." in line[name] else line[name]
+            joined = text if half is None else f"{text} \u00b1 {number(half, 2)}"
+            row.append(Cell(joined, value))
+        rows.append(row)
+    numbers = frozenset(
+        place for place in range(len(names)) if any(row[place].value is not None for row in rows)
+    )
+    note = "" if len(lines) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(lines)} rows."
+    return Table(id_, caption, names, rows, note, numbers)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def front(found: Ranking) -> list[Ranked]:
+    """Return the settings that no other one beats in accuracy and in leaking less, the most accurate
+    first."""
+    known = [
+        (one.estimates[ACCURACY].mean, found.sign * found.leak(one).mean, one)
+        for one in found.ranked
+        if ACCURACY in one.estimates and not math.isnan(found.leak(one).mean)
+    ]
+    kept: list[Ranked] = []
+    least, at = math.inf, math.inf
+    for accuracy, leak, one in sorted(known, key=lambda each: (-each[0], each[1])):
+        if leak < least or (leak == least and accuracy == at):
+            least, at = leak, accuracy
+            kept.append(one)
+    return kept
+
+
+def tradeoff_chart(found: Ranking, chosen: Sequence[Ranked], axes: Sequence[str]) -> Chart | None:
+    """Return leakage over target accuracy, a dot for each setting; None without accuracy."""
+    dots = []
+    names = (
+        {id(one): str(place) for place, one in enumerate(chosen, start=1)}
+        if len(chosen) <= MOST_NAMED
+        else {}
+    )
+    for one in found.ranked:
+        leak, accuracy = found.leak(one), one.estimates.get(ACCURACY)
+        if accuracy is not None and not math.isnan(leak.mean):
+            words = (
+                f"{one.words(axes)}: {ACCURACY} {in_numbers(accuracy)}, {found.leakage} {in_numbers(leak)}"
+            )
+            is_front = any(one is other for other in chosen)
+            dots.append(
+                Dot(
+                    words,
+                    accuracy.mean,
+                    leak.mean,
+                    accuracy.half,
+                    leak.half,
+                    is_front,
+                    names.get(id(one), ""),
+                )
+            )
+    if not dots:
+        return None
+    title = f"{found.leakage} over {ACCURACY}, {len(dots)} settings"
+    y_label = f"{found.leakage}, upwards leaks more"
+    svg = scatter_chart(dots, title, ACCURACY, y_label, is_flipped=found.sign < 0)
+    caption = (
+        "Each dot is a setting with its 95 % intervals. Orange squares are the Pareto front: no other "
+        "setting is as accurate and leaks less."
+    )
+    return Chart(title, svg, caption)
+
+
+def front_table(found: Ranking, chosen: Sequence[Ranked], axes: Sequence[str]) -> Table:
+    """Return the settings of the front with the numbers of their dots."""
+    rows = []
+    for place, one in enumerate(chosen[:MOST_ROWS], start=1):
+        own = [_plain(dict(one.setting).get(axis, ABSENT)) for axis in axes]
+        leak = found.leak(one)
+        rows.append([cell(place), *own, _estimate(one, ACCURACY), cell(leak.mean, in_numbers(leak))])
+    columns = ["dot", *axes, ACCURACY, found.leakage]
+    numbers = frozenset({0, len(columns) - 2, len(columns) - 1})
+    return Table("front-table", "The Pareto front: most accurate first", columns, rows, "", numbers)
+
+
+def axis_charts(
+    records: Sequence[TrialRecord], metric: str, sign: float, report: Report, axes: Sequence[str]
+) -> list[Chart]:
+    """Return a chart for each of these axes: the metric's mean and interval at each of its values, over the
+    settings of the other axes that all values have; without such, at the first values of the others."""
+    having = [one for one in records if math.isfinite(one.metrics.get(metric, math.nan))]
+    parts = [(axis, *_values(having, axis, axes, report)) for axis in axes]
+    means = {
+        axis: {value: mean_and_half(own, metric, report=report) for value, own in values.items()}
+        for axis, values, _ in parts
+    }
+    ends = _ends([pair for own in means.values() for pair in own.values()])
+    shades = Shades((mean for own in means.values() for mean, _ in own.values()), sign)
+    charts = []
+    for axis, values, words in parts:
+        title = f"{metric} by {axis}"
+        if len(values) < 2:
+            charts.append(Chart(title, "", "No two of its values share a setting of the other axes."))
+        elif len(values) <= MOST_VALUES:
+            rows = [
+                Row(
+                    str(value),
+                    mean,
+                    mean - half,
+                    mean + half,
+                    number(mean) + ("" if math.isnan(half) else f" \u00b1 {number(half, 2)}"),
+                    shades.share(mean),
+                )
+                for value, (mean, half) in means[axis].items()
+            ]
+            charts.append(Chart(title, rows_chart(rows, title, ends=ends), words))
+        elif all(_plain(value).value is not None for value in values):
+            dots = [
+                Dot(
+                    f"{axis}={value}: {number(one.metrics[metric])}",
+                    float(value),
+                    one.metrics[metric],
+                    nan,
+                    nan,
+                    False,
+                )
+                for value, own in values.items()
+                for one in own
+                for nan in (math.nan,)
+            ]
+            svg = scatter_chart(dots, title, axis, metric, is_flipped=sign < 0)
+            charts.append(Chart(title, svg, "A dot for each trial, the other axes as they were drawn."))
+        else:
+            charts.append(Chart(title, "", f"It has {len(values)} values, too many to draw."))
+    return charts
+
+
+def _values(
+    records: Sequence[TrialRecord], axis: str, axes: Sequence[str], report: Report
+) -> tuple[dict[Scalar, list[TrialRecord]], str]:
+    """Return value -> its trials that are compared, and in words what becomes of the other axes."""
+    others = [other for other in axes if other != axis]
+    repeated = sorted(replicates_of(records, report.repeats))
+    places: dict[Scalar, dict[tuple[str, ...], list[TrialRecord]]] = {}
+    for one in records:
+        key = tuple(str(one.axes.get(other, ABSENT)) for other in (*others, *repeated))
+        places.setdefault(one.axes.get(axis, ABSENT), {}).setdefault(key, []).append(one)
+    if len(places) > MOST_VALUES:
+        return {value: [one for own in rest.values() for one in own] for value, rest in places.items()}, ""
+    shared = set.intersection(*(set(own) for own in places.values())) if places else set()
+    if shared:
+        num = len({key[: len(others)] for key in shared})
+        words = f"Mean of the {num} settings of the other axes that every value has." if others else ""
+        if num == 1 and others:
+            key = next(iter(shared))
+            words = f"Others fixed: {', '.join(f'{o}={v}' for o, v in zip(others, key, strict=False))}."
+        return {
+            v: [one for key in own if key in shared for one in own[key]] for v, own in places.items()
+        }, words
+    kept = narrowed(records, {axis, *repeated})
+    found: dict[Scalar, list[TrialRecord]] = {}
+    for one in kept:
+        found.setdefault(one.axes.get(axis, ABSENT), []).append(one)
+    return found, "No setting of the other axes has every value: others at their first values."
+
+
+def _ends(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    spans = [(mean, 0.0 if math.isnan(half) else half) for mean, half in pairs if not math.isnan(mean)]
+    if not spans:
+        return 0.0, 1.0
+    low, high = min(mean - span for mean, span in spans), max(mean + span for mean, span in spans)
+    room = 0.04 * (high - low) or 0.05 * max(abs(high), 1.0)
+    return low - room, high + room
+
+
+def heat_tables(records: Sequence[TrialRecord], metric: str, sign: float, axes: Sequence[str]) -> list[Table]:
+    """Return a table of means for each pair of these axes, in their order, over the settings that every cell
+    has; darker cells leak more."""
+    rows = [
+        {
+            **{axis: one.axes.get(axis, ABSENT) for one_ in (one,) for axis in one_.axes},
+            "value": one.metrics[metric],
+        }
+        for one in records
+        if math.isfinite(one.metrics.get(metric, math.nan))
+    ]
+    table = pd.DataFrame(rows).fillna(ABSENT) if rows else pd.DataFrame()
+    found: list[Table] = []
+    for one, other in itertools.combinations(axes, 2):
+        if len(found) == MOST_MAPS:
+            break
+        if max(table[one].nunique(), table[other].nunique()) > MOST_VALUES:
+            continue
+        rest = [name for name in table.columns if name not in (one, other, "value")]
+        cells = matched_settings(table, one, other, rest)
+        if cells.empty:
+            continue
+        means = cells.groupby([one, other], sort=False)["value"].mean()
+        shades = Shades(means.tolist(), sign)
+        columns = list(dict.fromkeys(table[other]))
+        body = []
+        for value in dict.fromkeys(table[one]):
+            own = [means.get((value, column), math.nan) for column in columns]
+            body.append(
+                [Cell(str(value)), *(shades.cell(float(mean), number(float(mean), 4)) for mean in own)]
+            )
+        caption = f"{metric} by {one} (down) and {other} (across)"
+        num = len(dict.fromkeys(cells["setting"]))
+        note = f"Mean of {num} combinations of the other axes that every cell has. Darker leaks more."
+        names = [f"{one} \\ {other}", *map(str, columns)]
+        found.append(Table(f"map-{len(found)}", caption, names, body, note, frozenset(range(1, len(names)))))
+    return found
+
+
+def importance_chart(found: Importance) -> Chart | None:
+    """Return bars of the shares of a metric's variance; None without shares."""
+    if not found.has_answer:
+        return None
+    rows = [
+        Row(
+            one.name,
+            PERCENT * one.share,
+            PERCENT * one.interval.low,
+            PERCENT * one.interval.high,
+            f"{PERCENT * one.share:.0f} %"
+            + (
+                ""
+                if math.isnan(one.interval.low)
+                else f" [{PERCENT * one.interval.low:.0f}, {PERCENT * one.interval.high:.0f}]"
+            ),
+        )
+        for one in sorted(found.sources, key=lambda one: (not one.axes, -one.share))
+    ]
+    title = f"Shares of the variance of {found.metric}, {found.method}"
+    return Chart(title, rows_chart(rows, title, ends=(0.0, float(PERCENT)), is_bar=True), "")
+
+
+def spent_table(spent: Sequence[Spent]) -> Table:
+    """Return what each kind of stage cost, and would have cost if no trials shared it."""
+    rows = []
+    for one in spent:
+        saved = one.alone_cpu_seconds - one.cpu_seconds
+        numbers = (one.distinct, one.uses, one.cpu_seconds, one.wall_seconds, one.alone_cpu_seconds, saved)
+        rows.append([Cell(one.stage), *map(cell, numbers)])
+    columns = ["stage", "distinct", "used by trials", "CPU s", "wall s", "CPU s if not shared", "CPU s saved"]
+    return Table("costs-table", "What the stages cost", columns, rows, "", frozenset(range(1, len(columns))))
+
+
+def spent_words(spent: Sequence[Spent]) -> str:
+    """Return the sums in words."""
+    own, alone = (sum(getattr(one, name) for one in spent) for name in ("cpu_seconds", "alone_cpu_seconds"))
+    if not alone:
+        return "No stage of these trials is stored with its cost."
+    saved = PERCENT * (alone - own) / alone
+    wall = sum(one.wall_seconds for one in spent)
+    return (
+        f"{number(own, 4)} CPU seconds ({number(wall, 4)} wall seconds of stages) for "
+        f"{sum(one.distinct for one in spent)} stages. Without sharing they would have been "
+        f"{number(alone, 4)}: sharing saved {saved:.0f} %."
+    )
+
+
+def unvarying(records: Sequence[TrialRecord]) -> Mapping[str, Scalar]:
+    """Return the parameters that are the same in every trial."""
+    if not records:
+        return {}
+    first = records[0].params
+    return {
+        name: value
+        for name, value in sorted(first.items())
+        if all(one.params.get(name) == value for one in records)
+    }
+
+
+def ordered_axes(records: Sequence[TrialRecord], report: Report, found: Importance | None) -> list[str]:
+    """Return the axes that vary, the one with the largest share of the variance first."""
+    axes = varying_axes(records, report.repeats)
+    shares = {one.name: one.share for one in found.axes} if found else {}
+    return sorted(axes, key=lambda axis: -shares.get(axis, -1.0))

@@ -1,0 +1,189 @@
+"""Settings of a sweep by what they leak: means over replicates, and which of them may be called the worst.
+
+Leakage is the skill at the objective's part of the private images, recognition over the floor for images of
+classes; where no yardstick was measured the objective itself, if it is a leakage. A setting leaks for sure
+where its attack is shown to beat every yardstick and the interval of its skill does not hold 0.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.config.report import Report
+from orchestrator.config.study import Study
+from orchestrator.metrics.bounds import accepted
+from orchestrator.metrics.floors import OVER_FLOOR, RECOGNISED
+from orchestrator.metrics.names import CLASS, METRICS, PARTS, MetricName
+from orchestrator.metrics.skill import skill_name
+from orchestrator.report.held import marks
+from orchestrator.report.judges import further_judges
+from orchestrator.report.means import cross_trials, mean_and_half
+from orchestrator.report.per_image import PerImage
+from orchestrator.report.settings import Setting, by_setting, finished_trials, replicate_of
+from orchestrator.report.skill import at_chance, shown_to_leak, unbeaten_column
+from orchestrator.report.statistics import Uncertainty
+from orchestrator.sweep.adversary import BEYOND, HELD
+from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.records import TrialRecord
+
+ACCURACY, QUERIES = "target/accuracy", "attack/queries"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over replicates with half its 95 % interval; NaN for what there is none of."""
+
+    mean: float
+    half: float = math.nan
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the interval holds 0; one seed has none."""
+        return not math.isnan(self.half) and abs(self.mean) <= self.half
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """One setting."""
+
+    setting: Setting
+    members: Sequence[TrialRecord]
+    estimates: Mapping[str, Estimate]  # metric -> its mean
+    held: str
+    beyond: str  # queries that were answered with more than the release
+    unbeaten: str
+    has_chance: bool  # its target or evaluation model is not better than chance
+    is_shown: bool  # its attack is shown to beat every yardstick
+
+    def words(self, axes: Sequence[str]) -> str:
+        """Return the values of these axes, `m=1, k=5`."""
+        own = dict(self.setting)
+        named = [f"{axis}={own[axis]}" for axis in axes if own.get(axis, ABSENT) != ABSENT]
+        return ", ".join(named) or "the only setting"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Every setting with a finished trial, the one that leaks most first."""
+
+    leakage: str  # metric
+    recognition: Mapping[str, str]  # judge -> its metric
+    ranked: Sequence[Ranked]
+    report: Report
+
+    @property
+    def is_skill(self) -> bool:
+        """Whether leakage is a skill: 0 is no better than a guess without training."""
+        return self.leakage in _skills()
+
+    @property
+    def sign(self) -> float:
+        """1 if a larger number leaks more, else -1."""
+        return -1.0 if MetricName.parse(self.leakage).metric.leaks == "down" else 1.0
+
+    def leak(self, one: Ranked) -> Estimate:
+        """Return what a setting leaks."""
+        return one.estimates.get(self.leakage, Estimate(math.nan))
+
+    @cached_property
+    def worst(self) -> Ranked | None:
+        """The setting that leaks most of those that leak for sure; None if none does."""
+        for one in self.ranked:
+            is_sure = one.is_shown and not one.has_chance and not self.leak(one).holds_zero
+            if is_sure and (self.leak(one).mean > 0 or not self.is_skill):
+                return one
+        return None
+
+    @cached_property
+    def not_told_apart(self) -> int:
+        """Number of settings that leak less than the worst one by a paired difference whose interval holds 0,
+        or has none."""
+        worst = self.worst
+        if worst is None:
+            return 0
+        return sum(self._is_close(worst, other) for other in self.ranked if other is not worst)
+
+    def _is_close(self, worst: Ranked, other: Ranked) -> bool:
+        own, theirs = (self._by_replicate(one) for one in (worst, other))
+        shared = [key for key in own if key in theirs]
+        if not shared:
+            return True
+        axes = [own[key].axes for key in shared]
+        gaps = [own[key].metrics[self.leakage] - theirs[key].metrics[self.leakage] for key in shared]
+        error = Uncertainty.of(cross_trials(axes, [None] * len(gaps), gaps, self.report))
+        return math.isnan(error.half()) or abs(error.mean) <= error.half()
+
+    def _by_replicate(self, one: Ranked) -> dict[str, TrialRecord]:
+        return {
+            str(replicate_of(member.axes, self.report.repeats)): member
+            for member in one.members
+            if self.leakage in member.metrics
+        }
+
+
+def ranking(study: Study, records: Sequence[TrialRecord], images: PerImage) -> Ranking | None:
+    """Return the settings with what they leak, as a mean, and all else that the page shows of them.
+
+    None where no trial finished, or none measured a leakage.
+    """
+    finished, report = finished_trials(records), study.report
+    leakage = leakage_metric(study, finished)
+    if leakage is None:
+        return None
+    part = MetricName.parse(leakage).part or CLASS
+    judged = _recognition(part, finished)
+    names = dict.fromkeys([leakage, *study.search.objectives, ACCURACY, *judged.values(), QUERIES])
+    barred = {one.trial for one in at_chance(records)}
+    shown = shown_to_leak(study, finished, images) if leakage in _skills() else None
+    ranked = []
+    for setting, members in by_setting(finished, report.repeats).items():
+        estimates = {name: Estimate(*mean_and_half(members, name, report=report)) for name in names}
+        costs = {name for one in members for name in one.costs}
+        for name in costs:
+            own = [one.costs[name] for one in members if name in one.costs]
+            estimates[name] = Estimate(sum(own) / len(own))
+        marked = marks(members)
+        ranked.append(
+            Ranked(
+                setting,
+                members,
+                {name: one for name, one in estimates.items() if not math.isnan(one.mean)},
+                str(marked[HELD]),
+                str(marked[BEYOND]),
+                next(iter(map(str, unbeaten_column(members, images, report).values()))),
+                any(one.name in barred for one in members),
+                shown is None or setting in shown,
+            )
+        )
+    found = Ranking(leakage, judged, ranked, report)
+    order = sorted(ranked, key=lambda one: _order(found.leak(one).mean * found.sign))
+    return Ranking(leakage, judged, order, report)
+
+
+def leakage_metric(study: Study, finished: Sequence[TrialRecord]) -> str | None:
+    """Return the metric by which settings are sorted."""
+    measured = {name for record in finished for name in record.metrics}
+    objectives = [name for name in study.search.objectives if MetricName.parse(name).metric.leaks]
+    part = next((own for name in objectives if (own := MetricName.parse(name).part)), None)
+    part = part or (CLASS if str(RECOGNISED) in measured else PARTS[0])
+    skills = [OVER_FLOOR, str(skill_name(CLASS))] if part == CLASS else [str(skill_name(part))]
+    recognised = [str(accepted(one)) for one in (*PARTS, CLASS)]
+    return next((name for name in (*skills, *objectives, *recognised) if name in measured), None)
+
+
+def _skills() -> set[str]:
+    return {OVER_FLOOR, *(str(skill_name(part)) for part in (*PARTS, CLASS))}
+
+
+def _recognition(part: str, finished: Sequence[TrialRecord]) -> dict[str, str]:
+    """Return the trial's own judge, further ones and the recogniser -> the metric of what they accept."""
+    first = accepted(part)
+    named = {"judge": str(first)} | {name: str(first.of_judge(name)) for name in further_judges(finished)}
+    named["recogniser"] = str(METRICS["recogniser_accepted"].on(part))
+    return {judge: name for judge, name in named.items() if any(name in one.metrics for one in finished)}
+
+
+def _order(value: float) -> float:
+    """Return the key of a descending order in which NaN comes last."""
+    return math.inf if math.isnan(value) else -value
