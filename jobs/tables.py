@@ -19,6 +19,7 @@ from orchestrator.config.study import Study
 from orchestrator.report.captions import captions
 from orchestrator.report.held import caption
 from orchestrator.report.judges import narrow
+from orchestrator.report.page.page import PAGE
 from orchestrator.report.skill import at_chance, summary_metrics, warnings
 from orchestrator.report.statistics import half_column
 from orchestrator.sweep.ledger import Ledger
@@ -33,7 +34,8 @@ def print_end(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Print the report's tables, trial and stage counts, and the report's folder."""
+    """Print where the answer is, the report's tables, trial and stage counts, and the report's folder."""
+    console.print(f"the answer on one page: {(folder / PAGE).absolute().as_uri()}", soft_wrap=True)
     metrics = summary_metrics(study, ledger.records)
     console.print(_rich_table(_summary(files["summary.csv"], metrics), metrics))
     if "comparison.csv" in files:

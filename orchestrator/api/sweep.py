@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import as_written, read_study
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location
+from orchestrator.runtime.importance import axis_importance
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
@@ -166,7 +167,9 @@ class Sweep:
         from orchestrator.report.tables import report_files
 
         try:
-            return report_files(self.study, ledger.records, self.store, command=self.options.again())
+            searched = None if self.study.search.algorithm == "grid" else self._importance(ledger)
+            again = self.options.again()
+            return report_files(self.study, ledger.records, self.store, command=again, searched=searched)
         except Corrupt as error:
             logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
             return None
@@ -186,6 +189,10 @@ class Sweep:
         num_failed = counts["failed"] + num_missing  # a sweep that is not whole is not shown as finished
         ended_ms = max((record.ended_ms for record in records), default=0)
         return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)
+
+    def _importance(self, ledger: Ledger) -> Callable[[str], Mapping[str, float]]:
+        """Return what a model of the search's trials says of its axes, by metric."""
+        return partial(axis_importance, self.study, ledger.records)
 
     @cached_property
     def folder(self) -> Path:

@@ -44,7 +44,7 @@ def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is
     if not measured:
         return {}
     table = pd.DataFrame([{**record.axes, "value": record.metrics[metric]} for record in measured])
-    title = _title(metric, measured)
+    title, colours = _title(metric, measured), colours_of(metric)
     axes = [name for name in table.columns if name != "value" and table[name].nunique(dropna=False) > 1]
     pairs = list(itertools.combinations([name for name in axes if not repeats(name)], 2))
     if len(pairs) > MOST_MAPS:
@@ -55,11 +55,13 @@ def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is
         pair = f"{_plain(one)}-{_plain(other)}.png"
         if not long:
             rest = [axis for axis in axes if axis not in (one, other)]
-            maps[f"heatmap-{pair}"] = drawn(f"heatmap-{pair}", _heat_map, table, (one, other), rest, title)
+            maps[f"heatmap-{pair}"] = drawn(
+                f"heatmap-{pair}", _heat_map, table, (one, other), rest, title, colours
+            )
             continue
         having = table[(table[long] != ABSENT).all(axis=1)]
         if all(map(_is_number, having[long].to_numpy().ravel().tolist())):
-            maps[f"scatter-{pair}"] = drawn(f"scatter-{pair}", _scatter, having, (one, other), title)
+            maps[f"scatter-{pair}"] = drawn(f"scatter-{pair}", _scatter, having, (one, other), title, colours)
         else:
             logger.warning(
                 "event=heat_map_left_out name=%s reason=%r", pair, f"{long[0]} has too many values"
@@ -74,7 +76,9 @@ def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[s
     return table.assign(setting=settings)[settings.isin(set.intersection(*cells))]
 
 
-def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], title: str) -> bytes | None:
+def _heat_map(
+    table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], title: str, colours: str
+) -> bytes | None:
     """Draw means with the number in each cell, None if cells share nothing; what was not run stays empty."""
     one, other = pair
     table = matched_settings(table, one, other, rest)
@@ -88,7 +92,7 @@ def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], t
     )
     axis = figure.subplots()
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    image = axis.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
+    image = axis.imshow(values, cmap=colours, aspect="auto", vmin=low, vmax=high)
     axis.set_xticks(range(values.shape[1]), _ticks(means.columns))
     axis.set_yticks(range(values.shape[0]), _ticks(means.index))
     axis.set_xlabel(other)
@@ -97,7 +101,8 @@ def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], t
     axis.set_title(f"{title}\n{shared}", fontsize=8)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            is_light = value > low + 0.6 * (high - low)
+            share = (value - low) / (high - low) if high > low else 0.0
+            is_light = (1 - share if colours.endswith("_r") else share) > 0.6
             axis.text(
                 column, row, f"{value:.4g}", ha="center", va="center", color="black" if is_light else "white"
             )
@@ -105,7 +110,7 @@ def _heat_map(table: pd.DataFrame, pair: tuple[str, str], rest: Sequence[str], t
     return figure_png(figure)
 
 
-def _scatter(table: pd.DataFrame, pair: tuple[str, str], title: str) -> bytes:
+def _scatter(table: pd.DataFrame, pair: tuple[str, str], title: str, colours: str) -> bytes:
     """Draw a point for each trial, coloured by the metric; words have places in their order."""
     figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
     plot = figure.subplots()
@@ -120,7 +125,7 @@ def _scatter(table: pd.DataFrame, pair: tuple[str, str], title: str) -> bytes:
             codes, words = pd.factorize(values.map(str))
             places.append(codes.astype(float))
             axis.set_ticks(range(len(words)), _ticks(words))
-    points = plot.scatter(places[1], places[0], c=table["value"].to_numpy(dtype=float), cmap="viridis", s=18)
+    points = plot.scatter(places[1], places[0], c=table["value"].to_numpy(dtype=float), cmap=colours, s=18)
     plot.set_xlabel(pair[1])
     plot.set_ylabel(pair[0])
     plot.set_title(f"{title}\n{len(table)} trials", fontsize=8)
@@ -132,7 +137,15 @@ def _title(metric: str, records: Sequence[TrialRecord]) -> str:
     """Return the metric with unit and direction, and in how many trials it reads held images."""
     held = sum(reads_held(record, metric) for record in records)
     words = f"\n{held} of {len(records)} trials {ON_HELD}" if held else ""
-    return f"{metric}\n{MetricName.parse(metric).describe()}{words}"
+    named = MetricName.parse(metric)
+    darker = ", darker leaks more" if named.metric.leaks else ""
+    return f"{metric}\n{named.describe()}{darker}{words}"
+
+
+def colours_of(metric: str) -> str:
+    """Return the colour map of a metric, in which darker always leaks more; raise `Refused` for an unknown
+    one."""
+    return "viridis_r" if MetricName.parse(metric).metric.leaks == "up" else "viridis"
 
 
 def _is_number(value: object) -> bool:

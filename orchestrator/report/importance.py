@@ -12,7 +12,7 @@ Of a search, which has no such block, a model of its trials says it: `method` na
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +24,13 @@ from orchestrator.config.report import Report
 from orchestrator.report.crossed import Crossed, cross
 from orchestrator.report.means import DEFAULTS
 from orchestrator.report.resampling import resampled_means
-from orchestrator.report.settings import finished_trials, replicate_of, replicates_of, varying_axes
+from orchestrator.report.settings import (
+    by_setting,
+    finished_trials,
+    replicate_of,
+    replicates_of,
+    varying_axes,
+)
 from orchestrator.report.statistics import CONFIDENCE, NAN, Interval
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
@@ -70,7 +76,7 @@ class Importance:
     num_settings: int = 0  # of the block, or of the search
     all_settings: int = 0  # of the sweep
     num_replicates: int = 0  # of each setting
-    values: Mapping[str, tuple[Scalar, ...]] | None = None  # axis -> its values in the block
+    values: Mapping[str, tuple[str, ...]] | None = None  # axis -> its values in the block
     is_ahead: bool = False  # whether the largest axis's share is above the next one's at 95 %
 
     @property
@@ -90,7 +96,7 @@ class Block:
     """A complete block: each combination of its values has each of its replicates."""
 
     axes: tuple[str, ...]
-    values: tuple[tuple[Scalar, ...], ...]  # of each axis
+    values: tuple[tuple[str, ...], ...]  # of each axis, as tables write them
     trials: np.ndarray  # objects, an axis for each of `axes` and one of replicates
 
 
@@ -148,33 +154,28 @@ def largest_block(records: Sequence[TrialRecord], report: Report = DEFAULTS) -> 
     """
     axes = varying_axes(records, report.repeats)
     repeated = sorted(replicates_of(records, report.repeats))
-    places = {
-        (
-            *(one.axes.get(axis, ABSENT) for axis in axes),
-            tuple(str(one.axes.get(axis, ABSENT)) for axis in repeated),
-        ): one
+    words = [
+        (*(str(one.axes.get(axis, ABSENT)) for axis in axes), str([one.axes.get(axis) for axis in repeated]))
         for one in records
-    }
-    levels = [list(dict.fromkeys(place[axis] for place in places)) for axis in range(len(axes) + 1)]
+    ]
+    levels = [list(dict.fromkeys(own)) for own in zip(*words, strict=True)]
     shape = tuple(map(len, levels))
     if not axes or math.prod(shape) > MOST_CELLS:
         return None
+    places = {tuple(own.index(word) for own, word in zip(levels, row, strict=True)): row for row in words}
+    trials = dict(zip(words, records, strict=True))
     filled = np.zeros(shape, dtype=bool)
-    numbers = [{level: number for number, level in enumerate(own)} for own in levels]
-    for place in places:
-        filled[tuple(number[level] for number, level in zip(numbers, place, strict=True))] = True
+    filled[tuple(np.array(list(places)).T)] = True
     kept = _complete([np.arange(size) for size in shape], filled)
-    chosen = [[own[place] for place in part] for own, part in zip(levels, kept, strict=True)]
-    if math.prod(map(len, chosen[:-1])) < 2:
+    if math.prod(map(len, kept[:-1])) < 2:
         return None
-    trials = np.empty(tuple(map(len, chosen)), dtype=object)
-    for place in np.ndindex(trials.shape):
-        trials[place] = places[tuple(own[at] for own, at in zip(chosen, place, strict=True))]
-    several = [place for place, own in enumerate(chosen[:-1]) if len(own) > 1]
-    trials = trials.reshape([*(len(chosen[place]) for place in several), len(chosen[-1])])
-    return Block(
-        tuple(axes[place] for place in several), tuple(tuple(chosen[place]) for place in several), trials
-    )
+    chosen = np.empty(tuple(map(len, kept)), dtype=object)
+    for place in np.ndindex(chosen.shape):
+        chosen[place] = trials[places[tuple(int(own[at]) for own, at in zip(kept, place, strict=True))]]
+    several = [axis for axis, own in enumerate(kept[:-1]) if len(own) > 1]
+    chosen = chosen.reshape([*(len(kept[axis]) for axis in several), len(kept[-1])])
+    values = tuple(tuple(levels[axis][at] for at in kept[axis]) for axis in several)
+    return Block(tuple(axes[axis] for axis in several), values, chosen)
 
 
 def _complete(start: Sequence[np.ndarray], filled: np.ndarray) -> list[np.ndarray]:
@@ -217,12 +218,7 @@ def _first_hole(block: np.ndarray, axis: int, level: int) -> tuple[int, ...]:
 
 
 def _of_grid(records: Sequence[TrialRecord], metric: str, report: Report) -> Importance:
-    num = len(
-        {
-            tuple(str(one.axes.get(a, ABSENT)) for a in varying_axes(records, report.repeats))
-            for one in records
-        }
-    )
+    num = len(by_setting(records, report.repeats))
     block = largest_block(records, report)
     if block is None:
         return Importance(metric, NO_BLOCK, all_settings=num)
@@ -267,7 +263,9 @@ def _sources(
     values = values - values.mean()
     total = float((values**2).sum())
     total = total if total > ROUNDING**2 * largest * values.size else 0.0
-    own = {key: num_replicates * float(part[0]) for key, part in _squares(values.mean(-1)[None]).items()}
+    own: dict[Places, float] = {
+        key: num_replicates * float(part[0]) for key, part in _squares(values.mean(-1)[None]).items()
+    }
     resampled = {} if drawn is None or not total else _resampled_shares(*drawn, shape)
     free = math.prod(shape) * (num_replicates - 1)
     rest = max(total - sum(own.values()), 0.0)
@@ -286,7 +284,7 @@ def _sources(
             name,
             freedom,
             squares / total if total else NAN,
-            _percentiles(sum(resampled[key] for key in keys)) if resampled else Interval(),
+            _percentiles(_sum(resampled[key] for key in keys)) if resampled else Interval(),
         )
         if total and free:
             beyond, p = (
@@ -296,9 +294,9 @@ def _sources(
             source = replace(source, beyond_chance=beyond, p=p)
         found.append(source)
     if free:
-        interval = _percentiles(1.0 - sum(resampled.values())) if resampled else Interval()
+        interval = _percentiles(1.0 - _sum(resampled.values())) if resampled else Interval()
         found.append(Source((), REPLICATES, free, rest / total if total else NAN, interval))
-    shares = {key: part for key, part in own.items() if len(key) == 1}
+    shares: dict[Places, float] = {key: part for key, part in own.items() if len(key) == 1}
     return tuple(found), _is_ahead(shares, resampled)
 
 
@@ -352,6 +350,10 @@ def _is_ahead(shares: Mapping[Places, float], resampled: Mapping[Places, np.ndar
     return not others or _percentiles(resampled[first] - resampled[others[0]]).low > 0
 
 
+def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.sum(list(parts), axis=0)
+
+
 def _percentiles(values: np.ndarray) -> Interval:
     low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
@@ -364,7 +366,6 @@ def _of_search(
     shares = searched(metric)
     if not shares:
         return None
-    method = SEARCHED
     sources = tuple(Source((axis,), axis, 0, share) for axis, share in shares.items())
-    num = len(records)
-    return Importance(metric, method, sources, num, num, num_replicates=0)
+    num = len(by_setting(records, report.repeats))
+    return Importance(metric, SEARCHED, sources, num, num)

@@ -134,7 +134,7 @@ def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -
     barred = {one.trial for one in at_chance(records)}
     chosen = [record for record in finished if record.name not in barred]
     if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
-        shown = shown_to_leak(study, finished, images)
+        shown = _shown_to_leak(study, finished, images)
         repeats = study.report.repeats
         chosen = [record for record in chosen if setting_of(record.axes, repeats) in shown]
     if not chosen:
@@ -187,22 +187,25 @@ def over_floor(
     return compare(cross_trials([record.axes for record in members], gains, shares, report))
 
 
-def shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
-    """Return the settings whose attack is shown to beat every yardstick at the objective's part, or every
-    judge's floor."""
-    part = MetricName.parse(study.objective[0]).part
-    shown = set()
-    for setting, members in by_setting(finished, study.report.repeats).items():
-        own = part or (CLASS if str(RECOGNISED) in members[0].metrics else PARTS[0])
-        if own == CLASS:
-            judged = recognitions(_means(members))
-            found = [over_floor(members, one, images, study.report) for one in judged]
-        else:
-            beaten = beats_yardsticks(members, own, images, study.report)
-            found = [] if beaten is None else [beaten]
-        if found and all(one.verdict == "holds" for one in found):
-            shown.add(setting)
-    return shown
+def is_shown_to_leak(
+    members: Sequence[TrialRecord], part: str | None, images: PerImage, report: Report
+) -> bool:
+    """Return whether the attack of one setting's trials is shown to beat every yardstick at a part, or every
+    judge's floor; None: the part that they have."""
+    own = part or (CLASS if str(RECOGNISED) in members[0].metrics else PARTS[0])
+    if own == CLASS:
+        found = [over_floor(members, one, images, report) for one in recognitions(_means(members))]
+    else:
+        beaten = beats_yardsticks(members, own, images, report)
+        found = [] if beaten is None else [beaten]
+    return bool(found) and all(one.verdict == "holds" for one in found)
+
+
+def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
+    """Return the settings that are shown to leak at the objective's part."""
+    part, report = MetricName.parse(study.objective[0]).part, study.report
+    settings = by_setting(finished, report.repeats)
+    return {own for own, members in settings.items() if is_shown_to_leak(members, part, images, report)}
 
 
 def _recognised_by_class(record: TrialRecord, one: Recognition, images: PerImage) -> ByClass | None:

@@ -7,7 +7,7 @@ where its attack is shown to beat every yardstick and the interval of its skill 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.config.report import Report
@@ -21,7 +21,7 @@ from orchestrator.report.judges import further_judges
 from orchestrator.report.means import cross_trials, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import Setting, by_setting, finished_trials, replicate_of
-from orchestrator.report.skill import at_chance, shown_to_leak, unbeaten_column
+from orchestrator.report.skill import at_chance, is_shown_to_leak, unbeaten_column
 from orchestrator.report.statistics import Uncertainty
 from orchestrator.sweep.adversary import BEYOND, HELD
 from orchestrator.sweep.points import ABSENT
@@ -54,7 +54,6 @@ class Ranked:
     beyond: str  # queries that were answered with more than the release
     unbeaten: str
     has_chance: bool  # its target or evaluation model is not better than chance
-    is_shown: bool  # its attack is shown to beat every yardstick
 
     def words(self, axes: Sequence[str]) -> str:
         """Return the values of these axes, `m=1, k=5`."""
@@ -70,6 +69,7 @@ class Ranking:
     leakage: str  # metric
     recognition: Mapping[str, str]  # judge -> its metric
     ranked: Sequence[Ranked]
+    images: PerImage
     report: Report
 
     @property
@@ -90,10 +90,17 @@ class Ranking:
     def worst(self) -> Ranked | None:
         """The setting that leaks most of those that leak for sure; None if none does."""
         for one in self.ranked:
-            is_sure = one.is_shown and not one.has_chance and not self.leak(one).holds_zero
-            if is_sure and (self.leak(one).mean > 0 or not self.is_skill):
+            if not one.has_chance and not math.isnan(self.leak(one).mean) and self._is_sure(one):
                 return one
         return None
+
+    def _is_sure(self, one: Ranked) -> bool:
+        """Return whether a setting leaks for sure; one whose leakage no yardstick stands beside does."""
+        if not self.is_skill:
+            return True
+        own, part = self.leak(one), MetricName.parse(self.leakage).part or CLASS
+        is_above = own.mean > 0 and not own.holds_zero
+        return is_above and is_shown_to_leak(one.members, part, self.images, self.report)
 
     @cached_property
     def not_told_apart(self) -> int:
@@ -135,7 +142,6 @@ def ranking(study: Study, records: Sequence[TrialRecord], images: PerImage) -> R
     judged = _recognition(part, finished)
     names = dict.fromkeys([leakage, *study.search.objectives, ACCURACY, *judged.values(), QUERIES])
     barred = {one.trial for one in at_chance(records)}
-    shown = shown_to_leak(study, finished, images) if leakage in _skills() else None
     ranked = []
     for setting, members in by_setting(finished, report.repeats).items():
         estimates = {name: Estimate(*mean_and_half(members, name, report=report)) for name in names}
@@ -153,12 +159,11 @@ def ranking(study: Study, records: Sequence[TrialRecord], images: PerImage) -> R
                 str(marked[BEYOND]),
                 next(iter(map(str, unbeaten_column(members, images, report).values()))),
                 any(one.name in barred for one in members),
-                shown is None or setting in shown,
             )
         )
-    found = Ranking(leakage, judged, ranked, report)
+    found = Ranking(leakage, judged, ranked, images, report)
     order = sorted(ranked, key=lambda one: _order(found.leak(one).mean * found.sign))
-    return Ranking(leakage, judged, order, report)
+    return replace(found, ranked=order)
 
 
 def leakage_metric(study: Study, finished: Sequence[TrialRecord]) -> str | None:

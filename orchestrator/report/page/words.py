@@ -74,6 +74,8 @@ def axis_line(found: Importance | None) -> str:
     """Return which axis matters most for the objective, or why this is not known."""
     if found is None:
         return "Which axis matters most is not known: no finished trial has the objective."
+    if not found.axes and found.all_settings < 2:
+        return f"Which axis matters most for `{found.metric}` is not known: there is one setting."
     if not found.axes:
         return (
             f"Which axis matters most for `{found.metric}` is not known: {found.method}, no two settings "

@@ -79,10 +79,11 @@ def swept(sweep: SweepRecord) -> list[str]:
 def fragments(
     sweep: SweepRecord, experiment_id: str, parent_id: str, found: Sequence[View]
 ) -> dict[str, str]:
-    """Return label -> the part of an address after the server: saved views, table, the sweep's own page."""
-    page = f"/#/experiments/{experiment_id}/runs?"
+    """Return label -> the part of an address after the server: the answer, saved views, table, the sweep's
+    own page."""
+    page, own = f"/#/experiments/{experiment_id}/runs?", f"/#/experiments/{experiment_id}/runs/{parent_id}"
     # A search in the address would win over the saved view, so these links carry none.
-    links = {
+    links = {"answer": f"{own}/artifacts/report/report.html?workflowType={WORKFLOW}"} | {
         view.name.removeprefix(f"{sweep.study}: "): page
         + _query({"workflowType": WORKFLOW, "compareRunsMode": "CHART", "viewStateShareKey": view.key})
         for view in found
@@ -95,7 +96,7 @@ def fragments(
             "orderByAsc": str(not sweep.maximize).lower(),
         }
     )
-    links["report"] = f"/#/experiments/{experiment_id}/runs/{parent_id}?workflowType={WORKFLOW}"
+    links["report"] = f"{own}?workflowType={WORKFLOW}"
     return links
 
 

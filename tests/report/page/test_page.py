@@ -1,0 +1,157 @@
+"""The page of a sweep: well-formed, alone, escaped, and with the numbers of the sweep's tables."""
+
+import io
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.report.page.page import PAGE, inline
+from orchestrator.report.tables import report_files
+from orchestrator.sweep.records import TrialRecord
+from tests import tiny
+from tests.report.page.trials import ACCURACY, SKILL, TOP1, Page, empty_store, sweep
+from tests.report.trials import FAILED, MSE, record
+
+AXES = {"release.truncation": [1, 3], "target.budget": ["full", "block1"], "seed": [0, 1, 2]}
+HOSTILE = """"'><script>alert(1)</script>&amp;"""
+
+
+def files(records: list[TrialRecord], **sections: object) -> dict[str, bytes]:
+    """Return the report of a study over the tiny base."""
+    return report_files(tiny.study(AXES, **sections), records, empty_store(), command="inversion sweep tiny")
+
+
+def page(records: list[TrialRecord], **sections: object) -> Page:
+    """Return the page, read strictly."""
+    return Page(files(records, **sections)[PAGE])
+
+
+def test_the_answer_has_the_setting_the_axis_and_their_numbers() -> None:
+    records = sweep()
+    report = files(records)
+    seen = Page(report[PAGE])
+    results = pd.read_csv(io.BytesIO(report["results.csv"]))
+    by_setting = results.groupby(["m", "budget"])[SKILL].mean()
+    assert by_setting.idxmax() == (3, "full")
+    answer = seen.text.split("Answer")[0]
+    assert "m=3, budget=full leaks most: inversion/skill_test 0.4 \u00b1" in answer
+    assert f"{by_setting.max():.3g}" == "0.4"
+    assert "At target accuracy 0.901" in answer
+    assert "the judge recognises 0.6" in answer
+    assert "for 200 queries, 3 CPU seconds a trial" in answer
+    value = results[MSE]
+    cells = results.groupby(["m", "budget"])[MSE].mean()
+    between = {axis: results.groupby(axis)[MSE].transform("mean") for axis in ("m", "budget")}
+    total = float(((value - value.mean()) ** 2).sum())
+    shares = {axis: float(((own - value.mean()) ** 2).sum()) / total for axis, own in between.items()}
+    own = 100 * shares["m"]
+    assert len(cells) == 4
+    assert re.search(
+        rf"m matters most: {own:.0f} % \[\d+, \d+\] of the variance of {MSE}; then budget", seen.text
+    )
+    table = pd.read_csv(io.BytesIO(report["importance.csv"])).set_index("source")
+    assert table["share"][["m", "budget"]].tolist() == pytest.approx(
+        [shares["m"], shares["budget"]], rel=1e-5
+    )
+
+
+def test_settings_are_sorted_by_skill_with_all_that_they_cost() -> None:
+    table = page(sweep()).cells["settings-table"]
+    head = ["m", "budget", "replicates", SKILL, MSE, ACCURACY, "recognised by judge", "queries"]
+    assert table[0] == [*head, "CPU seconds a trial"]
+    assert [row[:3] for row in table[1:]] == [
+        ["3", "full", "3"],
+        ["3", "block1", "3"],
+        ["1", "full", "3"],
+        ["1", "block1", "3"],
+    ]
+    assert [row[3].split()[0] for row in table[1:]] == ["0.4", "0.36", "0.2", "0.16"]
+    assert table[1][-2:] == ["200", "3"]
+
+
+def test_charts_and_maps_have_their_numbers_as_text() -> None:
+    seen = page(sweep())
+    assert seen.tags.count("svg") == 4  # leakage over accuracy, two axes, importance
+    assert f"{SKILL} by m Mean of the 2 settings" not in seen.text  # the chart is between title and caption
+    for words in ("0.38 \u00b1 0.0050", "0.18 \u00b1 0.0050"):
+        assert words.replace("0.0050", "0.005") in seen.text or words in seen.text
+    assert seen.cells["map-0"] == [
+        ["m \\ budget", "full", "block1"],
+        ["1", "0.2", "0.16"],
+        ["3", "0.4", "0.36"],
+    ]
+    assert seen.cells["front-table"][1:] == [
+        ["1", "1", "full", *seen.cells["front-table"][1][3:]],
+        ["2", "1", "block1", *seen.cells["front-table"][2][3:]],
+    ]
+
+
+def test_labels_of_users_are_text() -> None:
+    seen = files(sweep(words=("full", HOSTILE)), about=f"About {HOSTILE}")[PAGE]
+    assert b"<script>alert" not in seen
+    assert seen.count(b"<script>") == 1
+    read = Page(seen)
+    assert f"About {HOSTILE}" in read.text
+    assert any(HOSTILE in row for row in read.cells["settings-table"])
+    failed = record(50, {"m": 9, "budget": HOSTILE, "seed": 0}, {}, "failed", error=HOSTILE, failed_stage="x")
+    assert HOSTILE in page([*sweep(), failed]).text
+    assert str(inline("- **a** `b` <i>")) == "<strong>a</strong> <code>b</code> &lt;i&gt;"
+
+
+def test_one_trial_has_a_page_without_intervals() -> None:
+    seen = page(sweep((1,), ("full",), (0,)))
+    assert "is not known: there is one setting" in seen.text
+    assert "1 of 1 settings have one replicate: no interval" in seen.text
+    assert "No setting is shown to leak" in seen.text  # nothing can be resampled
+    assert seen.cells["settings-table"][1][1].startswith("0.202")
+
+
+def test_where_nothing_finished_the_page_says_so() -> None:
+    seen = page([FAILED])
+    assert "No trial finished that measured what leaks." in seen.text
+    assert 'failed: 0002 in inversion: ValueError: a "b", c' in seen.text
+
+
+def test_nothing_is_called_worst_whose_interval_holds_0() -> None:
+    noisy = [
+        record(i, {"m": 1, "seed": i}, {SKILL: value, MSE: 1.0 - value, "yardstick/label_mse_test": 1.0})
+        for i, value in enumerate((-0.5, 0.6, 0.5))
+    ]
+    seen = page(noisy)
+    assert "No setting is shown to leak" in seen.text
+    assert "the only setting: its interval holds 0" in seen.text
+    assert "leaks most:" not in seen.text
+
+
+def test_printed_numbers_orders_and_the_study_are_there() -> None:
+    printed = [
+        {"source": "Someone, Table 1", "label": "one", "where": {"m": 1}, "metric": TOP1, "value": 0.25}
+    ]
+    order = {"claim": "m leaks", "source": "S", "metric": TOP1, "axis": "m", "order": [1, 3]}
+    seen = page(sweep(), report={"printed": printed, "orderings": [order]})
+    assert seen.cells["comparison-csv"][1][:4] == ["Someone, Table 1", "one", TOP1, "0.25"]
+    assert "holds" in seen.cells["orderings-csv"][1]
+    assert "inversion sweep tiny" in seen.text
+    assert "truncation" in seen.text
+    assert "report.html" not in seen.cells
+
+
+def test_500_settings_make_a_small_page_quickly() -> None:
+    generator = np.random.default_rng(0)
+    records = [
+        record(
+            i,
+            {"m": m, "k": k, "budget": f"b{b}", "seed": seed},
+            {MSE: error, SKILL: 1 - error, "yardstick/label_mse_test": 1.0, ACCURACY: 0.9 - error / 9},
+        )
+        for i, (m, k, b, seed) in enumerate(np.ndindex(5, 10, 5, 2))
+        for error in (0.5 - 0.05 * m + float(generator.normal()) / 50,)
+    ]
+    started = time.process_time()
+    content = files(records)[PAGE]
+    assert time.process_time() - started < 20
+    assert len(content) < 1_000_000
+    assert len(Page(content).cells["settings-table"]) == 251
