@@ -164,12 +164,13 @@ class Sweep:
         These have lost their records: a file that the report reads was damaged and is quarantined.
         """
         # Here, because pandas, matplotlib and scipy take seconds to import and a plan needs none.
+        from orchestrator.report.page.page import Rerun
         from orchestrator.report.tables import report_files
 
         try:
             searched = None if self.study.search.algorithm == "grid" else self._importance(ledger)
-            again = self.options.again()
-            return report_files(self.study, ledger.records, self.store, command=again, searched=searched)
+            rerun = Rerun(self.options.again(), max(0, self.num_points - len(ledger.records)))
+            return report_files(self.study, ledger.records, self.store, rerun=rerun, searched=searched)
         except Corrupt as error:
             logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
             return None

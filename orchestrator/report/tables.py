@@ -30,10 +30,11 @@ from orchestrator.report.image_grid import draw_grid
 from orchestrator.report.importance import Searched, importance_table, importances
 from orchestrator.report.judges import judges_table, narrow
 from orchestrator.report.means import DEFAULTS, mean_and_half
-from orchestrator.report.page.page import PAGE, report_page
+from orchestrator.report.page.page import PAGE, Rerun, report_page
+from orchestrator.report.page.ranking import leakage_metric
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
-from orchestrator.report.settings import by_setting, present_values
+from orchestrator.report.settings import by_setting, finished_trials, present_values
 from orchestrator.report.skill import (
     UNBEATEN,
     at_chance,
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 DIGITS = 6  # significant digits of the CSV
 NOTE = "note.md"  # what was swept, the best trial and what not to trust: MLflow's note of the sweep
 MARKS = (HELD, BEYOND, UNBEATEN)  # columns of the summary that are there if some setting is marked
-COMMAND = "python -m jobs.sweep study.yaml"  # of the resolved study, which is beside the page
+RERUN = Rerun()
 SHOWN_DIGITS = 4  # of LaTeX tables
 ESCAPES = str.maketrans(
     {
@@ -159,11 +160,13 @@ def report_files(
     records: Sequence[TrialRecord],
     store: Artifacts,
     *,
-    command: str = "",
+    rerun: Rerun = RERUN,
     searched: Searched | None = None,
 ) -> dict[str, bytes]:
-    """Return the report's files by path; `command` runs the study again, `searched` is what a search's model
-    says of axes. Raise `Refused` if the study names an unknown metric."""
+    """Return the report's files by path; `searched` is what a search's model says of its axes.
+
+    Raise `Refused` if the study names an unknown metric.
+    """
     table = results_table(records)
     objective, _ = study.objective
     metrics, warned, images = summary_metrics(study, records), at_chance(records), PerImage(store)
@@ -189,10 +192,12 @@ def report_files(
             files["figure.png"] = figure
     if len(study.search.objectives) > 1:
         files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
-    found = importances(records, list(study.search.objectives), study.report, searched)
+    leakage = leakage_metric(study, finished_trials(records))
+    measured = dict.fromkeys([*study.search.objectives, *filter(None, [leakage])])
+    found = importances(records, list(measured), study.report, searched)
     if found:
         files["importance.csv"] = csv(importance_table(found))
-    files[PAGE] = report_page(study, records, store, images, files, found, command or COMMAND)
+    files[PAGE] = report_page(study, records, store, images, files, found, rerun)
     return files
 
 

@@ -54,7 +54,15 @@ TABLES = {
     for name in ("summary", "variance", "comparison", "orderings")
     for ending in ("csv", "tex")
 }
-FILES = TABLES | {"results.csv", "results.parquet", "study.yaml", "note.md", "figure.png"}
+FILES = TABLES | {
+    "results.csv",
+    "results.parquet",
+    "study.yaml",
+    "note.md",
+    "figure.png",
+    "importance.csv",
+    "report.html",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +125,9 @@ def test_everything_is_written_again_from_the_store(study: Path, tmp_path: Path)
     assert (row["difference"], row["verdict"], row["seeds_agreeing"]) == (pytest.approx(0.1), "holds", 2)
     (row,) = pd.read_csv(out / "tiny" / "comparison.csv").to_dict("records")
     assert (row["ours"], row["seeds"]) == (pytest.approx(0.295), 2)
+    assert result.stdout.startswith(f"the answer on one page: {(out / 'tiny' / 'report.html').as_uri()}")
+    assert b"jobs.sweep" in (out / "tiny" / "report.html").read_bytes()
+    assert str(tmp_path / "runs").encode() not in (out / "tiny" / "report.html").read_bytes()
     assert "numbers that papers print" in result.stdout
     assert "black-box [1]" in result.stdout
     assert "orders that papers report" in result.stdout

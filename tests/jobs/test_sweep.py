@@ -112,6 +112,8 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
         "study.yaml",
         "note.md",
         "figure.png",
+        "importance.csv",
+        "report.html",
     }
     (parent,), children = runs(out)
     assert parent.info.status == "FINISHED"

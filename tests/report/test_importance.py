@@ -3,12 +3,12 @@
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.config.base import Scalar
 from orchestrator.report.importance import (
     ANOVA,
     HIGHER,
@@ -24,7 +24,7 @@ from orchestrator.sweep.records import TrialRecord
 from tests.report.trials import MSE, record
 
 
-def sweep(*cells: tuple[Mapping[str, Scalar], list[float]]) -> list[TrialRecord]:
+def sweep(*cells: tuple[Mapping[str, Any], list[float]]) -> list[TrialRecord]:
     """Return trials of settings, a value for each seed."""
     rows = [(axes, seed, value) for axes, own in cells for seed, value in enumerate(own)]
     return [record(i, {**axes, "seed": seed}, {MSE: value}) for i, (axes, seed, value) in enumerate(rows)]

@@ -141,6 +141,8 @@ def test_a_report_has_its_files_and_repeats_byte_for_byte() -> None:
         "study.yaml",
         "note.md",
         "pareto.csv",
+        "importance.csv",
+        "report.html",
     }
     assert files == report_files(study, records[::-1], Artifacts(MemoryBlobs("memory")))
     assert pd.read_csv(io.BytesIO(files["pareto.csv"]))["trial"].tolist() == [0]
@@ -149,7 +151,14 @@ def test_a_report_has_its_files_and_repeats_byte_for_byte() -> None:
 def test_a_sweep_in_which_everything_failed_still_has_tables() -> None:
     study = tiny.study({"release.truncation": [5]}, report={"rows": ["m"]})
     files = report_files(study, [FAILED], Artifacts(MemoryBlobs("memory")))
-    assert set(files) == {"results.csv", "results.parquet", "summary.csv", "study.yaml", "note.md"}
+    assert set(files) == {
+        "results.csv",
+        "results.parquet",
+        "summary.csv",
+        "study.yaml",
+        "note.md",
+        "report.html",
+    }
     assert b"inversion" in files["results.csv"]
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 360
-LABEL, NUMBER = 128, 92  # of rows: widths of names and of numbers
+LABEL, NUMBER = 122, 112  # of rows: widths of names and of numbers
 ROW = 22
 LETTERS = 19  # of a name beside a row
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"
 LIGHTEST, DARKEST = (222, 235, 247), (8, 48, 107)  # of the scale that says how much leaks
 TICKS = 4
+MIDDLE = 0.179  # luminance on which black and white letters are read equally well (WCAG 2.2)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def shade(share: float) -> tuple[str, str]:
     """Return the colour of a share of the range, darker for more, and that of letters upon it."""
     share = min(max(share, 0.0), 1.0)
     parts = [round(low + share * (high - low)) for low, high in zip(LIGHTEST, DARKEST, strict=True)]
-    return "#{:02x}{:02x}{:02x}".format(*parts), "#ffffff" if share > 0.45 else "#000000"
+    linear = [(part / 255 + 0.055) ** 2.4 / 1.055**2.4 if part > 10 else part / 3294 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#{:02x}{:02x}{:02x}".format(*parts), "#ffffff" if luminance < MIDDLE else "#000000"
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -133,10 +133,10 @@ def _plain(value: Scalar) -> Cell:
     return Cell(str(value), float(value) if is_number else None)
 
 
-def csv_table(id_: str, caption: str, content: bytes) -> Table:
-    """Return a table of the report without its wide columns; halves of intervals join their means."""
+def csv_table(id_: str, caption: str, content: bytes, without: Collection[str] = WIDE) -> Table:
+    """Return a table of the report without some columns; halves of intervals join their means."""
     lines = list(csv.DictReader(io.StringIO(content.decode())))
-    names = [name for name in (lines[0] if lines else {}) if name not in WIDE]
+    names = [name for name in (lines[0] if lines else {}) if name not in without]
     halves = {half_column(name) for name in names}
     names = [name for name in names if name not in halves]
     rows = []
@@ -324,14 +324,13 @@ def heat_tables(records: Sequence[TrialRecord], metric: str, sign: float, axes: 
     """Return a table of means for each pair of these axes, in their order, over the settings that every cell
     has; darker cells leak more."""
     rows = [
-        {
-            **{axis: one.axes.get(axis, ABSENT) for one_ in (one,) for axis in one_.axes},
-            "value": one.metrics[metric],
-        }
+        {**one.axes, "value": one.metrics[metric]}
         for one in records
         if math.isfinite(one.metrics.get(metric, math.nan))
     ]
-    table = pd.DataFrame(rows).fillna(ABSENT) if rows else pd.DataFrame()
+    if not rows:
+        return []
+    table = pd.DataFrame(rows).fillna(ABSENT)
     found: list[Table] = []
     for one, other in itertools.combinations(axes, 2):
         if len(found) == MOST_MAPS:

@@ -46,6 +46,14 @@ class Picture:
     alt: str
 
 
+@dataclass(frozen=True)
+class Rerun:
+    """How the study is run again, and how many of its points are in no record."""
+
+    command: str = "python -m jobs.sweep study.yaml"  # of the resolved study, which is beside the page
+    num_missing: int = 0
+
+
 def report_page(
     study: Study,
     records: Sequence[TrialRecord],
@@ -53,10 +61,9 @@ def report_page(
     images: PerImage,
     files: Mapping[str, bytes],
     found: Sequence[Importance],
-    command: str,
+    rerun: Rerun,
 ) -> bytes:
-    """Return the page. `files`: the report's other files, some of which it shows; `command` runs the study
-    again."""
+    """Return the page. `files`: the report's other files, some of which it shows."""
     finished, report = finished_trials(records), study.report
     ranked = ranking(study, records, images) if finished else None
     objective = study.objective[0]
@@ -70,7 +77,7 @@ def report_page(
     repeated = sorted(replicates_of(finished, report.repeats))
     values = {
         "study": study,
-        "counts": _counts(records, finished),
+        "counts": _counts(records, finished, rerun.num_missing),
         "answer": _answer(ranked, main, axes, seconds),
         "settings": content.settings_table(ranked, axes, list(study.search.objectives), seconds)
         if ranked
@@ -97,7 +104,7 @@ def report_page(
         "spent": content.spent_table(spent) if spent else None,
         "spent_words": content.spent_words(spent),
         "yaml": study.yaml(),
-        "command": command,
+        "command": rerun.command,
         "files": sorted(files),
     }
     return str(_environment().get_template(TEMPLATE).render(values)).encode()
@@ -111,11 +118,12 @@ def _answer(
     return [words.leak_line(ranked, axes), words.price_line(ranked, seconds), words.axis_line(main)]
 
 
-def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord]) -> str:
+def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord], num_missing: int) -> str:
     status = [record.status for record in records]
+    missing = f"; {num_missing} points are not stored and not on this page" if num_missing else ""
     return (
         f"{len(records)} trials: {len(finished)} finished, {status.count('failed')} failed, "
-        f"{status.count('pruned')} pruned"
+        f"{status.count('pruned')} pruned{missing}"
     )
 
 
@@ -135,9 +143,9 @@ def _single_axes(
 
 def _importance(files: Mapping[str, bytes]) -> Table | None:
     name = "importance.csv"
-    return (
-        content.csv_table("importance-csv", "Shares of the variance", files[name]) if name in files else None
-    )
+    if name not in files:
+        return None
+    return content.csv_table("importance-csv", "Shares of the variance", files[name], without=())
 
 
 def _pictures(study: Study, files: Mapping[str, bytes]) -> Iterator[Picture]:

@@ -3,12 +3,13 @@
 import io
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.report.page.page import PAGE, inline
+from orchestrator.report.page.page import PAGE, Rerun, inline
 from orchestrator.report.tables import report_files
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
@@ -19,12 +20,14 @@ AXES = {"release.truncation": [1, 3], "target.budget": ["full", "block1"], "seed
 HOSTILE = """"'><script>alert(1)</script>&amp;"""
 
 
-def files(records: list[TrialRecord], **sections: object) -> dict[str, bytes]:
+def files(records: list[TrialRecord], **sections: Any) -> dict[str, bytes]:
     """Return the report of a study over the tiny base."""
-    return report_files(tiny.study(AXES, **sections), records, empty_store(), command="inversion sweep tiny")
+    return report_files(
+        tiny.study(AXES, **sections), records, empty_store(), rerun=Rerun("inversion sweep tiny", 7)
+    )
 
 
-def page(records: list[TrialRecord], **sections: object) -> Page:
+def page(records: list[TrialRecord], **sections: Any) -> Page:
     """Return the page, read strictly."""
     return Page(files(records, **sections)[PAGE])
 
@@ -52,7 +55,8 @@ def test_the_answer_has_the_setting_the_axis_and_their_numbers() -> None:
     assert re.search(
         rf"m matters most: {own:.0f} % \[\d+, \d+\] of the variance of {MSE}; then budget", seen.text
     )
-    table = pd.read_csv(io.BytesIO(report["importance.csv"])).set_index("source")
+    table = pd.read_csv(io.BytesIO(report["importance.csv"]))
+    table = table[table["metric"] == MSE].set_index("source")
     assert table["share"][["m", "budget"]].tolist() == pytest.approx(
         [shares["m"], shares["budget"]], rel=1e-5
     )
@@ -74,7 +78,7 @@ def test_settings_are_sorted_by_skill_with_all_that_they_cost() -> None:
 
 def test_charts_and_maps_have_their_numbers_as_text() -> None:
     seen = page(sweep())
-    assert seen.tags.count("svg") == 4  # leakage over accuracy, two axes, importance
+    assert seen.tags.count("svg") == 5  # leakage over accuracy, two axes, importance for error and for skill
     assert f"{SKILL} by m Mean of the 2 settings" not in seen.text  # the chart is between title and caption
     for words in ("0.38 \u00b1 0.0050", "0.18 \u00b1 0.0050"):
         assert words.replace("0.0050", "0.005") in seen.text or words in seen.text
@@ -135,6 +139,7 @@ def test_printed_numbers_orders_and_the_study_are_there() -> None:
     assert seen.cells["comparison-csv"][1][:4] == ["Someone, Table 1", "one", TOP1, "0.25"]
     assert "holds" in seen.cells["orderings-csv"][1]
     assert "inversion sweep tiny" in seen.text
+    assert "12 finished, 0 failed, 0 pruned; 7 points are not stored and not on this page." in seen.text
     assert "truncation" in seen.text
     assert "report.html" not in seen.cells
 

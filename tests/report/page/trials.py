@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from html.parser import HTMLParser
 
+from orchestrator.config.base import Scalar
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
@@ -34,7 +35,7 @@ def sweep(
             TOP1: 0.5 + 0.1 * ms.index(m),
             "attack/queries": 200.0,
         }
-        axes = {"m": m, "budget": word, "seed": seed}
+        axes: dict[str, Scalar] = {"m": m, "budget": word, "seed": seed}
         found.append(record(index, axes, metrics, costs={"cost/cpu_seconds": 2.0 + seed}))
     return found
 

@@ -118,7 +118,8 @@ def test_links_open_the_sweep_on_the_right_side_of_the_pages(maximize: bool, asc
     sweep = replace(with_seeds(), maximize=maximize)
     found = views(sweep, SHOWN)
     links = {label: address(link) for label, link in fragments(sweep, "7", "abc", found).items()}
-    assert links.keys() == {"trials", "means", "table", "report"}
+    assert list(links) == ["answer", "trials", "means", "table", "report"]
+    assert links["answer"][0] == "/experiments/7/runs/abc/artifacts/report/report.html"
     assert all(query["workflowType"] == ["machine_learning"] for _, query in links.values())
     assert links["report"][0] == "/experiments/7/runs/abc"
     assert {links[label][0] for label in ("trials", "means", "table")} == {"/experiments/7/runs"}

@@ -1,0 +1,50 @@
+"""fANOVA of searches: the axis that decides has the share, grids have none."""
+
+import numpy as np
+
+from orchestrator.runtime.importance import LEAST_TRIALS, axis_importance
+from orchestrator.sweep.records import TrialRecord
+from tests import tiny
+from tests.report.trials import MSE, record
+
+AXES = {
+    "attack.recipe.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+    "target.recipe.epochs": {"low": 1, "high": 9, "integer": True},
+    "target.budget": ["full", None],
+    "attack.seed": [0, 1],
+}
+RATE, EPOCHS = "attack.recipe.learning_rate", "target.recipe.epochs"
+
+
+def drawn(num: int) -> list[TrialRecord]:
+    """Return trials whose error is decided by the learning rate, a little by the budget."""
+    generator = np.random.default_rng(0)
+    found = []
+    for index in range(num):
+        rate, budget = float(10 ** generator.uniform(-3, -1)), str(generator.choice(["full", "all"]))
+        axes = {
+            RATE: rate,
+            EPOCHS: int(generator.integers(1, 10)),
+            "budget": budget,
+            "attack.seed": index % 2,
+        }
+        found.append(record(index, axes, {MSE: -np.log10(rate) + 0.1 * (budget == "full")}))
+    return found
+
+
+def test_the_axis_that_decides_has_most_and_the_same_trials_give_the_same() -> None:
+    study = tiny.study(AXES, search={"algorithm": "optuna"})
+    shares = axis_importance(study, drawn(40), MSE)
+    assert set(shares) == {RATE, EPOCHS, "budget"}
+    assert shares[RATE] > 0.8
+    assert shares[EPOCHS] < 0.1
+    assert axis_importance(study, drawn(40)[::-1], MSE) == shares
+
+
+def test_grids_few_trials_and_what_does_not_vary_have_none() -> None:
+    search = tiny.study(AXES, search={"algorithm": "random"})
+    assert axis_importance(search, drawn(LEAST_TRIALS - 1), MSE) == {}
+    assert axis_importance(search, [record(i, {}, {MSE: 0.1}) for i in range(20)], MSE) == {}
+    assert axis_importance(search, drawn(20), "target/accuracy") == {}
+    grid = tiny.study({"release.truncation": [1, 2]})
+    assert axis_importance(grid, drawn(40), MSE) == {}
