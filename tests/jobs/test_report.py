@@ -312,3 +312,34 @@ def test_a_sweeps_record_names_the_axes_that_its_report_averages_over(
     opened = Sweep(options(path, tmp_path / "runs"), start_console())
     record = opened.sweep_record(Journal(opened.store.blobs, opened.study.key))
     assert list(record.replicates) == averaged
+
+
+def test_the_page_of_the_demo_says_which_axis_matters_most(tmp_path: Path) -> None:
+    """All 96 points with made-up errors: its grid lacks m=5 of k=3, and has a baseline beside it."""
+    out, kinds = tmp_path / "runs", {"same-heldout": 0.02, "generic": 0.05, "distinct": 0.15}
+    opened = Sweep(options(Path("demo"), out), start_console())
+    for point in opened.search.ask():
+        axes = point.axes
+        error = kinds[str(axes["auxiliary"])] + 0.004 * float(axes["m"]) + 0.0003 * float(axes["seed"]) ** 2
+        for stage in opened.plan(point).values():
+            is_last = stage.name == "evaluation"
+            metrics = {"inversion/mse_test": error} if is_last else {}
+            artifact = Artifact(stage.key, stage.name, 1, {}, metrics=metrics, created_ms=1)
+            opened.store.publish(artifact, images() if is_last else {})
+    assert report(Path("demo"), out, "--ship-later").exit_code == 0
+    results = pd.read_csv(out / "demo" / "results.csv")
+    block = results[results["m"].isin([1, 3]) & results["align"]]
+    value = block["inversion/mse_test"]
+    total = ((value - value.mean()) ** 2).sum()
+    shares = {
+        axis: 100
+        * ((block.groupby(axis)["inversion/mse_test"].transform("mean") - value.mean()) ** 2).sum()
+        / total
+        for axis in ("auxiliary", "m", "k", "budget")
+    }
+    page = (out / "demo" / "report.html").read_text(encoding="utf-8")
+    assert len(block) == 72
+    assert f"<strong>auxiliary</strong> matters most: {shares['auxiliary']:.0f} % [" in page
+    assert f"<code>m</code> {shares['m']:.0f} % [" in page
+    assert "exact, over 24 of 32 settings that form a complete grid, 3 replicates each" in page
+    assert f"<code>k</code> {shares['k']:.0f} % [" in page
