@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from orchestrator.config.base import Scalar
 from orchestrator.runtime.importance import LEAST_TRIALS, axis_importance
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
