@@ -23,7 +23,7 @@ def drawn(num: int) -> list[TrialRecord]:
     found = []
     for index in range(num):
         rate, budget = float(10 ** generator.uniform(-3, -1)), str(generator.choice(["full", "all"]))
-        axes = {
+        axes: dict[str, Scalar] = {
             RATE: rate,
             EPOCHS: int(generator.integers(1, 10)),
             "budget": budget,
