@@ -115,6 +115,12 @@ class AttackSpec(Spec):
         return {}
 
     @property
+    def passes(self) -> tuple[float, float]:
+        """How often a search passes an image through the target there and back, for its gradient, and there
+        alone, for each image that it makes: at most, where it may stop early. No part of any key."""
+        return 0.0, 0.0
+
+    @property
     def shared_queries(self) -> int:
         """Images that a search sends to the target once for all classes, for each candidate."""
         return 0

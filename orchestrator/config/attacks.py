@@ -340,6 +340,11 @@ class MiaAttack(AttackSpec):
                 "use none or leave the analysis out",
             )
 
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step."""
+        return float(self.steps), 1.0
+
 
 class OptimizationAttack(AttackSpec):
     """Optimisation-based inversion of a given prediction (AMI, equations 4 and 5): the image whose scores
@@ -409,6 +414,11 @@ class OptimizationAttack(AttackSpec):
     def draws(self) -> bool:
         """Whether the first image has noise, or steps see shifted images."""
         return self.noise > 0.0 or self.jitter > 0
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step."""
+        return float(self.steps), 1.0
 
 
 ATTACK_SPECS: dict[str, type[AttackSpec]] = {

@@ -9,14 +9,17 @@ profile. Same key, same artifact.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from orchestrator.config import PublicNetworks, Spec, TrialSpec
 from orchestrator.config.normalise import PlannedSpec
 from orchestrator.datasets.classes import auxiliary_dataset_name
 from orchestrator.metrics.names import JUDGEMENT, evaluation_version
-from orchestrator.stages import uses
+from orchestrator.models.generator_outlines import Shapes
+from orchestrator.stages import uses, work
 from orchestrator.stages.stage import Profile, Stage, StageFailed
 from orchestrator.stages.uses import Use
+from orchestrator.stages.work import Work
 
 __all__ = [
     "ATTACK",
@@ -64,6 +67,13 @@ class Kind:
     reads: tuple[str, ...]
     """Roles of the sub-specs that enter its key and that `run` takes by keyword."""
 
+    uses: Callable[[PlannedSpec], Sequence[Use]]
+    """Return what a trial uses the stage for: nothing, once, or several times."""
+
+    work: Callable[[Any, Shapes | None], Work]
+    """Return what the stage does, of its sub-specs by role and the tensors of its public generator's weights,
+    where these are known."""
+
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role of an input -> stages, of which the first that the trial has fills it; none leaves it out. Of
     several instances the one of the same name fills it, or all named ones do, as `role.instance`."""
@@ -79,9 +89,6 @@ class Kind:
 
     metrics: tuple[str, ...] = ()
     """Families of the metrics that it leaves: `target` of `target/accuracy`."""
-
-    uses: Callable[[PlannedSpec], Sequence[Use]] = lambda spec: (Use(),)
-    """Return what a trial uses the stage for: nothing, once, or several times."""
 
     is_added: bool = False
     """Whether stores from before the stage existed are read without it; a sweep builds it."""
@@ -231,6 +238,7 @@ _ROWS = (
         weights=("pretrain",),
         metrics=("pretrain",),
         uses=uses.pretrain,
+        work=work.pretrain,
     ),
     Kind(
         "target",
@@ -239,6 +247,7 @@ _ROWS = (
         needs={"pretrain": ("pretrain",)},
         metrics=("target",),
         uses=uses.target,
+        work=work.target,
     ),
     Kind(
         "given",
@@ -247,6 +256,7 @@ _ROWS = (
         weights=("target",),
         metrics=("target",),
         uses=uses.given,
+        work=work.given,
     ),
     Kind(
         "joint",
@@ -255,6 +265,7 @@ _ROWS = (
         needs={"pretrain": ("pretrain",)},
         metrics=("joint", "target"),
         uses=uses.joint,
+        work=work.joint,
     ),
     Kind(
         "snapshot",
@@ -263,9 +274,16 @@ _ROWS = (
         needs={"target": ("target",)},
         metrics=("target",),
         uses=uses.snapshot,
+        work=work.snapshot,
     ),
     Kind(
-        "judge", version=2, reads=("data", "judge"), weights=("start",), metrics=("judge",), uses=uses.judge
+        "judge",
+        version=2,
+        reads=("data", "judge"),
+        weights=("start",),
+        metrics=("judge",),
+        uses=uses.judge,
+        work=work.judge,
     ),
     Kind(
         "victims",
@@ -273,6 +291,7 @@ _ROWS = (
         reads=("data", "target", "evaluation"),
         needs={"target": TARGET},
         uses=uses.private_scores,
+        work=work.private_scores,
         module="private_scores",
     ),
     Kind(
@@ -283,6 +302,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("predictions", "attack"),
         uses=uses.predictions,
+        work=work.predictions,
     ),
     Kind(
         "prior",
@@ -292,6 +312,7 @@ _ROWS = (
         datasets=("prior",),
         metrics=("prior",),
         uses=uses.prior,
+        work=work.prior,
     ),
     Kind(
         "prior_quality",
@@ -302,6 +323,7 @@ _ROWS = (
         weights=("inception",),
         metrics=("prior_quality",),
         uses=uses.prior_quality,
+        work=work.prior_quality,
         is_added=True,
     ),
     Kind(
@@ -312,6 +334,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("shield",),
         uses=uses.shield,
+        work=work.shield,
     ),
     Kind(
         "answers",
@@ -321,6 +344,7 @@ _ROWS = (
         datasets=("prior",),
         metrics=("answers",),
         uses=uses.answers,
+        work=work.answers,
     ),
     Kind(
         "student",
@@ -331,6 +355,7 @@ _ROWS = (
         weights=("start",),
         metrics=("student",),
         uses=uses.student,
+        work=work.student,
     ),
     Kind(
         "surrogate",
@@ -340,6 +365,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("surrogate",),
         uses=uses.surrogate,
+        work=work.surrogate,
     ),
     Kind(
         "inversion",
@@ -354,6 +380,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("inversion", "attack"),
         uses=uses.inversion,
+        work=work.inversion,
     ),
     Kind(
         "optimization",
@@ -372,6 +399,7 @@ _ROWS = (
         weights=("prior",),
         metrics=("optimization", "attack"),
         uses=uses.search,
+        work=work.search,
         module="search",
     ),
     Kind(
@@ -381,6 +409,7 @@ _ROWS = (
         needs={"attack": INVERTER, "victims": VICTIMS},
         datasets=(),
         uses=uses.reconstructions,
+        work=work.reconstructions,
         is_added=True,
     ),
     Kind(
@@ -391,6 +420,7 @@ _ROWS = (
         weights=("vgg", "alex", "prior"),
         metrics=("fisher",),
         uses=uses.fisher,
+        work=work.fisher,
     ),
     Kind(
         "yardsticks",
@@ -405,6 +435,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("yardstick", "class"),
         uses=uses.yardsticks,
+        work=work.yardsticks,
         is_added=True,
     ),
     Kind(
@@ -416,6 +447,7 @@ _ROWS = (
         weights=("prior",),
         metrics=("attack", "class"),
         uses=uses.retrieval,
+        work=work.retrieval,
         is_added=True,
     ),
     Kind(
@@ -426,6 +458,7 @@ _ROWS = (
         weights=tuple(PublicNetworks.model_fields),
         metrics=("inversion", "attack", "class"),
         uses=uses.evaluation,
+        work=work.evaluation,
     ),
     Kind(
         JUDGEMENT,
@@ -434,6 +467,7 @@ _ROWS = (
         needs={"judge": ("judge",), "images": IMAGES, "evaluation": ("evaluation",)},
         metrics=("attack", "class"),
         uses=uses.judgement,
+        work=work.judgement,
         is_added=True,
     ),
     Kind(
@@ -442,6 +476,7 @@ _ROWS = (
         reads=("data",),
         weights=("recogniser",),
         uses=uses.descriptors,
+        work=work.descriptors,
         is_added=True,
     ),
     Kind(
@@ -452,6 +487,7 @@ _ROWS = (
         weights=("recogniser",),
         metrics=("recogniser", "attack", "class"),
         uses=uses.recognition,
+        work=work.recognition,
         is_added=True,
     ),
 )

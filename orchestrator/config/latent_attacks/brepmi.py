@@ -54,3 +54,8 @@ class BrepmiAttack(LatentAttack):
             rule = f"must be at least batch={self.batch}"
             raise Refused("budget", self.budget, rule, "raise it or lower attack.batch")
         return self
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """The points of as many moves as patience allows after one growth."""
+        return 0.0, float(min(self.budget, self.points * self.patience))

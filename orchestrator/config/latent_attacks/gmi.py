@@ -59,6 +59,11 @@ class GmiAttack(LatentAttack):
         """Whether its answer has a weight."""
         return self.prior_weight > 0
 
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step of every start."""
+        return float(self.steps * self.restarts), float(self.restarts)
+
 
 class KedmiAttack(LatentAttack):
     """KEDMI (Chen et al., ICCV 2021): descent on the mean and variance of latent vectors, with a prior that
@@ -96,3 +101,8 @@ class KedmiAttack(LatentAttack):
 
     seed: Seed = 0
     """Draws z in each step, and the images beside."""
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step."""
+        return float(self.steps), 1.0

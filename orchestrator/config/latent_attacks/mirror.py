@@ -71,6 +71,11 @@ class MirrorAttack(StylePoolAttack):
         check_in_pool("starts", self.starts, self.pool)
         return self
 
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step of every start."""
+        return float(self.steps * self.starts), float(self.starts)
+
 
 class MirrorBlackBoxAttack(StylePoolAttack):
     """MIRROR with scores alone (An et al., NDSS 2022): a genetic search among styles, by what the service
@@ -110,3 +115,8 @@ class MirrorBlackBoxAttack(StylePoolAttack):
     def _populations_are_in_the_pool(self) -> Self:
         check_in_pool("population", self.population, self.pool)
         return self
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every style of every generation."""
+        return 0.0, float(self.population * max(1, self.generations))

@@ -33,3 +33,8 @@ class PlgMiAttack(LatentAttack):
 
     seed: Seed = 0
     """Draws the first z, and the views in each step."""
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every view in every step of every start."""
+        return float(self.steps * self.restarts * self.augmentations), float(self.restarts)

@@ -70,3 +70,8 @@ class PpaAttack(LatentAttack):
     def _starts_are_in_the_pool(self) -> Self:
         check_in_pool("starts", self.starts, self.pool)
         return self
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every step of every start, then the views of the last images."""
+        return float(self.steps * self.starts), float(self.starts * (self.views if self.starts > 1 else 1))

@@ -59,3 +59,8 @@ class VmiAttack(LatentAttack):
             return self
         names = ("levels", "couplings", "width", "normalisation")
         return self.but(**{name: type(self).model_fields[name].default for name in names})
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Every sample of every step."""
+        return float(self.steps * self.samples), 1.0

@@ -1,0 +1,497 @@
+"""Work of a stage: the multiply-adds that its sub-specs ask for, and the images that it will see. No torch.
+
+A function has the name of the stage's row in the graph, or of its module. Images are counted as the stage
+itself counts `images_seen` in its cost, so that what a stored stage took is divided by the work that it did.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter
+
+from orchestrator.config import (
+    Attack,
+    Auxiliary,
+    Data,
+    Evaluation,
+    Fisher,
+    Judge,
+    Model,
+    Pretrain,
+    Prior,
+    Recogniser,
+    Release,
+    Shield,
+    Student,
+    Surrogate,
+    Target,
+)
+from orchestrator.config.base import Recipe, num_held_out
+from orchestrator.models import operations
+from orchestrator.models.generator_outlines import Shapes
+from orchestrator.models.operations import Operations
+
+ROLES: Mapping[str, Any] = {
+    "attack": Attack,
+    "auxiliary": Auxiliary,
+    "data": Data,
+    "evaluation": Evaluation,
+    "fisher": Fisher,
+    "judge": Judge,
+    "model": Model,
+    "pretrain": Pretrain,
+    "prior": Prior,
+    "recogniser": Recogniser,
+    "release": Release,
+    "shield": Shield,
+    "student": Student,
+    "surrogate": Surrogate,
+    "target": Target,
+}
+"""Role of a sub-spec -> its type."""
+
+JUDGE_CLASSES = 100
+"""Of an evaluation model, whose head is a small part of its work: the same here for every data set."""
+
+PUBLIC = {"inception": 5.7e9, "facenet": 1.4e9, "vgg": 1.3e9, "alex": 0.06e9}
+"""Multiply-adds of an image in the networks that measure pictures, at the sides that they take (vgg and alex
+at 64x64)."""
+
+DESCRIPTOR = 6e9
+"""Multiply-adds of a photograph in a face recogniser."""
+
+UNSEEN = 0.6
+"""Spread of comparisons with images whose number is not in the settings."""
+
+LOOKED_UP = 1e3
+"""Multiply-adds of comparing one image with one that an adversary has."""
+
+
+class Sizes(Protocol):
+    """Numbers of images of the data sets that a plan has."""
+
+    def private(self, data: Data, classes: int, part: str) -> int:
+        """Return those of one part of the target's classes."""
+
+    def every(self, data: Data, part: str) -> int:
+        """Return those of one part of all classes."""
+
+    def public(self, data: Data) -> int:
+        """Return those of the public classes of the private set."""
+
+    def whole(self, name: str) -> int:
+        """Return those of a data set."""
+
+    def auxiliary(self, data: Data, target: Target, auxiliary: Auxiliary) -> int:
+        """Return those that the adversary has."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage does."""
+
+    family: str
+    """The networks that do it, by architecture."""
+
+    each: float
+    """Multiply-adds for each image seen."""
+
+    images: Callable[[Sizes], float]
+    """Images that the stage will see."""
+
+    once: float = 0.0
+    """Multiply-adds whatever the number of images."""
+
+    spread: float = 0.0
+    """Deviation of the logarithm of the time that comes of what the formula leaves out."""
+
+    parameters: float = 0.0
+    """Of the networks in memory."""
+
+    trained: float = 0.0
+    """Those of them that an optimiser has a state of."""
+
+    activations: float = 0.0
+    """Numbers that a step keeps of all images of its batch."""
+
+    def total(self, images: float) -> float:
+        """Return the multiply-adds of so many images; a stage that counts none works as for one."""
+        return self.once + max(1.0, images) * self.each
+
+
+class Reader:
+    """Reads the sub-specs of planned and stored stages as their types, each once."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[object, Any]] = {}
+
+    def specs(self, roles: Mapping[str, Any]) -> SimpleNamespace:
+        """Return the sub-specs by role; raise `ValidationError` for one of an older version."""
+        return SimpleNamespace(
+            **{role: self._one(role, plain) for role, plain in roles.items() if role in ROLES}
+        )
+
+    def _one(self, role: str, plain: Any) -> Any:
+        if id(plain) not in self._read:  # the object is kept, so that no other gets its id
+            self._read[id(plain)] = plain, _adapter(role).validate_python(plain)
+        return self._read[id(plain)][1]
+
+
+@functools.cache
+def _adapter(role: str) -> TypeAdapter[Any]:
+    return TypeAdapter(ROLES[role])
+
+
+def pretrain(specs: Any, shapes: Shapes | None) -> Work:
+    """Training on public classes, or a check of public weights."""
+    network = _classifier(specs.model, specs.data, JUDGE_CLASSES)
+    how = specs.pretrain
+    if how.weights:
+        return _passes(network, lambda sizes: sizes.whole(how.dataset) if how.dataset else 0, "given")
+    return _training(
+        network,
+        how.recipe,
+        lambda sizes: sizes.whole(how.dataset) if how.dataset else sizes.public(specs.data),
+    )
+
+
+def target(specs: Any, shapes: Shapes | None) -> Work:
+    """F's training; what frozen layers make of an image is computed once where it stays the same."""
+    f = specs.target
+    network = _target(specs)
+    fixed = f.freeze == "weights+statistics" and f.recipe.augmentation == "none" and f.budget != "full"
+    defense = "+".join(name for name, value in f.defense.plain.items() if value)
+    return _training(
+        network,
+        f.recipe,
+        lambda sizes: sizes.private(specs.data, f.classes, "train"),
+        holds_out=f.selection != "test",
+        note="+".join(filter(None, (defense, "reused" if fixed else ""))),
+        each=network.backward * 1.5 if fixed else network.trained,
+    )
+
+
+def given(specs: Any, shapes: Shapes | None) -> Work:
+    """F's accuracy, by a stage that counts no images."""
+    if specs.target.program is not None:
+        return Work(f"program {specs.target.program}", 1.0, lambda sizes: 0)
+    return _passes(_target(specs), lambda sizes: 0)
+
+
+snapshot = given
+
+
+def joint(specs: Any, shapes: Shapes | None) -> Work:
+    """F and G together."""
+    f, g = _target(specs), _inverter(specs)
+    count = functools.partial(_private, specs)
+    return _training(
+        f,
+        specs.target.recipe,
+        count,
+        holds_out=specs.target.selection != "test",
+        beside=g,
+        each=f.trained + g.trained,
+    )
+
+
+def judge(specs: Any, shapes: Shapes | None) -> Work:
+    """The evaluation model's training, or a check of a given one."""
+    network = _judge(specs)
+    if not specs.judge.trained:
+        return _passes(network, lambda sizes: 0, "given")
+    return _training(network, specs.judge.recipe, lambda sizes: sizes.every(specs.data, specs.judge.images))
+
+
+def private_scores(specs: Any, shapes: Shapes | None) -> Work:
+    """F's answers to private images."""
+    return _asked(specs, lambda sizes: _attacked(specs, sizes))
+
+
+def predictions(specs: Any, shapes: Shapes | None) -> Work:
+    """F's answers to the adversary's images."""
+    return _asked(specs, functools.partial(_auxiliary, specs))
+
+
+def answers(specs: Any, shapes: Shapes | None) -> Work:
+    """F's answers to public images."""
+    return _asked(specs, lambda sizes: _public(specs.data, sizes))
+
+
+def shield(specs: Any, shapes: Shapes | None) -> Work:
+    """F's answers to its test images; stored answers are moved beside."""
+    return _asked(specs, lambda sizes: sizes.private(specs.data, specs.target.classes, "evaluation"))
+
+
+def prior(specs: Any, shapes: Shapes | None) -> Work:
+    """A generator's training against a critic: on every batch a step of the critic, on some one of the
+    generator."""
+    how, data = specs.prior, specs.data
+    made, critic = _generator(specs), _critic(specs)
+    penalty = 3 * critic.trained if how.loss == "wgan-gp" else 0.0
+    each = made.forward + 2 * critic.trained + penalty + (made.trained + critic.trained) / how.critic_steps
+    networks = [made, critic]
+    if how.needs_target:
+        networks.append(_target(specs))
+        each += networks[-1].searched / how.critic_steps
+    classes = specs.target.classes if how.needs_target else 0
+    return Work(
+        _family(*networks, note=how.loss),
+        each,
+        lambda sizes: _seen(how.recipe, how.num_trained_on(_public(data, sizes), classes)),
+        parameters=sum(one.parameters for one in networks) + made.parameters,
+        trained=made.parameters + critic.parameters,
+        activations=how.batch_size * (made.activations + 2 * critic.activations),
+    )
+
+
+def prior_quality(specs: Any, shapes: Shapes | None) -> Work:
+    """Generated and held-out images in Inception."""
+    made = _generator(specs)
+
+    def images(sizes: Sizes) -> float:
+        how = specs.prior
+        classes = specs.target.classes if how.needs_target else 0
+        count = how.num_trained_on(_public(specs.data, sizes), classes)
+        return 2.0 * num_held_out(count, how.recipe.validation_fraction)
+
+    return Work(
+        _family(made, note="inception"), PUBLIC["inception"] + made.forward / 2, images, parameters=27e6
+    )
+
+
+def student(specs: Any, shapes: Shapes | None) -> Work:
+    """A copy of F."""
+    network = _classifier(specs.student.model, specs.data, JUDGE_CLASSES)
+    return _training(network, specs.student.recipe, lambda sizes: _public(specs.data, sizes))
+
+
+def surrogate(specs: Any, shapes: Shapes | None) -> Work:
+    """The adversary's own classifier."""
+    network = _classifier(specs.surrogate.model, specs.data, specs.target.classes)
+    return _training(network, specs.surrogate.recipe, functools.partial(_auxiliary, specs))
+
+
+def inversion(specs: Any, shapes: Shapes | None) -> Work:
+    """G's training, with rivals where a loss has some."""
+    attack, g = specs.attack, _inverter(specs)
+    losses = "+".join(name for name in ("adversarial", "features") if getattr(attack.losses, name))
+    each, network = g.trained, g
+    if attack.losses.features and attack.losses.surrogate:
+        network = _classifier(attack.losses.surrogate.model, specs.data, specs.target.classes)
+        each += network.forward + network.searched
+    count = functools.partial(_auxiliary, specs)
+    return _training(g, attack.recipe, count, holds_out=not attack.selects_on_target, note=losses, each=each)
+
+
+def search(specs: Any, shapes: Shapes | None) -> Work:
+    """Images that are searched for rows of scores, or for classes and candidates."""
+    attack, f = specs.attack, _target(specs)
+    networks = [f]
+    if getattr(specs, "prior", None):
+        networks.append(_generator(specs, shapes))
+        if attack.needs_critic or specs.prior.loss == "kedmi":
+            networks.append(_critic(specs))
+    networks += [_classifier(one, specs.data, specs.target.classes) for one in attack.classifiers.values()]
+    there_and_back, forward = attack.passes
+    pass_of = sum(one.forward for one in networks[:2])
+    each = there_and_back * sum(one.searched for one in networks) + forward * pass_of
+    if attack.draws_candidates:
+        each /= specs.evaluation.candidates
+    return Work(
+        _family(*networks, note=attack.name),
+        max(each, pass_of),
+        lambda sizes: _attacked(specs, sizes),
+        once=attack.shared_queries * pass_of,
+        parameters=sum(one.parameters for one in networks),
+        activations=SEARCHED * sum(one.activations for one in networks),
+    )
+
+
+def reconstructions(specs: Any, shapes: Shapes | None) -> Work:
+    """G's images."""
+    return _passes(_inverter(specs), lambda sizes: _attacked(specs, sizes))
+
+
+def fisher(specs: Any, shapes: Shapes | None) -> Work:
+    """Gradients of single images by every layer."""
+    f, how = _target(specs), specs.fisher
+    steps = max(how.iterations) if specs.attack.profile == "updates" else len(how.distances)
+    each = f.trained * (1 + 2 * steps)
+
+    def images(sizes: Sizes) -> float:
+        return min(how.images, sizes.private(specs.data, specs.target.classes, "train"))
+
+    return Work(_family(f, note=specs.attack.name), each, images, parameters=2 * f.parameters)
+
+
+def yardsticks(specs: Any, shapes: Shapes | None) -> Work:
+    """Guesses, each compared with the adversary's images; those of classes are judged."""
+    size = specs.auxiliary.size if hasattr(specs, "auxiliary") else None
+    each = LOOKED_UP * (size or LOOKED_UP)
+    family = f"{_judge(specs).family} " if hasattr(specs, "judge") else ""
+    return Work(f"{family}look-ups", each, lambda sizes: _attacked(specs, sizes), spread=UNSEEN)
+
+
+def retrieval(specs: Any, shapes: Shapes | None) -> Work:
+    """Images ranked by the evaluation model's features, photographs and starts beside them."""
+    judged = _judge(specs)
+    return Work(
+        f"{judged.family} ranks",
+        2 * judged.forward,
+        lambda sizes: _attacked(specs, sizes),
+        spread=UNSEEN,
+        parameters=judged.parameters,
+    )
+
+
+def evaluation(specs: Any, shapes: Shapes | None) -> Work:
+    """Images measured, answered by F and judged, and seen by public networks."""
+    f, judged = _target(specs), _judge(specs)
+    asked = specs.evaluation.networks.model_dump(exclude_none=True)
+    each = f.forward + judged.forward + sum(PUBLIC[name] for name in asked)
+    note = "+".join(("measured", *asked))
+    beside = _inverter(specs).forward if specs.attack.inverter else 0.0
+    return Work(
+        _family(f, judged, note=note),
+        each + beside,
+        lambda sizes: _attacked(specs, sizes),
+        parameters=f.parameters + judged.parameters + 30e6 * len(asked),
+    )
+
+
+def judgement(specs: Any, shapes: Shapes | None) -> Work:
+    """Stored images before a further judge."""
+    return _passes(_judge(specs), lambda sizes: _attacked(specs, sizes))
+
+
+def descriptors(specs: Any, shapes: Shapes | None) -> Work:
+    """Photographs of every class in a recogniser."""
+
+    def images(sizes: Sizes) -> float:
+        return sum(sizes.every(specs.data, part) for part in ("train", "evaluation"))
+
+    return Work("recogniser", DESCRIPTOR, images, parameters=60e6)
+
+
+def recognition(specs: Any, shapes: Shapes | None) -> Work:
+    """Stored images in a recogniser."""
+    return Work("recogniser", DESCRIPTOR, lambda sizes: _attacked(specs, sizes), parameters=60e6)
+
+
+SEARCHED = 64
+"""Images that a search has in memory at a time on a CPU."""
+
+
+def _training(
+    network: Operations,
+    recipe: Recipe,
+    count: Callable[[Sizes], float],
+    *,
+    holds_out: bool = True,
+    note: str = "",
+    beside: Operations | None = None,
+    each: float | None = None,
+) -> Work:
+    """Return the work of a fit: steps on what is not held out, and a pass of the rest in each epoch."""
+    fraction = recipe.validation_fraction if holds_out else 0.0
+    networks = [network, *filter(None, [beside])]
+    weights = sum(one.parameters for one in networks)
+    return Work(
+        _family(*networks, note=note),
+        (network.trained if each is None else each) + network.forward * fraction / (1.0 - fraction),
+        lambda sizes: _seen(recipe, count(sizes), holds_out=holds_out),
+        parameters=weights,
+        trained=weights,
+        activations=recipe.batch_size * sum(one.activations for one in networks),
+    )
+
+
+def _seen(recipe: Recipe, count: float, *, holds_out: bool = True) -> float:
+    """Return how many images a training sees over its epochs."""
+    held_out = num_held_out(int(count), recipe.validation_fraction) if holds_out else 0
+    return recipe.epochs * max(0.0, count - held_out)
+
+
+def _passes(
+    network: Operations, images: Callable[[Sizes], float], note: str = "", each: float | None = None
+) -> Work:
+    """Return the work of passes through one network without gradients."""
+    work = network.forward if each is None else each
+    return Work(_family(network, note=note), work, images, parameters=network.parameters)
+
+
+def _asked(specs: Any, images: Callable[[Sizes], float]) -> Work:
+    """Return the work of answers by F."""
+    if specs.target.program is not None:
+        return Work(f"program {specs.target.program}", 1.0, images)
+    return _passes(_target(specs), images)
+
+
+def _family(*networks: Operations, note: str = "") -> str:
+    return " ".join(filter(None, [*(one.family for one in networks), note]))
+
+
+def _classifier(model: Model, data: Data, classes: int, budget: str = "full") -> Operations:
+    sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
+    return operations.classifier(model, **sizes, budget=budget)
+
+
+def _target(specs: Any) -> Operations:
+    f = specs.target
+    if f.program is not None:
+        return Operations(f"program {f.program}", 1.0, 1.0, 0.0, 0.0)
+    return _classifier(f.model, specs.data, f.classes, str(f.budget))
+
+
+def _judge(specs: Any) -> Operations:
+    sizes = {"channels": specs.data.channels, "image_size": specs.data.image_size}
+    return operations.classifier(specs.judge.model, classes=JUDGE_CLASSES, **sizes, resizes=True)
+
+
+def _inverter(specs: Any) -> Operations:
+    sizes = {"channels": specs.data.channels, "image_size": specs.data.image_size}
+    return operations.inverter(specs.attack.inverter, classes=specs.target.classes, **sizes)
+
+
+def _generator(specs: Any, shapes: Shapes | None = None) -> Operations:
+    """Return a prior's generator; one that others trained is known where its weights are staged."""
+    how, data = specs.prior, specs.data
+    if not how.weights:
+        return operations.generator(how.model, channels=data.channels, image_size=data.image_size)
+    if shapes is None:
+        return Operations(f"weights {how.weights}", 1.0, 1.0, 0.0, 0.0)
+    return operations.brought_generator(shapes, how.weights)
+
+
+def _critic(specs: Any) -> Operations:
+    how, data = specs.prior, specs.data
+    classes = specs.target.classes if how.needs_target else 0
+    sizes = {"channels": data.channels, "image_size": data.image_size}
+    return operations.critic(how.loss, how.model.width, classes=classes, **sizes)
+
+
+def _private(specs: Any, sizes: Sizes) -> float:
+    return sizes.private(specs.data, specs.target.classes, "train")
+
+
+def _auxiliary(specs: Any, sizes: Sizes) -> float:
+    return sizes.auxiliary(specs.data, specs.target, specs.auxiliary)
+
+
+def _public(data: Data, sizes: Sizes) -> float:
+    """Return the images that a prior is trained on: a whole set, whose settings have no pool of private
+    classes, or the public classes of the private set."""
+    return sizes.whole(data.dataset) if data.class_pool is None else sizes.public(data)
+
+
+def _attacked(specs: Any, sizes: Sizes) -> float:
+    """Return how many images are attacked: private ones of both parts, or those of classes."""
+    asked, classes = specs.evaluation, specs.target.classes
+    if asked.task == "class-inference":
+        return (len(asked.classes) if asked.classes else classes) * asked.candidates
+    counts = (sizes.private(specs.data, classes, part) for part in ("train", "evaluation"))
+    return sum(min(asked.images, count) for count in counts)

@@ -1,0 +1,81 @@
+"""Work: every stage has a formula, and counts images as the stage that runs does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.normalise import normalise
+from orchestrator.datasets import Location, describe
+from orchestrator.stages import runner
+from orchestrator.stages.graph import STAGES
+from orchestrator.stages.work import ROLES, Reader
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.sweep.image_counts import ImageCounts
+from orchestrator.sweep.rates import stage_work
+from orchestrator.training.world import World
+from tests import tiny
+
+NAMES = ("digits", "photo-patches")
+COUNTS = ImageCounts(Location(), {name: describe(name, Location()) for name in NAMES})
+SEARCH = {"name": "gmi", "steps": 2}
+PRIOR = {"epochs": 1, "model": {"name": "gmi", "width": 0.05}}
+CLASSES = {"evaluation.task": "class-inference", "evaluation.images": 2048, "evaluation.grid": 16}
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"auxiliary.kind": "distinct", "target.budget": "full", "target.recipe.epochs": 2},
+    {"target.selection": "test"},
+    {"attack": {"name": "joint", "model": tiny.DIGIT}, "target.budget": "full"},
+    {"attack": SEARCH, "prior": PRIOR, **CLASSES},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_images_are_those_that_stages_count(changes: dict[str, Any], tmp_path: Path) -> None:
+    runner.use_profile(1)
+    store, reader = Artifacts(DirectoryBlobs(tmp_path)), Reader()
+    for stage in tiny.stages(tiny.spec(changes)).values():
+        runner.run(stage, World(), store, Location())
+        artifact = store.find(stage.key)
+        assert artifact is not None
+        work = stage_work(stage.name, stage.specs, stage.weights, {}, reader)
+        assert work.images(COUNTS) == artifact.cost["images_seen"], stage.name
+        assert work.each > 0
+        assert work.family
+
+
+def test_every_role_of_the_graph_has_a_type() -> None:
+    assert {role for kind in STAGES.values() for role in kind.reads} <= set(ROLES)
+
+
+@pytest.mark.parametrize(("path", "factor"), [("target.recipe.epochs", 10.0), ("attack.recipe.epochs", 10.0)])
+def test_ten_times_the_epochs_are_ten_times_the_work(path: str, factor: float) -> None:
+    name = "target" if path.startswith("target") else "inversion"
+    totals = []
+    for epochs in (1, 10):
+        stage = tiny.stages(tiny.spec({path: epochs}))[name]
+        work = stage_work(name, stage.specs, stage.weights, {}, Reader())
+        totals.append(work.total(work.images(COUNTS)))
+    assert totals[1] == pytest.approx(factor * totals[0])
+
+
+@pytest.mark.parametrize(
+    ("attack", "factor"),
+    [
+        ({"name": "gmi", "steps": 200}, 2.0),
+        ({"name": "gmi", "steps": 100, "restarts": 3}, 3.0),
+        ({"name": "vmi", "steps": 100, "samples": 1}, 1.0),
+        ({"name": "mirror", "steps": 50, "starts": 2, "pool": 2}, 1.0),
+        ({"name": "ppa", "steps": 100, "starts": 1, "pool": 1}, 1.0),
+    ],
+)
+def test_a_search_works_for_every_step_and_start(attack: dict[str, Any], factor: float) -> None:
+    def each(settings: dict[str, Any]) -> float:
+        spec = normalise(tiny.spec({"attack": settings, "prior": PRIOR, **CLASSES}))
+        stage = tiny.stages(spec)["optimization"]
+        return stage_work("optimization", stage.specs, stage.weights, {}, Reader()).each
+
+    one = each({"name": "gmi", "steps": 100, "prior_weight": 0.0})
+    settings = attack | ({"prior_weight": 0.0} if attack["name"] == "gmi" else {})
+    assert each(settings) == pytest.approx(factor * one, rel=0.05)
