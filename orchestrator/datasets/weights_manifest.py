@@ -117,6 +117,13 @@ def stored(name: str, location: Location, field: str, kind: str = "weights are")
     return data, blobs
 
 
+def is_staged(name: str, location: Location) -> bool:
+    """Return whether weights, a program or a service of that name are staged."""
+    blobs = location.blobs
+    is_named = blobs is not None and NAME.fullmatch(name) is not None
+    return is_named and blobs.get(f"{FOLDER}/{name}/manifest.json") is not None  # type: ignore[union-attr]
+
+
 def kind_of(data: bytes) -> Literal["weights", "program", "service"]:
     """Return what a manifest is of: weights, programs (`programs`) and services (`services`) share their
     names."""

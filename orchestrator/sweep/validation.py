@@ -7,42 +7,37 @@ shapes are compared with the network.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from orchestrator.config import TrialSpec
-from orchestrator.config.base import Refused
+from orchestrator.config.base import Refused, digest
 from orchestrator.config.normalise import respelled
 from orchestrator.config.study import StudyError
 from orchestrator.datasets import (
-    PARTS,
     Description,
-    Labels,
     Location,
-    load_labels,
     programs,
     services,
     verify,
     weights_manifest,
 )
 from orchestrator.datasets.classes import (
-    SAME_PARTS,
-    auxiliary_dataset_name,
     check_auxiliary,
     check_data,
     check_labelled,
     check_parts,
     check_prior,
     check_public,
-    other_classes,
     private_classes,
     public_classes,
     resolved_order,
 )
+from orchestrator.datasets.published import PUBLISHED, Published
 from orchestrator.models import CLASSIFIERS
+from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages.graph import dataset_names, weight_names
 from orchestrator.sweep.adversary import check_judges
 from orchestrator.sweep.content_checks import ContentChecks
 from orchestrator.sweep.fits import Fit, check_fit, fits
+from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.network_checks import NetworkChecks, check_names
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.program_checks import check_program, check_service
@@ -59,11 +54,18 @@ SECTIONS = {"private": "data", "auxiliary": "auxiliary", "pretrain": "target.pre
 class Preflight:
     """Resolves points against the networks and data sets that exist; every set is verified once.
 
-    `workers`: stage -> how many train one network together.
+    `workers`: stage -> how many train one network together. With `stands_in`, for a plan that is not run,
+    published sizes stand in for sets that are not staged, and names for weights.
     """
 
-    def __init__(self, location: Location, workers: Callable[[str], int] = lambda stage: 1) -> None:
-        self._location, self._workers = location, workers
+    def __init__(
+        self,
+        location: Location,
+        workers: Callable[[str], int] = lambda stage: 1,
+        *,
+        stands_in: bool = False,
+    ) -> None:
+        self._location, self._workers, self._stands_in = location, workers, stands_in
         self._fitting: set[tuple[object, ...]] = set()  # trainings that have enough images
         self.descriptions: dict[str, Description] = {}
         self.digests: dict[str, str] = {}
@@ -73,9 +75,18 @@ class Preflight:
         self._contents_of_weights: dict[str, str] = {}
         self._services: dict[str, services.StagedService] = {}
         self._checked: set[Hashable] = set()  # what was checked of data sets without a fault
-        self._labels: dict[str, Labels] = {}
+        self.counts = ImageCounts(location, self.descriptions)
+        self.published: dict[str, Published] = {}
+        """Sets that are not staged -> what stands in for them."""
+        self.absent: dict[str, None] = {}
+        """Names of weights and programs that are not staged."""
         self._networks = NetworkChecks()
         self._contents = ContentChecks(location)
+
+    @property
+    def shapes(self) -> dict[str, Shapes]:
+        """Public weights that are staged -> their tensors."""
+        return {name: one.shapes for name, one in self._weights.items()}
 
     def resolve(self, point: Point) -> Point:
         """Return the point with its budget as a cut point's name; raise `StudyError` if it cannot be run."""
@@ -89,7 +100,8 @@ class Preflight:
             spec = self._ordered(spec)
             self._check_data(spec)
             check_judges(spec)
-            self._contents.check(spec, self.descriptions)
+            if not self.published:  # their images are not here
+                self._contents.check(spec, self.descriptions)
             self._check_fits(spec)
             self._networks.check(spec)
             self._check_weights(spec)
@@ -119,7 +131,16 @@ class Preflight:
         try:
             return verify(name, self._location)
         except Refused as refused:  # what is wrong with a file has the file's address
-            raise refused.under(SECTIONS[role]) if refused.field == "dataset" else refused from refused
+            if refused.field != "dataset":
+                raise
+            if self._stands_in and name in PUBLISHED:
+                return self._stand_in(name)
+            raise refused.under(SECTIONS[role]) from refused
+
+    def _stand_in(self, name: str) -> Description:
+        about = self.published[name] = PUBLISHED[name]
+        self.counts.stand_in(name, about.labels())
+        return about.description(name)
 
     def _check_data(self, spec: TrialSpec) -> None:
         """Check classes and images once for all trials that have the same."""
@@ -144,7 +165,7 @@ class Preflight:
         elif spec.prior:
             check_public(about, spec.data, "prior.dataset")
         has_images = spec.attack.has_images  # others have the target model itself
-        labels = self._labels_of(spec.data.dataset)
+        labels = self.counts.labels(spec.data.dataset)
         kind = spec.auxiliary.kind if has_images else "same-train"
         if has_images:
             check_auxiliary(about, spec.data, spec.auxiliary)
@@ -192,25 +213,22 @@ class Preflight:
 
     def _count(self, fit: Fit, spec: TrialSpec) -> int:
         """Return how many images a training has, those that it holds out included."""
-        data, pretrain = spec.data, spec.target.pretrain
+        data, pretrain, counts = spec.data, spec.target.pretrain, self.counts
         if fit.images == "private":
-            return self._count_private(spec, "train")
+            return counts.private(data, spec.target.classes, "train")
         if fit.images == "auxiliary":
-            size = spec.auxiliary.size
-            return self._count_auxiliary(spec) if size is None else size
+            return counts.auxiliary(data, spec.target, spec.auxiliary)
         if fit.stage == "pretrain" and pretrain and pretrain.dataset:
-            return self.descriptions[pretrain.dataset].num_images
+            return counts.whole(pretrain.dataset)
         if fit.source.startswith("prior.") and spec.prior and spec.prior.dataset:
-            return self.descriptions[spec.prior.dataset].num_images
-        labels, splits = self._labels_of(data.dataset)
+            return counts.whole(spec.prior.dataset)
         if fit.images.startswith("every "):
-            part = fit.images.removeprefix("every ")
-            return int((splits[data.split] == PARTS.index(part)).sum())
-        public = np.isin(labels, public_classes(self.descriptions[data.dataset], data))
-        return int((public & (splits[data.split] != PARTS.index("evaluation"))).sum())
+            return counts.every(data, fit.images.removeprefix("every "))
+        return counts.public(data)
 
     def _check_size(self, spec: TrialSpec) -> None:
-        size, kind, available = spec.auxiliary.size, spec.auxiliary.kind, self._count_auxiliary(spec)
+        size, kind = spec.auxiliary.size, spec.auxiliary.kind
+        available = self.counts.available(spec.data, spec.target, spec.auxiliary)
         if size is not None and size > available:
             raise Refused(
                 "auxiliary.size",
@@ -220,36 +238,11 @@ class Preflight:
                 "lower auxiliary.size or use null for all",
             )
 
-    def _count_auxiliary(self, spec: TrialSpec) -> int:
-        """Return how many images the adversary has before `size` cuts, or raise if private classes are among
-        those that must be others; reads labels and splits only."""
-        data, kind = spec.data, spec.auxiliary.kind
-        if kind in SAME_PARTS:
-            return self._count_private(spec, SAME_PARTS[kind])
-        about = self.descriptions[data.dataset]
-        name = auxiliary_dataset_name(spec.auxiliary, data)
-        other = None if name is None else self.descriptions[name]
-        classes = other_classes(about, other, data, spec.auxiliary)
-        labels, _ = self._labels_of(name or data.dataset)
-        augmented = self._count_private(spec, "train") if kind == "augmented" else 0
-        return int(np.isin(labels, classes).sum()) + augmented
-
-    def _count_private(self, spec: TrialSpec, part: str) -> int:
-        """Return how many images one part of the private classes has."""
-        data = spec.data
-        labels, splits = self._labels_of(data.dataset)
-        private = private_classes(self.descriptions[data.dataset], data, spec.target.classes)
-        in_part = splits[data.split] == PARTS.index(part)
-        return int((in_part & np.isin(labels, private)).sum())
-
-    def _labels_of(self, name: str) -> Labels:
-        if name not in self._labels:
-            self._labels[name] = load_labels(name, self._location)
-        return self._labels[name]
-
     def _ordered(self, spec: TrialSpec) -> TrialSpec:
         """Return the trial with its order of classes as ids, where it names them itself or by F's weights."""
         order, about = spec.data.class_order, self.descriptions[spec.data.dataset]
+        if order != "seeded" and (about.name in self.published or self.absent):  # the names are not here
+            return spec.but(data=spec.data.but(class_order="seeded"))
         if order == "weights":
             order = self._output_names(spec)
         if isinstance(order, str):
@@ -274,6 +267,8 @@ class Preflight:
     def _find_weights(self, spec: TrialSpec) -> None:
         """Find the public weights that a trial names, and its program or service."""
         for role, name in weight_names(spec).items():
+            if self._is_absent(name):
+                continue
             if role == "target" and spec.target.foreign:
                 self._find_foreign(spec.target.foreign, name)
                 continue
@@ -282,6 +277,17 @@ class Preflight:
             if name not in self._weights:
                 self._weights[name] = weights_manifest.verify(name, self._location, field)
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
+
+    def _is_absent(self, name: str) -> bool:
+        """Return whether weights, a program or a service are not staged and the plan does without; note it then."""
+        if (
+            self._stands_in
+            and name not in self.absent
+            and not weights_manifest.is_staged(name, self._location)
+        ):
+            self.absent[name] = None
+            self.digests[weights_manifest.key_of(name)] = digest({"absent": name})
+        return name in self.absent
 
     def _find_foreign(self, kind: str, name: str) -> None:
         key = weights_manifest.key_of(name)
@@ -294,6 +300,8 @@ class Preflight:
 
     def _check_weights(self, spec: TrialSpec) -> None:
         """Check the weights or the program that a trial names against its networks and classes."""
+        if self.absent and any(name in self.absent for name in weight_names(spec).values()):
+            return
         if spec.judges.recogniser:
             self._networks.check_recogniser(self._weights[spec.judges.recogniser.weights])
         if spec.prior and spec.prior.weights:
