@@ -3,19 +3,18 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orchestrator.api.forecast import forecast
+from orchestrator.api.forecast import Forecast, StageForecast
 from orchestrator.config.study import Study
-from orchestrator.datasets import Footprint
+from orchestrator.datasets.published import Published
 from orchestrator.datasets.shards import HELD_BYTES
 from orchestrator.models.budgets import counted
-from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import Dropped
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
@@ -133,44 +132,94 @@ def print_plan(
     study: Study,
     tasks: Sequence[Task],
     dropped: Sequence[Dropped],
-    store: Artifacts,
-    sets: Mapping[str, Footprint],
+    expected: Forecast,
+    rate: float | None = None,
 ) -> None:
-    """Print points, dropped combinations with reasons, distinct stages with the memory of their images, and a
-    forecast of their CPU seconds. `sets`: data set -> what a worker holds of it.
-    """
+    """Print points, dropped combinations with reasons, distinct stages with their memory, and a forecast of
+    their seconds, priced at `rate` for a device hour."""
     console.print(f"study {study.study}: {len(tasks)} points")
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
     print_dropped(console, dropped)
     for words in (*_budgets(tasks), *_held(tasks)):
         console.print(words, markup=False, soft_wrap=True)
-    expected = forecast(tasks, store, sets)
+    on_device = any(row.device_bytes for row in expected.stages)
     table = Table(
-        *("stage", "distinct", "stored", "to run", "in memory", "mapped", "CPU seconds"),
+        *("stage", "distinct", "stored", "to run", "images", "mapped", "host", "device"),
+        "seconds" if on_device else "CPU seconds",
         title="stages",
         title_justify="left",
     )
     for row in expected.stages:
-        seconds = row.cpu_seconds
-        words = "0" if not row.missing else "unknown" if seconds is None else f"about {seconds:.0f}"
-        sizes = (_in_words(row.held_bytes), _in_words(row.mapped_bytes))
-        table.add_row(row.stage, *map(str, (row.distinct, row.stored, row.missing)), *sizes, words)
+        sizes = (row.held_bytes, row.mapped_bytes, row.host_bytes, row.device_bytes)
+        counts = map(str, (row.distinct, row.stored, row.missing))
+        table.add_row(row.stage, *counts, *map(_in_words, sizes), _time(row))
     console.print(table)
+    for words in (_memory(expected), _forecast(expected, on_device=on_device), *_price(expected, rate)):
+        console.print(words, soft_wrap=True, markup=False)
+
+
+def print_stand_ins(console: Console, published: Mapping[str, Published], absent: Collection[str]) -> None:
+    """Print which sets and weights a plan does without, and how to stage them."""
+    for name, about in published.items():
+        console.print(
+            f"not staged: {name}; its published size stands in, {about.size} ({about.source}); stage it with "
+            f"python -m jobs.stage_data {about.command}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if absent:
+        names = ", ".join(absent)
+        words = f"not staged: weights {names}; unchecked; stage them with python -m jobs.stage_weights"
+        console.print(words, markup=False, soft_wrap=True)
+
+
+def _time(row: StageForecast) -> str:
+    if not row.missing:
+        return "0"
+    if row.cpu_seconds is None or row.low is None or row.high is None:
+        return "unknown"
+    rest = f", {row.unknown} unknown" if row.unknown else ""
+    return f"{_number(row.cpu_seconds)} ({_number(row.low)}..{_number(row.high)}){rest}"
+
+
+def _number(value: float) -> str:
+    """Return seconds with two digits where they are few."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _memory(expected: Forecast) -> str:
     held, mapped = expected.held_bytes, expected.mapped_bytes
     rest = (
         f"; sets above {_in_words(HELD_BYTES)}, at most {_in_words(mapped)} for a stage, are mapped from "
         "files and read a batch at a time"
     )
-    console.print(
-        f"memory: each worker holds about {_in_words(held)} of images{rest if mapped else ''}",
-        soft_wrap=True,
-    )
-    console.print(
-        "forecast: unknown, nothing of this kind is in the store yet"
-        if expected.cpu_seconds is None
-        else f"forecast: about {expected.cpu_seconds:.0f} CPU seconds, from the medians of this store"
-    )
+    device = f", and {_in_words(expected.device_bytes)} of its accelerator" if expected.device_bytes else ""
+    images = f"memory: each worker holds about {_in_words(held)} of images{rest if mapped else ''}"
+    return f"{images}; in all about {_in_words(expected.host_bytes)}{device}"
+
+
+def _forecast(expected: Forecast, *, on_device: bool) -> str:
+    names = ", ".join(f"{count} {stage}" for stage, count in expected.unknown.items())
+    way_out = "measure one step of each with --calibrate"
+    if expected.cpu_seconds is None or expected.low is None or expected.high is None:
+        if not names:
+            return "forecast: nothing is left to run"
+        return f"forecast: unknown, the store has nothing like {names}; {way_out}"
+    unit = "seconds" if on_device else "CPU seconds"
+    rest = f"; beside that unknown: {names}; {way_out}" if names else ""
+    words = f"{_number(expected.cpu_seconds)} ({_number(expected.low)}..{_number(expected.high)}) {unit}"
+    return f"forecast: about {words}, by the rates of this store{rest}"
+
+
+def _price(expected: Forecast, rate: float | None) -> Iterator[str]:
+    """Yield the price of what is known, at a rate for an hour of a device or a processor."""
+    if rate is None or not expected.cpu_seconds or expected.low is None or expected.high is None:
+        return
+    price = rate * expected.device_hours
+    low, high = (price * value / expected.cpu_seconds for value in (expected.low, expected.high))
+    rest = ", without what is unknown" if expected.unknown else ""
+    yield f"price: about {price:.2f} ({low:.2f}..{high:.2f}) at {rate:g} for a device hour{rest}"
 
 
 def _in_words(num_bytes: int) -> str:

@@ -29,7 +29,7 @@ from jobs.options import (
     TrackingUri,
     WaitForNodes,
 )
-from jobs.printing import SweepProgress, print_dropped, print_plan
+from jobs.printing import SweepProgress, print_dropped, print_plan, print_stand_ins
 from orchestrator.api.options import RUNS, Options
 from orchestrator.api.shipped import STUDIES, shipped_studies
 from orchestrator.api.sweep import Sweep as OpenedSweep
@@ -37,7 +37,6 @@ from orchestrator.api.sweep import open_tracker
 from orchestrator.config.base import Refused, one_line
 from orchestrator.config.load import scales_of
 from orchestrator.config.study import StudyError
-from orchestrator.datasets import footprint
 from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.sweep.ledger import Ledger, Tracker
 
@@ -60,6 +59,11 @@ ListStudies = Annotated[
     ),
 ]
 
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", min=0.0, help="Price a plan at this much money for a device hour."),
+]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -79,6 +83,7 @@ def sweep(  # noqa: PLR0913 - options of a command
     cache_gib: CacheGib = CACHE_GIB,
     wait_for_nodes: WaitForNodes = 0.0,
     list_studies: ListStudies = False,
+    rate: Rate = None,
 ) -> None:
     """Sweep a study: train targets, attack them, measure what leaks, and keep the comparison."""
     options = Options(
@@ -96,9 +101,9 @@ def sweep(  # noqa: PLR0913 - options of a command
     )
     console = start_console()
     try:
-        opened = Sweep(options, console, local=local)
+        opened = Sweep(options, console, local=local, plans=plan)
         if plan:
-            opened.print_plan()
+            opened.print_plan(rate)
             return
         opened.check_queries()
         tracker = open_tracker(opened)
@@ -121,16 +126,23 @@ class Sweep(OpenedSweep):
     """The sweep of a command, which prints what is planned, what happens and how it ends."""
 
     def __init__(
-        self, options: Options, console: Console, *, local: bool = False, writes: bool = True
+        self,
+        options: Options,
+        console: Console,
+        *,
+        local: bool = False,
+        writes: bool = True,
+        plans: bool = False,
     ) -> None:
-        super().__init__(options, local=local, writes=writes)
+        super().__init__(options, local=local, writes=writes, plans=plans)
         self.console = console
 
-    def print_plan(self) -> None:
-        """Print what would run."""
+    def print_plan(self, rate: float | None = None) -> None:
+        """Print what would run, and its price at a rate for a device hour."""
+        print_stand_ins(self.console, self.preflight.published, self.preflight.absent)
         needed = [one.words for one in self.needed_queries()]  # before the search moves on
-        sets = {name: footprint(about, self.location) for name, about in self.preflight.descriptions.items()}
-        print_plan(self.console, self.study, self.first_tasks(), self.dropped, self.store, sets)
+        tasks = self.first_tasks()
+        print_plan(self.console, self.study, tasks, self.dropped, self.forecast(tasks), rate)
         for words in needed:
             self.say(words)
 

@@ -1,18 +1,44 @@
-"""Forecast of a sweep: which stages are stored, and what the others will take in memory and CPU seconds."""
+"""Forecast of a sweep: which stages are stored, and what the others will take in memory and seconds.
 
-import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+Seconds are the work of a planned stage divided by the rate of stored ones that are like it (`sweep.rates`).
+What is like nothing in the store is counted as unknown: no number stands in for it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from orchestrator.datasets import PARTS, Footprint
 from orchestrator.datasets.shards import HELD_BYTES
+from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages.graph import Stage
+from orchestrator.stages.work import Reader, Sizes, Work
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
+from orchestrator.sweep.rates import Estimate, Rates, stage_work
 from orchestrator.sweep.trial import Task
 
-STAGE_READ, OTHERS_READ = 25, 200
+STAGE_READ, OTHERS_READ = 25, 600
 """Manifests that a forecast reads of each stage of the study, and of the store's other artifacts."""
+
+PROCESS_BYTES = 700 * 2**20
+"""Of a worker that has imported torch and holds nothing."""
+
+WEIGHT_BYTES, STATE_BYTES = 4, 12
+"""Of a parameter, and of its gradient and two moments in an optimiser."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a forecast takes for granted."""
+
+    sets: Mapping[str, Footprint]
+    """Data set -> what a worker holds of it."""
+
+    sizes: Sizes
+    """Numbers of their images."""
+
+    shapes: Mapping[str, Shapes] = field(default_factory=dict)
+    """Public weights that are staged -> their tensors."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +51,12 @@ class StageForecast:
     missing: int  # of the distinct ones, to be run
     held_bytes: int  # of images, in each worker, at most
     mapped_bytes: int  # of image files, at most
-    cpu_seconds: float | None  # of the missing ones; None if the store has no stage of the name
+    host_bytes: int  # of a worker's own memory in all, at most, about
+    device_bytes: int  # of an accelerator, at most, about; 0 on a CPU
+    cpu_seconds: float | None  # of the missing ones that are known, of an accelerator where it has one
+    low: float | None  # an interval of 90 %, of the same
+    high: float | None
+    unknown: int  # of the missing ones, those that nothing in the store is like
 
 
 @dataclass(frozen=True)
@@ -35,34 +66,128 @@ class Forecast:
     stages: Sequence[StageForecast]
     held_bytes: int
     mapped_bytes: int
-    cpu_seconds: float | None  # of the stages that are known; None for an empty store
+    host_bytes: int
+    device_bytes: int
+    cpu_seconds: float | None  # of the stages that are known; None if none of them is
+    low: float | None
+    high: float | None
+    device_hours: float  # of all workers, on the devices that the stages ask for
+    unknown: Mapping[str, int]  # stage -> how many are in no number above
+
+    def plain(self) -> dict[str, object]:
+        """Return the forecast as JSON values."""
+        return asdict(self)
 
 
-def forecast(tasks: Sequence[Task], store: Artifacts, sets: Mapping[str, Footprint]) -> Forecast:
+@dataclass(frozen=True)
+class _Expected:
+    """One planned stage."""
+
+    held: int
+    mapped: int
+    host: int
+    device: int
+    estimate: Estimate | None
+    workers: int
+
+
+def forecast(
+    tasks: Sequence[Task], store: Artifacts, known: Known, calibrated: Iterable[Artifact] = ()
+) -> Forecast:
     """Return what the stages of the tasks need; nothing is run.
 
-    `sets`: data set -> what a worker holds of it. Costs are the medians of stages of the same name in the
-    store, whatever their settings.
+    `calibrated`: stages that were run to be measured, beside those in the store.
     """
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
     stored = set(store.keys())
-    typical = _typical_costs(
-        artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact
+    reader = Reader()
+    read = (artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact)
+    rates = Rates([*read, *calibrated], known.shapes, reader)
+    expect = _expecting(rates, known, reader)
+    expected = {key: expect(stage) for key, stage in stages.items()}
+    named: dict[str, list[str]] = {}
+    for key, stage in stages.items():
+        named.setdefault(stage.name, []).append(key)
+    rows = [
+        _row(name, [expected[key] for key in keys], [key in stored for key in keys])
+        for name, keys in named.items()
+    ]
+    missing = [one for key, one in expected.items() if key not in stored]
+    hours = sum(one.workers * one.estimate.seconds for one in missing if one.estimate) / 3600
+    return Forecast(
+        stages=rows,
+        held_bytes=max((row.held_bytes for row in rows), default=0),
+        mapped_bytes=max((row.mapped_bytes for row in rows), default=0),
+        host_bytes=max((row.host_bytes for row in rows), default=0),
+        device_bytes=max((row.device_bytes for row in rows), default=0),
+        cpu_seconds=_summed(row.cpu_seconds for row in rows if row.missing),
+        low=_summed(row.low for row in rows if row.missing),
+        high=_summed(row.high for row in rows if row.missing),
+        device_hours=hours,
+        unknown={row.stage: row.unknown for row in rows if row.unknown},
     )
-    memory = {key: _memory(stage, sets) for key, stage in stages.items()}
-    rows = []
-    for name in dict.fromkeys(stage.name for stage in stages.values()):
-        keys = [key for key, stage in stages.items() if stage.name == name]
-        missing = sum(key not in stored for key in keys)
-        held, mapped = (max(amounts) for amounts in zip(*(memory[key] for key in keys), strict=True))
-        seconds = missing * typical[name] if name in typical else None
-        rows.append(StageForecast(name, len(keys), len(keys) - missing, missing, held, mapped, seconds))
-    held, mapped = (max(amounts) for amounts in zip(*memory.values(), (0, 0), strict=True))
-    total = sum(row.cpu_seconds or 0.0 for row in rows)
-    return Forecast(rows, held, mapped, total if typical else None)
 
 
-def _memory(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int]:
+def _row(name: str, expected: Sequence[_Expected], is_stored: Sequence[bool]) -> StageForecast:
+    missing = [one for one, is_there in zip(expected, is_stored, strict=True) if not is_there]
+    times = [one.estimate for one in missing if one.estimate]
+    has_time = bool(times) or not missing
+    return StageForecast(
+        stage=name,
+        distinct=len(expected),
+        stored=len(expected) - len(missing),
+        missing=len(missing),
+        held_bytes=max(one.held for one in expected),
+        mapped_bytes=max(one.mapped for one in expected),
+        host_bytes=max(one.host for one in expected),
+        device_bytes=max(one.device for one in expected),
+        cpu_seconds=sum(one.seconds for one in times) if has_time else None,
+        low=sum(one.low for one in times) if has_time else None,
+        high=sum(one.high for one in times) if has_time else None,
+        unknown=len(missing) - len(times),
+    )
+
+
+def _summed(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _expecting(rates: Rates, known: Known, reader: Reader) -> Callable[[Stage], _Expected]:
+    """Return what expects of a stage; stages that share their settings share it."""
+    done: dict[tuple[object, ...], _Expected] = {}
+
+    def expect(stage: Stage) -> _Expected:
+        read = [one["name"] for one in (*stage.datasets.values(), *stage.weights.values())]
+        parts = (*stage.specs.values(), stage.profile)  # the planner shares and keeps them
+        same = (stage.name, *map(id, parts), *read)
+        if same not in done:
+            done[same] = _expected(stage, rates, known, reader)
+        return done[same]
+
+    return expect
+
+
+def _expected(stage: Stage, rates: Rates, known: Known, reader: Reader) -> _Expected:
+    work = stage_work(stage.name, stage.specs, stage.weights, known.shapes, reader)
+    estimate = rates.estimate(stage.name, work, work.images(known.sizes), stage.profile)
+    held, mapped = _images(stage, known.sets)
+    networks = _networks(work, stage.profile)
+    on_device = stage.profile["device"] != "cpu"
+    host = PROCESS_BYTES + held + (0 if on_device else networks)
+    return _Expected(
+        held, mapped, host, networks if on_device else 0, estimate, int(stage.profile["workers"])
+    )
+
+
+def _networks(work: Work, profile: Mapping[str, str | int]) -> int:
+    """Return the bytes of networks, optimisers and what a step keeps of its images, for one worker."""
+    number = 2 if profile["precision"] == "bfloat16" else 4
+    kept = work.activations * number / int(profile["workers"])
+    return int(WEIGHT_BYTES * work.parameters + STATE_BYTES * work.trained + kept)
+
+
+def _images(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int]:
     """Return the bytes of images that a worker holds for a stage, and of those that it maps.
 
     It holds the sets that are not mapped, one in two roles once, and the images selected of each part of a
@@ -84,11 +209,3 @@ def _sampled(stored: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
         own.setdefault(stages[key].name if key in stages else "", []).append(key)
     most = {name: OTHERS_READ if name == "" else STAGE_READ for name in own}
     return [key for name, keys in own.items() for key in keys[:: -(-len(keys) // most[name])]]
-
-
-def _typical_costs(artifacts: Iterable[Artifact]) -> dict[str, float]:
-    """Return stage -> median CPU seconds of its artifacts."""
-    costs: dict[str, list[float]] = {}
-    for artifact in artifacts:
-        costs.setdefault(artifact.stage, []).append(artifact.cost.get("cpu_seconds", 0.0))
-    return {stage: statistics.median(values) for stage, values in costs.items()}

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.api.forecast import forecast
 from orchestrator.api.options import DATA, RUNS, STORE, TRACKING, Options
 from orchestrator.api.shipped import find_study
 from orchestrator.api.sweep import Sweep, open_tracker
 from orchestrator.config.base import Refused, one_line
 from orchestrator.config.load import read_study
 from orchestrator.config.study import Study as StudySpec
-from orchestrator.datasets import footprint
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
 
@@ -41,8 +39,10 @@ class Plan:
     """A row for each trial: its name, swept values, and how many of its stages are stored and missing."""
 
     stages: "pd.DataFrame"
-    """A row for each kind of stage: how many are distinct, stored and missing, the bytes of images that a
-    worker holds and maps, and the CPU seconds of those missing, NaN where the store has none of the kind."""
+    """A row for each kind of stage: how many are distinct, stored and missing; the bytes of images that a
+    worker holds and maps, and of its memory and its accelerator's in all; the CPU seconds (or an
+    accelerator's) of those missing with an interval of 90 %, NaN where nothing in the store is like them, and
+    how many of them are in no number (`unknown`)."""
 
     dropped: "pd.DataFrame"
     """A row for each combination of values that cannot exist, with the reason."""
@@ -99,7 +99,7 @@ class Study:
         """
         import pandas as pd  # here, as everywhere in this file: it takes half a second to import
 
-        opened = Sweep(self._options(data, store, out))
+        opened = Sweep(self._options(data, store, out), plans=True)
         needed = opened.needed_queries()  # before the search moves on
         tasks = opened.first_tasks()
         stored = set(opened.store.keys())
@@ -108,13 +108,12 @@ class Study:
             missing = sum(stage.key not in stored for stage in task.stages.values())
             numbers = {"stored": len(task.stages) - missing, "missing": missing}
             trials.append({"trial": task.point.name, **task.point.axes, **numbers})
-        described = opened.preflight.descriptions
-        sets = {name: footprint(about, opened.location) for name, about in described.items()}
-        rows = [vars(row) for row in forecast(tasks, opened.store, sets).stages]
+        rows = [vars(row) for row in opened.forecast(tasks).stages]
         dropped = pd.DataFrame([{**one.axes, "reason": one.reason} for one in opened.dropped])
+        stages = pd.DataFrame(rows).astype(dict.fromkeys(("cpu_seconds", "low", "high"), float))
         asked = [{**vars(one), "service": one.service.name} for one in needed]
         queries = pd.DataFrame(asked, columns=["service", "images", "requests", "left", "is_least"])
-        return Plan(pd.DataFrame(trials), pd.DataFrame(rows).astype({"cpu_seconds": float}), dropped, queries)
+        return Plan(pd.DataFrame(trials), stages, dropped, queries)
 
     def run(
         self,

@@ -18,13 +18,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.api.forecast import Forecast, Known, forecast
+from orchestrator.api.forecast_record import ForecastListener
 from orchestrator.api.options import Options
 from orchestrator.api.report_folder import folder_name, write_report
 from orchestrator.api.shipped import find_study
 from orchestrator.config.base import Refused, Scalar
 from orchestrator.config.load import as_written, read_study
 from orchestrator.config.normalise import normalise
-from orchestrator.datasets import Location
+from orchestrator.datasets import Location, footprint
 from orchestrator.runtime.importance import axis_importance
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
@@ -32,7 +34,7 @@ from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Planner, Stage
-from orchestrator.store.artifacts import Corrupt
+from orchestrator.store.artifacts import Artifact, Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
@@ -56,10 +58,13 @@ class Sweep:
     """A study that is opened: everything checked at construction, nothing started before `started`.
 
     `jobs.report` starts nothing at all: it publishes what the ledger adopts, and before that writes nothing.
+    What is only planned (`plans`) needs no data: published sizes stand in for sets that are not staged.
     Construction raises `StudyError` or `Refused` for what cannot be run as written.
     """
 
-    def __init__(self, options: Options, *, local: bool = False, writes: bool = True) -> None:
+    def __init__(
+        self, options: Options, *, local: bool = False, writes: bool = True, plans: bool = False
+    ) -> None:
         file = find_study(options.study)
         study = read_study(file, overrides=options.overrides, scale=options.scale)
         self.options, self.study, self.local = options, study, local
@@ -74,7 +79,9 @@ class Sweep:
         self.location: Location = self.locations.open_data()
         if self.location.blobs is not None:
             check(self.location.blobs, option="--data", writes=False)
-        self.preflight = Preflight(self.location, lambda stage: study.resources.of(stage).workers)
+        self.preflight = Preflight(
+            self.location, lambda stage: study.resources.of(stage).workers, stands_in=plans
+        )
         self.search: Points
         self.dropped: list[Dropped]
         self.search, self.num_points, self.dropped = search_points(
@@ -97,6 +104,8 @@ class Sweep:
     def needed_queries(self) -> "list[Needed]":
         """Return what the points ask of services beyond stored answers; nothing of points that a search has
         still to choose."""
+        if self.preflight.published or self.preflight.absent:  # a plan of images that are not here
+            return []
         points = self.search.points if isinstance(self.search, FixedPoints) else []
         asking = [point for point in points if point.spec.target.service is not None]
         if not asking:
@@ -110,6 +119,14 @@ class Sweep:
         """Raise `Refused` if a service's budget does not suffice for what is certain to be asked."""
         for needed in self.needed_queries():
             needed.check()
+
+    def forecast(self, tasks: Sequence[Task], calibrated: Sequence[Artifact] = ()) -> Forecast:
+        """Return what the stages of these trials need; nothing is run. `calibrated`: stages that were run to
+        be measured."""
+        described = self.preflight.descriptions
+        sets = {name: footprint(about, self.location) for name, about in described.items()}
+        known = Known(sets, self.preflight.counts, self.preflight.shapes)
+        return forecast(tasks, self.store, known, calibrated)
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
         """Return the sweep's ledger; nothing is planned yet."""
@@ -132,7 +149,8 @@ class Sweep:
         `say` prints a line for people.
         """
         with Journal(self.store.blobs, self.study.key) as journal:
-            run = Run(self, journal, [JournalListener(journal), tracker, *listeners], say)
+            expected = ForecastListener(self.store, self.study.key, journal, self.forecast)
+            run = Run(self, journal, [JournalListener(journal), expected, tracker, *listeners], say)
             journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
             tracker.open(self.sweep_record(journal))
             try:

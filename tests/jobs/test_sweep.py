@@ -82,7 +82,7 @@ def test_plan_prints_points_drops_stages_and_cost_and_stops(tmp_path: Path) -> N
         "retrieval": [8, 0, 8],
         "evaluation": [8, 0, 8],
     }
-    assert lines[-1] == "forecast: unknown, nothing of this kind is in the store yet"
+    assert lines[-1].startswith("forecast: unknown, the store has nothing like 1 pretrain, 2 target, 1 judge")
     assert not (tmp_path / "runs" / "mlflow.db").exists()
     assert Artifacts(DirectoryBlobs(tmp_path / "runs" / "store")).keys() == []
 
@@ -128,6 +128,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert again.exit_code == 0, (again.output, again.stderr)
     assert "stages run/reused: 0/16" in again.stdout
     assert (out / "tiny.smoke" / "results.csv").read_bytes() == results
+    assert any(line.startswith("forecast: none was possible") for line in again.stdout.splitlines())
     assert Artifacts(DirectoryBlobs(out / "store")).keys() == stored
     parents, children_again = runs(out)
     assert [run.info.run_id for run in parents] == [parent.info.run_id]
@@ -135,7 +136,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert {run.info.status for run in [*parents, *children_again]} == {"FINISHED"}
 
     planned = sweep(path, out, "--scale", "smoke", "--plan").stdout.splitlines()
-    assert planned[-1].startswith("forecast: about 0 CPU seconds, from the medians of this store")
+    assert planned[-1] == "forecast: nothing is left to run"
 
 
 def test_without_mlflow_now_and_all_of_it_later(tmp_path: Path) -> None:

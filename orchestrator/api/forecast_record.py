@@ -1,0 +1,103 @@
+"""Record of a forecast: what a sweep was expected to take when it began, and what it took.
+
+`sweeps/KEY/forecast.json` is written before the first stage runs, and again at the end with what they took.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.api.forecast import Forecast
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.blobs import Blobs
+from orchestrator.store.journal import Journal, now_ms
+from orchestrator.store.listing import published
+from orchestrator.sweep.rates import seconds_of
+from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Task
+
+
+def file_of(sweep: str) -> str:
+    """Return the blob that holds the forecast of a sweep."""
+    return f"sweeps/{sweep}/forecast.json"
+
+
+def read(blobs: Blobs, sweep: str) -> dict[str, Any] | None:
+    """Return what `ForecastListener` keeps of a sweep; None where it has none, or none that can be read.
+
+    `made_ms`, `trials`, `forecast` as of `Forecast.plain`, and at the end `actual`: stage -> `run`, how
+    many were run since, and the `seconds` of those.
+    """
+    data = blobs.get(file_of(sweep))
+    try:
+        kept = json.loads(data) if data else None
+    except ValueError:
+        return None
+    return kept if isinstance(kept, dict) and isinstance(kept.get("forecast"), dict) else None
+
+
+class ForecastListener:
+    """Implements `Listener`: keeps the forecast of a sweep's first batch and compares it with the end."""
+
+    def __init__(
+        self, store: Artifacts, sweep: str, journal: Journal, make: Callable[[Sequence[Task]], Forecast]
+    ) -> None:
+        self._store, self._sweep, self._journal, self._make = store, sweep, journal, make
+        self._kept: dict[str, Any] | None = None
+
+    def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
+        """Forecast what is missing of the first batch that misses any."""
+        if self._kept is None:
+            self._kept = read(self._store.blobs, self._sweep)
+        if self._kept is None and num_missing:
+            about = self._make(tasks).plain()
+            self._kept = {"made_ms": now_ms(), "trials": len(tasks), "forecast": about}
+            self._write(self._kept)
+
+    def started(self, task: Task) -> None:
+        """A trial runs."""
+
+    def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
+        """A trial was adopted or ended; the journal has what it ran."""
+
+    def finished(self, report: SweepReport, stages: StageCounts) -> list[str]:
+        """Keep what was run since the forecast, and return both in one line."""
+        if self._kept is None:
+            return []
+        if "actual" not in self._kept or any(entry.get("run") for entry in stages.values()):
+            self._kept["actual"] = self._actual(self._kept["made_ms"])
+            self._write(self._kept)
+        return [line] if (line := compared(self._kept)) else []
+
+    def _actual(self, since_ms: int) -> dict[str, dict[str, float]]:
+        events = (event for event in self._journal.events() if event["event"] == "ended")
+        keys = [key for event in events if event["time_ms"] >= since_ms for key in event.get("built", ())]
+        spent: dict[str, dict[str, float]] = {}
+        for _, artifact in published(self._store, list(dict.fromkeys(keys))):
+            if artifact is not None:
+                entry = spent.setdefault(artifact.stage, {"run": 0, "seconds": 0.0})
+                entry["run"] += 1
+                entry["seconds"] = round(entry["seconds"] + seconds_of(artifact), 3)
+        return spent
+
+    def _write(self, kept: Mapping[str, Any]) -> None:
+        self._store.blobs.put(file_of(self._sweep), json.dumps(kept, sort_keys=True).encode())
+
+
+def compared(kept: Mapping[str, Any]) -> str | None:
+    """Return the forecast beside what the stages took that had one, in one line; None without both.
+
+    Stages without a forecast are named: no number stood for them.
+    """
+    rows = {row["stage"]: row for row in kept["forecast"]["stages"] if row["missing"]}
+    actual, unknown = kept.get("actual") or {}, [name for name, row in rows.items() if row["unknown"]]
+    shared = [name for name in rows if name in actual and name not in unknown]
+    rest = f"; without a forecast: {', '.join(unknown)}" if unknown else ""
+    if not shared:
+        return f"forecast: none was possible{rest}" if unknown and actual else None
+    expected, low, high = (
+        sum(rows[name][part] for name in shared) for part in ("cpu_seconds", "low", "high")
+    )
+    spent = sum(actual[name]["seconds"] for name in shared)
+    words = f"forecast: {expected:,.0f} ({low:,.0f}..{high:,.0f}) seconds, actual {spent:,.0f}"
+    return f"{words}, a factor of {spent / expected:.2f}{rest}" if expected else f"{words}{rest}"

@@ -1,0 +1,213 @@
+"""Rates: how long stored stages took for the work that they did, and what that says of planned ones.
+
+Samples are compared by stage, networks (architectures), size of a network, and numeric profile: device,
+precision, workers and threads, which must be equal. Of several alike a fixed part and a part proportional to
+the work are fitted. No torch.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from orchestrator.models.generator_outlines import Shapes
+from orchestrator.stages.graph import STAGES
+from orchestrator.stages.work import Reader, Work
+from orchestrator.store.artifacts import Artifact
+
+SAME_SIZE = 1.02
+"""Factor between networks that count as one size."""
+
+SPREAD = 3.0
+"""Factor between the works of samples from which on a fixed part can be told from the rest."""
+
+GROWTH = 0.25
+"""Deviation of the logarithm of a rate for each e-fold of a network's size: small layers keep a processor
+less busy."""
+
+REACH = 0.02
+"""The same for each e-fold of work beyond that of the samples."""
+
+LOAD = 0.08
+"""Deviation that samples share: how busy the machine was, and which it is."""
+
+WIDEST = 5.0
+"""Factor up and down beyond which a time counts as unknown."""
+
+WEIGHT = 3.0
+"""Samples that the deviation which is expected without any counts for."""
+
+QUANTILES = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81, 15: 1.75, 30: 1.70}
+"""Degrees of freedom -> 95 % quantile of Student's distribution, for intervals of 90 %."""
+
+LEAST_SECONDS = 0.02
+"""Shorter times say nothing of a rate."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a stage is expected to take, with an interval of 90 %."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A stored stage."""
+
+    stage: str
+    is_training: bool
+    family: str
+    each: float  # multiply-adds of an image
+    total: float  # multiply-adds in all
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Tier:
+    """Samples that are alike in one way."""
+
+    deviation: float  # of the logarithm of a time, expected without samples
+    same_stage: bool
+    same_family: bool
+    same_size: bool
+
+
+TIERS = (
+    _Tier(0.10, True, True, True),
+    _Tier(0.15, False, True, True),
+    _Tier(0.25, True, True, False),
+    _Tier(0.30, False, True, False),
+    _Tier(0.50, True, False, False),
+)
+"""Ways to be alike, the best first. Without the same stage both train a network."""
+
+
+def profile_key(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what must be equal for times to be compared."""
+    return tuple(str(profile.get(name, "")) for name in ("device", "precision", "workers", "threads"))
+
+
+def seconds_of(artifact: Artifact) -> float:
+    """Return what a stage took: CPU seconds, or seconds of its accelerator."""
+    on_cpu = artifact.profile.get("device", "cpu") == "cpu"
+    return float(artifact.cost.get("cpu_seconds" if on_cpu else "wall_seconds", 0.0))
+
+
+class Rates:
+    """What stored stages took."""
+
+    def __init__(
+        self, artifacts: Iterable[Artifact], shapes: Mapping[str, Shapes], reader: Reader | None = None
+    ) -> None:
+        reader = reader or Reader()
+        self._samples: dict[tuple[str, ...], list[Sample]] = {}
+        self._known: dict[tuple[Any, ...], Estimate | None] = {}
+        for artifact in artifacts:
+            sample = _sample(artifact, shapes, reader)
+            if sample is not None:
+                self._samples.setdefault(profile_key(artifact.profile), []).append(sample)
+
+    def estimate(self, stage: str, work: Work, images: float, profile: Mapping[str, Any]) -> Estimate | None:
+        """Return what a stage will take that sees so many images; None where nothing like it is stored."""
+        total, key = work.total(images), profile_key(profile)
+        same = (stage, work.family, round(work.each), round(total), key)
+        if same not in self._known:
+            self._known[same] = self._estimate(stage, work, total, self._samples.get(key, ()))
+        return self._known[same]
+
+    def _estimate(self, stage: str, work: Work, total: float, samples: Sequence[Sample]) -> Estimate | None:
+        """Return the estimate with the narrowest interval of those by each way to be alike."""
+        is_training = work.trained > 0
+        estimates = []
+        for tier in TIERS:
+            alike = [one for one in samples if _is_alike(one, tier, stage, work, is_training=is_training)]
+            if not alike:
+                continue
+            apart = min(abs(math.log(one.each / work.each)) for one in alike)
+            near = [one for one in alike if abs(math.log(one.each / work.each)) < apart + math.log(1.5)]
+            deviation = math.hypot(tier.deviation + GROWTH * apart, work.spread)
+            estimates.append(_fitted(near, total, deviation, has_fixed=tier.same_size))
+        best = min(estimates, key=lambda one: one.high / one.low, default=None)
+        return best if best and best.high < WIDEST**2 * best.low else None
+
+
+def _sample(artifact: Artifact, shapes: Mapping[str, Shapes], reader: Reader) -> Sample | None:
+    """Return what an artifact says; None for a stage or settings of another version, and of no cost."""
+    seconds, kind = seconds_of(artifact), STAGES.get(artifact.stage)
+    if kind is None or seconds < LEAST_SECONDS:
+        return None
+    try:
+        work = stage_work(kind.name, artifact.spec, artifact.spec.get("weights", {}), shapes, reader)
+    except (ValueError, AttributeError):  # of another version: settings that are none here, or lacking
+        return None
+    images = artifact.cost.get("images_seen", 0.0)
+    return Sample(kind.name, work.trained > 0, work.family, work.each, work.total(images), seconds)
+
+
+def stage_work(
+    stage: str,
+    specs: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    shapes: Mapping[str, Shapes],
+    reader: Reader,
+) -> Work:
+    """Return the work of a planned or stored stage; raise `ValueError` for settings that are none here.
+
+    `weights`: role -> name of public weights, `shapes`: name -> tensors of those that are staged.
+    """
+    name = weights.get("prior", {}).get("name", "")
+    kind = STAGES[stage]
+    return kind.work(
+        reader.specs({role: specs[role] for role in kind.reads if role in specs}), shapes.get(name)
+    )
+
+
+def _is_alike(one: Sample, tier: _Tier, stage: str, work: Work, *, is_training: bool) -> bool:
+    return (
+        (one.stage == stage if tier.same_stage else one.is_training and is_training)
+        and (one.family == work.family if tier.same_family else True)
+        and (not tier.same_size or abs(math.log(one.each / work.each)) < math.log(SAME_SIZE))
+    )
+
+
+def _fitted(samples: Sequence[Sample], total: float, deviation: float, *, has_fixed: bool) -> Estimate:
+    """Return an estimate from samples of about one kind; `deviation` is what is expected without any."""
+    fixed, rate = _line(samples) if has_fixed else (0.0, 0.0)
+    if not rate:
+        fixed, rate = 0.0, math.exp(mean(math.log(one.seconds / one.total) for one in samples))
+    away = sum(math.log(one.seconds / (fixed + rate * one.total)) ** 2 for one in samples)
+    works = [one.total for one in samples]
+    beyond = max(0.0, math.log(total / max(works)), math.log(min(works) / total))
+    expected = deviation + REACH * beyond
+    free = WEIGHT + len(samples) - 1
+    spread = math.hypot(math.sqrt((WEIGHT * expected**2 + away) / free), LOAD)
+    factor = math.exp(_quantile(free) * spread * math.sqrt(1 + 1 / len(samples)))
+    seconds = fixed + rate * total
+    return Estimate(seconds, seconds / factor, seconds * factor)
+
+
+def _line(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Return the fixed part and the rate of least relative squares, neither negative; no rate where the works
+    are too much alike to tell both."""
+    works = [one.total for one in samples]
+    if max(works) < SPREAD * min(works):
+        return 0.0, 0.0
+    # seconds = fixed + rate * work, each equation divided by its seconds
+    a, b = [1 / one.seconds for one in samples], [one.total / one.seconds for one in samples]
+    aa, ab, bb = (sum(x * y for x, y in zip(*pair, strict=True)) for pair in ((a, a), (a, b), (b, b)))
+    determinant = aa * bb - ab * ab
+    if determinant <= 1e-9 * aa * bb:
+        return 0.0, 0.0
+    fixed = (sum(a) * bb - sum(b) * ab) / determinant
+    rate = (sum(b) * aa - sum(a) * ab) / determinant
+    if rate <= 0:
+        return 0.0, 0.0
+    return (fixed, rate) if fixed > 0 else (0.0, 0.0)
+
+
+def _quantile(free: float) -> float:
+    return QUANTILES[max(degree for degree in QUANTILES if degree <= free)]
