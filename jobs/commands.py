@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 PROGRAM = "inversion"
 COMMANDS = {
     "sweep": "Run a study: train targets, attack them, measure what leaks.",
+    "runs": "List, show and compare the sweeps of stores.",
     "report": "Write a study's report again from what is stored.",
     "stage-data": "Stage a data set for all sweeps.",
     "stage-weights": "Stage public weights for all sweeps.",

@@ -1,0 +1,365 @@
+"""Sweeps in the terminal: `python -m jobs.runs ls | show SWEEP | compare A B | best | diff A B`.
+
+A SWEEP is a study's name, which means its latest sweep, or the start of a key. All of it comes from the
+stores (`--store`, repeatable): journals and reports; MLflow is not asked.
+
+Exit code 0: done. 2: refused, such as a name that no store has.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import zip_longest
+from typing import Annotated, Any
+
+import typer
+
+from jobs.store_output import RUNS_STORE, Out, opened, refusing
+from orchestrator.api.runs import (
+    HALF,
+    LETTERS,
+    STATUS,
+    Mean,
+    Setting,
+    StoredSweep,
+    common_axes,
+    find_sweep,
+    find_trial,
+    side_by_side,
+    stored_sweeps,
+)
+from orchestrator.config.base import Refused
+from orchestrator.metrics.names import MetricName
+from orchestrator.store.listing import published
+
+KEYS_SHOWN = 200
+"""Stages of one side alone whose manifests `diff` reads."""
+
+MOST_LETTERS = 60
+"""Of a cell of a table; JSON and CSV have all."""
+
+Cell = str | Mean
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+
+class Format(StrEnum):
+    """How a command prints."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+Stores = Annotated[
+    list[str],
+    typer.Option(
+        "--store", envvar="INVERSION_STORE", help="Read this store: a folder or s3://...; repeat for several."
+    ),
+]
+AsFormat = Annotated[Format, typer.Option("--format", help="Print a table, JSON or CSV.")]
+Metrics = Annotated[
+    list[str], typer.Option("--metric", help="Show this metric; repeatable; default: the report's objective.")
+]
+Study = Annotated[str | None, typer.Option("--study", help="Select the sweeps of this study.")]
+DEFAULT = (RUNS_STORE,)
+
+
+@app.command()
+def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Format.table) -> None:  # noqa: B006
+    """List the sweeps, the latest first."""
+    with refusing():
+        sweeps = _sweeps(store)
+        chosen = [one for one in sweeps if study in (None, one.about.study)]
+        if study and not chosen:
+            find_sweep(sweeps, study)  # refuses with the nearest
+        rows = [
+            {
+                "sweep": one.key[:LETTERS],
+                "study": one.about.study,
+                "trials": f"{one.about.num_ended}/{one.about.num_points}",
+                "status": one.about.status,
+                "last": _time(one.about.last_ms),
+                **({"store": one.store.blobs.uri} if len(store) > 1 else {}),
+            }
+            for one in chosen
+        ]
+        _print(form, "sweeps", rows)
+
+
+@app.command()
+def show(
+    sweep: str,
+    metric: Metrics = [],  # noqa: B006
+    store: Stores = list(DEFAULT),  # noqa: B006
+    form: AsFormat = Format.table,
+) -> None:
+    """Show one sweep: its means by setting with intervals, what it was forecast to take and took."""
+    with refusing():
+        one = find_sweep(_sweeps(store), sweep)
+        names = _metrics([one], metric) if metric else one.metrics
+        rows = [
+            {**setting.axes, "seeds": setting.row["seeds"], **_means(setting, names)}
+            for setting in one.settings
+        ]
+        about = one.about
+        title = (
+            f"{one.label}: {about.num_ended} of {about.num_points} trials ended, {about.status}, "
+            f"{_time(about.last_ms)}"
+        )
+        notes = [f"report: {one.store.blobs.uri}/sweeps/{one.key}/report"] if rows else []
+        if not rows:
+            notes = ["no report yet: it is written when every trial has ended"]
+        _print(form, title, rows, [*notes, *filter(None, [one.forecast])])
+
+
+@app.command()
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(help="Two sweeps or more, of any studies and stores.")],
+    metric: Metrics = [],  # noqa: B006
+    store: Stores = list(DEFAULT),  # noqa: B006
+    form: AsFormat = Format.table,
+) -> None:
+    """Compare means with 95 % intervals side by side, for equal values of the axes that all sweeps have."""
+    with refusing():
+        known = _sweeps(store)
+        chosen = [find_sweep(known, name) for name in sweeps]
+        if len(chosen) < 2:
+            raise Refused("sweep", sweeps[0], "is compared with nothing", "name a second sweep")
+        for one in chosen:
+            if not one.settings:
+                raise Refused("sweep", one.label, "has no report yet", "finish it with the same command")
+        names, axes = _metrics(chosen, metric), common_axes(chosen)
+        rows = [
+            {
+                **place,
+                **{
+                    column: cell
+                    for number, one in enumerate(line)
+                    for column, cell in _cells(one, number, axes, names)
+                },
+            }
+            for place, found in side_by_side(chosen, axes)
+            for line in zip_longest(*found)
+        ]
+        notes = [f"{_letter(number)}: {one.label}" for number, one in enumerate(chosen)]
+        _print(form, f"by {', '.join(axes) or 'no common axis'}", rows, notes)
+
+
+@app.command()
+def best(
+    study: Study = None,
+    metric: Metrics = [],  # noqa: B006
+    most: Annotated[int, typer.Option("--most", min=1, help="Settings to print.")] = 10,
+    store: Stores = list(DEFAULT),  # noqa: B006
+    form: AsFormat = Format.table,
+) -> None:
+    """Rank settings by skill; none whose 95 % interval of skill holds 0, or that has none, is called best."""
+    with refusing():
+        known = _sweeps(store)
+        if study:
+            find_sweep(known, study)
+        latest = {one.key: one for one in reversed(known) if study in (None, one.about.study)}
+        settings = [setting for one in latest.values() for setting in one.settings]
+        shown = [setting for setting in settings if not setting.fault]
+        names = list(dict.fromkeys(metric))
+        ranked = sorted(shown, key=lambda one: _rank(one, names))[:most]
+        rows = [
+            {"sweep": one.sweep.label, "setting": one.name, **_skill(one), **_means(one, names)}
+            for one in ranked
+        ]
+        faults: dict[str, int] = {}
+        for setting in settings:
+            if setting.fault:
+                faults[setting.fault] = faults.get(setting.fault, 0) + 1
+        notes = [f"not ranked: {count} settings, each {fault}" for fault, count in faults.items()]
+        if not rows:
+            notes.insert(0, "no setting has a skill that is shown to be above 0")
+        _print(form, "best settings by " + (names[0] if names else "skill"), rows, notes)
+
+
+@app.command()
+def diff(
+    one: Annotated[str, typer.Argument(help="SWEEP, or SWEEP/TRIAL by the trial's name or number.")],
+    other: Annotated[str, typer.Argument(help="The same.")],
+    store: Stores = list(DEFAULT),  # noqa: B006
+    form: AsFormat = Format.table,
+) -> None:
+    """Show the settings, code versions and stage keys in which two sweeps or two trials differ."""
+    with refusing():
+        known = _sweeps(store)
+        if ("/" in one) != ("/" in other):
+            rule = "is of another kind than the first" if "/" in other else "is a sweep, the first a trial"
+            raise Refused("other", other, rule, "name two sweeps or two trials")
+        pair = [_side(known, name) for name in (one, other)]
+        rows = [*_changes("setting", *(side["settings"] for side in pair))]
+        rows += _keys(*((side["sweep"], side["keys"]) for side in pair))
+        notes = [f"{_letter(number)}: {side['label']}" for number, side in enumerate(pair)]
+        if not rows:
+            notes.append("nothing differs")
+        _print(form, "differences", rows, notes)
+
+
+def _sweeps(stores: Sequence[str]) -> list[StoredSweep]:
+    return stored_sweeps([opened(uri) for uri in stores])
+
+
+def _metrics(sweeps: Sequence[StoredSweep], asked: Sequence[str]) -> list[str]:
+    """Return the metrics to show: those asked for, or the first one that all sweeps have."""
+    shared = [name for name in sweeps[0].metrics if all(name in one.metrics for one in sweeps)]
+    for name in asked:
+        if name not in shared:
+            rule = "is in no summary" if len(sweeps) == 1 else "is not in every summary"
+            raise Refused("--metric", name, rule, f"choose from {', '.join(shared) or 'none'}")
+    return list(asked) or shared[:1]
+
+
+def _means(setting: Setting, names: Sequence[str]) -> dict[str, Cell]:
+    return {name: setting.mean(name) or "" for name in names}
+
+
+def _cells(
+    setting: Setting | None, number: int, axes: Sequence[str], names: Sequence[str]
+) -> list[tuple[str, Cell]]:
+    """Return the columns of one sweep in a line of a comparison."""
+    letter = _letter(number)
+    others = (
+        {} if setting is None else {axis: value for axis, value in setting.axes.items() if axis not in axes}
+    )
+    words = ", ".join(f"{axis}={value}" for axis, value in others.items())
+    cells: dict[str, Cell] = {f"{letter} setting": words} if others else {}
+    means: Mapping[str, Cell] = _means(setting, names) if setting else dict.fromkeys(names, "")
+    return list({**cells, **{f"{letter} {name}": cell for name, cell in means.items()}}.items())
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
+
+
+def _skill(setting: Setting) -> dict[str, Cell]:
+    assert setting.skill
+    name, mean = setting.skill
+    return {"skill": mean, "of": name}
+
+
+def _rank(setting: Setting, names: Sequence[str]) -> tuple[float, float]:
+    """Return what settings are sorted by: the first metric asked for, strongest leakage first, or skill."""
+    assert setting.skill
+    skill = -setting.skill[1].value
+    if not names:
+        return skill, 0.0
+    mean = setting.mean(names[0])
+    sign = -1.0 if MetricName.parse(names[0], "--metric").metric.leaks != "down" else 1.0
+    return (float("inf") if mean is None else sign * mean.value), skill
+
+
+def _side(known: Sequence[StoredSweep], name: str) -> dict[str, Any]:
+    """Return what `diff` compares of a sweep or a trial."""
+    if "/" not in name:
+        sweep = find_sweep(known, name)
+        return {"label": sweep.label, "settings": sweep.study, "keys": sweep.needs, "sweep": sweep}
+    sweep, trial = find_trial(known, name)
+    row = sweep.trials[trial]
+    names = list(row)
+    axes = {axis: row[axis] for axis in names[1 : names.index(STATUS) + 1]}
+    base = {path: value for path, value in sweep.study.items() if not path.startswith("sweep.")}
+    settings = {**base, **axes}
+    return {
+        "label": f"{sweep.label}/{trial}",
+        "settings": settings,
+        "keys": sweep.built_by(trial),
+        "sweep": sweep,
+    }
+
+
+def _changes(what: str, one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the names whose values differ."""
+    absent = "(not set)"
+    names = [
+        name for name in dict.fromkeys([*one, *other]) if one.get(name, absent) != other.get(name, absent)
+    ]
+    return [
+        {"what": what, "name": name, "A": str(one.get(name, absent)), "B": str(other.get(name, absent))}
+        for name in names
+    ]
+
+
+def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> list[dict[str, str]]:
+    """Return code versions that differ, and by stage how many keys each side has alone, with the first."""
+    (_, first), (_, second) = sides
+    shared = set(first) & set(second)
+    versions, alone = [], []
+    for sweep, keys in sides:
+        own = [key for key in keys if key not in shared]
+        read = [one for _, one in published(sweep.store, [*own[:KEYS_SHOWN], *list(shared)[:1]]) if one]
+        versions.append({f"{one.code_version}, stage {one.stage} v{one.version}": None for one in read})
+        stages: dict[str, list[str]] = {}
+        for artifact in read:
+            if artifact.key not in shared:
+                stages.setdefault(artifact.stage, []).append(artifact.key[:12])
+        alone.append(stages)
+    rows = _changes(
+        "code", *({name.split(", stage ")[1].split(" v")[0]: name for name in one} for one in versions)
+    )
+    for name in dict.fromkeys([*alone[0], *alone[1]]):
+        cells = [_counted(one.get(name, [])) for one in alone]
+        rows.append({"what": "stages", "name": name, "A": cells[0], "B": cells[1]})
+    rows = [row for row in rows if row["what"] != "code" or "(not set)" not in (row["A"], row["B"])]
+    if rows and shared:
+        rows.append({"what": "stages", "name": "shared", "A": str(len(shared)), "B": str(len(shared))})
+    return rows
+
+
+def _counted(keys: Sequence[str]) -> str:
+    return f"{len(keys)}: {', '.join(keys[:2])}" if keys else ""
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC" if milliseconds else ""
+
+
+def _print(form: Format, title: str, rows: Sequence[Mapping[str, Cell]], notes: Sequence[str] = ()) -> None:
+    """Print rows with the columns of all of them; notes are no part of CSV.
+
+    In JSON and CSV a mean is a number, and half its interval another, in a column whose name ends in `+-`.
+    """
+    if form is Format.table:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        out = Out(as_json=False)
+        out.table(title, columns, [[_short(row.get(column, "")) for column in columns] for row in rows])
+        for line in notes if rows else (title, *notes):
+            out.say(line)
+        return
+    plain = [dict(_parts(row)) for row in rows]
+    if form is Format.json:
+        print(json.dumps({"title": title, "rows": plain, "notes": list(notes)}, indent=2))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(name for row in plain for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(plain)
+    print(text.getvalue(), end="")
+
+
+def _parts(row: Mapping[str, Cell]) -> Iterator[tuple[str, str | float | None]]:
+    for name, cell in row.items():
+        if isinstance(cell, Mean):
+            yield name, cell.value
+            yield name + HALF, cell.half
+        else:
+            yield name, cell
+
+
+def _short(cell: Cell) -> str:
+    """Return a cell of a table."""
+    text = str(cell)
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,245 @@
+"""Runs: the sweeps that stores have, with their settings, means and trials, read from journals and reports.
+
+No artifact is read but those that `diff` names, so that a store of any size lists at once. No pandas.
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from orchestrator.api import forecast_record
+from orchestrator.config.base import Refused
+from orchestrator.store import listing
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.journal import Journal
+from orchestrator.store.listing import SweepSummary
+
+Row = Mapping[str, str]
+
+HALF = " +-"
+"""Ends the name of the column of half a 95 % interval."""
+
+SEEDS, STATUS = "seeds", "status"
+"""First columns of a summary and of results behind the axes."""
+
+SKILLS = ("inversion/skill_test", "class/skill", "class/over_floor")
+"""Metrics that say whether an attack beats what needs none, the first that a sweep has."""
+
+UNBEATEN = "no better than"
+"""Column of yardsticks and floors that a setting does not beat."""
+
+LETTERS = 8
+"""Of a sweep's key as it is shown."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds with half its 95 % interval; None where there is nothing to resample."""
+
+    value: float
+    half: float | None
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}" if self.half is None else f"{self.value:.4g} +- {self.half:.2g}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of a sweep's summary."""
+
+    sweep: "StoredSweep"
+    axes: Mapping[str, str]
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """Axes with their values."""
+        return ", ".join(f"{axis}={value}" for axis, value in self.axes.items()) or "all"
+
+    def mean(self, metric: str) -> Mean | None:
+        """Return a metric's mean; None where it was not measured."""
+        value, half = _number(self.row.get(metric)), _number(self.row.get(metric + HALF))
+        return None if value is None else Mean(value, half)
+
+    @property
+    def skill(self) -> tuple[str, Mean] | None:
+        """The metric that says whether it beats what needs no attack, and its mean."""
+        found = ((name, self.mean(name)) for name in SKILLS)
+        return next(((name, mean) for name, mean in found if mean is not None), None)
+
+    @property
+    def fault(self) -> str:
+        """Why it may not be called best; empty where its skill is shown to be above 0."""
+        if self.skill is None:
+            return "has no skill"
+        _, mean = self.skill
+        if mean.half is None:
+            return "has no interval"
+        if self.row.get(UNBEATEN):
+            return f"is no better than {self.row[UNBEATEN]}"
+        return "" if mean.value - mean.half > 0 else "has an interval that holds 0"
+
+
+@dataclass(frozen=True)
+class StoredSweep:
+    """A sweep of a store."""
+
+    store: Artifacts
+    about: SweepSummary
+
+    @property
+    def key(self) -> str:
+        """Digest of the resolved study."""
+        return self.about.key
+
+    @property
+    def label(self) -> str:
+        """Study and the start of the key."""
+        return f"{self.about.study} {self.key[:LETTERS]}"
+
+    def file(self, name: str) -> str:
+        """Return a file of its report, empty where it has none."""
+        data = self.store.blobs.get(f"sweeps/{self.key}/report/{name}")
+        return (data or b"").decode(errors="replace")
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """The rows of its summary."""
+        rows = list(csv.DictReader(io.StringIO(self.file("summary.csv"))))
+        axes = _before(rows, SEEDS)
+        return [Setting(self, {axis: row[axis] for axis in axes}, row) for row in rows]
+
+    @cached_property
+    def trials(self) -> dict[str, Row]:
+        """Name of a trial -> its row of the results."""
+        return {row["trial"]: row for row in csv.DictReader(io.StringIO(self.file("results.csv")))}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics of the summary, the objective first."""
+        names = self.settings[0].row if self.settings else {}
+        return [name for name in names if "/" in name and not name.endswith(HALF)]
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """The resolved study by dotted path; empty where no report is written yet."""
+        return dict(_flat(yaml.load(self.file("study.yaml") or "{}", _LOADER)))
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """Its journal."""
+        return Journal(self.store.blobs, self.key).events()
+
+    @property
+    def needs(self) -> list[str]:
+        """Keys of all stages that it needs."""
+        return list(dict.fromkeys(key for one in self._of("planned") for key in one.get("needs", ())))
+
+    def built_by(self, trial: str) -> list[str]:
+        """Return the keys of the stages that a trial ran itself, in any start."""
+        keys = list(dict.fromkeys(key for one in self._of("planned") for key in one["trials"]))
+        place = int(trial.split("-")[0])
+        own = keys[place] if place < len(keys) else ""
+        built = (key for one in self._of("ended") if one["trial"] == own for key in one.get("built", ()))
+        return list(dict.fromkeys(built))
+
+    @property
+    def forecast(self) -> str | None:
+        """The forecast beside what it took, in one line."""
+        kept = forecast_record.read(self.store.blobs, self.key)
+        return None if kept is None else forecast_record.compared(kept)
+
+    def _of(self, event: str) -> Iterator[dict[str, Any]]:
+        return (one for one in self.events if one["event"] == event)
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def stored_sweeps(stores: Sequence[Artifacts]) -> list[StoredSweep]:
+    """Return the sweeps of all stores, the latest first."""
+    found = [StoredSweep(store, one) for store in stores for one in listing.sweeps(store.blobs)]
+    return sorted(found, key=lambda one: -one.about.last_ms)
+
+
+def find_sweep(sweeps: Sequence[StoredSweep], name: str) -> StoredSweep:
+    """Return the sweep whose key starts with a name, or the latest of the study of that name.
+
+    Raise `Refused` for none, with the nearest names, or for a start of several keys.
+    """
+    of_study = [one for one in sweeps if one.about.study == name]
+    if of_study:
+        return of_study[0]
+    of_key = [one for one in sweeps if len(name) > 1 and one.key.startswith(name)]
+    if len({one.key for one in of_key}) == 1:
+        return of_key[0]
+    if of_key:
+        shown = ", ".join(one.label for one in of_key[:5])
+        raise Refused("sweep", name, f"begins {len(of_key)} sweeps ({shown})", "give more of the key")
+    known = list(dict.fromkeys([one.about.study for one in sweeps] + [one.key[:LETTERS] for one in sweeps]))
+    raise Refused("sweep", name, "is in no store given", _nearest(name, known))
+
+
+def find_trial(sweeps: Sequence[StoredSweep], name: str) -> tuple[StoredSweep, str]:
+    """Return the sweep and the trial of SWEEP/TRIAL; a trial's number will do. Raise `Refused`."""
+    sweep_name, _, trial = name.partition("/")
+    sweep = find_sweep(sweeps, sweep_name)
+    number = trial.zfill(4) if trial.isdigit() else trial
+    found = [one for one in sweep.trials if one == trial or one.split("-")[0] == number]
+    if not found:
+        raise Refused("trial", name, f"is none of {sweep.label}", _nearest(trial, list(sweep.trials)))
+    return sweep, found[0]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return the names that one is close to as a way out."""
+    close = difflib.get_close_matches(name, known, 3, cutoff=0.5) or known[:3]
+    return f"did you mean {' or '.join(close)}" if close else "`ls` lists what is there"
+
+
+def common_axes(sweeps: Sequence[StoredSweep]) -> list[str]:
+    """Return the axes that the summaries of all sweeps have."""
+    first, *others = ([*one.settings[0].axes] if one.settings else [] for one in sweeps)
+    return [axis for axis in first if all(axis in other for other in others)]
+
+
+def side_by_side(
+    sweeps: Sequence[StoredSweep], axes: Sequence[str]
+) -> Iterator[tuple[Mapping[str, str], list[list[Setting]]]]:
+    """Yield each combination of values of some axes with the settings of each sweep that have it."""
+    places: dict[tuple[str, ...], list[list[Setting]]] = {}
+    for number, sweep in enumerate(sweeps):
+        for setting in sweep.settings:
+            place = tuple(setting.axes[axis] for axis in axes)
+            places.setdefault(place, [[] for _ in sweeps])[number].append(setting)
+    for place, found in places.items():
+        yield dict(zip(axes, place, strict=True)), found
+
+
+def _before(rows: Sequence[Row], end: str) -> list[str]:
+    names = list(rows[0]) if rows else []
+    return names[: names.index(end)] if end in names else []
+
+
+def _number(text: str | None) -> float | None:
+    """Return a cell as a number; None for an empty one or NaN."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return None if value != value else value
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of every leaf; a list is one."""
+    if isinstance(value, dict) and value:
+        for name, one in value.items():
+            yield from _flat(one, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value

@@ -1,0 +1,155 @@
+"""`jobs.runs`: tables, JSON and CSV of the sweeps of stores; a listing reads no artifact."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from jobs.runs import app
+from orchestrator.store.artifacts import Artifact, Artifacts, manifest_name
+from orchestrator.store.directory import DirectoryBlobs
+from tests.api.test_runs import DIGITS, FACES, write
+from tests.jobs.test_imports import TRIES, run
+from tests.test_floors import ROOT
+
+SECONDS = 1.0
+"""CPU seconds of a listing of 10,000 artifacts; or a share of `import torch`, where a machine is slow."""
+SHARE = 0.6
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> list[str]:
+    """Return the options of two stores with a sweep each."""
+    write(tmp_path / "one", "ab" * 32, "digits", DIGITS, 1000)
+    write(tmp_path / "two", "cd" * 32, "faces", FACES, 2000)
+    artifacts = Artifacts(DirectoryBlobs(tmp_path / "one"))
+    for version, number in ((1, "1"), (2, "2")):
+        artifacts.publish(Artifact("ab" * 32 + number, "target", version, {}, code_version="0.1.0"), {})
+    Artifacts(DirectoryBlobs(tmp_path / "two")).publish(
+        Artifact("cd" * 32 + "1", "target", 3, {}, code_version="0.2.0"), {}
+    )
+    return ["--store", str(tmp_path / "one"), "--store", str(tmp_path / "two")]
+
+
+def runs(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def rows(*words: str) -> list[dict[str, str]]:
+    """Return the rows that a command prints as CSV."""
+    done = runs(*words, "--format", "csv")
+    assert done.exit_code == 0, done.output
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def test_ls_lists_the_sweeps_of_all_stores(stores: list[str]) -> None:
+    done = runs("ls", *stores)
+    assert done.exit_code == 0, done.output
+    assert [line.split()[:4] for line in done.stdout.splitlines()[2:]] == [
+        ["cdcdcdcd", "faces", "2/2", "finished"],
+        ["abababab", "digits", "2/2", "finished"],
+    ]
+    assert [row["study"] for row in rows("ls", "--study", "faces", *stores)] == ["faces"]
+    document = json.loads(runs("ls", "--format", "json", *stores).stdout)
+    assert [row["sweep"] for row in document["rows"]] == ["cdcdcdcd", "abababab"]
+
+
+def test_show_has_means_with_intervals_as_text_and_as_numbers(stores: list[str]) -> None:
+    done = runs("show", "digits", *stores)
+    assert "digits abababab: 2 of 2 trials ended, finished, 1970-01-01 00:00 UTC" in done.stdout
+    assert "0.05 +- 0.001" in done.stdout
+    assert "report: file://" in done.stdout
+    first = rows("show", "digits", "--metric", "inversion/skill_test", *stores)[0]
+    assert first == {
+        "m": "1",
+        "k": "3",
+        "seeds": "3",
+        "inversion/skill_test": "0.1",
+        "inversion/skill_test +-": "0.05",
+    }
+    row = json.loads(runs("show", "digits", "--format", "json", *stores).stdout)["rows"][2]
+    assert (row["inversion/mse_test"], row["inversion/mse_test +-"]) == (0.03, None)
+
+
+def test_compare_puts_sweeps_of_two_stores_side_by_side(stores: list[str]) -> None:
+    done = runs("compare", "digits", "faces", *stores)
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    assert done.stdout.startswith("by k\n")
+    assert "A: digits abababab" in done.stdout
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines[2:6]] == [
+        ["3", "m=1", "0.05 +- 0.001", "0.02 +- 0.001"],
+        ["3", "m=3", "0.04 +- 0.001"],
+        ["5", "m=1", "0.03"],
+        ["9", "0.02 +- 0.001"],
+    ]
+
+
+def test_best_leaves_out_what_may_be_no_better_than_nothing(stores: list[str]) -> None:
+    done = runs("best", *stores)
+    assert done.exit_code == 0, done.output
+    assert [row["setting"] for row in rows("best", *stores)] == ["k=3", "m=1, k=3"]
+    for fault in ("has an interval that holds 0", "has no interval", "is no better than label (test)"):
+        assert f"not ranked: 1 settings, each {fault}" in done.stdout
+    by_error = rows("best", "--metric", "inversion/mse_test", "--most", "1", *stores)
+    assert [(row["setting"], row["inversion/mse_test"]) for row in by_error] == [("k=3", "0.02")]
+
+
+def test_diff_names_settings_code_and_stages(stores: list[str]) -> None:
+    found = {
+        (row["what"], row["name"]): (row["A"], row["B"]) for row in rows("diff", "digits", "faces", *stores)
+    }
+    assert found[("setting", "base.data.dataset")] == ("digits", "faces")
+    assert found[("code", "target")] == ("0.1.0, stage target v2", "0.2.0, stage target v3")
+    assert found[("stages", "target")] == ("2: abababababab, abababababab", "1: cdcdcdcdcdcd")
+    trials = {
+        (row["what"], row["name"]): (row["A"], row["B"])
+        for row in rows("diff", "digits/0", "digits/1", *stores)
+    }
+    assert trials[("setting", "k")] == ("3", "9")
+    assert "nothing differs" in runs("diff", "faces", "faces", *stores).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("show", "digts"), "error: sweep=digts is in no store given; did you mean digits."),
+        (("compare", "digits"), "error: sweep=digits is compared with nothing; name a second sweep."),
+        (
+            ("show", "digits", "--metric", "x/y"),
+            "error: --metric=x/y is in no summary; choose from inversion/mse_test",
+        ),
+        (("diff", "digits/0", "faces"), "error: other=faces is a sweep, the first a trial; name two sweeps"),
+        (("ls", "--study", "fces"), "did you mean faces."),
+        (("best", "--study", "fces"), "did you mean faces."),
+    ],
+)
+def test_refusals_are_one_line(stores: list[str], words: tuple[str, ...], text: str) -> None:
+    done = runs(*words, *stores)
+    assert done.exit_code == 2
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_listing_of_10000_artifacts_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    store, content = tmp_path / "store", b"{}"
+    for number in range(10_000):
+        file = store / manifest_name(f"{number % 256:02x}{number:062x}")
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    for number in range(50):
+        write(store, f"{number:064x}", f"study-{number}", DIGITS, 1000 + number)
+    tries = []
+    for _ in range(TRIES):
+        done = run(["-m", "jobs.runs", "ls", "--store", str(store)], tmp_path)
+        assert done.code == 0, done.output
+        assert len(done.output.splitlines()) == 52
+        if done.seconds < SECONDS:
+            return
+        tries.append((done.seconds, run(["-c", "import torch"], tmp_path).seconds))
+        if done.seconds < SHARE * tries[-1][1]:
+            return
+    pytest.fail(f"seconds of the listing and of import torch: {tries}")
