@@ -35,7 +35,7 @@ from orchestrator.api.shipped import STUDIES, shipped_studies
 from orchestrator.api.sweep import Sweep as OpenedSweep
 from orchestrator.api.sweep import open_tracker
 from orchestrator.config.base import Refused, one_line
-from orchestrator.config.load import scales_of
+from orchestrator.config.load import summary_of
 from orchestrator.config.study import StudyError
 from orchestrator.datasets.catalog import CACHE_GIB
 from orchestrator.sweep.ledger import Ledger, Tracker
@@ -47,15 +47,18 @@ def print_studies(is_asked: bool) -> None:
     """Print the shipped studies with their scales and leave, if that is asked."""
     if is_asked:
         for name in shipped_studies():
-            scales = ", ".join(scales_of(STUDIES / f"{name}.yaml")) or "none"
-            print(f"{name}: scales {scales}")
+            about, scales = summary_of(STUDIES / f"{name}.yaml")
+            print(f"{name}: scales {', '.join(scales) or 'none'}; {about}")
         raise typer.Exit
 
 
 ListStudies = Annotated[
     bool,
     typer.Option(
-        "--list", is_eager=True, callback=print_studies, help="List the shipped studies and their scales."
+        "--list",
+        is_eager=True,
+        callback=print_studies,
+        help="List the shipped studies with their scales and what they are about.",
     ),
 ]
 

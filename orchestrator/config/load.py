@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from orchestrator.config.attacks import ATTACK_SPECS, attack_name
-from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.base import NO_VALUE, Refused, one_line
 from orchestrator.config.installation import to_call
 from orchestrator.config.plain import MAX_NAME_BYTES, check_path, check_plain
 from orchestrator.config.search import Range
@@ -64,6 +64,14 @@ def _scale(scales: Mapping[str, Any], scale: str, where: str) -> Mapping[str, An
 def scales_of(path: Path) -> list[str]:
     """Return the names of a study's scales; raise `StudyError` if it is no study."""
     return list(map(str, _load(path).get("scales") or {}))
+
+
+def summary_of(path: Path) -> tuple[str, list[str]]:
+    """Return the first sentence of what a study file is about, and its scales; raise `StudyError` if it is no
+    study."""
+    study = _load(path)
+    about = " ".join(str(study.get("about") or "").split())
+    return one_line(about.partition(". ")[0].rstrip(".")), list(map(str, study.get("scales") or {}))
 
 
 def _check(value: Any, prefix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Published sizes: what stands in for a set that is not staged has the images, classes and splits promised."""
+"""Published sizes: what stands in for a set has the images, classes and splits that are promised."""
 
 import numpy as np
 import pytest

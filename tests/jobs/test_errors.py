@@ -533,8 +533,9 @@ def test_the_shipped_studies_are_listed_with_their_scales() -> None:
     done = sweep("--list")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert "demo: scales smoke" in lines
-    assert "ami-truncation: scales small, smoke" in lines
+    assert "demo: scales smoke; " in done.stdout
+    assert "ami-auxiliary: scales small, smoke; AMI, Figure 5: what the adversary's images are worth" in lines
+    assert all(line.partition("; ")[2] for line in lines)
     assert len(lines) == len(list(STUDIES.glob("*.yaml")))
 
 
