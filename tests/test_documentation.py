@@ -16,7 +16,7 @@ import pytest
 import typer
 from ray.dashboard.modules.job.cli import submit
 
-from jobs import doctor, notice, report, stage_data, stage_weights, store, sweep, ui
+from jobs import doctor, notice, report, runs, stage_data, stage_weights, store, sweep, ui
 from orchestrator import config
 from orchestrator.api.shipped import find_study
 from orchestrator.config import load as study_file
@@ -168,6 +168,7 @@ def _parse_job(module: str, arguments: list[str]) -> None:
         "jobs.stage_data": stage_data.app,
         "jobs.stage_weights": stage_weights.app,
         "jobs.store": store.app,
+        "jobs.runs": runs.app,
         "jobs.doctor": doctor.app,
         "jobs.notice": notice.app,
         "jobs.ui": ui.app,
