@@ -34,7 +34,7 @@ from orchestrator.api.options import RUNS, Options
 from orchestrator.api.shipped import STUDIES, shipped_studies
 from orchestrator.api.sweep import Sweep as OpenedSweep
 from orchestrator.api.sweep import open_tracker
-from orchestrator.config.base import Refused, one_line
+from orchestrator.config.base import NO_VALUE, Refused, one_line
 from orchestrator.config.load import summary_of
 from orchestrator.config.study import StudyError
 from orchestrator.datasets.catalog import CACHE_GIB
@@ -67,6 +67,14 @@ Rate = Annotated[
     typer.Option("--rate", min=0.0, help="Price a plan at this much money for a device hour."),
 ]
 
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="With --plan: run one short step of each kind of stage that the store has none like.",
+    ),
+]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -87,6 +95,7 @@ def sweep(  # noqa: PLR0913 - options of a command
     wait_for_nodes: WaitForNodes = 0.0,
     list_studies: ListStudies = False,
     rate: Rate = None,
+    calibrate: Calibrate = False,
 ) -> None:
     """Sweep a study: train targets, attack them, measure what leaks, and keep the comparison."""
     options = Options(
@@ -104,9 +113,12 @@ def sweep(  # noqa: PLR0913 - options of a command
     )
     console = start_console()
     try:
+        if not plan and (calibrate or rate is not None):
+            option = "--calibrate" if calibrate else "--rate"
+            raise Refused(option, NO_VALUE, "is of a plan", "add --plan or leave it out")
         opened = Sweep(options, console, local=local, plans=plan)
         if plan:
-            opened.print_plan(rate)
+            opened.print_plan(rate, calibrates=calibrate)
             return
         opened.check_queries()
         tracker = open_tracker(opened)
@@ -140,12 +152,22 @@ class Sweep(OpenedSweep):
         super().__init__(options, local=local, writes=writes, plans=plans)
         self.console = console
 
-    def print_plan(self, rate: float | None = None) -> None:
-        """Print what would run, and its price at a rate for a device hour."""
+    def print_plan(self, rate: float | None = None, *, calibrates: bool = False) -> None:
+        """Print what would run, and its price at a rate for a device hour; with `calibrates` after measuring
+        the kinds of stages that the store has none like."""
         print_stand_ins(self.console, self.preflight.published, self.preflight.absent)
         needed = [one.words for one in self.needed_queries()]  # before the search moves on
         tasks = self.first_tasks()
-        print_plan(self.console, self.study, tasks, self.dropped, self.forecast(tasks), rate)
+        expected = self.forecast(tasks)
+        if calibrates and expected.unknown:
+            from orchestrator.api.calibration import calibrate  # here: it imports torch, a plan needs none
+
+            described = self.preflight.descriptions
+            done = calibrate(tasks, expected.unknown, self.study.resources, described)
+            for fault in done.faults:
+                self.say(f"not measured: {fault}")
+            expected = self.forecast(tasks, done.stages)
+        print_plan(self.console, self.study, tasks, self.dropped, expected, rate)
         for words in needed:
             self.say(words)
 

@@ -63,11 +63,11 @@ at 64x64)."""
 DESCRIPTOR = 6e9
 """Multiply-adds of a photograph in a face recogniser."""
 
-UNSEEN = 0.6
+UNSEEN = 0.5
 """Spread of comparisons with images whose number is not in the settings."""
 
-LOOKED_UP = 1e3
-"""Multiply-adds of comparing one image with one that an adversary has."""
+LOOKED_UP = 1e6
+"""Multiply-adds of comparing one image with those that an adversary has."""
 
 
 class Sizes(Protocol):
@@ -330,10 +330,8 @@ def fisher(specs: Any, shapes: Shapes | None) -> Work:
 
 def yardsticks(specs: Any, shapes: Shapes | None) -> Work:
     """Guesses, each compared with the adversary's images; those of classes are judged."""
-    size = specs.auxiliary.size if hasattr(specs, "auxiliary") else None
-    each = LOOKED_UP * (size or LOOKED_UP)
     family = f"{_judge(specs).family} " if hasattr(specs, "judge") else ""
-    return Work(f"{family}look-ups", each, lambda sizes: _attacked(specs, sizes), spread=UNSEEN)
+    return Work(f"{family}look-ups", LOOKED_UP, lambda sizes: _attacked(specs, sizes), spread=UNSEEN)
 
 
 def retrieval(specs: Any, shapes: Shapes | None) -> Work:

@@ -47,13 +47,13 @@ class LocalExecutor:
         trial = Trial(task.stages.values(), self.store, self.leases, f"local-{os.getpid()}")
         for stage in trial.missing():
             try:
-                self._build(stage)
+                self.build(stage)
                 trial.note_built(stage)
             except StageFailed as failure:
                 trial.note_failed(failure)
         return trial.outcome
 
-    def _build(self, stage: Stage) -> None:
+    def build(self, stage: Stage) -> None:
         """Run and publish the stage; keep an error for the next trial that needs the stage."""
         if stage.key in self.failures:
             raise self.failures[stage.key]

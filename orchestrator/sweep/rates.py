@@ -41,8 +41,8 @@ WEIGHT = 3.0
 QUANTILES = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81, 15: 1.75, 30: 1.70}
 """Degrees of freedom -> 95 % quantile of Student's distribution, for intervals of 90 %."""
 
-LEAST_SECONDS = 0.02
-"""Shorter times say nothing of a rate."""
+LEAST_SECONDS = 0.01
+"""Shorter times are taken for this: they say nothing of a rate."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,16 @@ class Rates:
 def _sample(artifact: Artifact, shapes: Mapping[str, Shapes], reader: Reader) -> Sample | None:
     """Return what an artifact says; None for a stage or settings of another version, and of no cost."""
     seconds, kind = seconds_of(artifact), STAGES.get(artifact.stage)
-    if kind is None or seconds < LEAST_SECONDS:
+    if kind is None or seconds <= 0:
         return None
     try:
         work = stage_work(kind.name, artifact.spec, artifact.spec.get("weights", {}), shapes, reader)
     except (ValueError, AttributeError):  # of another version: settings that are none here, or lacking
         return None
     images = artifact.cost.get("images_seen", 0.0)
-    return Sample(kind.name, work.trained > 0, work.family, work.each, work.total(images), seconds)
+    return Sample(
+        kind.name, work.trained > 0, work.family, work.each, work.total(images), max(seconds, LEAST_SECONDS)
+    )
 
 
 def stage_work(

@@ -78,7 +78,7 @@ def artifact(changes: dict[str, Any], cost: dict[str, float]) -> Artifact:
     [
         ({}, {"cpu_seconds": 4.0, "wall_seconds": 9.0, "images_seen": 100.0}, 4.0),
         ({"device": "cuda"}, {"cpu_seconds": 4.0, "wall_seconds": 9.0, "images_seen": 100.0}, 9.0),
-        ({}, {"cpu_seconds": LEAST_SECONDS / 2, "images_seen": 100.0}, None),
+        ({}, {"cpu_seconds": LEAST_SECONDS / 2, "images_seen": 100.0}, LEAST_SECONDS),
         ({}, {}, None),
     ],
 )
