@@ -134,6 +134,7 @@ SHARED_STAGES = {
     "runner",
     "stage",
     "uses",
+    "work",
     "images",
     "networks",
     "target_model",
