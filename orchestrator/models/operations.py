@@ -70,8 +70,7 @@ def classifier(
     leaves some layers to train; `resizes` as of `models.outline`. Raise `Refused` as that does."""
     architecture = CLASSIFIERS[model.name]
     side = architecture.image_size if resizes or not architecture.is_flexible else image_size
-    shapes = {"classes": classes, "channels": channels, "image_size": image_size}
-    network = outline(model, **shapes, resizes=resizes)
+    network = outline(model, classes=classes, channels=channels, image_size=image_size, resizes=resizes)
     parts = _CLASSIFIERS.get(model.name, _library)(model, classes, channels, side)
     frozen, ends = frozen_blocks(network, budget), network.cut_points
     trains = [not (cut in ends and frozen.start < ends[cut] <= frozen.stop) for cut in parts]

@@ -67,13 +67,6 @@ class Kind:
     reads: tuple[str, ...]
     """Roles of the sub-specs that enter its key and that `run` takes by keyword."""
 
-    uses: Callable[[PlannedSpec], Sequence[Use]]
-    """Return what a trial uses the stage for: nothing, once, or several times."""
-
-    work: Callable[[Any, Shapes | None], Work]
-    """Return what the stage does, of its sub-specs by role and the tensors of its public generator's weights,
-    where these are known."""
-
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role of an input -> stages, of which the first that the trial has fills it; none leaves it out. Of
     several instances the one of the same name fills it, or all named ones do, as `role.instance`."""
@@ -89,6 +82,13 @@ class Kind:
 
     metrics: tuple[str, ...] = ()
     """Families of the metrics that it leaves: `target` of `target/accuracy`."""
+
+    uses: Callable[[PlannedSpec], Sequence[Use]] = lambda spec: (Use(),)
+    """Return what a trial uses the stage for: nothing, once, or several times."""
+
+    work: Callable[[Any, Shapes | None], Work] = work.nothing
+    """Return what the stage does, of its sub-specs by role and the tensors of its public generator's weights,
+    where these are known."""
 
     is_added: bool = False
     """Whether stores from before the stage existed are read without it; a sweep builds it."""

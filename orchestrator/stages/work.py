@@ -145,6 +145,11 @@ def _adapter(role: str) -> TypeAdapter[Any]:
     return TypeAdapter(ROLES[role])
 
 
+def nothing(specs: Any, shapes: Shapes | None) -> Work:
+    """No formula: every stage takes the same."""
+    return Work("nothing", 1.0, lambda sizes: 0)
+
+
 def pretrain(specs: Any, shapes: Shapes | None) -> Work:
     """Training on public classes, or a check of public weights."""
     network = _classifier(specs.model, specs.data, JUDGE_CLASSES)

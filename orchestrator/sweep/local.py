@@ -54,7 +54,10 @@ class LocalExecutor:
         return trial.outcome
 
     def build(self, stage: Stage) -> None:
-        """Run and publish the stage; keep an error for the next trial that needs the stage."""
+        """Run and publish the stage; keep an error for the next trial that needs the stage.
+
+        Raise `StageFailed` with how it ended.
+        """
         if stage.key in self.failures:
             raise self.failures[stage.key]
         if self.must_leave.is_set():

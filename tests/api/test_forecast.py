@@ -120,7 +120,8 @@ def test_another_profile_says_nothing(changes: dict[str, Any], tmp_path: Path) -
 
 def test_settings_of_another_version_are_passed_over(tmp_path: Path) -> None:
     planned, store = tasks(), Artifacts(DirectoryBlobs(tmp_path))
-    for number, spec in enumerate(({}, {"data": {"gone": 1}}, {"data": {"dataset": "digits"}, "target": 3})):
+    others: list[dict[str, Any]] = [{}, {"data": {"gone": 1}}, {"data": {"dataset": "digits"}, "target": 3}]
+    for number, spec in enumerate(others):
         store.publish(Artifact(f"{number:064x}", "target", 1, spec, cost={"cpu_seconds": 9.0}), {})
     store.publish(Artifact("f" * 64, "unheard of", 1, {}, cost={"cpu_seconds": 9.0}), {})
     assert rows(forecast(planned, store, KNOWN))["target"].cpu_seconds is None

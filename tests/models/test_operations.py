@@ -78,7 +78,8 @@ def test_frozen_layers_take_no_gradients() -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("ami-digit", 32), ("ami-face", 64)])
 def test_an_inverter_has_the_operations_that_torch_counts(name: str, side: int) -> None:
-    model, shapes = Model(name=name, width=0.5), {"classes": 7, "channels": 1, "image_size": side}
+    model = Model(name=name, width=0.5)
+    shapes: dict[str, Any] = {"classes": 7, "channels": 1, "image_size": side}
     with torch.device("meta"):
         network = build_inverter(model, **shapes)
         scores = torch.empty(2, 7)

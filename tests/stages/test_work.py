@@ -9,7 +9,7 @@ from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, describe
 from orchestrator.stages import runner
 from orchestrator.stages.graph import STAGES
-from orchestrator.stages.work import ROLES, Reader
+from orchestrator.stages.work import ROLES, Reader, nothing
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.image_counts import ImageCounts
@@ -45,7 +45,8 @@ def test_images_are_those_that_stages_count(changes: dict[str, Any], tmp_path: P
         assert work.family
 
 
-def test_every_role_of_the_graph_has_a_type() -> None:
+def test_every_stage_has_a_formula_and_every_role_a_type() -> None:
+    assert all(kind.work is not nothing for kind in STAGES.values())
     assert {role for kind in STAGES.values() for role in kind.reads} <= set(ROLES)
 
 

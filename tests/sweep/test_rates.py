@@ -12,7 +12,7 @@ from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.rates import LEAST_SECONDS, Rates, Sample, _fitted
 from tests import tiny
 
-SAME = {"deviation": 0.1, "has_fixed": True}
+SAME: dict[str, Any] = {"deviation": 0.1, "has_fixed": True}
 
 
 def sample(total: float, seconds: float) -> Sample:
