@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from orchestrator.api.forecast import Forecast, StageForecast
+from orchestrator.config.installation import to_call
 from orchestrator.config.study import Study
 from orchestrator.datasets.published import Published
 from orchestrator.datasets.shards import HELD_BYTES
@@ -164,13 +165,13 @@ def print_stand_ins(console: Console, published: Mapping[str, Published], absent
     for name, about in published.items():
         console.print(
             f"not staged: {name}; its published size stands in, {about.size} ({about.source}); stage it with "
-            f"python -m jobs.stage_data {about.command}",
+            f"{to_call('stage_data', about.command)}",
             markup=False,
             soft_wrap=True,
         )
     if absent:
         names = ", ".join(absent)
-        words = f"not staged: weights {names}; unchecked; stage them with python -m jobs.stage_weights"
+        words = f"not staged: weights {names}; unchecked; stage them with {to_call('stage_weights')}"
         console.print(words, markup=False, soft_wrap=True)
 
 
