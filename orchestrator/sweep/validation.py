@@ -279,7 +279,7 @@ class Preflight:
                 self.digests[weights_manifest.key_of(name)] = self._weights[name].digest
 
     def _is_absent(self, name: str) -> bool:
-        """Return whether weights, a program or a service are not staged and the plan does without; note it then."""
+        """Return whether weights, a program or a service are not staged and a plan does without; note it."""
         if (
             self._stands_in
             and name not in self.absent
