@@ -123,6 +123,7 @@ README_COMMANDS = {
     "--split default=1,0,0": CELEBA,
     "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
     "python -m jobs.report ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
+    "python -m jobs.runs best": "tests/jobs/test_runs.py::test_best_leaves_out_what_may_be_no_better_than_nothing",
     test_red_team.STAGE: RED_TEAM,
     test_red_team.SWEEP: RED_TEAM,
 }
