@@ -20,9 +20,19 @@ from pathlib import Path
 from orchestrator.config.base import Refused
 from orchestrator.store.blobs import Entry, Unfinished, checked_name, checked_prefix
 
+
+def _host() -> str:
+    """Return 8 hex digits of the host's name, its start and this process' namespace of process ids."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # not on Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return f"{zlib.crc32(' '.join(parts).encode()):08x}"
+
+
 _ASIDE = re.compile(r"\.aside-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}")
-HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-"""This host, in names of files that its processes write."""
+HOST = _host()
+"""This host since it was started, as its processes see each other: in names of files and in leases."""
 _FOREIGN_SECONDS = 24 * 3600.0  # whether a process of another host lives is unknown; no write takes a day
 _SWEEP_SECONDS = 3600.0
 IGNORE_FILES = (".gitignore", ".rayignore")  # Ray heeds both, unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1
