@@ -3,10 +3,11 @@
 What `Service` holds decides what is answered and enters keys; `Asking` says how to ask, and enters none.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -14,10 +15,19 @@ from orchestrator.config.base import NO_VALUE, Count, Positive, Refused, Spec
 from orchestrator.config.program import Side
 
 IMAGE, KEY = "{image}", "{key}"
-"""Placeholders: of an image in `request`, of the key's value in `headers`."""
+"""Placeholders: of an image in `request`, of the key's value in `headers` and in texts of `request`."""
 
-_SECRET = re.compile(r"(?i)auth|key|token|secret|password|signature|cookie|credential")
-"""Names of headers and of parts of a query whose values are not for a file."""
+_SECRET = re.compile(
+    r"auth|key|token|secret|password|passwd|pwd|signature|cookie|credential|jwt|session"
+    r"|(?<![a-z])(sig|code|pass|sas)(?![a-z])"
+)
+"""Names, in lower case with _ between words, whose values are not for a file."""
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a name of a header, part of a query or member says that its value is secret."""
+    return _SECRET.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) is not None
+
 
 ReadPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$|^$", max_length=200)]
 """Names of objects' members and numbers of lists' entries, with dots between; empty: the whole."""
@@ -44,6 +54,10 @@ class Answer(Spec):
 
     pair_score: str = "score"
     """In one of `pairs`: the member that is the score; of pairs that are lists the second entry is."""
+
+    labels_are: Literal["names", "places"] | None = None
+    """What a label that is a number is, where `names` or `labels` hold other numbers than places: names, as
+    they are there, or places of classes."""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -75,10 +89,11 @@ class Asking(Spec):
     """How often a request is sent again after no answer, 429 or 5xx, with growing pauses or `Retry-After`."""
 
     timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
-    """How long to wait for an answer."""
+    """How long to wait for a whole answer."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,100}$")] | None = None
-    """Name of the environment variable whose value takes the place of {key} in `headers`."""
+    key: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,100}$")] | None = None
+    """Name of the environment variable, in capitals, whose value takes the place of {key} in `headers` and in
+    texts of `request`."""
 
 
 class Service(Spec):
@@ -99,7 +114,7 @@ class Service(Spec):
 
     request: JsonValue = None
     """Of json: any value with one {image}; a list whose only entry holds it gets an entry for each image. Of
-    multipart: an object of texts, of which one is {image}."""
+    multipart: an object of texts, of which one is {image}. {key} in a text is as in `headers`."""
 
     encoding: Literal["png", "jpeg", "floats"] = "png"
     """What {image} becomes: a file in base64 (as it is in raw and multipart), or nested lists of numbers."""
@@ -123,10 +138,12 @@ class Service(Spec):
     """Where the answers are."""
 
     outputs: Literal["probabilities", "logits", "labels"]
-    """What it returns of each image; scores of probabilities are taken as they come, whatever their sum."""
+    """What it returns of each image; scores of probabilities are taken as they come, and are not made to
+    sum to 1."""
 
     releases: Count | None = None
-    """How many scores it returns of each image, the largest ones (m); null: one for each class."""
+    """How many scores it returns of each image at most, the largest ones (m); null: one for each class, all
+    of them there."""
 
     classes: Annotated[int, Field(ge=2, le=10_000_000)]
     """k, the number of classes that it tells apart; left out where `names` are given."""
@@ -158,27 +175,77 @@ class Service(Spec):
         """The address without its query, to be shown."""
         return self.url.partition("?")[0]
 
+    @property
+    def address(self) -> str:
+        """The address that requests are counted by: host in lower case, no default port, no empty query."""
+        parts = urlsplit(self.url)
+        host = str(parts.hostname)
+        named = f"[{host}]" if ":" in host else host
+        is_default = parts.port in (None, {"http": 80, "https": 443}[parts.scheme])
+        where = named if is_default else f"{named}:{parts.port}"
+        return urlunsplit((parts.scheme, where, parts.path or "/", parts.query, ""))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides how the service answers an image, as JSON values: stored answers are kept by it."""
+        return {name: self.plain[name] for name in _ASKED} | {"url": self.address}
+
+    @property
+    def scored(self) -> dict[str, Any]:
+        """What decides the scores of an image, as JSON values: `asked` and how it is read. It enters keys."""
+        rest = {name: value for name, value in self.plain.items() if name != "images_per_request"}
+        return rest | self.asked
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether {key} is in a header or in the request."""
+        return any(KEY in text for text in (*self.headers.values(), *_texts(self.request)))
+
+    @property
+    def places(self) -> dict[str, int]:
+        """What the service calls a class -> the class's place among the scores."""
+        places = {name: place for place, name in enumerate(self.names or ())}
+        return places | {label: places[name] for label, name in self.labels.items()}
+
+    @property
+    def has_other_numbers(self) -> bool:
+        """Whether a number is the name of another class than the one that has this place."""
+        return any(name.isdecimal() and int(name[:20]) != place for name, place in self.places.items())
+
     @model_validator(mode="after")
     def _address_is_one(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
-            raise Refused("url", self.place, "is no address", "write https://host/path")
+        try:
+            parts = urlsplit(self.url)
+            is_whole = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise Refused("url", NO_VALUE, "is no address", "write https://host/path") from None
+        is_plain = self.url.isprintable() and " " not in self.url and "#" not in self.url
+        if parts.scheme not in ("http", "https") or not is_whole or not is_plain:
+            shown = NO_VALUE if "@" in self.url else self.place
+            raise Refused("url", shown, "is no address", "write https://host/path")
         if parts.username is not None or parts.password is not None:
             raise Refused("url", f"{parts.scheme}://...", "holds credentials", _IN_HEADERS)
         for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-            if _SECRET.search(name):
+            if is_secret(name):
                 raise Refused("url", self.place, f"holds {name} in its query", _IN_HEADERS)
+        if parts.scheme == "http" and self.holds_key and not _is_loopback(str(parts.hostname)):
+            raise Refused("url", self.place, f"would send {KEY} for anyone to read", "write https://")
         return self
 
     @model_validator(mode="after")
     def _secrets_are_elsewhere(self) -> Self:
         for name, value in self.headers.items():
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not value.isprintable():
-                raise Refused("headers", name, "is no header", "write NAME: VALUE on one line")
+            is_sent = value.isprintable() and value.isascii()
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not is_sent:
+                raise Refused("headers", name, "is no header", "write NAME: VALUE on one line, in ASCII")
             if name.lower() in _OURS:
                 raise Refused(f"headers.{name}", NO_VALUE, "follows from body and url", "leave it out")
-            if _SECRET.search(name) and KEY not in value:
+            if is_secret(name) and KEY not in value:
                 raise Refused(f"headers.{name}", NO_VALUE, "would be stored with its value", _IN_HEADERS)
+        for name, text in _members(self.request):
+            if is_secret(name) and text and KEY not in text and IMAGE not in text:
+                way_out = f"write {KEY} for it and name an environment variable in asking.key"
+                raise Refused(f"request.{name}", NO_VALUE, "would be stored with its value", way_out)
         return self
 
     @model_validator(mode="after")
@@ -247,7 +314,31 @@ class Service(Spec):
         unknown = [name for name in self.labels.values() if name not in names]
         if unknown:
             raise Refused("labels", unknown[0], "is none of names", "list every class in names")
+        (kind,) = self.response.given
+        if kind != "scores" and self.has_other_numbers and self.response.labels_are is None:
+            raise Refused("response.labels_are", NO_VALUE, *LABELS_ARE)
         return self
+
+
+LABELS_ARE = (
+    "is needed: names or labels hold numbers that are not the places of their classes",
+    "write names if the service answers with these, places if it counts classes from 0",
+)
+"""Rule and way out where a label may be a name or a place."""
+
+_ASKED = (
+    "url",
+    "method",
+    "headers",
+    "body",
+    "request",
+    "encoding",
+    "image_size",
+    "channels",
+    "scaling",
+    "layout",
+)
+"""Fields that decide how the service answers an image."""
 
 
 _OURS = ("content-type", "content-length", "transfer-encoding", "host", "connection")
@@ -263,6 +354,26 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _texts(one)
+
+
+def _members(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text of a JSON value with the name of the member that holds it."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for member, one in value.items():
+            yield from _members(one, member)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _members(one, name)
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a host is this one, whatever a resolver says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def holds_image(value: Any) -> bool:
@@ -283,10 +394,10 @@ def _has_row(value: Any) -> bool:
 
 
 def check_key(service: Service, asking: Asking) -> None:
-    """Raise `Refused` unless {key} is in the headers where a variable is named, and only there."""
-    is_used = any(KEY in value for value in service.headers.values())
-    if is_used and asking.key is None:
-        rule = f"is needed: headers hold {KEY}"
+    """Raise `Refused` unless {key} is in a header or the request just where a variable is named."""
+    if service.holds_key and asking.key is None:
+        rule = f"is needed: headers or request hold {KEY}"
         raise Refused("asking.key", NO_VALUE, rule, "name the environment variable that has it")
-    if asking.key is not None and not is_used:
-        raise Refused("asking.key", asking.key, f"is not used: no header holds {KEY}", "leave it out")
+    if asking.key is not None and not service.holds_key:
+        rule = f"is not used: no header and no text of request holds {KEY}"
+        raise Refused("asking.key", NO_VALUE, rule, "leave it out")

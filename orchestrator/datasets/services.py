@@ -1,19 +1,20 @@
 """Services: descriptions of HTTP endpoints, staged beside weights and programs and read by name. No torch.
 
-`<data>/weights/NAME/manifest.json` is all that there is. The digest in keys is of what decides the answers;
-how to ask may be staged anew under the same name.
+`<data>/weights/NAME/manifest.json` is all that there is. The digest in keys is of what decides the scores.
+What a description says of answers, and how to ask, may be corrected under its name: stored answers stay.
 """
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
+import urllib3
 import yaml
 from pydantic import ValidationError
 
 from orchestrator.config import Spec
 from orchestrator.config.base import NO_VALUE, Refused, digest
-from orchestrator.config.service import Asking, Service, check_key
+from orchestrator.config.service import Asking, Service, check_key, is_secret
 from orchestrator.datasets import Location
 from orchestrator.datasets.manifest import NAME
 from orchestrator.datasets.weights_manifest import FOLDER, TOOL, kind_of, stored
@@ -38,7 +39,7 @@ class StagedService:
     """A manifest in short."""
 
     name: str
-    digest: str  # of what decides the answers, as it enters keys
+    digest: str  # of what decides the scores, as it enters keys
     source: str
     service: Service
     asking: Asking
@@ -58,6 +59,10 @@ def described(text: str, source: str) -> tuple[Service, Asking]:
     asking = raw.pop("asking", None)
     service = _validated(Service, raw, "")
     how = _validated(Asking, {} if asking is None else asking, "asking.")
+    try:
+        urllib3.util.parse_url(service.url)
+    except urllib3.exceptions.LocationParseError:
+        raise Refused("url", service.place, "is no address", "write https://host/path") from None
     check_key(service, how)
     return service, how
 
@@ -67,8 +72,8 @@ def stage(
 ) -> tuple[ServiceManifest, bool]:
     """Write a description under a name; return its manifest and whether anything was written.
 
-    How to ask replaces what is there. Raise `Refused` if the name is malformed, or taken by weights, a
-    program or a service that answers otherwise.
+    How to ask and how answers are read replace what is there. Raise `Refused` if the name is malformed, or
+    taken by weights, a program or a service of another address or request.
     """
     if NAME.fullmatch(name) is None:
         rule = "must be lower-case letters, digits, dots, dashes and underscores, at most 64"
@@ -78,10 +83,10 @@ def stage(
     if present is not None:
         kind = kind_of(present)
         known = _parse(present, name) if kind == "service" else None
-        if known is None or known.service != service:
-            taken = "a service that answers otherwise" if known else kind
+        if known is None or known.service.asked != service.asked:
+            taken = "a service of another address or request" if known else kind
             raise Refused("--name", name, f"is taken by {taken} at {blobs.uri}", "choose another name")
-        if known.asking == asking:
+        if (known.asking, known.service) == (asking, service):
             return known, False
     blobs.put(f"{FOLDER}/{name}/manifest.json", manifest.model_dump_json(indent=1).encode())
     return manifest, True
@@ -99,7 +104,7 @@ def describe(name: str, location: Location, field: str = FIELD) -> StagedService
         is_, there = ("are", "target.weights") if kind == "weights" else ("is a", "target.program")
         raise Refused(field, name, f"{is_} {kind}, not a service", f"name it in {there}")
     manifest = _parse(data, name)
-    key = digest({"service": manifest.service.plain})
+    key = digest({"service": manifest.service.scored})
     return StagedService(name, key, manifest.source, manifest.service, manifest.asking)
 
 
@@ -123,6 +128,9 @@ def _validated(spec: type[Any], raw: object, section: str) -> Any:
         path = ".".join(str(one) for one in first["loc"])
         if isinstance(refused, Refused):
             raise refused.under(f"{section}{path}".rstrip(".")) if section or path else refused from None
-        value = NO_VALUE if first["type"] == "missing" or isinstance(first["input"], dict) else first["input"]
         field = f"{section}{path}".rstrip(".") or "description"
+        value = first["input"]
+        is_shown = not isinstance(value, dict | list) and not is_secret(field)
+        if first["type"] == "missing" or not is_shown or field.startswith(("url", "headers", "request")):
+            value = NO_VALUE
         raise Refused(field, value, f"cannot be used ({first['msg']})", "correct it") from None

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config.base import Refused
-from orchestrator.config.service import Answer, Asking, Service, check_key
+from orchestrator.config.service import Answer, Asking, Service, check_key, is_secret
 
 PLAIN: dict[str, Any] = {
     "url": "https://host/classify",
@@ -47,7 +47,7 @@ def test_classes_are_counted_by_their_names() -> None:
             "headers.Authorization would be stored with its value; write {key} in headers and name",
         ),
         ({"headers": {"Content-type": "x"}}, "headers.Content-type follows from body and url; leave it out."),
-        ({"headers": {"X": "a\nb"}}, "headers=X is no header; write NAME: VALUE on one line."),
+        ({"headers": {"X": "a\nb"}}, "headers=X is no header; write NAME: VALUE on one line, in ASCII."),
         ({"request": {"image": "x"}}, "request must hold {image} once, and holds it 0 times; write it where"),
         ({"request": ["{image}", "{image}"]}, "request must hold {image} once, and holds it 2 times"),
         (
@@ -87,8 +87,23 @@ def test_classes_are_counted_by_their_names() -> None:
         ({"names": ["a", "a"]}, "names must be 2 different names, one for each of classes; correct them"),
         ({"classes": 2}, "names must be 2 different names, one for each of classes"),
         ({"labels": {"x": "d"}}, "labels=d is none of names; list every class in names."),
+        ({"url": "https://[::1/x"}, "url is no address; write https://host/path."),
+        ({"url": "https://host:99999/x"}, "url is no address; write https://host/path."),
+        ({"url": "https://host/a b"}, "url=https://host/a b is no address"),
+        ({"url": "https://host/x?sig=secret"}, "url=https://host/x holds sig in its query; write {key}"),
+        ({"headers": {"X": "gr\u00fcn"}}, "headers=X is no header; write NAME: VALUE on one line, in ASCII."),
+        (
+            {"request": {"image": "{image}", "login": {"userPass": "secret"}}},
+            "request.userPass would be stored with its value; write {key} for it and name an environment",
+        ),
+        (
+            {"url": "http://host/x", "headers": {"X-Key": "{key}"}},
+            "url=http://host/x would send {key} for anyone to read; write https://.",
+        ),
+        ({**PAIRS, "names": ["2", "b", "c"]}, "response.labels_are is needed: names or labels hold numbers"),
+        ({**PAIRS, "labels": {"0": "b"}}, "response.labels_are is needed: names or labels hold numbers"),
     ],
-    ids=range(25),
+    ids=range(34),
 )
 def test_what_cannot_be_described_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -97,15 +112,40 @@ def test_what_cannot_be_described_is_refused(changes: dict[str, Any], text: str)
     assert "secret" not in str(caught.value.errors()[0]["ctx"]["error"])
 
 
+def test_an_address_has_one_form() -> None:
+    forms = ("https://host/classify", "https://HOST/classify", "https://host:443/classify?")
+    assert {described(url=url).address for url in forms} == {"https://host/classify"}
+    assert len({described(url=url).asked["url"] for url in forms}) == 1
+    assert described(url="http://[::1]:80").address == "http://[::1]/"
+    assert described(url="https://host:80/A?b=C").address == "https://host:80/A?b=C"
+
+
+def test_names_of_secrets_are_words() -> None:
+    secret = ("X-Api-Key", "apiKey", "userPass", "SIG", "code", "jwt", "sas", "sessionId", "pwd")
+    assert [name for name in secret if not is_secret(name)] == []
+    plain = ("decoder", "design", "encode_format", "passenger", "model")
+    assert [name for name in plain if is_secret(name)] == []
+
+
+def test_numbers_that_are_their_own_places_need_no_word() -> None:
+    assert described(**PAIRS, names=["0", "1", "x"]).response.labels_are is None
+
+
+def test_this_host_may_get_a_key_without_encryption() -> None:
+    for host in ("127.0.0.1", "[::1]", "localhost"):
+        described(url=f"http://{host}:80/x", headers={"X-Key": "{key}"})
+
+
 def test_a_key_is_used_where_it_is_named() -> None:
     keyed = described(headers={"X-Api-Key": "{key}"})
     check_key(keyed, Asking(budget=1, key="NAME"))
+    check_key(described(request={"image": "{image}", "api_key": "{key}"}), Asking(budget=1, key="NAME"))
     check_key(described(), Asking(budget=1))
-    with pytest.raises(Refused, match=r"^asking\.key is needed: headers hold \{key\}; name the environment"):
-        check_key(keyed, Asking(budget=1))
     with pytest.raises(
-        Refused, match=r"^asking\.key=NAME is not used: no header holds \{key\}; leave it out"
+        Refused, match=r"^asking\.key is needed: headers or request hold \{key\}; name the environment"
     ):
+        check_key(keyed, Asking(budget=1))
+    with pytest.raises(Refused, match=r"^asking\.key is not used: no header and no text of request holds"):
         check_key(described(), Asking(budget=1, key="NAME"))
 
 

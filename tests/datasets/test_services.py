@@ -1,4 +1,4 @@
-"""Staged services: a manifest alone, under the names of weights; how to ask is in no digest."""
+"""Staged services: a manifest alone, under the names of weights; what may be corrected under a name."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_service_comes_back_as_it_was_described(blobs: DirectoryBlobs) -> None
     assert services.stage(service, asking, "service.yaml", blobs, "ex") == (manifest, False)
 
 
-def test_how_to_ask_is_staged_anew_and_in_no_digest(blobs: DirectoryBlobs) -> None:
+def test_how_to_ask_is_staged_again_and_in_no_digest(blobs: DirectoryBlobs) -> None:
     services.stage(*read(), "service.yaml", blobs, "ex")
     before = services.describe("ex", Location(blobs))
     keyed = {"budget": 99, "requests_per_second": 1.0, "retries": 0, "timeout_seconds": 1.0, "parallel": 9}
@@ -60,10 +60,6 @@ def test_how_to_ask_is_staged_anew_and_in_no_digest(blobs: DirectoryBlobs) -> No
         {"encoding": "jpeg"},
         {"image_size": 31},
         {"channels": 3},
-        {"response": {"scores": "s"}},
-        {"releases": 2},
-        {"names": ["b", "a", "c"]},
-        {"labels": {"x": "a"}},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -71,11 +67,41 @@ def test_what_decides_answers_is_in_the_digest_and_needs_another_name(
     changes: dict[str, Any], blobs: DirectoryBlobs
 ) -> None:
     services.stage(*read(), "service.yaml", blobs, "ex")
-    with pytest.raises(Refused, match=r"^--name=ex is taken by a service that answers otherwise at file://"):
+    with pytest.raises(Refused, match=r"^--name=ex is taken by a service of another address or request at "):
         services.stage(*read(**changes), "service.yaml", blobs, "ex")
     services.stage(*read(**changes), "service.yaml", blobs, "other")
     known = {services.describe(name, Location(blobs)).digest for name in ("ex", "other")}
     assert len(known) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response": {"scores": "s"}},
+        {"releases": 2},
+        {"names": ["b", "a", "c"]},
+        {"labels": {"x": "a"}},
+        {"outputs": "logits"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_how_answers_are_read_is_corrected_under_the_name(
+    changes: dict[str, Any], blobs: DirectoryBlobs
+) -> None:
+    services.stage(*read(), "service.yaml", blobs, "ex")
+    before = services.describe("ex", Location(blobs))
+    assert services.stage(*read(**changes), "service.yaml", blobs, "ex")[1]
+    after = services.describe("ex", Location(blobs))
+    assert after.digest != before.digest  # of scores, which are others
+    assert after.service.asked == before.service.asked  # what answers are stored by
+
+
+def test_images_in_a_request_are_in_no_digest(blobs: DirectoryBlobs) -> None:
+    rows = {"request": ["{image}"], "response": {"answers": "", "scores": ""}}
+    services.stage(*read(**rows), "service.yaml", blobs, "ex")
+    before = services.describe("ex", Location(blobs))
+    assert services.stage(*read(**rows, images_per_request=8), "service.yaml", blobs, "ex")[1]
+    assert services.describe("ex", Location(blobs)).digest == before.digest
 
 
 def test_each_kind_is_refused_where_another_is_meant(blobs: DirectoryBlobs) -> None:
@@ -114,10 +140,14 @@ def test_each_kind_is_refused_where_another_is_meant(blobs: DirectoryBlobs) -> N
         (text(other=1), "other=1 cannot be used (Extra inputs are not permitted); correct it."),
         (text(url="x"), "url=x is no address; write https://host/path."),
         (text(response={}), "response.scores or pairs or label must be set, one of them; set: none."),
-        (text(asking={"budget": 1, "key": "A B"}), "asking.key=A B cannot be used (String should match"),
-        (text(headers={"X-Key": "{key}"}), "asking.key is needed: headers hold {key}; name the environment"),
+        (text(asking={"budget": 1, "key": "A B"}), "asking.key cannot be used (String should match"),
+        (text(headers={"X-Key": "{key}"}), "asking.key is needed: headers or request hold {key}; name"),
+        (text(asking={"budget": 1, "key": "s3cr3t"}), "asking.key cannot be used (String should match"),
+        (text(headers={"X": 53}), "headers.X cannot be used (Input should be a valid string); correct it."),
+        (text(api_key="s3cr3t"), "api_key cannot be used (Extra inputs are not permitted); correct it."),
+        (text(url="https://host%zz..:1/x"), "url=https://host%zz..:1/x is no address"),
     ],
-    ids=range(9),
+    ids=range(13),
 )
 def test_what_is_wrong_is_one_line(given: str, line: str) -> None:
     with pytest.raises(Refused) as caught:

@@ -6,9 +6,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused, shortened
-from orchestrator.config.service import Service
+from orchestrator.config.service import LABELS_ARE, Service
 
-SLACK = 1e-3  # of a probability that was rounded or summed
+SLACK = 1e-3  # of a probability that was rounded
+SUM_SLACK = 0.05  # of the sum of probabilities that were rounded, however many
+LARGEST = 1e300  # of a score's size
+LONGEST_NUMBER = 20  # digits of a label that is a number
 _ABSENT = object()
 
 
@@ -17,23 +20,27 @@ class Reader:
 
     def __init__(self, service: Service, name: str) -> None:
         self._service, self._name = service, name
-        names = service.names or ()
-        places = {name: place for place, name in enumerate(names)}
-        self._places = places | {label: places[name] for label, name in service.labels.items()}
+        self._places = service.places
+        self._is_ambiguous = service.has_other_numbers and service.response.labels_are is None
 
     def rows(self, response: Any, number: int) -> list[np.ndarray]:
-        """Return the scores of each of a request's images, float32 (k,): as released, 0 where nothing is.
+        """Return the scores of each of a request's images: `row` of each of its `answers`."""
+        return [self.row(answer) for answer in self.answers(response, number)]
 
-        Logits become their softmax, a label alone a 1. Raise `Refused` if the response is not as described.
-        """
+    def answers(self, response: Any, number: int) -> list[Any]:
+        """Return the answer to each of a request's images; raise `Refused` if there are more or fewer."""
         path = self._service.response.answers
         answers = [response] if path is None else self._at(response, path, "response.answers")
         if not isinstance(answers, list) or len(answers) != number:
             held = f"{len(answers)} answers" if isinstance(answers, list) else _kind(answers)
             self._refuse("response.answers", f"holds {held}, and {number} images were sent")
-        return [self._row(answer) for answer in answers]
+        return answers
 
-    def _row(self, answer: Any) -> np.ndarray:
+    def row(self, answer: Any) -> np.ndarray:
+        """Return the scores of an answer, float32 (k,): as released, 0 where nothing is.
+
+        Logits become their softmax, a label alone a 1. Raise `Refused` if the answer is not as described.
+        """
         service = self._service
         (kind,) = service.response.given
         path = str(getattr(service.response, kind))
@@ -59,14 +66,21 @@ class Reader:
                 self._refuse(field, f"holds {len(seen)} logits of {service.classes}")
             powers = np.exp(row - row.max())
             return (powers / powers.sum()).astype(np.float32)
-        if row.min() < -SLACK or row.max() > 1 + SLACK or row.sum() > 1 + SLACK * len(row):
-            rule = f"holds scores of {row.min():.3g} to {row.max():.3g}, which are no probabilities"
+        if row.min() < -SLACK or row.max() > 1 + SLACK or row.sum() > 1 + SUM_SLACK:
+            which = f"{row.min():.3g} to {row.max():.3g} with a sum of {row.sum():.3g}"
+            rule = f"holds scores of {which}, which are no probabilities"
             self._refuse(field, rule, "describe them as outputs: logits, or correct the path")
         shown = int(np.count_nonzero(row))
         if shown > service.num_released:
             rule = f"holds {shown} scores, and releases={service.num_released}"
             self._refuse(field, rule, "correct releases")
-        return row.clip(0.0, 1.0).astype(np.float32)
+        if service.releases is None and len(seen) != service.classes:
+            rule = f"holds {len(seen)} scores of {service.classes}"
+            self._refuse(field, rule, "write in releases how many it returns")
+        scores = row.clip(0.0, 1.0).astype(np.float32)
+        if not scores.any():
+            self._refuse(field, "holds no score above 0")
+        return scores
 
     def _listed(self, value: Any) -> Iterator[tuple[int, Any]]:
         """Yield places with scores of a list for all classes, or of an object by label."""
@@ -94,20 +108,25 @@ class Reader:
 
     def _place(self, label: Any) -> int:
         """Return the output of a label: by its name, or a number that is its place."""
-        text = label if isinstance(label, str) else str(label)
-        if isinstance(label, str | int) and text in self._places:
+        text = _shown(label)
+        is_text, are = isinstance(label, str), self._service.response.labels_are
+        is_number = text.isdecimal() and len(text) <= LONGEST_NUMBER and isinstance(label, str | int)
+        if is_number and self._is_ambiguous:
+            self._refuse("response.labels_are", *LABELS_ARE)
+        is_place = is_number and (are == "places" or not is_text or not self._places)
+        if text in self._places and not (is_number and are == "places"):
             return self._places[text]
-        is_number = (isinstance(label, int) and not isinstance(label, bool)) or (
-            isinstance(label, str) and not self._places and label.isdecimal()
-        )
-        if is_number and 0 <= int(label) < self._service.classes:
-            return int(label)
+        if is_place and are != "names" and int(text) < self._service.classes:
+            return int(text)
         return self._refuse("labels", f"has no {shortened(text)!r}, which the service names", "add it there")
 
     def _number(self, value: Any, field: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            self._refuse(field, f"holds {shortened(str(value))!r}, which is no finite number")
-        return float(value)
+        """Return a score; refuse what is no number or more than a float holds."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = float(value) if is_number and abs(value) < LARGEST else float("nan")
+        if not np.isfinite(number):
+            self._refuse(field, f"holds {shortened(_shown(value))!r}, which is no finite number")
+        return number
 
     def _at(self, value: Any, path: str, field: str) -> Any:
         """Return what is at a path; refuse what is not there."""
@@ -125,6 +144,12 @@ class Reader:
 
     def _refuse(self, field: str, rule: str, way_out: str = "correct the description") -> NoReturn:
         raise Refused(f"{self._name} {field}", NO_VALUE, rule, way_out)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a text; Python writes no integer of more than 4300 digits."""
+    is_huge = isinstance(value, int) and value.bit_length() > 1000
+    return f"an integer of {value.bit_length()} bits" if is_huge else str(value)
 
 
 def _kind(value: Any) -> str:

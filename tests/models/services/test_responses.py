@@ -18,7 +18,8 @@ def rows(content: Any, number: int = 1, **changes: Any) -> list[list[float]]:
 
 def test_scores_are_read_by_place_or_label() -> None:
     assert rows({"scores": [0.5, 0.25, 0.25]}) == [[0.5, 0.25, 0.25]]
-    assert rows({"scores": {"b": 0.5, "alpha": 0.25}}, **LABELS) == [[0.25, 0.5, 0.0]]
+    some = {"scores": {"b": 0.5, "alpha": 0.25}}
+    assert rows(some, **LABELS, releases=2) == [[0.25, 0.5, 0.0]]
     deep: dict[str, Any] = {"answers": "x.1", "scores": "y.0"}
     content = {"x": [0, [{"y": [[1, 0, 0]]}, {"y": [[0, 1, 0]]}]]}
     assert rows(content, 2, response=deep) == [[1, 0, 0], [0, 1, 0]]
@@ -44,6 +45,23 @@ def test_a_label_is_a_one() -> None:
     assert rows({"best": "2"}, **label, names=None, classes=3) == [[0, 0, 1]]
 
 
+def test_a_number_is_a_name_or_a_place_as_described() -> None:
+    numbers: dict[str, Any] = {"outputs": "labels", "names": ["2", "0", "x"]}
+    for label in (2, "2"):
+        by_name = {"label": "", "labels_are": "names"}
+        assert rows(label, **numbers, response=by_name) == [[1, 0, 0]]
+        by_place = {"label": "", "labels_are": "places"}
+        assert rows(label, **numbers, response=by_place) == [[0, 0, 1]]
+    assert rows("x", **numbers, response={"label": "", "labels_are": "places"}) == [[0, 0, 1]]
+
+
+def test_sums_are_of_rounded_scores() -> None:
+    assert rows({"scores": [0.34, 0.34, 0.34]})[0] == pytest.approx([0.34] * 3)
+    many = [0.0012] * 1000
+    with pytest.raises(Refused, match=r"holds scores of 0\.0012 to 0\.0012 with a sum of 1\.2, which are no"):
+        rows({"scores": many}, names=None, classes=1000)
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "text"),
     [
@@ -58,12 +76,12 @@ def test_a_label_is_a_one() -> None:
         (
             {"scores": [3, 0, 0]},
             {},
-            "service response.scores holds scores of 0 to 3, which are no probabilities;",
+            "service response.scores holds scores of 0 to 3 with a sum of 3, which are no probabilities;",
         ),
         (
             {"scores": [1, 1, 0]},
             {},
-            "service response.scores holds scores of 0 to 1, which are no probabilities;",
+            "service response.scores holds scores of 0 to 1 with a sum of 2, which are no probabilities;",
         ),
         (
             {"scores": [0.5, "x", 0]},
@@ -95,8 +113,19 @@ def test_a_label_is_a_one() -> None:
             "holds 3 answers, and 1 images",
         ),
         ({"top": [[7, 0.4]]}, PAIRS, "service labels has no '7', which the service names; add it there."),
+        ({"scores": [0, 0, 0]}, {}, "service response.scores holds no score above 0; correct"),
+        ({"top": [["a", 0]]}, PAIRS, "service response.pairs holds no score above 0; correct"),
+        ({"scores": {"a": 1}}, {}, "service response.scores holds 1 scores of 3; write in releases how many"),
+        ({"scores": [10**400, 0, 0]}, {}, "holds 'an integer of 1329 bits', which is no finite number"),
+        ({"scores": [10**5000, 0, 0]}, {}, "holds 'an integer of 16610 bits', which is no finite number"),
+        ({"top": [[10**5000, 0.4]]}, PAIRS, "service labels has no 'an integer of 16610 bits'"),
+        (
+            {"scores": {"2": 1}},
+            {"names": ["2", "0", "x"], "releases": 1},
+            "service response.labels_are is needed: names or labels hold numbers that are not the places",
+        ),
     ],
-    ids=range(16),
+    ids=range(23),
 )
 def test_what_is_not_as_described_is_one_line(content: Any, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(Refused) as caught:
