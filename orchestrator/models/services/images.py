@@ -3,22 +3,23 @@
 import base64
 import io
 import json
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import urllib3
 from PIL import Image
 from torch import Tensor
 
-from orchestrator.config.service import IMAGE, Service, holds_image, is_row
+from orchestrator.config.service import IMAGE, KEY, Service, holds_image, is_row
 from orchestrator.models.inputs import Resized, Scaled
 from orchestrator.store.blobs import sha256
 
 CHUNK = 64  # images resized at a time
 JPEG_QUALITY = 95
+ROUNDING = 1e-5  # of a level of 256 that was divided by 255 on some device
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,44 @@ class Body:
 
 
 def sent_images(images: Tensor, service: Service) -> Iterator[Sent]:
-    """Yield images (N, C, S, S), uint8 or in [0, 1], of any side S, as they are sent, in order."""
+    """Yield images (N, C, S, S), uint8 or in [0, 1], of any side S, as they are sent, in order.
+
+    Their digests depend neither on the device nor on the layout in memory.
+    """
     for part in images.split(CHUNK):
-        pixels = part.float() / 255.0 if part.dtype == torch.uint8 else part.float()
+        pixels = _canonical(part)
         if pixels.shape[-1] != service.image_size:
             pixels = Resized(service.image_size)(pixels)
         pixels = pixels.clamp(0.0, 1.0)
         levels = pixels if service.encoding == "floats" else (pixels * 255.0).round().to(torch.uint8)
-        for one in levels.cpu().numpy():
+        for one in levels.numpy():
             yield Sent(sha256(np.ascontiguousarray(one).tobytes()), one)
 
 
-def body_of(images: Sequence[Sent], service: Service) -> Body:
-    """Return the body that asks for images, as many as a request of the service takes."""
+def _canonical(images: Tensor) -> Tensor:
+    """Return images as float32 in [0, 1] of one layout on the CPU, those of 256 levels from these levels.
+
+    Resizing rounds differently in another layout, and so does dividing by 255 on another device: a pixel that
+    falls on the other side of a half would make another image of it.
+    """
+    own = images.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if own.dtype == torch.uint8:
+        return own.float() / 255.0
+    pixels = own.float()
+    levels = (pixels * 255.0).round() / 255.0
+    is_of_levels = ((levels - pixels).abs() < ROUNDING).flatten(1).all(dim=1)
+    return torch.where(is_of_levels[:, None, None, None], levels, pixels)
+
+
+def body_of(images: Sequence[Sent], service: Service, key: str = "") -> Body:
+    """Return the body that asks for images, as many as a request of the service takes, with the key in it."""
+    template = _with_key(service.request, key)
     if service.body == "raw":
         return Body(_file(images[0], service), f"image/{service.encoding}")
     if service.body == "multipart":
-        assert isinstance(service.request, dict)
-        return _form(service.request, _file(images[0], service), service.encoding)
-    filled = _filled(service.request, [_value(one, service) for one in images])
+        assert isinstance(template, dict)
+        return _form(template, _file(images[0], service), service.encoding)
+    filled = _filled(template, [_value(one, service) for one in images])
     return Body(json.dumps(filled).encode(), "application/json")
 
 
@@ -77,6 +97,15 @@ def _file(image: Sent, service: Service) -> bytes:
     options = {"quality": JPEG_QUALITY, "subsampling": 0} if service.encoding == "jpeg" else {}
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format=service.encoding, **options)
     return buffer.getvalue()
+
+
+def _with_key(template: Any, key: str) -> Any:
+    """Return a template with the key in its texts."""
+    if isinstance(template, str):
+        return template.replace(KEY, key)
+    if isinstance(template, dict):
+        return {name: _with_key(one, key) for name, one in template.items()}
+    return [_with_key(one, key) for one in template] if isinstance(template, list) else template
 
 
 def _filled(template: Any, values: Sequence[Any]) -> Any:
@@ -100,20 +129,10 @@ def _has_inner_row(template: Any) -> bool:
     return isinstance(template, list) and (is_row(template) or any(map(_has_inner_row, template)))
 
 
-def _form(fields: dict[str, Any], file: bytes, encoding: str) -> Body:
+def _form(fields: dict[str, str], file: bytes, encoding: str) -> Body:
     """Return a multipart form (RFC 7578)."""
-    boundary = f"form-{secrets.token_hex(16)}"
-    lines: list[bytes] = []
-    for name, value in fields.items():
-        is_file = value == IMAGE
-        quoted = name.replace("\\", "\\\\").replace('"', "%22")
-        disposition = f'Content-Disposition: form-data; name="{quoted}"'
-        lines.append(f"--{boundary}".encode())
-        if is_file:
-            lines.append(f'{disposition}; filename="image.{encoding}"'.encode())
-            lines.append(f"Content-Type: image/{encoding}".encode())
-        else:
-            lines.append(disposition.encode())
-        lines += [b"", file if is_file else str(value).encode()]
-    lines += [f"--{boundary}--".encode(), b""]
-    return Body(b"\r\n".join(lines), f"multipart/form-data; boundary={boundary}")
+    sent = (f"image.{encoding}", file, f"image/{encoding}")
+    data, media_type = urllib3.encode_multipart_formdata(
+        {name: sent if value == IMAGE else value for name, value in fields.items()}
+    )
+    return Body(data, media_type)

@@ -40,6 +40,22 @@ def test_an_image_is_known_by_its_pixels() -> None:
     ]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_one_in_any_layout_and_rounding(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 256, (70, channels, 64, 64), generator=generator, dtype=torch.uint8)
+    service = described(image_size=160, channels=channels)
+    wanted = [one.digest for one in sent_images(levels, service)]
+    by_reciprocal = levels.float() * torch.tensor(1 / 255)  # as accelerators divide
+    assert not torch.equal(by_reciprocal, levels / 255)
+    formats = (torch.channels_last, torch.contiguous_format)
+    for images in (levels, levels / 255, by_reciprocal, by_reciprocal.double()):
+        for layout in formats:
+            given = images.to(memory_format=layout)
+            assert [one.digest for one in sent_images(given, service)] == wanted
+    assert [one.digest for part in levels.split(9) for one in sent_images(part / 255, service)] == wanted
+
+
 def test_images_get_the_size_of_the_service() -> None:
     (one, _) = sent_images(IMAGES, described(image_size=8, channels=3))
     assert one.pixels.shape == (3, 8, 8)
@@ -81,11 +97,22 @@ def test_a_raw_body_is_the_file() -> None:
 
 
 def test_a_form_is_one() -> None:
-    sent = body(described(**COLOUR, body="multipart", request={"file": "{image}", "model": "x"}))
+    request = {"file": "{image}", "api_key": "{key}", 'na"me': "\u00fc"}
+    service = described(**COLOUR, body="multipart", request=request)
+    sent = body_of(list(sent_images(IMAGES, service))[:1], service, "k1")
     head = f"Content-Type: {sent.media_type}\r\n\r\n".encode()
     parts: Any = BytesParser().parsebytes(head + sent.data).get_payload()
-    file, model = parts
+    file, key, other = parts
     assert file.get_filename() == "image.png"
     assert (pixels(file.get_payload(decode=True)) == IMAGES[0].numpy()).all()
-    assert model.get_param("name", header="content-disposition") == "model"
-    assert model.get_payload() == "x"
+    assert key.get_param("name", header="content-disposition") == "api_key"
+    assert key.get_payload() == "k1"
+    assert other.get_payload(decode=True).decode() == "\u00fc"
+
+
+def test_the_key_is_put_into_texts_of_the_request() -> None:
+    request = {"image": "{image}", "auth": [{"key": "Bearer {key}"}]}
+    service = described(**COLOUR, request=request)
+    sent = json.loads(body_of(list(sent_images(IMAGES, service))[:1], service, 'k"1').data)
+    assert sent["auth"] == [{"key": 'Bearer k"1'}]
+    assert request["auth"] == [{"key": "Bearer {key}"}]  # what is stored
