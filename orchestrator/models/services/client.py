@@ -1,12 +1,15 @@
 """HTTP to one service: a request is sent once and ends as an answer, a failure to try again, or a refusal.
 
-Nothing that is raised, logged or stored holds the key: addresses are shown without their query, an answer
-that repeats the key has *** in its place.
+Nothing that is raised or logged holds the key: addresses are shown without their query, and
+what an answer says with *** in the place of the key.
 """
 
 import json
+import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 import urllib3
@@ -17,6 +20,9 @@ from orchestrator.models.services.images import Body
 
 MAX_BYTES = 64 * 2**20  # of a response
 DEFAULTS = {"User-Agent": "inversion-orchestrator", "Accept": "application/json"}
+SHOWN_BYTES = 2**16  # of a response, of which a message shows a part
+PART_BYTES = 2**16  # read at a time
+SHORTEST_HIDDEN = 6  # characters of a key that is searched for in what is stored: a shorter one is in words
 AGAIN = (408, 425, 429)
 """Statuses beside 5xx after which a request is sent again."""
 
@@ -44,6 +50,16 @@ class Key:
             text = text.replace(one, "***")
         return text
 
+    def hidden_in_texts(self, value: Any) -> Any:
+        """Return a JSON value with *** for the key in its texts and names; its numbers as they are."""
+        if len(self.value) < SHORTEST_HIDDEN:
+            return value
+        if isinstance(value, str):
+            return value.replace(self.value, "***")
+        if isinstance(value, dict):
+            return {self.hidden_in_texts(name): self.hidden_in_texts(one) for name, one in value.items()}
+        return [self.hidden_in_texts(one) for one in value] if isinstance(value, list) else value
+
 
 def key_of(asking: Asking, environment: Mapping[str, str]) -> Key:
     """Return the key of a service, empty where it has none; raise `Refused` if the variable is not set."""
@@ -51,10 +67,12 @@ def key_of(asking: Asking, environment: Mapping[str, str]) -> Key:
         return Key("")
     value = environment.get(asking.key, "").strip()
     if not value:
-        rule = "is not set in the environment of this process"
-        raise Refused("asking.key", asking.key, rule, "export it wherever stages run: here, or on every node")
+        rule = "names a variable that is not set in the environment of this process"
+        raise Refused("asking.key", NO_VALUE, rule, "export it wherever stages run: here, or on every node")
     if not value.isprintable() or not value.isascii():
-        raise Refused("asking.key", asking.key, "holds what no header can", "export the key alone")
+        raise Refused(
+            "asking.key", NO_VALUE, "names a variable that holds what no header can", "export the key alone"
+        )
     return Key(value)
 
 
@@ -66,6 +84,7 @@ class Client:
         own = {one: value.replace(KEY, key.value) for one, value in service.headers.items()}
         named = {one.lower() for one in own}
         self._headers = {one: value for one, value in DEFAULTS.items() if one.lower() not in named} | own
+        self._seconds = asking.timeout_seconds
         timeout = urllib3.Timeout(total=asking.timeout_seconds)
         # No retries and no redirects of its own: each request has to be counted before it is sent.
         self._pool = urllib3.PoolManager(maxsize=asking.parallel, timeout=timeout, retries=False)
@@ -77,6 +96,7 @@ class Client:
         """
         service = self._service
         headers = {**self._headers, "Content-Type": body.media_type}
+        end = time.monotonic() + self._seconds
         try:
             response = self._pool.request(
                 service.method,
@@ -86,39 +106,58 @@ class Client:
                 redirect=False,
                 preload_content=False,
             )
-            data = _read(response)
-        except urllib3.exceptions.SSLError:
-            raise self._refused("cannot be trusted: its certificate is not valid here", "check url") from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            assert isinstance(response, urllib3.HTTPResponse)
+            data = _read(response, end)
+        except urllib3.exceptions.SSLError as error:
+            if any(isinstance(one, ssl.SSLCertVerificationError) for one in error.args):
+                rule = "cannot be trusted: its certificate is not valid here"
+                raise self._refused(rule, "check url") from None
             raise Unanswered(_kind(error)) from None
+        except urllib3.exceptions.LocationValueError:
+            raise self._refused("is no address that can be asked", "check url") from None
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
+            raise Unanswered(_kind(error)) from None
+        except ValueError:  # of a header; its text holds the header's value
+            raise self._refused(
+                "cannot be asked: a header is malformed", "correct headers or the key"
+            ) from None
         return self._parsed(response.status, response.headers, data)
 
     def _parsed(self, status: int, headers: Mapping[str, str], data: bytes) -> Any:
-        text = self._key.hidden_in(data[:MAX_BYTES].decode(errors="replace"))
+        shown = shortened(one_line(self._key.hidden_in(data[:SHOWN_BYTES].decode(errors="replace")).strip()))
         if status in AGAIN or status >= 500:
             raise Unanswered(f"status {status}", _wait_seconds(headers.get("Retry-After", "")))
         if 300 <= status < 400:
             rule = f"redirects elsewhere (status {status}), which is not followed"
             raise self._refused(rule, "write the final address in url")
         if status >= 400:
-            rule = f"refuses the request (status {status}: {shortened(one_line(text.strip())) or 'no text'})"
+            rule = f"refuses the request (status {status}: {shown or 'no text'})"
             raise self._refused(rule, "correct the description or the key, and stage it again")
         if len(data) > MAX_BYTES:
             raise self._refused(f"answers with more than {MAX_BYTES} bytes", "check url")
         try:
-            return json.loads(text)
+            return json.loads(data)
         except (ValueError, RecursionError):
-            shown = shortened(one_line(text.strip())) or "nothing"
-            raise self._refused(f"answers with what is no JSON ({shown})", "check url") from None
+            rule = f"answers with what is no JSON ({shown or 'nothing'})"
+            raise self._refused(rule, "check url") from None
 
     def _refused(self, rule: str, way_out: str) -> Refused:
         return Refused(f"{self._name} at {self._service.place}", NO_VALUE, rule, way_out)
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """Return what a response holds, and one byte more than it may at most; its connection is used again."""
+def _read(response: urllib3.HTTPResponse, end: float) -> bytes:
+    """Return what a response holds, at most a part more than it may; its connection is used again.
+
+    Raise `TimeoutError` if it is not whole at `end` on the monotonic clock.
+    """
+    data = bytearray()
     try:
-        data = response.read(MAX_BYTES + 1)
+        while part := response.read1(PART_BYTES):
+            data += part
+            if len(data) > MAX_BYTES:
+                break
+            if time.monotonic() > end:
+                raise TimeoutError
     except BaseException:
         response.close()
         raise
@@ -126,7 +165,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
         response.close()
     else:
         response.release_conn()
-    return data
+    return bytes(data)
 
 
 def _kind(error: Exception) -> str:
@@ -139,8 +178,12 @@ def _kind(error: Exception) -> str:
 
 
 def _wait_seconds(text: str) -> float:
-    """Return the seconds of a header Retry-After; 0 if there are none, or it is a date."""
+    """Return the seconds of a header Retry-After, a number or a date; 0 if there are none."""
     try:
-        return max(0.0, min(float(text), 1e6))
-    except ValueError:
+        seconds = float(text) if text.replace(".", "", 1).isdecimal() else _RETRY.parse_retry_after(text)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return 0.0
+    return max(0.0, min(seconds, 1e6))
+
+
+_RETRY = urllib3.util.Retry()

@@ -1,10 +1,18 @@
 """HTTP to a service: what is sent again, what is not, and that the key is shown nowhere."""
 
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +33,7 @@ class Told:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes = b"{}"
+    pause: float = 0.0  # seconds between two bytes of it
     asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
 
@@ -46,7 +55,11 @@ def url(told: Told) -> Iterator[str]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(told.content)))
             self.end_headers()
-            self.wfile.write(told.content)
+            for part in [told.content[i : i + 1] for i in range(len(told.content))] if told.pause else []:
+                self.wfile.write(part)
+                time.sleep(told.pause)
+            if not told.pause:
+                self.wfile.write(told.content)
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
@@ -83,6 +96,71 @@ def test_what_may_pass_is_sent_again_by_the_caller(status: int, url: str, told: 
     assert len(told.asked) == 1  # not by the library
 
 
+def test_a_date_to_wait_for_is_read(url: str, told: Told) -> None:
+    told.status, told.headers = 429, {"Retry-After": formatdate(time.time() + 100, usegmt=True)}
+    with pytest.raises(Unanswered) as caught:
+        client(url).send(BODY)
+    assert 90 < caught.value.wait_seconds <= 101
+    told.headers = {"Retry-After": "later"}
+    with pytest.raises(Unanswered) as caught:
+        client(url).send(BODY)
+    assert caught.value.wait_seconds == 0
+
+
+def test_the_time_is_of_the_whole_answer(url: str, told: Told) -> None:
+    told.content, told.pause = b"1" * 40, 0.1  # each byte in time, the answer not
+    begin = time.monotonic()
+    with pytest.raises(Unanswered, match=r"^no answer in time$"):
+        client(url, timeout_seconds=0.4).send(BODY)
+    assert time.monotonic() - begin < 3
+
+
+def test_data_that_holds_the_key_is_read_as_it_came(url: str, told: Told) -> None:
+    told.content = b'{"scores": [0.123456], "echo": "a 123456"}'
+    keyed = described(url=url, method="PUT", headers={"X-Api-Key": "{key}"})
+    key = Key("123456")
+    content = Client(keyed, Asking(budget=1, key="NAME"), key, "service").send(BODY)
+    assert content == {"scores": [0.123456], "echo": "a 123456"}
+    assert key.hidden_in_texts(content) == {"scores": [0.123456], "echo": "a ***"}
+    assert Key("a").hidden_in_texts("label") == "label"
+
+
+def test_an_error_of_a_header_does_not_show_it(url: str) -> None:
+    service = described(url=url, method="PUT", headers={"X-Api-Key": "{key}"})
+    broken = Client(service, Asking(budget=1, key="NAME"), Key("S3cr3t\nX: 1"), "service")
+    with pytest.raises(Refused, match=r"cannot be asked: a header is malformed; ") as caught:
+        broken.send(BODY)
+    assert "S3cr3t" not in repr(caught.value)
+
+
+def test_a_broken_handshake_is_sent_again(url: str) -> None:
+    with pytest.raises(Unanswered, match=r"^SSLError$"):  # the server speaks no TLS
+        client(url.replace("http:", "https:")).send(BODY)
+
+
+def test_a_certificate_that_is_not_valid_is_refused(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    files = [str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")]
+    command = (
+        f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {files[0]} -out {files[1]}"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True):
+                pass
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        with pytest.raises(Refused, match=r"cannot be trusted: its certificate is not valid here; check url"):
+            client(f"https://127.0.0.1:{listening.getsockname()[1]}/x").send(BODY)
+        thread.join()
+
+
 def test_a_redirect_is_not_followed(url: str, told: Told) -> None:
     told.status, told.headers = 307, {"Location": url}
     with pytest.raises(
@@ -117,8 +195,10 @@ def test_the_key_is_in_the_environment_or_missing_in_one_line() -> None:
     assert key_of(Asking(budget=1), {}).value == ""
     assert "S3cr3t" not in repr(key_of(how, {"NAME": SECRET}))
     with pytest.raises(
-        Refused, match=r"^asking\.key=NAME is not set in the environment of this process; export"
+        Refused, match=r"^asking\.key names a variable that is not set in the environment of this"
     ):
         key_of(how, {"NAME": " "})
-    with pytest.raises(Refused, match=r"^asking\.key=NAME holds what no header can; export the key alone\.$"):
+    with pytest.raises(
+        Refused, match=r"^asking\.key names a variable that holds what no header can; export the"
+    ):
         key_of(how, {"NAME": "a\nb"})
