@@ -1,8 +1,9 @@
 """Queries that a study needs of the services that it attacks: images that no stored answer is for."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from orchestrator.config.base import digest
 from orchestrator.datasets import Location, services
 from orchestrator.datasets.services import StagedService
 from orchestrator.models.services import sent_images
@@ -24,6 +25,7 @@ class Needed:
     images: int  # without an answer
     requests: int  # for these, if none fails
     left: int  # of the budget, before them
+    at_address: tuple[int, int]  # images and requests of all services at its address
     is_least: bool  # whether searches ask for more, which depends on what is answered
 
     @property
@@ -37,10 +39,21 @@ class Needed:
         )
 
     def check(self) -> None:
-        """Raise `Refused` if the budget does not suffice."""
-        if self.requests > self.left:
+        """Raise `Refused` if the budget does not suffice for all that is asked at the address."""
+        images, requests = self.at_address
+        if self.requests and requests > self.left:
             name = f"{services.FIELD}={self.service.name}"
-            raise over_budget(name, self.requests, self.images, self.left, self.service.asking.budget)
+            others = "" if requests == self.requests else ", with other services at its address,"
+            raise over_budget(f"{name}{others}", requests, images, self.left, self.service.asking.budget)
+
+
+@dataclass
+class _Address:
+    """What is known of an address, and what services there ask."""
+
+    images: int = 0
+    requests: int = 0
+    known: dict[str, set[str]] = field(default_factory=dict)  # digest of what is asked -> digests of images
 
 
 def needed_queries(tasks: Sequence[Task], store: Artifacts, location: Location) -> Iterator[Needed]:
@@ -48,19 +61,30 @@ def needed_queries(tasks: Sequence[Task], store: Artifacts, location: Location) 
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
     stored = set(store.keys())
     missing = [stage for key, stage in stages.items() if key not in stored and _service(stage)]
+    addresses: dict[str, _Address] = {}
+    needed = []
     for name in dict.fromkeys(_service(stage) for stage in missing):
         assert name is not None
         own = [stage for stage in missing if _service(stage) == name]
-        yield _of_service(services.describe(name, location), own, store, location)
+        needed.append(_of_service(services.describe(name, location), own, store, location, addresses))
+    for one in needed:
+        address = addresses[one.service.service.address]
+        yield replace(one, at_address=(address.images, address.requests))
 
 
 def _of_service(
-    staged: StagedService, stages: Sequence[Stage], store: Artifacts, location: Location
+    staged: StagedService,
+    stages: Sequence[Stage],
+    store: Artifacts,
+    location: Location,
+    addresses: dict[str, _Address],
 ) -> Needed:
-    service = staged.service
-    answers = Answers(store.blobs, service.url, staged.digest)
+    """Return what a service is asked beyond what others before it ask, and add it to its address."""
+    service, asked = staged.service, digest(staged.service.asked)
+    answers = Answers(store.blobs, service.address, asked)
     answers.refresh()
-    known, num_images, num_requests = set(answers.rows), 0, 0
+    address = addresses.setdefault(service.address, _Address())
+    known, num_images, num_requests = address.known.setdefault(asked, set(answers.stored)), 0, 0
     for stage in stages:
         for images in asked_images(stage, location):
             new = {one.digest for part in images.split(HELD) for one in sent_images(part, service)} - known
@@ -69,7 +93,8 @@ def _of_service(
             num_requests += -(-len(new) // service.images_per_request)
     left = max(0, staged.asking.budget - answers.num_sent)
     is_least = any(stage.name == "optimization" for stage in stages)
-    return Needed(staged, num_images, num_requests, left, is_least)
+    address.images, address.requests = address.images + num_images, address.requests + num_requests
+    return Needed(staged, num_images, num_requests, left, (num_images, num_requests), is_least)
 
 
 def _service(stage: Stage) -> str | None:

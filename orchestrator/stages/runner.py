@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from orchestrator import __version__
+from orchestrator.config.base import digest
 from orchestrator.datasets import Dataset, Location, load, programs, services, weights
 from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.programs import StagedProgram
@@ -207,7 +208,7 @@ def _service(
         staged = services.describe(name, location)
         if "target" in stage.weights:
             _insist("service", name, stage.weights["target"]["digest"], staged.digest)
-        answers = Answers(blobs, staged.service.url, staged.digest)
+        answers = Answers(blobs, staged.service.address, digest(staged.service.asked))
         leases = BlobLeases(blobs, f"{answers.folder}/leases")
         named = f"{services.FIELD}={name}"
         return ServiceNetwork(

@@ -81,8 +81,8 @@ def _stored_service(inputs: Inputs, target: Target) -> ServiceNetwork:
     """Return F that is a service, as it is to be asked now; raise `Refused` if it answers otherwise now."""
     network, _ = given_service(inputs, target)
     known = Service.model_validate_json(inputs.read("target", SERVICE_FILE))
-    if network.asker.service != known:
-        rule = "was staged anew and answers otherwise than what was measured"
+    if network.asker.service.scored != known.scored:
+        rule = "was staged again and answers otherwise than what was measured"
         raise Refused("target.service", target.service, rule, "start the sweep again")
     return network
 

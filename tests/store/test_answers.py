@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.answers import Answers
+from orchestrator.store.answers import Answers, Contended
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 
@@ -20,31 +20,35 @@ def answers(blobs: Blobs, service: str = "digest", url: str = URL) -> Answers:
 
 def test_answers_come_back_as_they_were_kept(blobs: Blobs) -> None:
     one = answers(blobs)
-    assert (one.num_sent, one.rows) == (0, {})
+    assert (one.num_sent, one.stored) == (0, {})
     assert one.reserve(2) == 1
-    one.keep(1, {"image": b"row", "other": bytes(4000)})
-    assert one.rows == {"image": b"row", "other": bytes(4000)}
+    content = {"any": [1, 0.1, None, "\u00fc"]}
+    one.keep(1, ["image", "other"], content)
     other = answers(blobs)
-    assert (other.num_sent, other.rows) == (1, one.rows)
+    assert (other.num_sent, other.stored) == (1, one.stored)
+    assert {image: place for image, (_, place) in other.stored.items()} == {"image": 0, "other": 1}
+    response, _ = other.stored["other"]
+    assert (response.content, response.number) == (content, 2)
+    assert blobs.names("services/") == [response.name]
 
 
 def test_what_others_kept_meanwhile_is_read(blobs: Blobs) -> None:
     one, other = answers(blobs), answers(blobs)
     assert one.reserve(9) == 1
     other.refresh()
-    assert (other.num_sent, other.rows) == (1, {})  # on its way
-    one.keep(1, {"image": b"row"})
+    assert (other.num_sent, other.stored) == (1, {})  # on its way
+    one.keep(1, ["image"], 7)
     other.refresh()
-    assert other.rows == {"image": b"row"}
+    assert other.stored.keys() == {"image"}
 
 
 def test_one_budget_counts_every_service_at_an_address(blobs: Blobs) -> None:
     one, other, elsewhere = answers(blobs), answers(blobs, "another"), answers(blobs, url=f"{URL}/2")
     assert one.reserve(1) == 1
-    one.keep(1, {"image": b"row"})
+    one.keep(1, ["image"], 7)
     other.refresh()
     assert other.reserve(1) is None
-    assert other.rows == {}  # these are another's answers
+    assert other.stored == {}  # these are another's answers
     assert elsewhere.reserve(1) == 1
 
 
@@ -53,7 +57,7 @@ def test_a_failure_counts_and_answers_nothing(blobs: Blobs) -> None:
     assert one.reserve(2) == 1
     one.note_failure(1, "status 503")
     other = answers(blobs)
-    assert (other.num_sent, other.rows) == (1, {})
+    assert (other.num_sent, other.stored) == (1, {})
     assert other.reserve(2) == 2
     assert other.reserve(2) is None
 
@@ -61,10 +65,28 @@ def test_a_failure_counts_and_answers_nothing(blobs: Blobs) -> None:
 def test_no_number_is_given_twice_or_above_the_budget(blobs: Blobs) -> None:
     """Each of eight has seen nothing of the others: a lease that was lost."""
     every = [Answers(blobs, URL, "digest") for _ in range(8)]
+
+    def reserved(one: Answers) -> list[int]:
+        numbers = []
+        while True:
+            try:
+                number = one.reserve(50)
+            except Contended:
+                continue
+            if number is None:
+                return numbers
+            numbers.append(number)
+
     with ThreadPoolExecutor(8) as threads:
-        given = list(threads.map(lambda one: [one.reserve(50) for _ in range(10)], every))
-    numbers = [number for own in given for number in own if number is not None]
-    assert sorted(numbers) == list(range(1, 51))
+        given = list(threads.map(reserved, every))
+    assert sorted(number for own in given for number in own) == list(range(1, 51))
+
+
+def test_a_taken_number_says_that_another_sends(blobs: Blobs) -> None:
+    one, other = answers(blobs), answers(blobs)
+    assert one.reserve(9) == 1
+    with pytest.raises(Contended):
+        other.reserve(9)
 
 
 def test_a_damaged_object_answers_nothing_and_still_counts(
@@ -74,10 +96,10 @@ def test_a_damaged_object_answers_nothing_and_still_counts(
     one = answers(blobs)
     for number in (1, 2):
         assert one.reserve(9) == number
-        one.keep(number, {f"image{number}": b"row"})
+        one.keep(number, [f"image{number}"], number)
     (name, _) = blobs.names("services/")
     data = blobs.get(name) or b""
     blobs.put(name, data.replace(b"image1", b"image9"))
     other = answers(blobs)
-    assert (other.num_sent, other.rows) == (2, {"image2": b"row"})
+    assert (other.num_sent, other.stored.keys()) == (2, {"image2"})
     assert "event=answers_damaged" in caplog.text

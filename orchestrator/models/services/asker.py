@@ -1,7 +1,7 @@
 """Asking a service: what is stored is not asked again, a request is counted before it is sent.
 
 One process at a time asks an address, under a lease in the store; the others wait and read what it stored.
-The count in the store bounds the requests even where a lease is lost.
+The count in the store bounds the requests even where a lease is lost; who notices that waits for it again.
 """
 
 import logging
@@ -9,17 +9,20 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.service import Asking, Service
-from orchestrator.models.services.client import Client, Unanswered, key_of
+from orchestrator.models.services.client import Client, Key, Unanswered, key_of
 from orchestrator.models.services.images import Sent, body_of
 from orchestrator.models.services.responses import Reader
-from orchestrator.store.answers import Answers
+from orchestrator.store.answers import Answers, Contended, Response
 from orchestrator.store.directory import HOST
 from orchestrator.store.leases import Leases, held
 from orchestrator.store.parallel import parallel_map
@@ -49,15 +52,25 @@ class Asker:
     must_stop: Callable[[], bool] = lambda: False
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _next: float = field(default=0.0, init=False)  # monotonic time before which no request is sent
-    _client: Client | None = field(default=None, init=False)
+    _client: tuple[Client, Key] | None = field(default=None, init=False)
     _is_fresh: bool = field(default=False, init=False)
-    _refusal: Refused | None = field(default=None, init=False)  # of one, after which no other is sent
+    _end: Refused | Contended | None = field(default=None, init=False)  # of one, after which no other is sent
 
     def rows(self, images: Sequence[Sent]) -> np.ndarray:
-        """Return the scores of images, float32 (N, k), those that are not stored from the service."""
+        """Return the scores of images, float32 (N, k), those that are not stored from the service.
+
+        Raise `Refused` as `ask` does, and if an answer is not as the service is described.
+        """
         self.ask(images)
-        rows = [np.frombuffer(self.answers.rows[one.digest], dtype="<f4") for one in images]
-        return np.stack(rows) if rows else np.empty((0, self.service.classes), dtype=np.float32)
+        reader, read = self._reader, dict[str, list[Any]]()
+        rows = np.empty((len(images), self.service.classes), dtype=np.float32)
+        for row, one in zip(rows, images, strict=True):
+            response, place = self.answers.stored[one.digest]
+            with _reading(response):
+                if response.name not in read:
+                    read[response.name] = reader.answers(response.content, response.number)
+                row[:] = reader.row(read[response.name][place])
+        return rows
 
     def ask(self, images: Iterable[Sent]) -> None:
         """Have the answers to all of these images stored.
@@ -69,17 +82,19 @@ class Asker:
         if not self._is_fresh:
             self.answers.refresh()
             self._is_fresh = True
-        if not self._missing(wanted):
-            return
-        owner = f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
-        with held(self.leases, "asking", owner, is_done=self.must_stop) as is_mine:
-            if not is_mine:
-                raise Stopped("the sweep was interrupted")
-            self.answers.refresh()
-            self._send_all(list(self._missing(wanted).values()))
+        while self._missing(wanted):
+            owner = f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+            with held(self.leases, "asking", owner, is_done=self.must_stop) as is_mine:
+                if not is_mine:
+                    raise Stopped("the sweep was interrupted")
+                self.answers.refresh()
+                try:
+                    self._send_all(list(self._missing(wanted).values()))
+                except Contended:
+                    logger.warning("event=asking_contended service=%s", self.name)
 
     def _missing(self, wanted: dict[str, Sent]) -> dict[str, Sent]:
-        return {digest: one for digest, one in wanted.items() if digest not in self.answers.rows}
+        return {digest: one for digest, one in wanted.items() if digest not in self.answers.stored}
 
     def _send_all(self, images: Sequence[Sent]) -> None:
         size = self.service.images_per_request
@@ -89,15 +104,15 @@ class Asker:
         self._check_budget(len(batches), len(images))
         if self._client is None:
             key = key_of(self.asking, os.environ)
-            self._client = Client(self.service, self.asking, key, self.name)
+            self._client = Client(self.service, self.asking, key, self.name), key
         self._next = max(self._next, time.monotonic() + self._interval)  # another may have sent one just now
-        self._refusal = None
+        self._end = None
         try:
             for _ in parallel_map(self._answered, batches, self.asking.parallel):
                 pass
-        except Stopped:  # of a request before the one that was refused, in the order of images
-            if self._refusal is not None:
-                raise self._refusal from None
+        except Stopped:  # of a request before the one that ended it, in the order of images
+            if self._end is not None:
+                raise self._end from None
             raise
         left = self.asking.budget - self.answers.num_sent
         logger.info("event=service_asked service=%s images=%d budget_left=%d", self.name, len(images), left)
@@ -106,22 +121,22 @@ class Asker:
         """Have the answers to the images of one request stored, unless another request was refused."""
         try:
             self._answer(images)
-        except Refused as error:
-            self._refusal = self._refusal or error
+        except (Refused, Contended) as error:
+            self._end = self._end or error
             raise
 
     def _answer(self, images: Sequence[Sent]) -> None:
-        """Have the answers to the images of one request stored."""
-        body, reason = body_of(images, self.service), ""
+        """Have the response to one request stored, before anything in it can be refused."""
+        assert self._client is not None
+        client, key = self._client
+        body, reason = body_of(images, self.service, key.value), ""
         for attempt in range(self.asking.retries + 1):
             self._wait_for_turn()
             number = self.answers.reserve(self.asking.budget)
             if number is None:
                 raise self._spent(reason)
             try:
-                assert self._client is not None
-                response = self._client.send(body)
-                rows = Reader(self.service, self.name).rows(response, len(images))
+                content = key.hidden_in_texts(client.send(body))
             except Unanswered as error:
                 reason = error.reason
                 self.answers.note_failure(number, reason)
@@ -131,8 +146,11 @@ class Asker:
                 self.answers.note_failure(number, error.problem)
                 raise
             else:
-                pairs = zip(images, rows, strict=True)
-                self.answers.keep(number, {one.digest: row.astype("<f4").tobytes() for one, row in pairs})
+                digests = [one.digest for one in images]
+                self.answers.keep(number, digests, content)
+                response, _ = self.answers.stored[digests[0]]
+                with _reading(response):
+                    self._reader.rows(content, len(images))
                 return
         rule = f"does not answer ({self.asking.retries + 1} requests, the last: {reason})"
         raise Refused(self._place, NO_VALUE, rule, "run the same command again when it does")
@@ -141,6 +159,8 @@ class Asker:
         if error.wait_seconds > LONGEST_WAIT:
             rule = f"asks to wait {error.wait_seconds:.0f} s ({error.reason})"
             raise Refused(self._place, NO_VALUE, rule, "run the same command again then")
+        with self._lock:  # the service asks all of them to wait
+            self._next = max(self._next, time.monotonic() + error.wait_seconds)
         return max(error.wait_seconds, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**attempt))
 
     def _check_budget(self, needed: int, num_images: int) -> None:
@@ -153,6 +173,10 @@ class Asker:
         why = f", the last for {reason}" if reason else ""
         rule = f"has used up asking.budget={self.asking.budget} by requests sent again{why}"
         return Refused(self.name, NO_VALUE, rule, RAISE)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.service, self.name)
 
     @property
     def _place(self) -> str:
@@ -174,7 +198,7 @@ class Asker:
         """Wait; raise `Stopped` as soon as the process has to end."""
         end = time.monotonic() + seconds
         while True:
-            if self._refusal is not None or self.must_stop():
+            if self._end is not None or self.must_stop():
                 raise Stopped("the sweep was interrupted")
             left = end - time.monotonic()
             if left <= 0:
@@ -183,6 +207,16 @@ class Asker:
 
 
 RAISE = "raise asking.budget in the description and stage it again, or attack with fewer images"
+
+
+@contextmanager
+def _reading(response: Response) -> Iterator[None]:
+    """Add to a refusal of a stored response where that is: it is not asked for again by itself."""
+    try:
+        yield
+    except Refused as error:
+        way_out = f"{error.way_out}, or remove {response.name} in the store to ask again"
+        raise Refused(error.field, error.value, error.rule, way_out) from None
 
 
 def over_budget(name: str, needed: int, num_images: int, left: int, budget: int) -> Refused:

@@ -1,5 +1,6 @@
 """Asking: once for each image, within the budget, sent again as described, stored as it comes."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ import torch
 import yaml
 from torch import nn
 
-from orchestrator.config.base import Refused
+from orchestrator.config.base import Refused, digest
 from orchestrator.datasets.services import described
 from orchestrator.models.services import ServiceNetwork
 from orchestrator.models.services import asker as module
 from orchestrator.models.services.asker import Asker, Stopped
+from orchestrator.models.services.client import Unanswered
 from orchestrator.store.answers import Answers
 from orchestrator.store.blob_leases import BlobLeases
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.leases import LocalLeases
 from orchestrator.threat import truncate
-from tests.services.server import Server, description, serving
+from tests.services.server import WORDS, Server, description, serving
 
 KEY = "S3cr3t"
 
@@ -42,10 +45,12 @@ def images(number: int, start: int = 0) -> torch.Tensor:
     return made
 
 
-def asker(server: Server, folder: Path, *, batch: int = 1, **asking: Any) -> Asker:
-    text = {**description(server.url, **asking), "images_per_request": batch}
+def asker(
+    server: Server, folder: Path, *, batch: int = 1, changes: dict[str, Any] | None = None, **asking: Any
+) -> Asker:
+    text = {**description(server.url, **asking), "images_per_request": batch, **(changes or {})}
     service, how = described(yaml.safe_dump(text), "service.yaml")
-    answers = Answers(DirectoryBlobs(folder), service.url, "digest")
+    answers = Answers(DirectoryBlobs(folder), service.address, digest(service.asked))
     leases = BlobLeases(DirectoryBlobs(folder), f"{answers.folder}/leases")
     return Asker("target.service=ex", service, how, answers, leases)
 
@@ -129,6 +134,76 @@ def test_a_process_that_has_to_end_keeps_what_was_answered(tmp_path: Path) -> No
         assert server.counts.requests == 3
         ServiceNetwork(asker(server, tmp_path)).ask_ahead(images(9))
         assert server.counts.requests == 9
+
+
+def test_what_was_asked_ahead_is_asked_once_in_any_layout(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    small = torch.randint(0, 256, (20, 1, 20, 20), generator=generator, dtype=torch.uint8)
+    with serving(Server(Rows(), key=KEY)) as server:
+        ServiceNetwork(asker(server, tmp_path, batch=8)).ask_ahead(small)
+        network = ServiceNetwork(asker(server, tmp_path, batch=8))
+        network((small * torch.tensor(1 / 255)).contiguous(memory_format=torch.channels_last))
+        assert server.counts.requests == 3
+
+
+def test_one_answer_that_is_unreadable_costs_no_other(tmp_path: Path) -> None:
+    """The description lacks what the service calls one class: it is corrected, and nothing is asked again."""
+    made = images(4)
+    made[2, 0, 0, 3] = 255  # its best class is the fourth
+    lacking = {"labels": {word: str(digit) for digit, word in enumerate(WORDS) if word != "three"}}
+    with serving(Server(Rows(), key=KEY, releases=2)) as server:
+        for _ in range(2):
+            with pytest.raises(
+                Refused,
+                match=r"labels has no 'three', which the service names; add it there, or remove services/"
+                r"[0-9a-f]{32}/requests/00000001\.json in the store to ask again\.$",
+            ):
+                ServiceNetwork(asker(server, tmp_path, batch=4, changes=lacking))(made / 255)
+        assert server.counts.requests == 1
+        rows = ServiceNetwork(asker(server, tmp_path, batch=4))(made / 255)
+        assert rows[2].argmax() == 3
+        assert server.counts.requests == 1
+
+
+def test_how_answers_are_read_is_corrected_without_a_request(tmp_path: Path) -> None:
+    with serving(Server(Rows(), key=KEY, releases=2)) as server:
+        before = ServiceNetwork(asker(server, tmp_path))(images(5) / 255)
+        names = {"names": [str(digit) for digit in reversed(range(10))]}
+        names |= {"response": {"answers": "predictions", "pairs": "top", "labels_are": "names"}}
+        after = ServiceNetwork(asker(server, tmp_path, batch=3, changes=names))(images(5) / 255)
+        assert torch.equal(after, before.flip(1))
+        assert server.counts.requests == 5
+
+
+def test_a_lost_lease_waits_for_who_has_it(tmp_path: Path) -> None:
+    """Both think that they have the lease: one meets the number of the other, stops and reads what it got."""
+    with serving(Server(Rows(), key=KEY)) as server:
+        one, other = asker(server, tmp_path), asker(server, tmp_path)
+        one.leases, other.leases = LocalLeases(), BlobLeases(DirectoryBlobs(tmp_path), "leases")
+        taken = one.answers.reserve
+
+        def late(budget: int) -> int | None:
+            if one.answers.num_sent == 3:  # another process goes on from here
+                one.leases = other.leases
+                ServiceNetwork(other).ask_ahead(images(10))
+            return taken(budget)
+
+        one.answers.reserve = late  # type: ignore[method-assign]
+        ServiceNetwork(one).ask_ahead(images(10))
+        assert server.counts.requests == 10
+        assert max(server.counts.answered.values()) == 1
+        assert one.answers.stored.keys() == other.answers.stored.keys()
+
+
+def test_the_service_makes_all_threads_wait(tmp_path: Path) -> None:
+    one_wait = Unanswered("status 429", 0.5)
+    with serving(Server(Rows(), key=KEY)) as server:
+        one = asker(server, tmp_path)
+        ServiceNetwork(one).ask_ahead(images(1))
+        assert one._seconds_before(0, one_wait) == 0.5
+        begin = time.monotonic()
+        one._wait_for_turn()
+        assert time.monotonic() - begin > 0.4
 
 
 def test_no_images_are_no_request(tmp_path: Path) -> None:
