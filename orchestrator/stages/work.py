@@ -181,8 +181,8 @@ def target(specs: Any, shapes: Shapes | None) -> Work:
 
 def given(specs: Any, shapes: Shapes | None) -> Work:
     """F's accuracy, by a stage that counts no images."""
-    if specs.target.program is not None:
-        return Work(f"program {specs.target.program}", 1.0, lambda sizes: 0)
+    if specs.target.foreign is not None:
+        return Work(_foreign(specs.target), 1.0, lambda sizes: 0)
     return _passes(_target(specs), lambda sizes: 0)
 
 
@@ -429,8 +429,8 @@ def _passes(
 
 def _asked(specs: Any, images: Callable[[Sizes], float]) -> Work:
     """Return the work of answers by F."""
-    if specs.target.program is not None:
-        return Work(f"program {specs.target.program}", 1.0, images)
+    if specs.target.foreign is not None:
+        return Work(_foreign(specs.target), 1.0, images)
     return _passes(_target(specs), images)
 
 
@@ -443,10 +443,15 @@ def _classifier(model: Model, data: Data, classes: int, budget: str = "full") ->
     return operations.classifier(model, **sizes, budget=budget)
 
 
+def _foreign(target: Any) -> str:
+    """Return the family of F that is a program or a service, of which only a measurement tells the cost."""
+    return f"{target.foreign} {getattr(target, target.foreign)}"
+
+
 def _target(specs: Any) -> Operations:
     f = specs.target
-    if f.program is not None:
-        return Operations(f"program {f.program}", 1.0, 1.0, 0.0, 0.0)
+    if f.foreign is not None:
+        return Operations(_foreign(f), 1.0, 1.0, 0.0, 0.0)
     return _classifier(f.model, specs.data, f.classes, str(f.budget))
 
 
