@@ -22,6 +22,7 @@ class Needed:
     """What a study still asks one service for."""
 
     service: StagedService
+    folder: str  # of the requests to its address, in the store
     images: int  # without an answer
     requests: int  # for these, if none fails
     left: int  # of the budget, before them
@@ -35,7 +36,8 @@ class Needed:
         more = "; searches ask for more as they go" if self.is_least else ""
         return (
             f"service {staged.name}: {self.requests} requests for {self.images} images without an answer, at "
-            f"most {per} in each; {self.left} of asking.budget={staged.asking.budget} are left{more}"
+            f"most {per} in each; {self.left} of asking.budget={staged.asking.budget} are left{more}; "
+            f"stored in {self.folder}"
         )
 
     def check(self) -> None:
@@ -94,7 +96,7 @@ def _of_service(
     left = max(0, staged.asking.budget - answers.num_sent)
     is_least = any(stage.name == "optimization" for stage in stages)
     address.images, address.requests = address.images + num_images, address.requests + num_requests
-    return Needed(staged, num_images, num_requests, left, (num_images, num_requests), is_least)
+    return Needed(staged, answers.folder, num_images, num_requests, left, (num_images, num_requests), is_least)
 
 
 def _service(stage: Stage) -> str | None:
