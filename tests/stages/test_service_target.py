@@ -61,7 +61,8 @@ def _in_answer(response: Mapping[str, str]) -> dict[str, str]:
 def test_a_service_gives_the_numbers_of_its_network(
     served: Server, location: Location, tmp_path: Path
 ) -> None:
-    wanted = run({"target": {"classes": 3, "program": "torchscript"}}, location, tmp_path)
+    program = {"classes": 3, "program": "torchscript", "minimum_accuracy": 0.5}
+    wanted = run({"target": program}, location, tmp_path)
     before = served.counts.requests
     found = run(by("full"), location, tmp_path)
     assert served.counts.requests > before
@@ -93,5 +94,8 @@ def test_what_decides_answers_is_in_the_key_and_how_to_ask_is_not(location: Loca
     services.stage(about.service, how, "service.yaml", location.blobs, "full")
     _, again = planned(by("full"), location)
     assert {name: one.key for name, one in again.items()} == {name: one.key for name, one in stages.items()}
+    services.stage(about.service.but(images_per_request=1), how, "service.yaml", location.blobs, "full")
+    _, again = planned(by("full"), location)
+    assert again["given"].key == stages["given"].key
     _, other = planned(by("two"), location)
     assert other["given"].key != stages["given"].key

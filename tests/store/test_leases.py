@@ -1,6 +1,7 @@
 """The contract of leases: one owner per key, renewal, take-over. Another implementation is one more row."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.store import directory
 from orchestrator.store.blob_leases import BlobLeases
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.leases import Leases, LocalLeases, held
@@ -179,6 +181,20 @@ def test_an_owner_of_another_host_is_replaced_when_it_renews_no_more(tmp_path: P
     assert not waiting.acquire("key", "b", 10.0)
     now[0] = 29.0
     assert waiting.acquire("key", "b", 10.0)
+
+
+def test_another_namespace_of_process_ids_is_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container of the same host name: its process, which has no such id here, is not taken for dead."""
+    blobs = DirectoryBlobs(tmp_path)
+    assert directory._host() == directory.HOST
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", lambda path: "pid:[1]")
+        patch.setattr("orchestrator.store.blob_leases.HOST", directory._host())
+        patch.setattr(os, "getpid", lambda: 2**22 + 1)  # above any id
+        assert BlobLeases(blobs, "leases").acquire("key", "a", 60.0)
+    assert not BlobLeases(blobs, "leases").acquire("key", "b", 60.0)
 
 
 def test_a_claim_that_comes_too_late_is_none(tmp_path: Path) -> None:

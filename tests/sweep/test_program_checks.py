@@ -140,7 +140,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Location:
         "labels": service(**LABELS),
         "colour": service(channels=3),
         "seven": service(classes=7),
-        "named": service(classes=3, names=["2", "0", "1"]),
+        "named": service(names=["2", "0", "1"], response={"pairs": "top", "labels_are": "names"}),
     }
     for name, raw in kinds.items():
         services.stage(Service.model_validate(raw), Asking(budget=1), "service.yaml", blobs, name)
