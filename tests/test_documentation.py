@@ -221,7 +221,12 @@ def _default(value: Any) -> str:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"{name}: {part}" for name, part in value.items()) or "none"
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value).lower()
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else _word(value)
+
+
+def _word(value: Any) -> str:
+    """Return a value as a file has it: true and false are written in lower case."""
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def _kind(part: dict[str, Any]) -> str:
