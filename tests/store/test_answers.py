@@ -67,7 +67,7 @@ def test_no_number_is_given_twice_or_above_the_budget(blobs: Blobs) -> None:
     every = [Answers(blobs, URL, "digest") for _ in range(8)]
 
     def reserved(one: Answers) -> list[int]:
-        numbers = []
+        numbers: list[int] = []
         while True:
             try:
                 number = one.reserve(50)

@@ -168,7 +168,7 @@ def test_one_answer_that_is_unreadable_costs_no_other(tmp_path: Path) -> None:
 def test_how_answers_are_read_is_corrected_without_a_request(tmp_path: Path) -> None:
     with serving(Server(Rows(), key=KEY, releases=2)) as server:
         before = ServiceNetwork(asker(server, tmp_path))(images(5) / 255)
-        names = {"names": [str(digit) for digit in reversed(range(10))]}
+        names: dict[str, Any] = {"names": [str(digit) for digit in reversed(range(10))]}
         names |= {"response": {"answers": "predictions", "pairs": "top", "labels_are": "names"}}
         after = ServiceNetwork(asker(server, tmp_path, batch=3, changes=names))(images(5) / 255)
         assert torch.equal(after, before.flip(1))
