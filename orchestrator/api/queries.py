@@ -96,7 +96,8 @@ def _of_service(
     left = max(0, staged.asking.budget - answers.num_sent)
     is_least = any(stage.name == "optimization" for stage in stages)
     address.images, address.requests = address.images + num_images, address.requests + num_requests
-    return Needed(staged, answers.folder, num_images, num_requests, left, (num_images, num_requests), is_least)
+    own = (num_images, num_requests)
+    return Needed(staged, answers.folder, *own, left, at_address=own, is_least=is_least)
 
 
 def _service(stage: Stage) -> str | None:

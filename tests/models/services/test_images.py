@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from orchestrator.config.service import Service
-from orchestrator.models.services.images import Body, body_of, sent_images
+from orchestrator.models.services.images import Body, _canonical, body_of, sent_images
 from tests.config.test_service import described
 
 IMAGES = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4) * 2
@@ -52,6 +52,7 @@ def test_an_image_is_one_in_any_layout_and_rounding(channels: int) -> None:
     for images in (levels, levels / 255, by_reciprocal, by_reciprocal.double()):
         for layout in formats:
             given = images.to(memory_format=layout)
+            assert _canonical(given).stride() == torch.empty(given.shape).stride()  # what resizing may heed
             assert [one.digest for one in sent_images(given, service)] == wanted
     assert [one.digest for part in levels.split(9) for one in sent_images(part / 255, service)] == wanted
 
