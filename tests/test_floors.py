@@ -38,7 +38,18 @@ PACKAGES = {
     2: {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors", "onnx", "onnxruntime", "urllib3"},
     3: {"torchmetrics", "opacus", "scipy", "matplotlib"},
     6: {"pandas"},
-    7: {"jinja2", "markupsafe", "ray", "optuna", "mlflow", "boto3", "botocore", "psutil", "pyarrow"},
+    7: {
+        "jinja2",
+        "markupsafe",
+        "ray",
+        "optuna",
+        "mlflow",
+        "boto3",
+        "botocore",
+        "psutil",
+        "pyarrow",
+        "sklearn",
+    },
 }
 """Third-party packages that each floor adds to those below it."""
 INFRASTRUCTURE = {"ray", "optuna", "mlflow", "boto3", "botocore"}

@@ -37,6 +37,7 @@ from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
+from orchestrator.sweep.forest import Forest
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
 from orchestrator.sweep.ledger import Executor, Ledger, Listener, Points, Tracker
@@ -209,7 +210,7 @@ class Sweep:
         ended_ms = max((record.ended_ms for record in records), default=0)
         return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)
 
-    def _importance(self, ledger: Ledger) -> Callable[[str], Mapping[str, float]]:
+    def _importance(self, ledger: Ledger) -> Callable[[str], Forest | None]:
         """Return what a model of the search's trials says of its axes, by metric."""
         return partial(axis_importance, self.study, ledger.records)
 

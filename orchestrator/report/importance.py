@@ -1,29 +1,25 @@
 """Importance: how much of a metric's variance over a sweep each axis accounts for.
 
 Of a grid, the exact analysis of variance of its largest complete block (R. A. Fisher, 1925): in a block where
-every combination of values has every replicate, the sums of squares of axes, of their interactions and of
-replicates are orthogonal and add up to the total. Shares are those sums over the total. Their intervals are
-percentiles over resampled replicates, the same draw for all settings; classes are held fixed. A share of few
-replicates is too large by chance: `beyond_chance` is what is left of it beyond the replicates' own spread
-(omega squared, W. L. Hays, 1963), and `p` is of the F test against that spread.
+every combination of values has every replicate, the sums of squares of axes, of their interactions, of
+replicates and of what both make together are orthogonal and add up to the total. Shares are those sums over
+the total. A share of few replicates is too large by chance: `beyond_chance` is what is left of it beyond its
+own error (omega squared, W. L. Hays, 1963), `p` is of the F test against that error (`anova.py`), `p_holm`
+the same after Holm's correction over all axes and interactions of the metric.
 
 Of a search, which has no such block, a model of its trials says it: `method` names which.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
-from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
-from orchestrator.report.crossed import Crossed, cross
+from orchestrator.report.anova import Anova, Places
 from orchestrator.report.means import DEFAULTS
-from orchestrator.report.resampling import resampled_means
 from orchestrator.report.settings import (
     by_setting,
     finished_trials,
@@ -31,7 +27,8 @@ from orchestrator.report.settings import (
     replicates_of,
     varying_axes,
 )
-from orchestrator.report.statistics import CONFIDENCE, NAN, Interval
+from orchestrator.report.statistics import NAN, Interval, holm
+from orchestrator.sweep.forest import Forest
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
@@ -39,31 +36,28 @@ ANOVA = "analysis of variance"
 SEARCHED = "fANOVA of a random forest (Optuna)"
 """The method for searches: Hutter, Hoos and Leyton-Brown, 2014; a model's shares, not the trials' own."""
 NO_BLOCK = "not a grid"
-DRAWS = 2000  # resampled sets of replicates
 MOST_CELLS = 100_000  # combinations of values that are looked through for a complete block
 MOST_STEPS = 500  # branches of that search
 MOST_ORDER = 2  # axes of an interaction that has a row of its own
-HIGHER, REPLICATES = "three or more axes", "replicates"
-ROUNDING = 1e-12  # of squares, beside those of the largest value: equal numbers have no variance
+HIGHER, REPLICATES, BOTH = "three or more axes", "replicates", "replicates x axes"
 
-Places = tuple[int, ...]
-"""Numbers of axes that vary together."""
 
-Searched = Callable[[str], Mapping[str, float]]
-"""Metric -> swept axis -> share, as a model of a search's trials has it; empty where there are too few."""
+Searched = Callable[[str], Forest | None]
+"""Metric -> what a model of a search's trials says; None where there are too few."""
 
 
 @dataclass(frozen=True)
 class Source:
     """One part of the variance."""
 
-    axes: tuple[str, ...]  # none: replicates; more than one: their interaction
+    axes: tuple[str, ...]  # none: replicates, alone or with axes; more than one: their interaction
     name: str
     freedom: int
     share: float
     interval: Interval = field(default_factory=Interval)
     beyond_chance: float = NAN
     p: float = NAN
+    p_holm: float = NAN
 
 
 @dataclass(frozen=True)
@@ -73,17 +67,25 @@ class Importance:
     metric: str
     method: str
     sources: tuple[Source, ...] = ()
-    num_settings: int = 0  # of the block, or of the search
+    num_settings: int = 0  # of the block; of a search its trials
     all_settings: int = 0  # of the sweep
     num_replicates: int = 0  # of each setting
     values: Mapping[str, tuple[str, ...]] | None = None  # axis -> its values in the block
-    is_ahead: bool = False  # whether the largest axis's share is above the next one's at 95 %
+    fixed: Mapping[str, str] = field(default_factory=dict)  # varying axis -> its one value in the block
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # axis -> values not in the block
+    is_ahead: bool = False  # whether the largest axis is shown to have more than each other one (Holm)
+    explained: float = NAN  # of a search: R2 out of bag
 
     @property
     def axes(self) -> list[Source]:
         """The sources of one axis, the largest share first."""
         single = [one for one in self.sources if len(one.axes) == 1]
         return sorted(single, key=lambda one: -one.share)
+
+    @property
+    def interactions(self) -> list[Source]:
+        """The sources of several axes together, the largest share first."""
+        return sorted((one for one in self.sources if len(one.axes) > 1), key=lambda one: -one.share)
 
     @property
     def has_answer(self) -> bool:
@@ -107,12 +109,12 @@ def importances(
     searched: Searched | None = None,
 ) -> list[Importance]:
     """Return the importance of each metric that finished trials have; `searched` speaks for a search."""
-    found = []
+    found, finished = [], finished_trials(records)
     for metric in metrics:
-        having = [one for one in finished_trials(records) if math.isfinite(one.metrics.get(metric, math.nan))]
+        having = [one for one in finished if math.isfinite(one.metrics.get(metric, math.nan))]
         if having:
             own = _of_search(having, metric, report, searched) if searched else None
-            found.append(own or _of_grid(having, metric, report))
+            found.append(own or _of_grid(having, finished, metric, report))
     return found
 
 
@@ -138,6 +140,7 @@ def importance_table(found: Sequence[Importance]) -> pd.DataFrame:
                     "high": source.interval.high,
                     "beyond_chance": source.beyond_chance,
                     "p": source.p,
+                    "p_holm": source.p_holm,
                     **tail,
                 }
             )
@@ -217,155 +220,92 @@ def _first_hole(block: np.ndarray, axis: int, level: int) -> tuple[int, ...]:
     return (*rest[:axis], level, *rest[axis:])
 
 
-def _of_grid(records: Sequence[TrialRecord], metric: str, report: Report) -> Importance:
-    num = len(by_setting(records, report.repeats))
-    block = largest_block(records, report)
+def _of_grid(
+    having: Sequence[TrialRecord], finished: Sequence[TrialRecord], metric: str, report: Report
+) -> Importance:
+    num = len(by_setting(finished, report.repeats))
+    block = largest_block(having, report)
     if block is None:
         return Importance(metric, NO_BLOCK, all_settings=num)
     values = np.vectorize(lambda one: one.metrics[metric], otypes=[np.float64])(block.trials)
     replicates = [
         replicate_of(one.axes, report.repeats) for one in block.trials.reshape(-1, values.shape[-1])[0]
     ]
-    drawn = _draws(values.reshape(-1, values.shape[-1]), replicates)
-    sources, is_ahead = _sources(values, block.axes, drawn)
+    anova = Anova(values, replicates)
+    fixed, left_out = _outside(block, finished, report)
+    first, *others = sorted(
+        ((at,) for at in range(len(block.axes))), key=lambda key: -anova.part([key]).squares
+    )
     return Importance(
         metric,
         ANOVA,
-        sources,
+        _sources(anova, block.axes),
         num_settings=values[..., 0].size,
         all_settings=num,
         num_replicates=values.shape[-1],
         values=dict(zip(block.axes, block.values, strict=True)),
-        is_ahead=is_ahead,
+        fixed=fixed,
+        left_out=left_out,
+        is_ahead=anova.is_ahead(first, others),
     )
 
 
-def _draws(
-    cells: np.ndarray, replicates: Sequence[Mapping[str, Scalar]]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return means of settings, (draws, settings), and mean squares of all values, (draws,), over resampled
-    replicates; None for one replicate. `cells`: (settings, replicates)."""
-    crossed = [cross(list(zip(replicates, map(float, own), strict=True))) for own in cells]
-    if not crossed[0].drawn:
-        return None
-    means = np.stack([resampled_means(one, DRAWS) for one in crossed], axis=1)
-    squares = [resampled_means(Crossed(one.values**2, one.factors), DRAWS) for one in crossed]
-    return means, np.mean(squares, axis=0)
+def _outside(
+    block: Block, finished: Sequence[TrialRecord], report: Report
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return the axes of finished trials that vary but not in the block, and the values that it lacks."""
+    values = dict(zip(block.axes, block.values, strict=True))
+    fixed: dict[str, str] = {}
+    left_out: dict[str, tuple[str, ...]] = {}
+    for axis in varying_axes(finished, report.repeats):
+        levels = dict.fromkeys(str(one.axes.get(axis, ABSENT)) for one in finished)
+        missing = tuple(level for level in levels if level not in values.get(axis, ()))
+        if axis not in values:
+            fixed[axis] = str(block.trials.flat[0].axes.get(axis, ABSENT))
+        elif missing:
+            left_out[axis] = missing
+    return fixed, left_out
 
 
-def _sources(
-    values: np.ndarray, axes: Sequence[str], drawn: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[tuple[Source, ...], bool]:
-    """Return every source, and whether the largest axis is ahead. `values`: an axis for each of `axes`, the
-    last of replicates."""
-    shape, num_replicates = values.shape[:-1], values.shape[-1]
-    largest = float((values**2).max())
-    values = values - values.mean()
-    total = float((values**2).sum())
-    total = total if total > ROUNDING**2 * largest * values.size else 0.0
-    own: dict[Places, float] = {
-        key: num_replicates * float(part[0]) for key, part in _squares(values.mean(-1)[None]).items()
-    }
-    resampled = {} if drawn is None or not total else _resampled_shares(*drawn, shape)
-    free = math.prod(shape) * (num_replicates - 1)
-    rest = max(total - sum(own.values()), 0.0)
-    noise = rest / free if free else NAN
+def _sources(anova: Anova, axes: Sequence[str]) -> tuple[Source, ...]:
+    """Return every source: axes, interactions, replicates, and replicates together with axes."""
     rows: dict[str, list[Places]] = {}
-    for key in own:
-        rows.setdefault(" x ".join(axes[at] for at in key) if len(key) <= MOST_ORDER else HIGHER, []).append(
-            key
-        )
-    found = []
+    for key in anova.places:
+        name = " x ".join(axes[at] for at in key) if len(key) <= MOST_ORDER else HIGHER
+        rows.setdefault(name, []).append(key)
+    total, found = anova.total, []
+    intervals, left = anova.intervals(rows), anova.total - anova.replicate_squares
     for name, keys in rows.items():
-        freedom = sum(math.prod(shape[at] - 1 for at in key) for key in keys)
-        squares = sum(own[key] for key in keys)
-        source = Source(
+        part = anova.part(keys)
+        left -= part.squares
+        own = Source(
             tuple(dict.fromkeys(axes[at] for key in keys for at in key)),
             name,
-            freedom,
-            squares / total if total else NAN,
-            _percentiles(_sum(resampled[key] for key in keys)) if resampled else Interval(),
+            part.freedom,
+            part.squares / total if total else NAN,
+            intervals.get(name, Interval()),
         )
-        if total and free:
-            beyond, p = (
-                (squares - freedom * noise) / (total + noise),
-                _f_test(squares / freedom, noise, freedom, free),
-            )
-            source = replace(source, beyond_chance=beyond, p=p)
-        found.append(source)
-    if free:
-        interval = _percentiles(1.0 - _sum(resampled.values())) if resampled else Interval()
-        found.append(Source((), REPLICATES, free, rest / total if total else NAN, interval))
-    shares: dict[Places, float] = {key: part for key, part in own.items() if len(key) == 1}
-    return tuple(found), _is_ahead(shares, resampled)
-
-
-def _resampled_shares(
-    means: np.ndarray, squares: np.ndarray, shape: tuple[int, ...]
-) -> dict[Places, np.ndarray]:
-    """Return the share of each source in each draw; NaN where a resampled sweep does not vary."""
-    center = means.mean(axis=1, keepdims=True)
-    whole = (squares - center[:, 0] ** 2) * math.prod(shape)
-    parts = _squares((means - center).reshape(-1, *shape))
-    return {key: part / np.where(whole > 0, whole, np.nan) for key, part in parts.items()}
-
-
-def _squares(means: np.ndarray) -> dict[Places, np.ndarray]:
-    """Return axes, alone and together, -> the sum of their squared effects over all settings, (draws,).
-
-    `means`: (draws, ...), an axis for each swept one. Orthonormal contrasts of each axis, the first one
-    constant, split the squares of all settings among the axes that a contrast is not constant in.
-    """
-    for axis, size in enumerate(means.shape[1:], start=1):
-        means = np.moveaxis(np.tensordot(means, _contrasts(size), axes=(axis, 1)), -1, axis)
-    squares, num_axes = means**2, means.ndim - 1
-    found = {}
-    for order in range(1, num_axes + 1):
-        for axes in itertools.combinations(range(num_axes), order):
-            place = tuple(slice(1, None) if axis in axes else slice(0, 1) for axis in range(num_axes))
-            found[axes] = squares[(slice(None), *place)].reshape(len(squares), -1).sum(axis=1)
-    return found
-
-
-def _contrasts(size: int) -> np.ndarray:
-    """Return an orthonormal basis, (size, size), whose first row is constant (Helmert)."""
-    rows = [np.full(size, 1 / math.sqrt(size))]
-    for number in range(1, size):
-        row = np.zeros(size)
-        row[:number], row[number] = 1.0, -number
-        rows.append(row / math.sqrt(number * (number + 1)))
-    return np.stack(rows)
-
-
-def _f_test(squares: float, noise: float, freedom: int, free: int) -> float:
-    """Return the p-value of a mean square against that of replicates; 0 where replicates do not differ."""
-    return float(special.fdtrc(freedom, free, squares / noise)) if noise > 0 else 0.0
-
-
-def _is_ahead(shares: Mapping[Places, float], resampled: Mapping[Places, np.ndarray]) -> bool:
-    """Return whether the largest share of an axis is above the next one's in 95 % of the draws, two-sided."""
-    first, *others = sorted(shares, key=lambda axis: -shares[axis])
-    if not resampled:
-        return False
-    return not others or _percentiles(resampled[first] - resampled[others[0]]).low > 0
-
-
-def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.sum(list(parts), axis=0)
-
-
-def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(low), float(high))
+        if not math.isnan(part.p):
+            beyond = (part.squares - part.freedom * part.noise) / (total + part.noise)
+            own = replace(own, beyond_chance=beyond, p=part.p)
+        found.append(own)
+    found = [replace(one, p_holm=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+    if anova.num > 1:
+        freedom, num = anova.num - 1, math.prod(anova.shape)
+        found += [
+            Source((), REPLICATES, freedom, anova.replicate_squares / total if total else NAN),
+            Source((), BOTH, freedom * (num - 1), max(left, 0.0) / total if total else NAN),
+        ]
+    return tuple(found)
 
 
 def _of_search(
     records: Sequence[TrialRecord], metric: str, report: Report, searched: Searched
 ) -> Importance | None:
     """Return what a model of the trials says; None if it has nothing to say."""
-    shares = searched(metric)
-    if not shares:
+    forest = searched(metric)
+    if forest is None:
         return None
-    sources = tuple(Source((axis,), axis, 0, share) for axis, share in shares.items())
+    sources = tuple(Source((axis,), axis, 0, share) for axis, share in forest.shares.items())
     num = len(by_setting(records, report.repeats))
-    return Importance(metric, SEARCHED, sources, num, num)
+    return Importance(metric, SEARCHED, sources, forest.num_trials, num, explained=forest.explained)

@@ -133,7 +133,7 @@ class Uncertainty:
             groups.setdefault(crossed.factors[axis] == CLASSES, []).append(part)
         free = crossed.count - 1 - sum(crossed.values.shape[axis] - 1 for axis in crossed.drawn)
         residual = float((crossed.residuals() ** 2).sum()) / free / crossed.count if free > 0 else 0.0
-        return cls(crossed.mean, tuple(_joined(parts, residual) for parts in groups.values()), residual)
+        return cls(crossed.mean, tuple(joined(parts, residual) for parts in groups.values()), residual)
 
     def half(self, level: float = 1 - CONFIDENCE) -> float:
         """Return half the interval that misses the truth with this probability; NaN without parts."""
@@ -170,7 +170,7 @@ class Uncertainty:
         return math.exp(high)
 
 
-def _joined(parts: Sequence[tuple[float, int]], residual: float) -> tuple[float, float]:
+def joined(parts: Sequence[tuple[float, int]], residual: float) -> tuple[float, float]:
     """Return the variance of several factors together with its degrees of freedom (Satterthwaite, 1946)."""
     variances = [variance for variance, _ in parts]
     variance = max(*variances, sum(variances) - (len(parts) - 1) * residual, 0.0)

@@ -211,7 +211,7 @@ def _within(labels: np.ndarray, values: np.ndarray) -> float:
 
 
 def _variance(values: np.ndarray) -> float:
-    return float(np.var(values, ddof=1)) if len(values) > 1 else NAN
+    return float(np.var(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else NAN
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:

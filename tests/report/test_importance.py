@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from orchestrator.report.anova import LEAST_SHARE_LEVELS
 from orchestrator.report.importance import (
     ANOVA,
+    BOTH,
     HIGHER,
     NO_BLOCK,
     REPLICATES,
@@ -20,6 +22,7 @@ from orchestrator.report.importance import (
     importances,
     largest_block,
 )
+from orchestrator.sweep.forest import Forest
 from orchestrator.sweep.records import TrialRecord
 from tests.report.trials import MSE, record
 
@@ -43,16 +46,30 @@ def shares(found: Importance) -> dict[str, float]:
 
 def test_two_axes_with_three_replicates_by_hand() -> None:
     centers = {(1, "x"): 2, (1, "y"): 3, (1, "z"): 4, (2, "x"): 6, (2, "y"): 6, (2, "z"): 9}
-    found = of(sweep(*(({"m": m, "a": a}, [c - 1.0, c, c + 1.0]) for (m, a), c in centers.items())))
+    extra = {(1, "x"): 0.5, (2, "x"): -0.5}  # of the first seed; the last one has the opposite
+    found = of(
+        sweep(
+            *(
+                ({"m": m, "a": a}, [c - 1 + e, float(c), c + 1 - e])
+                for (m, a), c in centers.items()
+                for e in (extra.get((m, a), 0.0),)
+            )
+        )
+    )
     # Means of m: 3 and 7 around 5; of a: 4, 4.5 and 6.5; the rest of the cells' means: 0, 0.5, -0.5, ...
-    squares = {"m": 9 * (4 + 4), "a": 6 * (1 + 0.25 + 2.25), "m x a": 3 * 4 * 0.25, REPLICATES: 6 * 2.0}
-    assert sum(squares.values()) == 108
-    assert shares(found) == pytest.approx({name: own / 108 for name, own in squares.items()})
-    assert [one.freedom for one in found.sources] == [1, 2, 2, 12]
+    squares = {"m": 9 * (4 + 4), "a": 6 * (1 + 0.25 + 2.25), "m x a": 3 * 4 * 0.25}
+    squares |= {REPLICATES: 6 * 2.0, BOTH: 4 * 0.25}
+    assert sum(squares.values()) == 109
+    assert shares(found) == pytest.approx({name: own / 109 for name, own in squares.items()})
+    assert [one.freedom for one in found.sources] == [1, 2, 2, 2, 10]
     first = found.axes[0]
     assert (first.name, found.method, found.num_settings, found.num_replicates) == ("m", ANOVA, 6, 3)
-    assert first.beyond_chance == pytest.approx((72 - 1) / 109)
-    assert first.p == pytest.approx(2 * stats.t.sf(math.sqrt(72), 12))  # F(1, 12) = 72 is t^2
+    error = 3 * 4 * (1 / 6) ** 2 / 2  # m over seeds: means of three settings that differ by 1/6
+    assert first.beyond_chance == pytest.approx((72 - error) / (109 + error))
+    assert first.p == pytest.approx(2 * stats.t.sf(math.sqrt(72 / error), 2))  # F(1, 2) is t^2
+    second = found.axes[1]
+    assert second.p < first.p
+    assert first.p_holm == pytest.approx(2 * first.p)  # of three p-values the second one
 
 
 def test_two_by_three_by_three_by_hand() -> None:
@@ -69,7 +86,7 @@ def test_two_by_three_by_three_by_hand() -> None:
         )
     )
     squares = {"m": 36.0, "k": 36 * 8 / 3, "budget": 36 * 2.0, "m x k": 6.0, REPLICATES: 9.0}
-    rest = {"m x budget": 0.0, "k x budget": 0.0, HIGHER: 0.0}
+    rest = {"m x budget": 0.0, "k x budget": 0.0, HIGHER: 0.0, BOTH: 0.0}
     assert shares(found) == pytest.approx(
         {name: own / 219 for name, own in (squares | rest).items()}, abs=1e-12
     )
@@ -95,6 +112,7 @@ def test_what_is_not_complete_is_left_out_with_as_few_trials_as_can_be() -> None
     assert all(trial.axes["align"] for trial in block.trials.ravel())
     found = of(records)
     assert (found.num_settings, found.all_settings, found.num_replicates) == (12, 16, 2)
+    assert (found.fixed, found.left_out) == ({"align": "True"}, {"m": ("5",)})
     lost = [one for one in records if one.axes != {"m": 1, "k": 3, "a": "x", "align": True, "seed": 1}]
     assert (of(lost).num_settings, of(lost).num_replicates) == (
         9,
@@ -121,7 +139,7 @@ def test_the_block_is_the_largest_that_there_is(seed: int) -> None:
 
 
 def test_intervals_are_over_replicates_and_repeat() -> None:
-    noise = np.random.default_rng(0).normal(size=(2, 2, 5)) / 10
+    noise = np.random.default_rng(1).normal(size=(2, 2, LEAST_SHARE_LEVELS)) / 10
     values = [({"m": m, "k": k}, list(m + 0.2 * k + noise[m][k])) for m in range(2) for k in range(2)]
     records = sweep(*((axes, [float(one) for one in own]) for axes, own in values))
     first = of(records).axes[0]
@@ -152,7 +170,9 @@ def test_what_does_not_vary_and_what_is_no_grid_have_no_shares() -> None:
 
 def test_of_a_search_a_model_says_it() -> None:
     records = [record(i, {"a": i / 10, "seed": 0}, {MSE: i / 10}) for i in range(10)]
-    (found,) = importances(records, [MSE], searched=lambda metric: {"a": 0.9} if metric == MSE else {})
-    assert (found.method, shares(found), found.num_settings) == (SEARCHED, {"a": 0.9}, 10)
+    forest = Forest({"a": 0.9}, 9, 0.7)
+    (found,) = importances(records, [MSE], searched=lambda metric: forest if metric == MSE else None)
+    assert (found.method, shares(found), found.num_settings) == (SEARCHED, {"a": 0.9}, 9)
+    assert found.explained == 0.7
     row = importance_table([found]).to_dict("records")[0]
     assert (row["source"], row["share"], row["freedom"]) == ("a", 0.9, "")

@@ -35,17 +35,34 @@ def drawn(num: int) -> list[TrialRecord]:
 
 def test_the_axis_that_decides_has_most_and_the_same_trials_give_the_same() -> None:
     study = tiny.study(AXES, search={"algorithm": "optuna"})
-    shares = axis_importance(study, drawn(40), MSE)
-    assert set(shares) == {RATE, EPOCHS, "budget"}
-    assert shares[RATE] > 0.8
-    assert shares[EPOCHS] < 0.1
-    assert axis_importance(study, drawn(40)[::-1], MSE) == shares
+    found = axis_importance(study, drawn(40), MSE)
+    assert found is not None
+    assert set(found.shares) == {RATE, EPOCHS, "budget"}
+    assert found.shares[RATE] > 0.8
+    assert found.shares[EPOCHS] < 0.1
+    assert (found.num_trials, found.explained > 0.5) == (40, True)
+    assert axis_importance(study, drawn(40)[::-1], MSE) == found
+
+
+def test_shares_of_noise_and_of_an_interaction_are_not_made_to_add_up() -> None:
+    study, generator = tiny.study(AXES, search={"algorithm": "random"}), np.random.default_rng(1)
+    noise = [record(one.index, one.axes, {MSE: float(generator.normal())}) for one in drawn(24)]
+    found = axis_importance(study, noise, MSE)
+    assert found is not None
+    assert found.explained <= 0
+    crossed = [
+        record(one.index, one.axes, {MSE: (one.metrics[MSE] - 2) * (float(one.axes[EPOCHS]) - 5)})
+        for one in drawn(60)
+    ]
+    found = axis_importance(study, crossed, MSE)
+    assert found is not None
+    assert sum(found.shares.values()) < 0.8
 
 
 def test_grids_few_trials_and_what_does_not_vary_have_none() -> None:
     search = tiny.study(AXES, search={"algorithm": "random"})
-    assert axis_importance(search, drawn(LEAST_TRIALS - 1), MSE) == {}
-    assert axis_importance(search, [record(i, {}, {MSE: 0.1}) for i in range(20)], MSE) == {}
-    assert axis_importance(search, drawn(20), "target/accuracy") == {}
+    assert axis_importance(search, drawn(LEAST_TRIALS - 1), MSE) is None
+    assert axis_importance(search, [record(i, {}, {MSE: 0.1}) for i in range(20)], MSE) is None
+    assert axis_importance(search, drawn(20), "target/accuracy") is None
     grid = tiny.study({"release.truncation": [1, 2]})
-    assert axis_importance(grid, drawn(40), MSE) == {}
+    assert axis_importance(grid, drawn(40), MSE) is None
