@@ -35,7 +35,8 @@ def print_end(
     is_whole: bool = True,
 ) -> None:
     """Print where the answer is, the report's tables, trial and stage counts, and the report's folder."""
-    console.print(f"the answer on one page: {(folder / PAGE).absolute().as_uri()}", soft_wrap=True)
+    if PAGE in files:
+        console.print(f"the answer on one page: {(folder / PAGE).absolute().as_uri()}", soft_wrap=True)
     metrics = summary_metrics(study, ledger.records)
     console.print(_rich_table(_summary(files["summary.csv"], metrics), metrics))
     if "comparison.csv" in files:

@@ -8,7 +8,7 @@ from orchestrator.report.captions import captions
 from orchestrator.report.held import note_lines
 from orchestrator.report.judges import judge_lines
 from orchestrator.report.settings import by_setting, finished_trials
-from orchestrator.report.skill import caution_lines
+from orchestrator.report.skill import MOST_NAMED, caution_lines
 from orchestrator.sweep.records import TrialRecord
 
 FEW = 3  # replicates, below which an interval says little
@@ -16,12 +16,28 @@ FEW = 3  # replicates, below which an interval says little
 
 def cautions(records: Sequence[TrialRecord], report: Report) -> list[str]:
     """Return a line for everything that a reader must know of these trials; none where there is nothing."""
+    return [*caution_remarks(records, report), *(f"{head}: {error}" for head, error in failures(records))]
+
+
+def caution_remarks(records: Sequence[TrialRecord], report: Report) -> list[str]:
+    """Return the lines of `cautions` that no failure makes."""
     records = sorted(records, key=lambda one: one.index)
-    finished = finished_trials(records)
-    lines = [*caution_lines(records), *judge_lines(records), *note_lines(finished)]
-    failed = [record for record in records if record.status == "failed"]
-    lines += [f"- failed: `{record.name}` in {record.failed_stage}: {record.error}" for record in failed]
+    lines = [*caution_lines(records), *judge_lines(records), *note_lines(finished_trials(records))]
     return [*lines, *(f"- {remark}." for remark in captions(records, report))]
+
+
+def failures(records: Sequence[TrialRecord]) -> list[tuple[str, str]]:
+    """Return which trials failed in which stage, in Markdown, with their error, which is plain text: a pair
+    for each stage and error."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for record in sorted(records, key=lambda one: one.index):
+        if record.status == "failed":
+            groups.setdefault((str(record.failed_stage), str(record.error)), []).append(f"`{record.name}`")
+    lines = []
+    for (stage, error), names in groups.items():
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        lines.append((f"- failed: {', '.join(names[:MOST_NAMED])}{more} in {stage}", error))
+    return lines
 
 
 def few_replicates(records: Sequence[TrialRecord], report: Report) -> list[str]:

@@ -69,6 +69,11 @@ def heat_maps(records: Sequence[TrialRecord], metric: str, repeats: Repeats = is
     return {name: png for name, png in maps.items() if png is not None}
 
 
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Return whether numbers are shown on a logarithmic scale: positive, and far apart."""
+    return 0 < min(values) * LOGARITHMIC < max(values)
+
+
 def matched_settings(table: pd.DataFrame, one: str, other: str, rest: Sequence[str]) -> pd.DataFrame:
     """Return the rows whose other axes take values that every (one, other) cell has."""
     settings = pd.Series(list(table[list(rest)].itertuples(index=False, name=None)), index=table.index)
@@ -118,8 +123,7 @@ def _scatter(table: pd.DataFrame, pair: tuple[str, str], title: str, colours: st
     for axis, values in ((plot.yaxis, table[pair[0]]), (plot.xaxis, table[pair[1]])):
         if all(map(_is_number, values)):
             places.append(values.to_numpy(dtype=float))
-            low, high = float(places[-1].min()), float(places[-1].max())
-            if 0 < low * LOGARITHMIC < high:
+            if is_logarithmic(places[-1].tolist()):
                 (plot.set_yscale if axis is plot.yaxis else plot.set_xscale)("log")
         else:
             codes, words = pd.factorize(values.map(str))

@@ -25,11 +25,11 @@ from orchestrator.metrics.skill import (
     unbeaten_words,
     yardstick_names,
 )
-from orchestrator.report.crossed import ByClass
+from orchestrator.report.crossed import ByClass, Crossed
 from orchestrator.report.means import DEFAULTS, cross_trials
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import Setting, by_setting, finished_trials, setting_of
-from orchestrator.report.statistics import Comparison, compare
+from orchestrator.report.statistics import NAN, Comparison, Uncertainty, compare
 from orchestrator.sweep.records import TrialRecord
 
 UNBEATEN = "no better than"
@@ -165,11 +165,16 @@ def beats_yardsticks(
     Over replicates and classes, or without classes where a trial kept no values by image. None where a trial
     has no skill.
     """
+    gains = _gains(members, part, images, report)
+    return None if gains is None else compare(gains)
+
+
+def _gains(members: Sequence[TrialRecord], part: str, images: PerImage, report: Report) -> Crossed | None:
     if not members or any(str(skill_name(part)) not in record.metrics for record in members):
         return None
     gains = [_gain_by_class(record, part, images) for record in members]
     skills = [record.metrics[str(skill_name(part))] for record in members]
-    return compare(cross_trials([record.axes for record in members], gains, skills, report))
+    return cross_trials([record.axes for record in members], gains, skills, report)
 
 
 def over_floor(
@@ -182,9 +187,15 @@ def over_floor(
 
     All of them have both. Over replicates and classes, or without classes as `beats_yardsticks`.
     """
+    return compare(_over_floor(members, one, images, report))
+
+
+def _over_floor(
+    members: Sequence[TrialRecord], one: Recognition, images: PerImage | None, report: Report
+) -> Crossed:
     gains = [None if images is None else _recognised_by_class(record, one, images) for record in members]
     shares = [record.metrics[one.share] - record.metrics[one.floor] for record in members]
-    return compare(cross_trials([record.axes for record in members], gains, shares, report))
+    return cross_trials([record.axes for record in members], gains, shares, report)
 
 
 def is_shown_to_leak(
@@ -199,6 +210,23 @@ def is_shown_to_leak(
         beaten = beats_yardsticks(members, own, images, report)
         found = [] if beaten is None else [beaten]
     return bool(found) and all(one.verdict == "holds" for one in found)
+
+
+def leak_p(members: Sequence[TrialRecord], part: str, images: PerImage, report: Report) -> float:
+    """Return the two-sided p-value at which the attack of one setting's trials beats every yardstick of a
+    part, or every judge's floor: the largest of theirs, 1 where one is not beaten, NaN where none was tested.
+
+    It is below 0.05 where `is_shown_to_leak`.
+    """
+    if part == CLASS:
+        found = [_over_floor(members, one, images, report) for one in recognitions(_means(members))]
+    else:
+        gains = _gains(members, part, images, report)
+        found = [] if gains is None else [gains]
+    errors = [Uncertainty.of(one) for one in found]
+    if any(error.mean <= 0 for error in errors):
+        return 1.0
+    return max((error.p for error in errors), default=NAN)
 
 
 def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:

@@ -197,8 +197,8 @@ def report_files(
     found = importances(records, list(measured), study.report, searched)
     if found:
         files["importance.csv"] = csv(importance_table(found))
-    files[PAGE] = report_page(study, records, store, images, files, found, rerun)
-    return files
+    page = drawn(PAGE, report_page, study, records, store, images, files, found, rerun)
+    return files if page is None else files | {PAGE: page}
 
 
 def _comparisons(study: Study, records: Sequence[TrialRecord], images: PerImage) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ Axes and letters take the colour of the page's text, so that they follow its lig
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH = 360
@@ -58,8 +58,15 @@ def number(value: float, digits: int = 3) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
+def tick_words(value: float, width: float) -> str:
+    """Return a number on a scale of this width with as many digits as tell its neighbours apart."""
+    largest = max(abs(value), width)
+    return number(value, max(3, math.floor(math.log10(largest)) - math.floor(math.log10(width)) + 2))
+
+
 def rows_chart(rows: Sequence[Row], title: str, *, ends: tuple[float, float], is_bar: bool = False) -> str:
-    """Return a chart with a row for each value: its name, a mark with its interval, its number.
+    """Return a chart with a row for each value: its name, a mark with its interval, its number. Its label
+    for those who do not see it has all of them.
 
     `ends` of the scale, which charts that are compared share.
     """
@@ -70,12 +77,14 @@ def rows_chart(rows: Sequence[Row], title: str, *, ends: tuple[float, float], is
     def place(value: float) -> float:
         return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
 
-    parts = [_open(height, title)]
+    told = "; ".join(f"{row.label} {row.text}".rstrip() for row in rows)
+    parts = [_open(height, f"{title}: {told}")]
     for tick in _ticks(low, high):
         at = place(tick)
         strong = ' class="zero"' if tick == 0 else ' class="grid"'
+        words = tick_words(tick, high - low)
         parts.append(f'<line{strong} x1="{at:.1f}" x2="{at:.1f}" y1="2" y2="{ROW * len(rows) + 2}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{height - 8}" text-anchor="middle">{number(tick)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{height - 8}" text-anchor="middle">{words}</text>')
     for at, row in enumerate(rows):
         y = ROW * at + ROW / 2 + 2
         short = row.label if len(row.label) <= LETTERS else row.label[: LETTERS - 2] + ".."
@@ -98,9 +107,18 @@ def rows_chart(rows: Sequence[Row], title: str, *, ends: tuple[float, float], is
 
 
 def scatter_chart(
-    dots: Sequence[Dot], title: str, x_label: str, y_label: str, *, is_flipped: bool = False
+    dots: Sequence[Dot],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    is_flipped: bool = False,
+    is_log: bool = False,
 ) -> str:
-    """Return a chart of leakage, upwards, over accuracy; `is_flipped`: a smaller number leaks more."""
+    """Return a chart of leakage, upwards, over accuracy. `is_flipped`: a smaller number leaks more; `is_log`:
+    the scale across is logarithmic, its numbers positive and without intervals."""
+    if is_log:
+        dots = [replace(dot, x=math.log10(dot.x)) for dot in dots]
     height, left, right, top, bottom = 300, 46, WIDTH - 10, 22, 258
     x_low, x_high = _ends([dot.x for dot in dots], [dot.x_half for dot in dots])
     y_low, y_high = _ends([dot.y for dot in dots], [dot.y_half for dot in dots])
@@ -116,13 +134,15 @@ def scatter_chart(
     for tick in _ticks(x_low, x_high):
         parts.append(
             f'<line class="grid" x1="{across(tick):.1f}" x2="{across(tick):.1f}" y1="{top}" y2="{bottom}"/>'
-            f'<text x="{across(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{number(tick)}</text>'
+            f'<text x="{across(tick):.1f}" y="{bottom + 15}" text-anchor="middle">'
+            f"{number(10**tick, 2) if is_log else tick_words(tick, x_high - x_low)}</text>"
         )
     for tick in _ticks(y_low, y_high):
         kind = "zero" if tick == 0 else "grid"
         parts.append(
             f'<line class="{kind}" x1="{left}" x2="{right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>'
-            f'<text x="{left - 5}" y="{up(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+            f'<text x="{left - 5}" y="{up(tick) + 4:.1f}" text-anchor="end">'
+            f"{tick_words(tick, y_high - y_low)}</text>"
         )
     front = sorted((dot for dot in dots if dot.is_front), key=lambda dot: dot.x)
     line = " ".join(f"{across(dot.x):.1f},{up(dot.y):.1f}" for dot in front)

@@ -11,13 +11,14 @@ import pandas as pd
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
-from orchestrator.report.heatmaps import matched_settings
+from orchestrator.report.heatmaps import is_logarithmic, matched_settings
 from orchestrator.report.importance import Importance
 from orchestrator.report.means import mean_and_half
 from orchestrator.report.page.charts import Dot, Row, number, rows_chart, scatter_chart, shade
-from orchestrator.report.page.ranking import ACCURACY, QUERIES, Ranked, Ranking
+from orchestrator.report.page.front import Front
+from orchestrator.report.page.ranking import ACCURACY, QUERIES, Estimate, Ranked, Ranking
 from orchestrator.report.page.spent import Spent
-from orchestrator.report.page.words import PERCENT, in_numbers
+from orchestrator.report.page.words import PERCENT, in_numbers, share_words
 from orchestrator.report.settings import narrowed, replicates_of, varying_axes
 from orchestrator.report.statistics import WIDE, half_column
 from orchestrator.sweep.points import ABSENT
@@ -26,6 +27,7 @@ from orchestrator.sweep.records import TrialRecord
 MOST_ROWS = 1000  # of a table on the page; its CSV has all
 MOST_VALUES = 24  # of an axis that is drawn as rows or cells
 MOST_MAPS = 6
+MOST_DOTS = 1500  # of a chart
 MOST_NAMED = 12  # settings of the front with a number beside their dot
 
 
@@ -62,7 +64,7 @@ class Chart:
 
 def cell(value: float, text: str | None = None) -> Cell:
     """Return the cell of a number; an empty one sorts last."""
-    return Cell(number(value, 4) if text is None else text, None if math.isnan(value) else value)
+    return Cell(number(value, 4) if text is None else text, value if math.isfinite(value) else None)
 
 
 class Shades:
@@ -81,7 +83,7 @@ class Shades:
         """Return the number's cell in its colour."""
         if math.isnan(value):
             return Cell("")
-        return Cell(text, value, *shade(self.share(value)))
+        return Cell(text, value if math.isfinite(value) else None, *shade(self.share(value)))
 
 
 def settings_table(
@@ -163,59 +165,36 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def front(found: Ranking) -> list[Ranked]:
-    """Return the settings that no other one beats in accuracy and in leaking less, the most accurate
-    first."""
-    known = [
-        (one.estimates[ACCURACY].mean, found.sign * found.leak(one).mean, one)
-        for one in found.ranked
-        if ACCURACY in one.estimates and not math.isnan(found.leak(one).mean)
-    ]
-    kept: list[Ranked] = []
-    least, at = math.inf, math.inf
-    for accuracy, leak, one in sorted(known, key=lambda each: (-each[0], each[1])):
-        if leak < least or (leak == least and accuracy == at):
-            least, at = leak, accuracy
-            kept.append(one)
-    return kept
-
-
-def tradeoff_chart(found: Ranking, chosen: Sequence[Ranked], axes: Sequence[str]) -> Chart | None:
+def tradeoff_chart(found: Ranking, front: Front, axes: Sequence[str]) -> Chart | None:
     """Return leakage over target accuracy, a dot for each setting; None without accuracy."""
-    dots = []
-    names = (
-        {id(one): str(place) for place, one in enumerate(chosen, start=1)}
-        if len(chosen) <= MOST_NAMED
-        else {}
-    )
-    for one in found.ranked:
-        leak, accuracy = found.leak(one), one.estimates.get(ACCURACY)
-        if accuracy is not None and not math.isnan(leak.mean):
-            words = (
-                f"{one.words(axes)}: {ACCURACY} {in_numbers(accuracy)}, {found.leakage} {in_numbers(leak)}"
-            )
-            is_front = any(one is other for other in chosen)
-            dots.append(
-                Dot(
-                    words,
-                    accuracy.mean,
-                    leak.mean,
-                    accuracy.half,
-                    leak.half,
-                    is_front,
-                    names.get(id(one), ""),
-                )
-            )
-    if not dots:
+    known = [
+        one
+        for one in found.ranked
+        if ACCURACY in one.estimates
+        and math.isfinite(one.estimates[ACCURACY].mean)
+        and math.isfinite(found.leak(one).mean)
+    ]
+    if not known:
         return None
+    names = {id(one): str(place) for place, one in enumerate(front.chosen, start=1)}
+    kept = [one for one in known if id(one) in names]
+    kept += [one for one in known if id(one) not in names][: max(MOST_DOTS - len(kept), 0)]
+    dots = []
+    for one in kept:
+        leak, accuracy = found.leak(one), one.estimates[ACCURACY]
+        words = f"{one.words(axes)}: {ACCURACY} {in_numbers(accuracy)}, {found.leakage} {in_numbers(leak)}"
+        name = names.get(id(one), "") if len(names) <= MOST_NAMED else ""
+        dots.append(Dot(words, accuracy.mean, leak.mean, accuracy.half, leak.half, id(one) in names, name))
     title = f"{found.leakage} over {ACCURACY}, {len(dots)} settings"
     y_label = f"{found.leakage}, upwards leaks more"
     svg = scatter_chart(dots, title, ACCURACY, y_label, is_flipped=found.sign < 0)
-    caption = (
-        "Each dot is a setting with its 95 % intervals. Orange squares are the Pareto front: no other "
-        "setting is as accurate and leaks less."
-    )
+    few = f" {_few(len(dots), len(known), 'settings')}" if len(dots) < len(known) else ""
+    caption = f"Each dot is a setting with its 95 % intervals.{few} {front.words}"
     return Chart(title, svg, caption)
+
+
+def _few(num: int, of: int, what: str) -> str:
+    return f"Drawn are {num} of {of} {what}."
 
 
 def front_table(found: Ranking, chosen: Sequence[Ranked], axes: Sequence[str]) -> Table:
@@ -255,7 +234,7 @@ def axis_charts(
                     mean,
                     mean - half,
                     mean + half,
-                    number(mean) + ("" if math.isnan(half) else f" \u00b1 {number(half, 2)}"),
+                    in_numbers(Estimate(mean, half)),
                     shades.share(mean),
                 )
                 for value, (mean, half) in means[axis].items()
@@ -275,8 +254,12 @@ def axis_charts(
                 for one in own
                 for nan in (math.nan,)
             ]
-            svg = scatter_chart(dots, title, axis, metric, is_flipped=sign < 0)
-            charts.append(Chart(title, svg, "A dot for each trial, the other axes as they were drawn."))
+            is_log = is_logarithmic([dot.x for dot in dots])
+            kept = dots[:: math.ceil(len(dots) / MOST_DOTS)]
+            svg = scatter_chart(kept, title, axis, metric, is_flipped=sign < 0, is_log=is_log)
+            few = f" {_few(len(kept), len(dots), 'trials')}" if len(kept) < len(dots) else ""
+            words = f"A dot for each trial, the other axes as they were drawn.{few}"
+            charts.append(Chart(title, svg, words))
         else:
             charts.append(Chart(title, "", f"It has {len(values)} values, too many to draw."))
     return charts
@@ -368,12 +351,7 @@ def importance_chart(found: Importance) -> Chart | None:
             PERCENT * one.share,
             PERCENT * one.interval.low,
             PERCENT * one.interval.high,
-            f"{PERCENT * one.share:.0f} %"
-            + (
-                ""
-                if math.isnan(one.interval.low)
-                else f" [{PERCENT * one.interval.low:.0f}, {PERCENT * one.interval.high:.0f}]"
-            ),
+            share_words(one),
         )
         for one in sorted(found.sources, key=lambda one: (not one.axes, -one.share))
     ]
@@ -381,28 +359,27 @@ def importance_chart(found: Importance) -> Chart | None:
     return Chart(title, rows_chart(rows, title, ends=(0.0, float(PERCENT)), is_bar=True), "")
 
 
-def spent_table(spent: Sequence[Spent]) -> Table:
-    """Return what each kind of stage cost, and would have cost if no trials shared it."""
+def spent_table(spent: Sequence[Spent], seconds: tuple[str, str]) -> Table:
+    """Return what each kind of stage cost, and would have cost if no trials shared it. `seconds`: metric of a
+    trial's costs, whose unit is the table's, and the unit in words."""
     rows = []
     for one in spent:
-        saved = one.alone_cpu_seconds - one.cpu_seconds
-        numbers = (one.distinct, one.uses, one.cpu_seconds, one.wall_seconds, one.alone_cpu_seconds, saved)
-        rows.append([Cell(one.stage), *map(cell, numbers)])
-    columns = ["stage", "distinct", "used by trials", "CPU s", "wall s", "CPU s if not shared", "CPU s saved"]
+        own, alone = one.seconds(seconds[0])
+        rows.append([Cell(one.stage), *map(cell, (one.distinct, one.uses, own, alone, alone - own))])
+    unit = seconds[1]
+    columns = ["stage", "distinct", "used by trials", unit, f"{unit} if not shared", f"{unit} saved"]
     return Table("costs-table", "What the stages cost", columns, rows, "", frozenset(range(1, len(columns))))
 
 
-def spent_words(spent: Sequence[Spent]) -> str:
-    """Return the sums in words."""
-    own, alone = (sum(getattr(one, name) for one in spent) for name in ("cpu_seconds", "alone_cpu_seconds"))
+def spent_words(spent: Sequence[Spent], seconds: tuple[str, str]) -> str:
+    """Return the sums in words, in the unit of `spent_table`."""
+    own, alone = (sum(one.seconds(seconds[0])[place] for one in spent) for place in (0, 1))
     if not alone:
         return "No stage of these trials is stored with its cost."
-    saved = PERCENT * (alone - own) / alone
-    wall = sum(one.wall_seconds for one in spent)
     return (
-        f"{number(own, 4)} CPU seconds ({number(wall, 4)} wall seconds of stages) for "
-        f"{sum(one.distinct for one in spent)} stages. Without sharing they would have been "
-        f"{number(alone, 4)}: sharing saved {saved:.0f} %."
+        f"{number(own, 4)} {seconds[1]} for {sum(one.distinct for one in spent)} stages, those of failed and "
+        f"pruned trials too. Without sharing they would have been {number(alone, 4)}: sharing saved "
+        f"{PERCENT * (alone - own) / alone:.0f} %."
     )
 
 

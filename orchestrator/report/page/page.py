@@ -11,10 +11,11 @@ from markupsafe import Markup, escape
 
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
-from orchestrator.report.cautions import cautions, few_replicates
+from orchestrator.report.cautions import caution_remarks, failures, few_replicates
 from orchestrator.report.importance import Importance
 from orchestrator.report.page import content, words
 from orchestrator.report.page.content import Chart, Table
+from orchestrator.report.page.front import Front, front
 from orchestrator.report.page.pictures import LIMIT, embedded
 from orchestrator.report.page.ranking import Ranking, ranking
 from orchestrator.report.page.spent import spent_by_stage
@@ -67,12 +68,13 @@ def report_page(
     finished, report = finished_trials(records), study.report
     ranked = ranking(study, records, images) if finished else None
     objective = study.objective[0]
-    main = next((one for one in found if one.metric == objective), None)
+    answered = ranked.leakage if ranked else objective  # all lines of the answer are about one metric
+    main = next((one for one in found if one.metric == answered), None)
     axes = content.ordered_axes(finished, report, main)
-    spent = spent_by_stage(finished, store)
+    spent = spent_by_stage(records, store)
     seconds = WALL if any(study.resources.of(one.stage).gpus_per_worker for one in spent) else CPU
-    chosen = content.front(ranked) if ranked else []
-    tradeoff = content.tradeoff_chart(ranked, chosen, axes) if ranked else None
+    pareto = front(ranked) if ranked else Front([], "")
+    tradeoff = content.tradeoff_chart(ranked, pareto, axes) if ranked else None
     charts = [chart for one in found if (chart := content.importance_chart(one))]
     repeated = sorted(replicates_of(finished, report.repeats))
     values = {
@@ -87,11 +89,12 @@ def report_page(
         "held_fixed": held_fixed(repeated) or "nothing",
         "single": _single_axes(finished, axes, repeated),
         "unvarying": content.unvarying(finished),
-        "warnings": [*few_replicates(records, report), *cautions(records, report)],
+        "warnings": [*map(inline, [*few_replicates(records, report), *caution_remarks(records, report)])],
+        "failures": [Markup("{}: {}").format(inline(head), error) for head, error in failures(records)],
         "pictures": list(_pictures(study, files)),
         "maps": content.heat_tables(finished, ranked.leakage, ranked.sign, axes) if ranked else [],
         "tradeoff": tradeoff,
-        "front": content.front_table(ranked, chosen, axes) if tradeoff and ranked else None,
+        "front": content.front_table(ranked, pareto.chosen, axes) if ranked and pareto.chosen else None,
         "axes": content.axis_charts(finished, ranked.leakage, ranked.sign, report, axes) if ranked else [],
         "importance": [*zip(found, map(words.axis_line, found), strict=True)],
         "importance_charts": charts,
@@ -101,8 +104,8 @@ def report_page(
             for name, title in TABLES.items()
             if f"{name}.csv" in files
         ],
-        "spent": content.spent_table(spent) if spent else None,
-        "spent_words": content.spent_words(spent),
+        "spent": content.spent_table(spent, seconds) if spent else None,
+        "spent_words": content.spent_words(spent, seconds),
         "yaml": study.yaml(),
         "command": rerun.command,
         "files": sorted(files),
@@ -149,15 +152,15 @@ def _importance(files: Mapping[str, bytes]) -> Table | None:
 
 
 def _pictures(study: Study, files: Mapping[str, bytes]) -> Iterator[Picture]:
-    """Yield the report's pictures, until the page has no room for more."""
+    """Yield the report's pictures, those that the page has room for."""
     left = LIMIT
     for name in sorted(files, key=lambda one: (one != "figure.png", one)):
         if name != "figure.png" and not re.fullmatch(r"(curve|histogram)-.*\.png", name):
             continue
         uri = embedded(files[name])
+        if len(uri) > left:
+            continue
         left -= len(uri)
-        if left < 0:
-            return
         yield Picture(name, uri, _alt(study, name))
 
 
@@ -199,9 +202,11 @@ def _environment() -> Environment:
 
 def inline(text: str) -> Markup:
     """Return a line of Markdown, without its bullet, as HTML: `code` and **strong**, all else escaped."""
-    plain = str(escape(text.removeprefix("- ")))
-    plain = re.sub(r"`([^`]+)`", r"<code>\1</code>", plain)
-    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", plain))
+    parts = re.split(r"`([^`]+)`", text.removeprefix("- "))  # words and code take turns: no ** inside code
+    for at in range(0, len(parts), 2):
+        parts[at] = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", str(escape(parts[at])))
+    parts[1::2] = [f"<code>{escape(part)}</code>" for part in parts[1::2]]
+    return Markup("".join(parts))
 
 
 def svg(chart: Chart) -> Markup:

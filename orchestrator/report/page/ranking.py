@@ -1,8 +1,9 @@
 """Settings of a sweep by what they leak: means over replicates, and which of them may be called the worst.
 
 Leakage is the skill at the objective's part of the private images, recognition over the floor for images of
-classes; where no yardstick was measured the objective itself, if it is a leakage. A setting leaks for sure
-where its attack is shown to beat every yardstick and the interval of its skill does not hold 0.
+classes; where no yardstick was measured the objective itself, if it is a leakage. A setting is shown to leak
+where its attack beats every yardstick and its skill is above 0, both after Holm's correction over all
+settings: of many settings without leakage some would seem to leak by chance.
 """
 
 import math
@@ -18,11 +19,11 @@ from orchestrator.metrics.names import CLASS, METRICS, PARTS, MetricName
 from orchestrator.metrics.skill import skill_name
 from orchestrator.report.held import marks
 from orchestrator.report.judges import further_judges
-from orchestrator.report.means import cross_trials, mean_and_half
+from orchestrator.report.means import cross_trials, crossed_values, mean_and_half
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.settings import Setting, by_setting, finished_trials, replicate_of
-from orchestrator.report.skill import at_chance, is_shown_to_leak, unbeaten_column
-from orchestrator.report.statistics import Uncertainty
+from orchestrator.report.skill import at_chance, leak_p, unbeaten_column
+from orchestrator.report.statistics import CONFIDENCE, Uncertainty, holm
 from orchestrator.sweep.adversary import BEYOND, HELD
 from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
@@ -78,6 +79,16 @@ class Ranking:
         return self.leakage in _skills()
 
     @property
+    def is_over_floor(self) -> bool:
+        """Whether leakage is recognition over the floor: 0 is the floor, 1 recognises every image."""
+        return self.leakage == OVER_FLOOR
+
+    @property
+    def part(self) -> str:
+        """The private images that leakage is of: train, test or class."""
+        return MetricName.parse(self.leakage).part or CLASS
+
+    @property
     def sign(self) -> float:
         """1 if a larger number leaks more, else -1."""
         return -1.0 if MetricName.parse(self.leakage).metric.leaks == "down" else 1.0
@@ -86,30 +97,53 @@ class Ranking:
         """Return what a setting leaks."""
         return one.estimates.get(self.leakage, Estimate(math.nan))
 
-    @cached_property
+    @property
     def worst(self) -> Ranked | None:
-        """The setting that leaks most of those that leak for sure; None if none does."""
-        for one in self.ranked:
-            if not one.has_chance and not math.isnan(self.leak(one).mean) and self._is_sure(one):
-                return one
-        return None
+        """The setting that leaks most of those that are shown to leak; None if none is."""
+        return next(iter(self.shown), None)
 
-    def _is_sure(self, one: Ranked) -> bool:
-        """Return whether a setting leaks for sure; one whose leakage no yardstick stands beside does."""
+    @cached_property
+    def tested(self) -> Sequence[Ranked]:
+        """The settings that may be named: not at chance, with a finite leakage."""
+        return [one for one in self.ranked if not one.has_chance and math.isfinite(self.leak(one).mean)]
+
+    @cached_property
+    def shown(self) -> Sequence[Ranked]:
+        """The tested settings that are shown to leak (Holm over all tested ones); all of them where no
+        yardstick was measured."""
         if not self.is_skill:
-            return True
-        own, part = self.leak(one), MetricName.parse(self.leakage).part or CLASS
-        is_above = own.mean > 0 and not own.holds_zero
-        return is_above and is_shown_to_leak(one.members, part, self.images, self.report)
+            return self.tested
+        adjusted = holm([self._p(one) for one in self.tested])
+        return [one for one, p in zip(self.tested, adjusted, strict=True) if p < 1 - CONFIDENCE]
+
+    def _p(self, one: Ranked) -> float:
+        """Return the larger p-value of beating every yardstick and of a skill of 0; NaN where the former was
+        not tested. One seed has the former alone, over classes."""
+        if self.leak(one).mean <= 0:
+            return 1.0
+        beaten = leak_p(one.members, self.part, self.images, self.report)
+        having = [member for member in one.members if self.leakage in member.metrics]
+        own = Uncertainty.of(crossed_values(having, self.leakage, None, self.report)).p
+        return beaten if math.isnan(own) else max(beaten, own)
+
+    @property
+    def passed_over(self) -> Sequence[Ranked]:
+        """The settings whose number is larger than the named one's, though they are not shown to leak."""
+        places = [place for place, one in enumerate(self.ranked) if one is self.worst]
+        return self.ranked[: places[0]] if places else []
+
+    @cached_property
+    def lower(self) -> Sequence[Ranked]:
+        """The settings that leak less than the named one."""
+        places = [place for place, one in enumerate(self.ranked) if one is self.worst]
+        return self.ranked[places[0] + 1 :] if places else []
 
     @cached_property
     def not_told_apart(self) -> int:
-        """Number of settings that leak less than the worst one by a paired difference whose interval holds 0,
-        or has none."""
+        """Number of `lower` settings whose paired difference from the named one has an interval that holds 0,
+        or none."""
         worst = self.worst
-        if worst is None:
-            return 0
-        return sum(self._is_close(worst, other) for other in self.ranked if other is not worst)
+        return 0 if worst is None else sum(self._is_close(worst, other) for other in self.lower)
 
     def _is_close(self, worst: Ranked, other: Ranked) -> bool:
         own, theirs = (self._by_replicate(one) for one in (worst, other))

@@ -7,6 +7,8 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.records import TrialRecord
 
+WALL = "cost/wall_seconds"
+
 
 @dataclass
 class Spent:
@@ -20,9 +22,16 @@ class Spent:
     alone_cpu_seconds: float = 0.0  # if every trial had computed its own
     alone_wall_seconds: float = 0.0
 
+    def seconds(self, metric: str) -> tuple[float, float]:
+        """Return what it cost, and what without sharing, in the unit of a metric of costs."""
+        if metric == WALL:
+            return self.wall_seconds, self.alone_wall_seconds
+        return self.cpu_seconds, self.alone_cpu_seconds
+
 
 def spent_by_stage(records: Sequence[TrialRecord], store: Artifacts) -> list[Spent]:
-    """Return the costs of every kind of stage that is stored, in the order in which trials have them."""
+    """Return the costs of every kind of stage that is stored, in the order in which trials have them; failed
+    and pruned trials have some too."""
     used: dict[str, list[str]] = {}
     for record in sorted(records, key=lambda one: one.index):
         for label, key in record.stage_keys.items():

@@ -15,7 +15,7 @@ def test_rows_have_marks_in_order_of_their_values_and_their_words() -> None:
     rows = [Row("a <b>", 0.0, -0.5, 0.5, "0 & more"), Row("long " * 9, 1.0, text="1"), Row("none", NAN)]
     svg = rows_chart(rows, 'a "title"', ends=(-1.0, 1.0))
     root = ET.fromstring(svg)
-    assert root.get("aria-label") == 'a "title"'
+    assert root.get("aria-label") == f'a "title": a <b> 0 & more; {"long " * 9} 1; none'
     marks = [float(one.get("cx", "")) for one in root.iter("circle")]
     assert len(marks) == 2
     assert marks[0] < marks[1]

@@ -1,10 +1,13 @@
 """Settings by what they leak: by hand, over paired seeds, by the metric that the study measures."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from orchestrator.report.page.ranking import Estimate, Ranking, leakage_metric, ranking
+from orchestrator.report.page.words import leak_line
 from orchestrator.report.per_image import PerImage
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
@@ -71,6 +74,73 @@ def test_a_distance_leaks_more_where_it_is_smaller() -> None:
     assert (found.sign, found.is_skill) == (-1.0, False)
     assert [dict(one.setting)["m"] for one in found.ranked] == [3, 1]
     assert found.worst is found.ranked[0]
+
+
+def of_skill(cells: dict[int, list[float]], **more: float) -> list[TrialRecord]:
+    """Return trials of m -> a skill for each seed."""
+    rows = [(m, seed, value) for m, own in cells.items() for seed, value in enumerate(own)]
+    return [
+        record(i, {"m": m, "seed": s}, {SKILL: v, MSE: 1 - v, "yardstick/label_mse_test": 1.0, **more})
+        for i, (m, s, v) in enumerate(rows)
+    ]
+
+
+def test_among_many_settings_without_leakage_seldom_one_is_named() -> None:
+    generator = np.random.default_rng(0)
+    named = 0
+    for _ in range(25):
+        records = of_skill({m: (0.1 * generator.normal(size=3)).tolist() for m in range(30)})
+        named += ranked(records).worst is not None
+    assert named <= 3  # 95 % of sweeps name none; without Holm's correction every second one does
+
+
+def test_settings_passed_over_are_named_with_their_reason() -> None:
+    found = ranked(of_skill({1: [0.05, 0.9, 0.85], 3: [0.30, 0.31, 0.29], 5: [0.1, 0.101, 0.102]}))
+    assert found.worst is not None
+    assert dict(found.worst.setting) == {"m": 3}
+    assert [dict(one.setting) for one in found.passed_over] == [{"m": 1}]
+    assert (found.not_told_apart, len(found.lower)) == (0, 1)  # m=1 is above, though it is not told apart
+    line = leak_line(found, ["m"])
+    assert "leaks most of the 2 settings that are shown to leak (of 3 tested, Holm)" in line
+    assert "Passed over though their number leaks more: m=1 (0.6 \u00b1 1.2: its interval holds 0)." in line
+
+
+def test_an_infinite_leakage_is_passed_over() -> None:
+    found = ranked(of_skill({1: [math.inf, math.inf, math.inf], 3: [0.30, 0.31, 0.29]}))
+    assert found.worst is not None
+    assert dict(found.worst.setting) == {"m": 3}
+    assert "m=1 (inf: it is not finite)" in leak_line(found, ["m"])
+
+
+def test_held_images_and_queries_beyond_the_release_are_said() -> None:
+    records = of_skill({3: [0.30, 0.31, 0.29]}, **{"attack/queries_beyond_release": 70.0})
+    line = leak_line(ranked([replace(one, held=("test",)) for one in records]), ["m"])
+    assert line.endswith(
+        "Its adversary itself held private images (test). "
+        "70 of its queries were answered with more than the release."
+    )
+    assert "0 is a guess without training, 1 a perfect copy" in line
+
+
+def test_what_0_and_1_mean_depends_on_the_leakage() -> None:
+    rows = [
+        (m, s, v) for m, own in {1: [0.5, 0.52, 0.48], 3: [0.3, 0.3, 0.31]}.items() for s, v in enumerate(own)
+    ]
+    records = [
+        record(
+            i,
+            {"m": m, "seed": s},
+            {"class/judge_top1": v, "yardstick/chance": 0.1, "class/over_floor": (v - 0.1) / 0.9, MSE: 0.1},
+        )
+        for i, (m, s, v) in enumerate(rows)
+    ]
+    line = leak_line(ranked(records, **{"class/judge_top1": "maximize"}), ["m"])
+    assert "0 is the judge's floor, 1 every image recognised" in line
+    name = "attack/knn_distance_test"
+    records = [record(i, {"m": m}, {name: v}) for i, (m, v) in enumerate({1: 5.0, 3: 2.0}.items())]
+    line = leak_line(ranked(records, **{name: "minimize"}), ["m"])
+    assert line.startswith(f"**m=3** has the smallest `{name}`: **2**")
+    assert "no yardstick was measured" in line
 
 
 def test_an_interval_holds_0_only_if_there_is_one() -> None:

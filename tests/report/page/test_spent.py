@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from orchestrator.report.page.content import spent_words
+from orchestrator.report.page.content import spent_table, spent_words
+from orchestrator.report.page.page import CPU, WALL
 from orchestrator.report.page.spent import Spent, spent_by_stage
 from orchestrator.store.artifacts import Artifact
 from tests.report.page.trials import empty_store
@@ -23,6 +24,9 @@ def test_shared_stages_count_once() -> None:
         Spent("target", 1, 2, 5.0, 10.0, 10.0, 20.0),
         Spent("inversion", 2, 2, 3.0, 6.0, 3.0, 6.0),
     ]
-    assert "8 CPU seconds (16 wall seconds of stages) for 3 stages" in spent_words(found)
-    assert "13: sharing saved 38 %" in spent_words(found)
-    assert spent_words([]) == "No stage of these trials is stored with its cost."
+    assert "8 CPU seconds for 3 stages" in spent_words(found, CPU)
+    assert "13: sharing saved 38 %" in spent_words(found, CPU)
+    assert "16 device seconds for 3 stages" in spent_words(found, WALL)
+    assert "26: sharing saved 38 %" in spent_words(found, WALL)
+    assert [one.text for one in spent_table(found, WALL).rows[0]] == ["target", "1", "2", "10", "20", "10"]
+    assert spent_words([], CPU) == "No stage of these trials is stored with its cost."

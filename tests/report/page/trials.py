@@ -47,6 +47,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.texts: list[str] = []
         self.ids: list[str] = []
+        self._answer: list[str] = []
         self.tags: list[str] = []
         self.targets: list[str] = []
         self.cells: dict[str, list[list[str]]] = {}  # id of a table -> its rows of texts, the head first
@@ -103,8 +104,15 @@ class Page(HTMLParser):
             assert "@import" not in data
             return
         self.texts.append(data)
+        if "ol" in self._open:
+            self._answer.append(data)
         if self._open and "table" in self._open and {"td", "th"} & set(self._open):
             self.cells[self._table][-1][-1] += data
+
+    @property
+    def answer(self) -> str:
+        """The lines of the answer: what a reader sees first."""
+        return " ".join("".join(self._answer).split())
 
     @property
     def text(self) -> str:
