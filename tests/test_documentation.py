@@ -97,6 +97,7 @@ SETTING = "python -m jobs.sweep demo --set target.recipe.epochs=5 --set 'sweep.s
 FOLDER = "python -m jobs.stage_data PHOTOS/ DATASETS/ --name faces --size 64 --channels 1 --min-images 3"
 PUBLIC = "python -m jobs.stage_weights torchvision:vgg16_bn DATASETS/ --name vgg16-imagenet --model vgg16"
 RED_TEAM = "tests/test_red_team.py::test_a_model_of_others_is_attacked_by_two_commands_in_each_format"
+BEST = "tests/jobs/test_runs.py::test_best_leaves_out_what_may_be_no_better_than_nothing"
 README_COMMANDS = {
     "make demo": f"{HERE}_targets_run_the_documented_commands",
     "make ui": f"{HERE}_targets_run_the_documented_commands",
@@ -123,7 +124,7 @@ README_COMMANDS = {
     "--split default=1,0,0": CELEBA,
     "python -m jobs.sweep ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
     "python -m jobs.report ami-truncation --scale small --data DATASETS/": f"{HERE}_commands_parse",
-    "python -m jobs.runs best": "tests/jobs/test_runs.py::test_best_leaves_out_what_may_be_no_better_than_nothing",
+    "python -m jobs.runs best": BEST,
     test_red_team.STAGE: RED_TEAM,
     test_red_team.SWEEP: RED_TEAM,
 }
