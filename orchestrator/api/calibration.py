@@ -148,8 +148,9 @@ def shortened(spec: TrialSpec, epochs: int) -> TrialSpec:
     """
     if spec.prior and spec.prior.weights:
         raise Refused("prior.weights", spec.prior.weights, "is not measured", "run one trial that has it")
-    if spec.target.program:
-        raise Refused("target.program", spec.target.program, "is not measured", "run one trial that has it")
+    if field := spec.target.foreign:
+        name = getattr(spec.target, field)
+        raise Refused(f"target.{field}", name, "is not measured", "run one trial that has it")
     raw: dict[str, Any] = spec.model_dump(mode="json")
     _short_trainings(raw, epochs)
     data, release, auxiliary, attack = (raw[name] for name in ("data", "release", "auxiliary", "attack"))

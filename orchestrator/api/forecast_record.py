@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from orchestrator.store.listing import published
 from orchestrator.sweep.rates import seconds_of
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
+
+logger = logging.getLogger(__name__)
 
 
 def file_of(sweep: str) -> str:
@@ -37,7 +40,10 @@ def read(blobs: Blobs, sweep: str) -> dict[str, Any] | None:
 
 
 class ForecastListener:
-    """Implements `Listener`: keeps the forecast of a sweep's first batch and compares it with the end."""
+    """Implements `Listener`: keeps the forecast of a sweep's first batch and compares it with the end.
+
+    No error of the forecast stops a sweep: it is logged, and the sweep has no forecast then.
+    """
 
     def __init__(
         self, store: Artifacts, sweep: str, journal: Journal, make: Callable[[Sequence[Task]], Forecast]
@@ -47,6 +53,12 @@ class ForecastListener:
 
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
         """Forecast what is missing of the first batch that misses any."""
+        try:
+            self._forecast(tasks, num_missing)
+        except Exception:
+            logger.warning("no forecast is kept of this sweep", exc_info=True)
+
+    def _forecast(self, tasks: Sequence[Task], num_missing: int) -> None:
         if self._kept is None:
             self._kept = read(self._store.blobs, self._sweep)
         if self._kept is None and num_missing:
@@ -62,6 +74,13 @@ class ForecastListener:
 
     def finished(self, report: SweepReport, stages: StageCounts) -> list[str]:
         """Keep what was run since the forecast, and return both in one line."""
+        try:
+            return self._compared(stages)
+        except Exception:
+            logger.warning("the forecast is not compared with what the stages took", exc_info=True)
+            return []
+
+    def _compared(self, stages: StageCounts) -> list[str]:
         if self._kept is None:
             return []
         if "actual" not in self._kept or any(entry.get("run") for entry in stages.values()):
@@ -94,7 +113,7 @@ def compared(kept: Mapping[str, Any]) -> str | None:
     shared = [name for name in rows if name in actual and name not in unknown]
     rest = f"; without a forecast: {', '.join(unknown)}" if unknown else ""
     if not shared:
-        return f"forecast: none was possible{rest}" if unknown and actual else None
+        return None
     expected, low, high = (
         sum(rows[name][part] for name in shared) for part in ("cpu_seconds", "low", "high")
     )

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from orchestrator.config.base import Model
 from orchestrator.models import CLASSIFIERS, CRITICS, GENERATORS, INVERTERS, outline, outlines
@@ -30,6 +31,9 @@ KERNELS, KERNEL_SIZE = 64, 50
 Part = tuple[float, float]
 """Multiply-adds and activations of one image in the layers up to a cut point, from the one before."""
 
+Unknown = Literal["", "size", "time"]
+"""What is not known of a network: nothing; its operations; or even that its time is in proportion to images."""
+
 
 @dataclass(frozen=True)
 class Operations:
@@ -49,6 +53,9 @@ class Operations:
 
     parameters: float
     """Of the whole network, about."""
+
+    unknown: Unknown = ""
+    """Where it is not empty the numbers above are placeholders."""
 
     @property
     def trained(self) -> float:
@@ -173,6 +180,12 @@ def _projection_critic(path: str, width: float, channels: int, image_size: int) 
         parameters += weights + before * after
         side //= 2
     return _whole(path, sizes, kept, parameters)
+
+
+def placeholder(family: str, unknown: Unknown = "size") -> Operations:
+    """Return what stands for a network whose operations are not known: times of the same one are comparable
+    by images alone, or (`time`, of a service) not at all."""
+    return Operations(family, 1.0, 1.0, 0.0, 0.0, unknown)
 
 
 def brought_generator(shapes: Shapes, name: str) -> Operations:

@@ -32,7 +32,7 @@ from orchestrator.config import (
 from orchestrator.config.base import Recipe, num_held_out
 from orchestrator.models import operations
 from orchestrator.models.generator_outlines import Shapes
-from orchestrator.models.operations import Operations
+from orchestrator.models.operations import Operations, Unknown
 
 ROLES: Mapping[str, Any] = {
     "attack": Attack,
@@ -117,6 +117,9 @@ class Work:
     activations: float = 0.0
     """Numbers that a step keeps of all images of its batch."""
 
+    unknown: Unknown = ""
+    """What is not known of its networks. `size`: only stages of the same family are compared; `time`: none."""
+
     def total(self, images: float) -> float:
         """Return the multiply-adds of so many images; a stage that counts none works as for one."""
         return self.once + max(1.0, images) * self.each
@@ -181,8 +184,6 @@ def target(specs: Any, shapes: Shapes | None) -> Work:
 
 def given(specs: Any, shapes: Shapes | None) -> Work:
     """F's accuracy, by a stage that counts no images."""
-    if specs.target.foreign is not None:
-        return Work(_foreign(specs.target), 1.0, lambda sizes: 0)
     return _passes(_target(specs), lambda sizes: 0)
 
 
@@ -250,6 +251,7 @@ def prior(specs: Any, shapes: Shapes | None) -> Work:
         parameters=sum(one.parameters for one in networks) + made.parameters,
         trained=made.parameters + critic.parameters,
         activations=how.batch_size * (made.activations + 2 * critic.activations),
+        unknown=_unknown(*networks),
     )
 
 
@@ -264,7 +266,11 @@ def prior_quality(specs: Any, shapes: Shapes | None) -> Work:
         return 2.0 * num_held_out(count, how.recipe.validation_fraction)
 
     return Work(
-        _family(made, note="inception"), PUBLIC["inception"] + made.forward / 2, images, parameters=27e6
+        _family(made, note="inception"),
+        PUBLIC["inception"] + made.forward / 2,
+        images,
+        parameters=27e6,
+        unknown=_unknown(made),
     )
 
 
@@ -313,6 +319,7 @@ def search(specs: Any, shapes: Shapes | None) -> Work:
         once=attack.shared_queries * pass_of,
         parameters=sum(one.parameters for one in networks),
         activations=SEARCHED * sum(one.activations for one in networks),
+        unknown=_unknown(*networks),
     )
 
 
@@ -330,7 +337,8 @@ def fisher(specs: Any, shapes: Shapes | None) -> Work:
     def images(sizes: Sizes) -> float:
         return min(how.images, sizes.private(specs.data, specs.target.classes, "train"))
 
-    return Work(_family(f, note=specs.attack.name), each, images, parameters=2 * f.parameters)
+    family, unknown = _family(f, note=specs.attack.name), _unknown(f)
+    return Work(family, each, images, parameters=2 * f.parameters, unknown=unknown)
 
 
 def yardsticks(specs: Any, shapes: Shapes | None) -> Work:
@@ -363,6 +371,7 @@ def evaluation(specs: Any, shapes: Shapes | None) -> Work:
         each + beside,
         lambda sizes: _attacked(specs, sizes),
         parameters=f.parameters + judged.parameters + 30e6 * len(asked),
+        unknown=_unknown(f, judged),
     )
 
 
@@ -424,14 +433,19 @@ def _passes(
 ) -> Work:
     """Return the work of passes through one network without gradients."""
     work = network.forward if each is None else each
-    return Work(_family(network, note=note), work, images, parameters=network.parameters)
+    family, unknown = _family(network, note=note), _unknown(network)
+    return Work(family, work, images, parameters=network.parameters, unknown=unknown)
 
 
 def _asked(specs: Any, images: Callable[[Sizes], float]) -> Work:
     """Return the work of answers by F."""
-    if specs.target.foreign is not None:
-        return Work(_foreign(specs.target), 1.0, images)
     return _passes(_target(specs), images)
+
+
+def _unknown(*networks: Operations) -> Unknown:
+    """Return what is not known of some network."""
+    known: tuple[Unknown, ...] = ("", "size", "time")
+    return max((one.unknown for one in networks), key=known.index)
 
 
 def _family(*networks: Operations, note: str = "") -> str:
@@ -443,15 +457,11 @@ def _classifier(model: Model, data: Data, classes: int, budget: str = "full") ->
     return operations.classifier(model, **sizes, budget=budget)
 
 
-def _foreign(target: Any) -> str:
-    """Return the family of F that is a program or a service, of which only a measurement tells the cost."""
-    return f"{target.foreign} {getattr(target, target.foreign)}"
-
-
 def _target(specs: Any) -> Operations:
     f = specs.target
-    if f.foreign is not None:
-        return Operations(_foreign(f), 1.0, 1.0, 0.0, 0.0)
+    if f.foreign:
+        unknown: Unknown = "time" if f.service is not None else "size"
+        return operations.placeholder(f"{f.foreign} {getattr(f, f.foreign)}", unknown)
     return _classifier(f.model, specs.data, f.classes, str(f.budget))
 
 
@@ -471,7 +481,7 @@ def _generator(specs: Any, shapes: Shapes | None = None) -> Operations:
     if not how.weights:
         return operations.generator(how.model, channels=data.channels, image_size=data.image_size)
     if shapes is None:
-        return Operations(f"weights {how.weights}", 1.0, 1.0, 0.0, 0.0)
+        return operations.placeholder(f"weights {how.weights}")
     return operations.brought_generator(shapes, how.weights)
 
 

@@ -64,6 +64,7 @@ class Sample:
     each: float  # multiply-adds of an image
     total: float  # multiply-adds in all
     seconds: float
+    is_sized: bool = True  # whether these are its multiply-adds, no placeholders
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Rates:
 
     def estimate(self, stage: str, work: Work, images: float, profile: Mapping[str, Any]) -> Estimate | None:
         """Return what a stage will take that sees so many images; None where nothing like it is stored."""
+        if work.unknown == "time":
+            return None
         total, key = work.total(images), profile_key(profile)
         same = (stage, work.family, round(work.each), round(total), key)
         if same not in self._known:
@@ -144,10 +147,11 @@ def _sample(artifact: Artifact, shapes: Mapping[str, Shapes], reader: Reader) ->
         work = stage_work(kind.name, artifact.spec, artifact.spec.get("weights", {}), shapes, reader)
     except (ValueError, AttributeError):  # of another version: settings that are none here, or lacking
         return None
-    images = artifact.cost.get("images_seen", 0.0)
-    return Sample(
-        kind.name, work.trained > 0, work.family, work.each, work.total(images), max(seconds, LEAST_SECONDS)
-    )
+    if work.unknown == "time":
+        return None
+    total = work.total(artifact.cost.get("images_seen", 0.0))
+    seconds, is_sized = max(seconds, LEAST_SECONDS), not work.unknown
+    return Sample(kind.name, work.trained > 0, work.family, work.each, total, seconds, is_sized)
 
 
 def stage_work(
@@ -171,7 +175,7 @@ def stage_work(
 def _is_alike(one: Sample, tier: _Tier, stage: str, work: Work, *, is_training: bool) -> bool:
     return (
         (one.stage == stage if tier.same_stage else one.is_training and is_training)
-        and (one.family == work.family if tier.same_family else True)
+        and (one.family == work.family if tier.same_family else one.is_sized and not work.unknown)
         and (not tier.same_size or abs(math.log(one.each / work.each)) < math.log(SAME_SIZE))
     )
 

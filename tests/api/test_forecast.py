@@ -1,12 +1,13 @@
 """Forecast: what is stored of each kind of stage, and what the rates of stored stages say of the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.api.forecast import PROCESS_BYTES, Forecast, Known, StageForecast, forecast
+from orchestrator.api.forecast_record import ForecastListener, read
 from orchestrator.api.options import Options
 from orchestrator.api.sweep import Sweep
 from orchestrator.config.normalise import normalise
@@ -14,6 +15,7 @@ from orchestrator.datasets import Footprint, Location, describe
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
 from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.trial import Task
@@ -140,3 +142,16 @@ def test_a_plan_at_the_papers_scale_needs_no_data(study: str, tmp_path: Path) ->
         row.held_bytes or row.mapped_bytes or row.stage == "reconstructions" for row in expected.stages
     )
     assert expected.cpu_seconds is None
+
+
+def test_no_error_of_a_forecast_stops_a_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(tasks: Sequence[Task]) -> Forecast:
+        raise KeyError("service")
+
+    store = Artifacts(DirectoryBlobs(tmp_path))
+    with Journal(store.blobs, "a" * 64) as journal:
+        listener = ForecastListener(store, "a" * 64, journal, fails)
+        listener.planned(tasks(), 3)
+    assert "no forecast is kept of this sweep" in caplog.text
+    assert "KeyError: 'service'" in caplog.text
+    assert read(store.blobs, "a" * 64) is None

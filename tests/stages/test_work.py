@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, describe
 from orchestrator.stages import runner
-from orchestrator.stages.graph import STAGES
+from orchestrator.stages.graph import STAGES, plan
 from orchestrator.stages.work import ROLES, Reader, nothing
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -43,6 +44,24 @@ def test_images_are_those_that_stages_count(changes: dict[str, Any], tmp_path: P
         assert work.images(COUNTS) == artifact.cost["images_seen"], stage.name
         assert work.each > 0
         assert work.family
+
+
+def foreign(field: str) -> Any:
+    """Return the tiny trial against a program or a service."""
+    raw = tiny.base({"data": {"dataset": "digits", "class_order": "weights"}})
+    raw["target"] = {"classes": 10, field: "theirs"}
+    return TrialSpec.model_validate(raw)
+
+
+@pytest.mark.parametrize(("field", "unknown"), [("program", "size"), ("service", "time")])
+def test_the_work_of_a_foreign_target_is_said_to_be_unknown(field: str, unknown: str) -> None:
+    spec = normalise(foreign(field))
+    digests = {"digits": "0" * 64, "weights/theirs": "1" * 64}
+    stages = plan(spec, digests, tiny.PROFILE)
+    works = {stage.name: stage_work(stage.name, stage.specs, {}, {}, Reader()) for stage in stages.values()}
+    assert {works[name].unknown for name in ("given", "victims", "evaluation")} == {unknown}
+    assert f"{field} theirs" in works["victims"].family
+    assert not works["judge"].unknown
 
 
 def test_every_stage_has_a_formula_and_every_role_a_type() -> None:

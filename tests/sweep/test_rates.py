@@ -66,6 +66,22 @@ def test_another_stage_that_trains_the_same_network_serves_and_others_do_not() -
     assert rates.estimate("victims", passes, 10.0, vars(Profile())) is None
 
 
+def test_what_is_not_known_of_a_network_compares_it_with_itself_or_with_nothing() -> None:
+    key, profile = ("cpu", "float32", "1", "1"), vars(Profile())
+    rates = Rates([], {})
+    rates._samples[key] = [sample(10.0, 1.0)] * 4
+    program = Work("program", 1.0, lambda sizes: 10.0, unknown="size")
+    assert rates.estimate("target", program, 10.0, profile) is None  # a sized network says nothing of it
+    rates._samples[key] = [Sample("target", False, "program", 1.0, 10.0, 1.0, is_sized=False)] * 4
+    rates._known.clear()
+    found = rates.estimate("target", program, 20.0, profile)
+    assert found is not None
+    assert found.seconds == pytest.approx(2.0)
+    assert rates.estimate("target", Work("net", 1.0, lambda sizes: 10.0), 10.0, profile) is None
+    service = Work("program", 1.0, lambda sizes: 10.0, unknown="time")
+    assert rates.estimate("target", service, 10.0, profile) is None
+
+
 def artifact(changes: dict[str, Any], cost: dict[str, float]) -> Artifact:
     stage = tiny.stages(tiny.spec())["target"]
     return Artifact(
