@@ -23,10 +23,11 @@ from orchestrator.datasets.manifest import Options, SplitRule
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.stages.graph import Planner, Stage, StageFailed
-from orchestrator.stages.work import Reader
+from orchestrator.stages.work import Reader, Sizes
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.listing import published
+from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.rates import stage_work
 from orchestrator.sweep.trial import Task
@@ -51,7 +52,9 @@ MOST_TRIALS = 12
 class Calibration:
     """What was measured."""
 
-    stages: Sequence[Artifact]
+    stages: Sequence[tuple[Artifact, Sizes]]
+    """With the numbers of images of the noise that they saw."""
+
     faults: Sequence[str]
     """Why some trials could not be made short, or failed; their kinds of stages stay unknown."""
 
@@ -63,6 +66,7 @@ def calibrate(
 
     Raise `Refused` for stages of several workers, or of an accelerator that is not here.
     """
+    from orchestrator.datasets import describe
     from orchestrator.sweep.local import LocalExecutor  # here: it imports torch
 
     names = set(unknown)
@@ -82,7 +86,11 @@ def calibrate(
                     _run(stages, executor)
                 except (Refused, StageFailed, ValueError, KeyError) as error:
                     faults.append(" ".join(str(error).split()))
-        measured = [artifact for _, artifact in published(stores[1]) if artifact]
+        noise = {name: describe(name, Location(data)) for name in sets}
+        sizes = ImageCounts(Location(data), noise)
+        for name in sets:
+            sizes.labels(name)  # kept: the folder goes
+        measured = [(artifact, sizes) for _, artifact in published(stores[1]) if artifact]
     return Calibration(measured, list(dict.fromkeys(faults)))
 
 

@@ -92,16 +92,17 @@ class _Expected:
 
 
 def forecast(
-    tasks: Sequence[Task], store: Artifacts, known: Known, calibrated: Iterable[Artifact] = ()
+    tasks: Sequence[Task], store: Artifacts, known: Known, calibrated: Iterable[tuple[Artifact, Sizes]] = ()
 ) -> Forecast:
     """Return what the stages of the tasks need; nothing is run.
 
-    `calibrated`: stages that were run to be measured, beside those in the store.
+    `calibrated`: stages that were run to be measured, with the numbers of images of their sets.
     """
     stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
     stored = set(store.keys())
     reader = Reader()
-    read = (artifact for _, artifact in published(store, _sampled(stored, stages)) if artifact)
+    manifests = published(store, _sampled(stored, stages))
+    read = ((artifact, known.sizes) for _, artifact in manifests if artifact)
     rates = Rates([*read, *calibrated], known.shapes, reader)
     expect = _expecting(rates, known, reader)
     expected = {key: expect(stage) for key, stage in stages.items()}
@@ -170,7 +171,8 @@ def _expecting(rates: Rates, known: Known, reader: Reader) -> Callable[[Stage], 
 
 def _expected(stage: Stage, rates: Rates, known: Known, reader: Reader) -> _Expected:
     work = stage_work(stage.name, stage.specs, stage.weights, known.shapes, reader)
-    estimate = rates.estimate(stage.name, work, work.images(known.sizes), stage.profile)
+    total = work.total(work.images(known.sizes), known.sizes)
+    estimate = rates.estimate(stage.name, work, total, stage.profile)
     held, mapped = _images(stage, known.sets)
     networks = _networks(work, stage.profile)
     on_device = stage.profile["device"] != "cpu"

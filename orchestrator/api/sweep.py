@@ -34,6 +34,7 @@ from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Planner, Stage
+from orchestrator.stages.work import Sizes
 from orchestrator.store.artifacts import Artifact, Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
@@ -121,9 +122,9 @@ class Sweep:
         for needed in self.needed_queries():
             needed.check()
 
-    def forecast(self, tasks: Sequence[Task], calibrated: Sequence[Artifact] = ()) -> Forecast:
+    def forecast(self, tasks: Sequence[Task], calibrated: Sequence[tuple[Artifact, Sizes]] = ()) -> Forecast:
         """Return what the stages of these trials need; nothing is run. `calibrated`: stages that were run to
-        be measured."""
+        be measured, with the numbers of images of their sets."""
         described = self.preflight.descriptions
         sets = {name: footprint(about, self.location) for name, about in described.items()}
         known = Known(sets, self.preflight.counts, self.preflight.shapes)

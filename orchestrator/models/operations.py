@@ -32,7 +32,7 @@ Part = tuple[float, float]
 """Multiply-adds and activations of one image in the layers up to a cut point, from the one before."""
 
 Unknown = Literal["", "size", "time"]
-"""What is not known of a network: nothing; its operations; or even that its time is in proportion to images."""
+"""What is not known of a network: nothing; its operations; or even whether its time goes by images."""
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,14 @@ at 64x64)."""
 DESCRIPTOR = 6e9
 """Multiply-adds of a photograph in a face recogniser."""
 
-UNSEEN = 0.5
-"""Spread of comparisons with images whose number is not in the settings."""
+UNSEEN = 0.3
+"""Spread of comparisons of images, which are counted in pixels and numbers, not in operations of networks."""
 
-LOOKED_UP = 1e6
-"""Multiply-adds of comparing one image with those that an adversary has."""
+LOOKED_UP, GUESSED = 50.0, 500.0
+"""Multiply-adds of a pixel of an image that a look-up is made of, and of one that is guessed."""
+
+FEATURES, STARTS = 1024, 256
+"""Features of an evaluation model, and images that a search starts from, about."""
 
 
 class Sizes(Protocol):
@@ -89,6 +92,10 @@ class Sizes(Protocol):
         """Return those that the adversary has."""
 
 
+def _none(sizes: Sizes) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Work:
     """What a stage does."""
@@ -102,8 +109,8 @@ class Work:
     images: Callable[[Sizes], float]
     """Images that the stage will see."""
 
-    once: float = 0.0
-    """Multiply-adds whatever the number of images."""
+    once: Callable[[Sizes], float] = _none
+    """Multiply-adds whatever the number of images that it counts: of images that it sees beside."""
 
     spread: float = 0.0
     """Deviation of the logarithm of the time that comes of what the formula leaves out."""
@@ -118,11 +125,12 @@ class Work:
     """Numbers that a step keeps of all images of its batch."""
 
     unknown: Unknown = ""
-    """What is not known of its networks. `size`: only stages of the same family are compared; `time`: none."""
+    """What is not known of its networks: with `size` only stages of the same family are compared, with `time`
+    none."""
 
-    def total(self, images: float) -> float:
+    def total(self, images: float, sizes: Sizes) -> float:
         """Return the multiply-adds of so many images; a stage that counts none works as for one."""
-        return self.once + max(1.0, images) * self.each
+        return self.once(sizes) + max(1.0, images) * self.each
 
 
 class Reader:
@@ -183,8 +191,9 @@ def target(specs: Any, shapes: Shapes | None) -> Work:
 
 
 def given(specs: Any, shapes: Shapes | None) -> Work:
-    """F's accuracy, by a stage that counts no images."""
-    return _passes(_target(specs), lambda sizes: 0)
+    """F's accuracy on its test images, by a stage that counts none."""
+    tested = functools.partial(_tested, specs)
+    return _passes(_target(specs), lambda sizes: 0, beside=tested)
 
 
 snapshot = given
@@ -208,7 +217,7 @@ def judge(specs: Any, shapes: Shapes | None) -> Work:
     """The evaluation model's training, or a check of a given one."""
     network = _judge(specs)
     if not specs.judge.trained:
-        return _passes(network, lambda sizes: 0, "given")
+        return _passes(network, lambda sizes: 0, "given", beside=functools.partial(_judged, specs))
     return _training(network, specs.judge.recipe, lambda sizes: sizes.every(specs.data, specs.judge.images))
 
 
@@ -229,7 +238,7 @@ def answers(specs: Any, shapes: Shapes | None) -> Work:
 
 def shield(specs: Any, shapes: Shapes | None) -> Work:
     """F's answers to its test images; stored answers are moved beside."""
-    return _asked(specs, lambda sizes: sizes.private(specs.data, specs.target.classes, "evaluation"))
+    return _asked(specs, functools.partial(_tested, specs))
 
 
 def prior(specs: Any, shapes: Shapes | None) -> Work:
@@ -310,13 +319,14 @@ def search(specs: Any, shapes: Shapes | None) -> Work:
     there_and_back, forward = attack.passes
     pass_of = sum(one.forward for one in networks[:2])
     each = there_and_back * sum(one.searched for one in networks) + forward * pass_of
+    asked_once = attack.shared_queries * (1 if attack.draws_candidates else specs.evaluation.candidates)
     if attack.draws_candidates:
         each /= specs.evaluation.candidates
     return Work(
         _family(*networks, note=attack.name),
         max(each, pass_of),
         lambda sizes: _attacked(specs, sizes),
-        once=attack.shared_queries * pass_of,
+        once=lambda sizes: asked_once * pass_of,
         parameters=sum(one.parameters for one in networks),
         activations=SEARCHED * sum(one.activations for one in networks),
         unknown=_unknown(*networks),
@@ -342,18 +352,43 @@ def fisher(specs: Any, shapes: Shapes | None) -> Work:
 
 
 def yardsticks(specs: Any, shapes: Shapes | None) -> Work:
-    """Guesses, each compared with the adversary's images; those of classes are judged."""
-    family = f"{_judge(specs).family} " if hasattr(specs, "judge") else ""
-    return Work(f"{family}look-ups", LOOKED_UP, lambda sizes: _attacked(specs, sizes), spread=UNSEEN)
+    """Guesses made of all images that the adversary has; those of classes are judged, and compared with the
+    mean training images."""
+    pixels = _pixels(specs.data)
+    judged = _judge(specs) if hasattr(specs, "judge") else None
+    has_images = getattr(specs, "release", None) is not None
+    is_adversary = getattr(specs, "auxiliary", None) is not None
+
+    def once(sizes: Sizes) -> float:
+        known = _private(specs, sizes) if judged or (has_images and not is_adversary) else 0.0
+        return LOOKED_UP * pixels * (known + (_auxiliary(specs, sizes) if is_adversary else 0.0))
+
+    return Work(
+        f"{judged.family} look-ups" if judged else "look-ups",
+        GUESSED * pixels + (2 * judged.forward if judged else 0.0),
+        functools.partial(_attacked, specs),
+        once=once,
+        spread=UNSEEN,
+    )
 
 
 def retrieval(specs: Any, shapes: Shapes | None) -> Work:
-    """Images ranked by the evaluation model's features, photographs and starts beside them."""
-    judged = _judge(specs)
+    """Images ranked among private ones by pixels and by the evaluation model's features, which it has of the
+    training images; all test images and starts pass through it beside."""
+    judged, classes = _judge(specs), specs.target.classes
+    asks_images = specs.evaluation.task != "class-inference"
+
+    def once(sizes: Sizes) -> float:
+        tested, trained = _tested(specs, sizes), _private(specs, sizes)
+        of_class = (tested + trained) / classes if asks_images else 0.0
+        ranked = _attacked(specs, sizes) * (of_class * _pixels(specs.data) + trained * FEATURES)
+        return judged.forward * (tested + STARTS) + ranked
+
     return Work(
         f"{judged.family} ranks",
-        2 * judged.forward,
-        lambda sizes: _attacked(specs, sizes),
+        judged.forward,
+        functools.partial(_attacked, specs),
+        once=once,
         spread=UNSEEN,
         parameters=judged.parameters,
     )
@@ -429,12 +464,21 @@ def _seen(recipe: Recipe, count: float, *, holds_out: bool = True) -> float:
 
 
 def _passes(
-    network: Operations, images: Callable[[Sizes], float], note: str = "", each: float | None = None
+    network: Operations,
+    images: Callable[[Sizes], float],
+    note: str = "",
+    beside: Callable[[Sizes], float] = _none,
 ) -> Work:
-    """Return the work of passes through one network without gradients."""
-    work = network.forward if each is None else each
-    family, unknown = _family(network, note=note), _unknown(network)
-    return Work(family, work, images, parameters=network.parameters, unknown=unknown)
+    """Return the work of passes through one network without gradients, of images that its stage counts and of
+    others beside."""
+    return Work(
+        _family(network, note=note),
+        network.forward,
+        images,
+        once=lambda sizes: network.forward * beside(sizes),
+        parameters=network.parameters,
+        unknown=_unknown(network),
+    )
 
 
 def _asked(specs: Any, images: Callable[[Sizes], float]) -> Work:
@@ -494,6 +538,19 @@ def _critic(specs: Any) -> Operations:
 
 def _private(specs: Any, sizes: Sizes) -> float:
     return sizes.private(specs.data, specs.target.classes, "train")
+
+
+def _tested(specs: Any, sizes: Sizes) -> float:
+    return sizes.private(specs.data, specs.target.classes, "evaluation")
+
+
+def _judged(specs: Any, sizes: Sizes) -> float:
+    """Return the images of every class that an evaluation model is tested on, and whose features it keeps."""
+    return sum(sizes.every(specs.data, part) for part in ("evaluation", "train"))
+
+
+def _pixels(data: Data) -> float:
+    return float(data.channels * data.image_size**2)
 
 
 def _auxiliary(specs: Any, sizes: Sizes) -> float:

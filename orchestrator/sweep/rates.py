@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages.graph import STAGES
-from orchestrator.stages.work import Reader, Work
+from orchestrator.stages.work import Reader, Sizes, Work
 from orchestrator.store.artifacts import Artifact
 
 SAME_SIZE = 1.02
@@ -35,8 +35,11 @@ LOAD = 0.08
 WIDEST = 5.0
 """Factor up and down beyond which a time counts as unknown."""
 
-WEIGHT = 3.0
-"""Samples that the deviation which is expected without any counts for."""
+WITHIN, WEIGHT = 0.10, 3.0
+"""Deviation of the logarithm of times of one kind, and the samples that this counts for."""
+
+NORMAL = 1.645
+"""95 % quantile of the normal distribution."""
 
 QUANTILES = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81, 15: 1.75, 30: 1.70}
 """Degrees of freedom -> 95 % quantile of Student's distribution, for intervals of 90 %."""
@@ -71,14 +74,14 @@ class Sample:
 class _Tier:
     """Samples that are alike in one way."""
 
-    deviation: float  # of the logarithm of a time, expected without samples
+    bias: float  # deviation of the logarithm of a time that all samples share
     same_stage: bool
     same_family: bool
     same_size: bool
 
 
 TIERS = (
-    _Tier(0.10, True, True, True),
+    _Tier(0.05, True, True, True),
     _Tier(0.15, False, True, True),
     _Tier(0.25, True, True, False),
     _Tier(0.30, False, True, False),
@@ -102,54 +105,57 @@ class Rates:
     """What stored stages took."""
 
     def __init__(
-        self, artifacts: Iterable[Artifact], shapes: Mapping[str, Shapes], reader: Reader | None = None
+        self,
+        artifacts: Iterable[tuple[Artifact, Sizes]],
+        shapes: Mapping[str, Shapes],
+        reader: Reader | None = None,
     ) -> None:
+        """Learn from artifacts, each with the numbers of images of the sets that it was made of."""
         reader = reader or Reader()
         self._samples: dict[tuple[str, ...], list[Sample]] = {}
         self._known: dict[tuple[Any, ...], Estimate | None] = {}
-        for artifact in artifacts:
-            sample = _sample(artifact, shapes, reader)
+        for artifact, sizes in artifacts:
+            sample = _sample(artifact, sizes, shapes, reader)
             if sample is not None:
                 self._samples.setdefault(profile_key(artifact.profile), []).append(sample)
 
-    def estimate(self, stage: str, work: Work, images: float, profile: Mapping[str, Any]) -> Estimate | None:
-        """Return what a stage will take that sees so many images; None where nothing like it is stored."""
+    def estimate(self, stage: str, work: Work, total: float, profile: Mapping[str, Any]) -> Estimate | None:
+        """Return what a stage of so many multiply-adds will take; None where nothing like it is stored."""
         if work.unknown == "time":
             return None
-        total, key = work.total(images), profile_key(profile)
+        key = profile_key(profile)
         same = (stage, work.family, round(work.each), round(total), key)
         if same not in self._known:
             self._known[same] = self._estimate(stage, work, total, self._samples.get(key, ()))
         return self._known[same]
 
     def _estimate(self, stage: str, work: Work, total: float, samples: Sequence[Sample]) -> Estimate | None:
-        """Return the estimate with the narrowest interval of those by each way to be alike."""
+        """Return the estimate by the samples of the first way to be alike that has some."""
         is_training = work.trained > 0
-        estimates = []
         for tier in TIERS:
             alike = [one for one in samples if _is_alike(one, tier, stage, work, is_training=is_training)]
-            if not alike:
-                continue
-            apart = min(abs(math.log(one.each / work.each)) for one in alike)
-            near = [one for one in alike if abs(math.log(one.each / work.each)) < apart + math.log(1.5)]
-            deviation = math.hypot(tier.deviation + GROWTH * apart, work.spread)
-            estimates.append(_fitted(near, total, deviation, has_fixed=tier.same_size))
-        best = min(estimates, key=lambda one: one.high / one.low, default=None)
-        return best if best and best.high < WIDEST**2 * best.low else None
+            if alike:
+                apart = min(abs(math.log(one.each / work.each)) for one in alike)
+                near = [one for one in alike if abs(math.log(one.each / work.each)) < apart + math.log(1.5)]
+                bias = math.hypot(tier.bias, GROWTH * apart, work.spread)
+                found = _fitted(near, total, bias, has_fixed=tier.same_size)
+                return found if found.high < WIDEST**2 * found.low else None
+        return None
 
 
-def _sample(artifact: Artifact, shapes: Mapping[str, Shapes], reader: Reader) -> Sample | None:
-    """Return what an artifact says; None for a stage or settings of another version, and of no cost."""
+def _sample(artifact: Artifact, sizes: Sizes, shapes: Mapping[str, Shapes], reader: Reader) -> Sample | None:
+    """Return what an artifact says; None for a stage or settings of another version, of no cost, and where it
+    takes the numbers of images of a set that the plan has not."""
     seconds, kind = seconds_of(artifact), STAGES.get(artifact.stage)
     if kind is None or seconds <= 0:
         return None
     try:
         work = stage_work(kind.name, artifact.spec, artifact.spec.get("weights", {}), shapes, reader)
-    except (ValueError, AttributeError):  # of another version: settings that are none here, or lacking
+        total = work.total(artifact.cost.get("images_seen", 0.0), sizes)
+    except (ValueError, AttributeError, KeyError):  # of another version, or of a set that is not here
         return None
     if work.unknown == "time":
         return None
-    total = work.total(artifact.cost.get("images_seen", 0.0))
     seconds, is_sized = max(seconds, LEAST_SECONDS), not work.unknown
     return Sample(kind.name, work.trained > 0, work.family, work.each, total, seconds, is_sized)
 
@@ -180,18 +186,21 @@ def _is_alike(one: Sample, tier: _Tier, stage: str, work: Work, *, is_training: 
     )
 
 
-def _fitted(samples: Sequence[Sample], total: float, deviation: float, *, has_fixed: bool) -> Estimate:
-    """Return an estimate from samples of about one kind; `deviation` is what is expected without any."""
+def _fitted(samples: Sequence[Sample], total: float, bias: float, *, has_fixed: bool) -> Estimate:
+    """Return an estimate from samples of about one kind.
+
+    `bias`: deviation that all of them share; no number of samples makes it smaller.
+    """
     fixed, rate = _line(samples) if has_fixed else (0.0, 0.0)
     if not rate:
         fixed, rate = 0.0, math.exp(mean(math.log(one.seconds / one.total) for one in samples))
     away = sum(math.log(one.seconds / (fixed + rate * one.total)) ** 2 for one in samples)
     works = [one.total for one in samples]
     beyond = max(0.0, math.log(total / max(works)), math.log(min(works) / total))
-    expected = deviation + REACH * beyond
     free = WEIGHT + len(samples) - 1
-    spread = math.hypot(math.sqrt((WEIGHT * expected**2 + away) / free), LOAD)
-    factor = math.exp(_quantile(free) * spread * math.sqrt(1 + 1 / len(samples)))
+    within = math.sqrt((WEIGHT * WITHIN**2 + away) / free * (1 + 1 / len(samples)))
+    shared = math.hypot(LOAD, bias, REACH * beyond)
+    factor = math.exp(math.hypot(_quantile(free) * within, NORMAL * shared))
     seconds = fixed + rate * total
     return Estimate(seconds, seconds / factor, seconds * factor)
 

@@ -10,7 +10,7 @@ from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, describe
 from orchestrator.stages import runner
 from orchestrator.stages.graph import STAGES, plan
-from orchestrator.stages.work import ROLES, Reader, nothing
+from orchestrator.stages.work import ROLES, Reader, Work, nothing
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.image_counts import ImageCounts
@@ -48,7 +48,7 @@ def test_images_are_those_that_stages_count(changes: dict[str, Any], tmp_path: P
 
 def foreign(field: str) -> Any:
     """Return the tiny trial against a program or a service."""
-    raw = tiny.base({"data": {"dataset": "digits", "class_order": "weights"}})
+    raw = tiny.base({"data": {"dataset": "digits"}})
     raw["target"] = {"classes": 10, field: "theirs"}
     return TrialSpec.model_validate(raw)
 
@@ -64,6 +64,25 @@ def test_the_work_of_a_foreign_target_is_said_to_be_unknown(field: str, unknown:
     assert not works["judge"].unknown
 
 
+def test_images_beside_those_that_a_stage_counts_are_work() -> None:
+    def work(name: str, changes: dict[str, Any]) -> Work:
+        stage = tiny.stages(tiny.spec(changes))[name]
+        return stage_work(name, stage.specs, stage.weights, {}, Reader())
+
+    one = {"evaluation.images": 1}
+    tested = COUNTS.private(tiny.spec().data, 3, "evaluation")
+    ranks = work("retrieval", one)
+    assert ranks.once(COUNTS) > (tested + 256) * ranks.each
+    few, many = (work("yardsticks", {**one, "auxiliary.size": size}).once(COUNTS) for size in (16, 64))
+    assert many == 4 * few > 0
+    service = plan(
+        normalise(foreign("program")), {"digits": "0" * 64, "weights/theirs": "1" * 64}, tiny.PROFILE
+    )
+    given = service["given"]
+    asked = stage_work("given", given.specs, {}, {}, Reader()).once(COUNTS)
+    assert asked == COUNTS.private(foreign("program").data, 10, "evaluation")
+
+
 def test_every_stage_has_a_formula_and_every_role_a_type() -> None:
     assert all(kind.work is not nothing for kind in STAGES.values())
     assert {role for kind in STAGES.values() for role in kind.reads} <= set(ROLES)
@@ -76,7 +95,7 @@ def test_ten_times_the_epochs_are_ten_times_the_work(path: str, factor: float) -
     for epochs in (1, 10):
         stage = tiny.stages(tiny.spec({path: epochs}))[name]
         work = stage_work(name, stage.specs, stage.weights, {}, Reader())
-        totals.append(work.total(work.images(COUNTS)))
+        totals.append(work.total(work.images(COUNTS), COUNTS))
     assert totals[1] == pytest.approx(factor * totals[0])
 
 

@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.datasets import Location
 from orchestrator.stages.stage import Profile
 from orchestrator.stages.work import Work
 from orchestrator.store.artifacts import Artifact
-from orchestrator.sweep.rates import LEAST_SECONDS, Rates, Sample, _fitted
+from orchestrator.sweep.image_counts import ImageCounts
+from orchestrator.sweep.rates import LEAST_SECONDS, NORMAL, REACH, Rates, Sample, _fitted
 from tests import tiny
 
-SAME: dict[str, Any] = {"deviation": 0.1, "has_fixed": True}
+NO_SIZES = ImageCounts(Location(), {})
+SAME: dict[str, Any] = {"bias": 0.05, "has_fixed": True}
 
 
 def sample(total: float, seconds: float) -> Sample:
@@ -43,6 +46,28 @@ def test_intervals_hold_nine_of_ten_new_times() -> None:
     assert 0.86 < inside / 1000 < 0.97
 
 
+def test_doubt_that_samples_share_is_not_averaged_away() -> None:
+    rates, work = Rates([], {}), Work("net", 1.0, lambda sizes: 10.0, trained=1.0)
+    biased = Sample("target", True, "other", 1.0, 10.0, 1.0)
+    rates._samples[("cpu", "float32", "1", "1")] = [biased] * 100
+    found = rates.estimate("target", work, 10.0, vars(Profile()))
+    assert found is not None
+    assert found.high / found.seconds > math.exp(NORMAL * 0.5)
+    few, many = (_fitted([sample(10.0, 1.0)] * count, 1e6, 0.3, has_fixed=False) for count in (1, 1000))
+    assert math.exp(NORMAL * math.hypot(0.3, REACH * math.log(1e5))) < many.high / many.seconds
+    assert many.high / many.seconds < few.high / few.seconds
+
+
+def test_the_nearest_kind_is_asked_and_no_other_that_agrees_more() -> None:
+    rates, work = Rates([], {}), Work("net", 1.0, lambda sizes: 10.0, trained=1.0)
+    own = [sample(10.0, seconds) for seconds in (1.0, 1.5)]
+    others = [Sample("judge", True, "net", 1.0, 10.0, 9.0)] * 100
+    rates._samples[("cpu", "float32", "1", "1")] = [*others, *own]
+    found = rates.estimate("target", work, 10.0, vars(Profile()))
+    assert found is not None
+    assert found.seconds == pytest.approx(math.sqrt(1.5))
+
+
 @pytest.mark.parametrize(("size", "is_known"), [(1.0, True), (4.0, True), (1e6, False)])
 def test_a_network_of_another_size_widens_the_interval_until_it_says_nothing(
     size: float, is_known: bool
@@ -50,7 +75,7 @@ def test_a_network_of_another_size_widens_the_interval_until_it_says_nothing(
     rates = Rates([], {})
     rates._samples[("cpu", "float32", "1", "1")] = [sample(10.0, 1.0)] * 4
     work = Work("net", size, lambda sizes: 10.0, trained=1.0)
-    found = rates.estimate("target", work, 10.0, vars(Profile()))
+    found = rates.estimate("target", work, 10.0 * size, vars(Profile()))
     assert (found is not None) == is_known
     if found is not None:
         assert found.seconds == pytest.approx(size)
@@ -102,6 +127,6 @@ def test_a_stage_counts_by_its_processor_or_its_accelerator(
     changes: dict[str, Any], cost: dict[str, float], seconds: float | None
 ) -> None:
     made = artifact(changes, cost)
-    rates = Rates([made], {})
+    rates = Rates([(made, NO_SIZES)], {})
     found = [one.seconds for samples in rates._samples.values() for one in samples]
     assert found == ([] if seconds is None else [seconds])
