@@ -156,7 +156,9 @@ def print_plan(
         counts = map(str, (row.distinct, row.stored, row.missing))
         table.add_row(row.stage, *counts, *map(_in_words, sizes), _time(row))
     console.print(table)
-    for words in (_memory(expected), _forecast(expected, on_device=on_device), *_price(expected, rate)):
+    batch = len(tasks) if study.search.algorithm == "optuna" else 0
+    time = _forecast(expected, on_device=on_device, batch=batch)
+    for words in (_memory(expected), time, *_price(expected, rate)):
         console.print(words, soft_wrap=True, markup=False)
 
 
@@ -200,17 +202,19 @@ def _memory(expected: Forecast) -> str:
     return f"{images}; in all about {_in_words(expected.host_bytes)}{device}"
 
 
-def _forecast(expected: Forecast, *, on_device: bool) -> str:
+def _forecast(expected: Forecast, *, on_device: bool, batch: int = 0) -> str:
+    """Return the time of what is missing; of a search that learns, of its first `batch` of trials alone."""
+    of = f" of the first batch of {batch} trials" if batch else ""
     names = ", ".join(f"{count} {stage}" for stage, count in expected.unknown.items())
     way_out = "measure one step of each with --calibrate"
     if expected.cpu_seconds is None or expected.low is None or expected.high is None:
         if not names:
-            return "forecast: nothing is left to run"
-        return f"forecast: unknown, the store has nothing like {names}; {way_out}"
+            return f"forecast{of}: nothing is left to run"
+        return f"forecast{of}: unknown, the store has nothing like {names}; {way_out}"
     unit = "seconds" if on_device else "CPU seconds"
     rest = f"; beside that unknown: {names}; {way_out}" if names else ""
     words = f"{_number(expected.cpu_seconds)} ({_number(expected.low)}..{_number(expected.high)}) {unit}"
-    return f"forecast: about {words}, by the rates of this store{rest}"
+    return f"forecast{of}: about {words}, by the rates of this store{rest}"
 
 
 def _price(expected: Forecast, rate: float | None) -> Iterator[str]:

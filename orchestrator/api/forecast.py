@@ -73,6 +73,7 @@ class Forecast:
     high: float | None
     device_hours: float  # of all workers, on the devices that the stages ask for
     unknown: Mapping[str, int]  # stage -> how many are in no number above
+    missing: Mapping[str, Estimate | None] = field(default_factory=dict)  # key -> seconds, where known
 
     def plain(self) -> dict[str, object]:
         """Return the forecast as JSON values."""
@@ -113,8 +114,8 @@ def forecast(
         _row(name, [expected[key] for key in keys], [key in stored for key in keys])
         for name, keys in named.items()
     ]
-    missing = [one for key, one in expected.items() if key not in stored]
-    hours = sum(one.workers * one.estimate.seconds for one in missing if one.estimate) / 3600
+    missing = {key: one for key, one in expected.items() if key not in stored}
+    hours = sum(one.workers * one.estimate.seconds for one in missing.values() if one.estimate) / 3600
     return Forecast(
         stages=rows,
         held_bytes=max((row.held_bytes for row in rows), default=0),
@@ -126,6 +127,7 @@ def forecast(
         high=_summed(row.high for row in rows if row.missing),
         device_hours=hours,
         unknown={row.stage: row.unknown for row in rows if row.unknown},
+        missing={key: one.estimate for key, one in missing.items()},
     )
 
 
@@ -185,7 +187,9 @@ def _expected(stage: Stage, rates: Rates, known: Known, reader: Reader) -> _Expe
 def _networks(work: Work, profile: Mapping[str, str | int]) -> int:
     """Return the bytes of networks, optimisers and what a step keeps of its images, for one worker."""
     number = 2 if profile["precision"] == "bfloat16" else 4
-    kept = work.activations * number / int(profile["workers"])
+    has_own = profile["device"] != "cpu" and work.on_accelerator is not None
+    activations = work.on_accelerator if has_own and work.on_accelerator else work.activations
+    kept = activations * number / int(profile["workers"])
     return int(WEIGHT_BYTES * work.parameters + STATE_BYTES * work.trained + kept)
 
 

@@ -28,8 +28,8 @@ def file_of(sweep: str) -> str:
 def read(blobs: Blobs, sweep: str) -> dict[str, Any] | None:
     """Return what `ForecastListener` keeps of a sweep; None where it has none, or none that can be read.
 
-    `made_ms`, `trials`, `forecast` as of `Forecast.plain`, and at the end `actual`: stage -> `run`, how
-    many were run since, and the `seconds` of those.
+    `made_ms`, `trials`, `forecast` as of `Forecast.plain`, and at the end `actual`: key -> seconds of the
+    stages of the forecast that were run since.
     """
     data = blobs.get(file_of(sweep))
     try:
@@ -84,39 +84,35 @@ class ForecastListener:
         if self._kept is None:
             return []
         if "actual" not in self._kept or any(entry.get("run") for entry in stages.values()):
-            self._kept["actual"] = self._actual(self._kept["made_ms"])
+            self._kept["actual"] = self._actual(self._kept)
             self._write(self._kept)
         return [line] if (line := compared(self._kept)) else []
 
-    def _actual(self, since_ms: int) -> dict[str, dict[str, float]]:
-        events = (event for event in self._journal.events() if event["event"] == "ended")
-        keys = [key for event in events if event["time_ms"] >= since_ms for key in event.get("built", ())]
-        spent: dict[str, dict[str, float]] = {}
-        for _, artifact in published(self._store, list(dict.fromkeys(keys))):
-            if artifact is not None:
-                entry = spent.setdefault(artifact.stage, {"run": 0, "seconds": 0.0})
-                entry["run"] += 1
-                entry["seconds"] = round(entry["seconds"] + seconds_of(artifact), 3)
-        return spent
+    def _actual(self, kept: Mapping[str, Any]) -> dict[str, float]:
+        """Return what the stages of the forecast took that were run since: others are of later batches."""
+        since = (event for event in self._journal.events() if event["time_ms"] >= kept["made_ms"])
+        built = {key for event in since if event["event"] == "ended" for key in event.get("built", ())}
+        keys = [key for key in kept["forecast"].get("missing", ()) if key in built]
+        return {key: round(seconds_of(one), 3) for key, one in published(self._store, keys) if one}
 
     def _write(self, kept: Mapping[str, Any]) -> None:
         self._store.blobs.put(file_of(self._sweep), json.dumps(kept, sort_keys=True).encode())
 
 
 def compared(kept: Mapping[str, Any]) -> str | None:
-    """Return the forecast beside what the stages took that had one, in one line; None without both.
+    """Return in one line the forecast of the stages that were run since beside what they took; None where no
+    such stage had a forecast.
 
-    Stages without a forecast are named: no number stood for them.
+    Kinds of stages without a forecast are named: no number stood for them.
     """
-    rows = {row["stage"]: row for row in kept["forecast"]["stages"] if row["missing"]}
-    actual, unknown = kept.get("actual") or {}, [name for name, row in rows.items() if row["unknown"]]
-    shared = [name for name in rows if name in actual and name not in unknown]
-    rest = f"; without a forecast: {', '.join(unknown)}" if unknown else ""
-    if not shared:
+    actual, about = kept.get("actual") or {}, kept["forecast"]
+    known = {key: one for key, one in about.get("missing", {}).items() if one}
+    run = [one for key, one in known.items() if key in actual]
+    expected, low, high = (sum(one[part] for one in run) for part in ("seconds", "low", "high"))
+    if not expected:
         return None
-    expected, low, high = (
-        sum(rows[name][part] for name in shared) for part in ("cpu_seconds", "low", "high")
-    )
-    spent = sum(actual[name]["seconds"] for name in shared)
+    spent = sum(actual[key] for key in known if key in actual)
+    unknown = [row["stage"] for row in about["stages"] if row["unknown"]]
+    rest = f"; without a forecast: {', '.join(unknown)}" if unknown else ""
     words = f"forecast: {expected:,.0f} ({low:,.0f}..{high:,.0f}) seconds, actual {spent:,.0f}"
-    return f"{words}, a factor of {spent / expected:.2f}{rest}" if expected else f"{words}{rest}"
+    return f"{words}, a factor of {spent / expected:.2f}, {len(run):,} of {len(known):,} stages run{rest}"

@@ -53,6 +53,9 @@ class AttackSpec(Spec):
     draws_candidates: ClassVar[bool] = False
     """Whether one search serves all candidates of a class, which are draws from what it found."""
 
+    stops_early: ClassVar[bool] = False
+    """Whether the target's answers decide how many `passes` an image takes."""
+
     queries_target: ClassVar[bool] = False
     """Whether it sends its images to the target's service and learns from the answers."""
 

@@ -4,10 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from orchestrator.models.outlines import count_halvings
-
-CHANNELS = (64, 128, 256, 512)
-"""Output channels of each halving of the side; the last layers are used by larger images only."""
+from orchestrator.models.outlines import DISCRIMINATOR_CHANNELS, count_halvings
 
 
 class Discriminator(nn.Module):
@@ -19,7 +16,7 @@ class Discriminator(nn.Module):
     def __init__(self, *, channels: int, image_size: int, width: float) -> None:
         super().__init__()
         halvings = count_halvings(image_size)
-        counts = (channels, *(max(4, round(count * width)) for count in CHANNELS[:halvings]))
+        counts = (channels, *(max(4, round(count * width)) for count in DISCRIMINATOR_CHANNELS[:halvings]))
         blocks = (
             nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
             for before, after in pairwise(counts)

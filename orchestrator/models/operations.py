@@ -182,6 +182,22 @@ def _projection_critic(path: str, width: float, channels: int, image_size: int) 
     return _whole(path, sizes, kept, parameters)
 
 
+@functools.lru_cache(maxsize=1024)
+def discriminator(width: float, *, channels: int, image_size: int) -> Operations:
+    """Return what an image costs in the discriminator that is trained against an inverter; raise `Refused` as
+    `outlines.count_halvings` does."""
+    halvings = outlines.count_halvings(image_size)
+    counts = [scaled(count, width) for count in outlines.DISCRIMINATOR_CHANNELS[:halvings]]
+    sizes, kept, side = [], [1.0 * channels * image_size**2], image_size
+    for before, after in pairwise([channels, *counts]):
+        side //= 2
+        sizes.append(16.0 * before * after * side**2)
+        kept.append(2.0 * after * side**2)
+    head = counts[-1] * float(START**2)
+    parameters = 16.0 * sum(a * b for a, b in pairwise([channels, *counts])) + head
+    return _whole("discriminator.Discriminator", [*sizes, head], kept, parameters)
+
+
 def placeholder(family: str, unknown: Unknown = "size") -> Operations:
     """Return what stands for a network whose operations are not known: times of the same one are comparable
     by images alone, or (`time`, of a service) not at all."""

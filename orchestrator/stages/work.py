@@ -124,6 +124,9 @@ class Work:
     activations: float = 0.0
     """Numbers that a step keeps of all images of its batch."""
 
+    on_accelerator: float | None = None
+    """The same on an accelerator, where batches are others there."""
+
     unknown: Unknown = ""
     """What is not known of its networks: with `size` only stages of the same family are compared, with `time`
     none."""
@@ -250,11 +253,13 @@ def prior(specs: Any, shapes: Shapes | None) -> Work:
     each = made.forward + 2 * critic.trained + penalty + (made.trained + critic.trained) / how.critic_steps
     networks = [made, critic]
     if how.needs_target:
-        networks.append(_target(specs))
-        each += networks[-1].searched / how.critic_steps
+        f = _target(specs)
+        networks.append(f)
+        teaches = how.loss == "kedmi" and how.teacher_mode == "train"
+        each += f.searched / how.critic_steps if how.loss == "plg" else f.forward * teaches
     classes = specs.target.classes if how.needs_target else 0
     return Work(
-        _family(*networks, note=how.loss),
+        _family(*networks, note=f"{how.loss} {how.teacher_mode}" if how.loss == "kedmi" else how.loss),
         each,
         lambda sizes: _seen(how.recipe, how.num_trained_on(_public(data, sizes), classes)),
         parameters=sum(one.parameters for one in networks) + made.parameters,
@@ -299,12 +304,27 @@ def inversion(specs: Any, shapes: Shapes | None) -> Work:
     """G's training, with rivals where a loss has some."""
     attack, g = specs.attack, _inverter(specs)
     losses = "+".join(name for name in ("adversarial", "features") if getattr(attack.losses, name))
-    each, network = g.trained, g
+    each, beside = g.trained, None
     if attack.losses.features and attack.losses.surrogate:
         network = _classifier(attack.losses.surrogate.model, specs.data, specs.target.classes)
         each += network.forward + network.searched
-    count = functools.partial(_auxiliary, specs)
-    return _training(g, attack.recipe, count, holds_out=not attack.selects_on_target, note=losses, each=each)
+    if (
+        attack.has_discriminator
+    ):  # it sees real and made images, and passes back to G what it has of made ones
+        sizes = {"channels": specs.data.channels, "image_size": specs.data.image_size}
+        beside = operations.discriminator(attack.model.width, **sizes)
+        each += 2 * beside.trained
+        if attack.losses.adversarial_form == "non-saturating":
+            each += beside.searched
+    return _training(
+        g,
+        attack.recipe,
+        functools.partial(_auxiliary, specs),
+        holds_out=not attack.selects_on_target,
+        note=losses,
+        beside=beside,
+        each=each,
+    )
 
 
 def search(specs: Any, shapes: Shapes | None) -> Work:
@@ -329,6 +349,8 @@ def search(specs: Any, shapes: Shapes | None) -> Work:
         once=lambda sizes: asked_once * pass_of,
         parameters=sum(one.parameters for one in networks),
         activations=SEARCHED * sum(one.activations for one in networks),
+        on_accelerator=SEARCHED_THERE * sum(one.activations for one in networks),
+        spread=STOPS if attack.stops_early else 0.0,
         unknown=_unknown(*networks),
     )
 
@@ -429,8 +451,11 @@ def recognition(specs: Any, shapes: Shapes | None) -> Work:
     return Work("recogniser", DESCRIPTOR, lambda sizes: _attacked(specs, sizes), parameters=60e6)
 
 
-SEARCHED = 64
-"""Images that a search has in memory at a time on a CPU."""
+SEARCHED, SEARCHED_THERE = 64, 256
+"""Images that a search has in memory at a time on a CPU, and on an accelerator."""
+
+STOPS = 0.6
+"""Spread of searches whose answers say how many they need: `passes` are those at most."""
 
 
 def _training(

@@ -1,5 +1,6 @@
 """Forecast: what is stored of each kind of stage, and what the rates of stored stages say of the others."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api.forecast import PROCESS_BYTES, Forecast, Known, StageForecast, forecast
-from orchestrator.api.forecast_record import ForecastListener, read
+from orchestrator.api.forecast_record import ForecastListener, compared, read
 from orchestrator.api.options import Options
 from orchestrator.api.sweep import Sweep
 from orchestrator.config.normalise import normalise
@@ -18,6 +19,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.points import expand
+from orchestrator.sweep.records import SweepReport
 from orchestrator.sweep.trial import Task
 from tests import tiny
 
@@ -155,3 +157,27 @@ def test_no_error_of_a_forecast_stops_a_sweep(tmp_path: Path, caplog: pytest.Log
     assert "no forecast is kept of this sweep" in caplog.text
     assert "KeyError: 'service'" in caplog.text
     assert read(store.blobs, "a" * 64) is None
+
+
+def test_a_forecast_is_compared_with_its_own_stages_that_were_run(tmp_path: Path) -> None:
+    store, planned = Artifacts(DirectoryBlobs(tmp_path)), tasks()
+    publish(store, planned[0].stages["target"], 3.0, seen(1, planned[0]))
+    with Journal(store.blobs, "a" * 64) as journal:
+        listener = ForecastListener(store, "a" * 64, journal, lambda asked: forecast(asked, store, KNOWN))
+        listener.planned(planned, 3)
+        for number in (1, 2):  # the third of three fails
+            publish(store, planned[number].stages["target"], 4.5, seen(1, planned[number]))
+        other = "f" * 64  # of a later batch
+        publish(store, planned[0].stages["target"], 1000.0, seen(1, planned[0]), other)
+        built = [planned[number].stages["target"].key for number in (1, 2)]
+        journal.append("ended", trial="t", status="finished", built=[*built, other])
+        counts = {"target": {"run": 2, "reused": 1}}
+        (line,) = listener.finished(SweepReport({}, {}, "", 1, 0), counts)
+    assert re.match(
+        r"forecast: 6 \(\d\.\.\d+\) seconds, actual 9, a factor of 1.50, 2 of 5 stages run; ", line
+    )
+    assert "without a forecast: victims, predictions" in line
+    kept = read(store.blobs, "a" * 64)
+    assert kept is not None
+    assert set(kept["actual"]) == set(built)
+    assert compared({**kept, "actual": {}}) is None

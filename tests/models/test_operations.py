@@ -13,6 +13,7 @@ from orchestrator.config.base import Model
 from orchestrator.models import CLASSIFIERS, operations
 from orchestrator.models.build import build_classifier, build_critic, build_generator, build_inverter
 from orchestrator.models.dcgan import Dcgan
+from orchestrator.models.discriminator import Discriminator
 from orchestrator.models.freezing import freeze
 from orchestrator.models.stylegan2 import StyleGan2
 
@@ -84,6 +85,16 @@ def test_an_inverter_has_the_operations_that_torch_counts(name: str, side: int) 
         network = build_inverter(model, **shapes)
         scores = torch.empty(2, 7)
     assert operations.inverter(model, **shapes).forward == pytest.approx(counted(network, scores), rel=0.001)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_discriminator_has_the_operations_that_torch_counts(side: int) -> None:
+    with torch.device("meta"):
+        network = Discriminator(channels=1, image_size=side, width=0.5)
+        images = torch.empty(2, 1, side, side)
+    found = operations.discriminator(0.5, channels=1, image_size=side)
+    assert found.forward == pytest.approx(counted(network, images), rel=0.001)
+    assert found.trained == pytest.approx(counted(network, images, trains=True), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp", "kedmi", "plg"])

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from orchestrator.config import TrialSpec
+from orchestrator.config.base import Model
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, describe
+from orchestrator.models import operations
 from orchestrator.stages import runner
 from orchestrator.stages.graph import STAGES, plan
 from orchestrator.stages.work import ROLES, Reader, Work, nothing
@@ -86,6 +88,44 @@ def test_images_beside_those_that_a_stage_counts_are_work() -> None:
 def test_every_stage_has_a_formula_and_every_role_a_type() -> None:
     assert all(kind.work is not nothing for kind in STAGES.values())
     assert {role for kind in STAGES.values() for role in kind.reads} <= set(ROLES)
+
+
+def test_a_discriminator_and_a_teacher_that_is_asked_again_are_work() -> None:
+    def each(name: str, changes: dict[str, Any]) -> tuple[float, str]:
+        stage = tiny.stages(tiny.spec(changes))[name]
+        work = stage_work(name, stage.specs, stage.weights, {}, Reader())
+        return work.each, work.family
+
+    loss = {"adversarial": 0.1}
+    plain, minimax, other = (
+        each("inversion", {"attack.losses": losses})[0]
+        for losses in ({}, loss, {**loss, "adversarial_form": "non-saturating"})
+    )
+    rival = operations.discriminator(0.01, channels=1, image_size=32)
+    assert minimax - plain == pytest.approx(2 * rival.trained)
+    assert other - minimax == pytest.approx(rival.searched)
+    kedmi = {"attack": {"name": "kedmi", "steps": 2}, **CLASSES}
+    made = [
+        each("prior", {**kedmi, "prior": {**PRIOR, "loss": "kedmi", "teacher_mode": mode}})
+        for mode in ("eval", "train")
+    ]
+    f = operations.classifier(Model(**tiny.DIGIT), classes=3, channels=1, image_size=32)
+    assert made[1][0] - made[0][0] == pytest.approx(f.forward)
+    assert made[0][1] != made[1][1]
+
+
+def test_a_search_asks_once_for_each_candidate_and_holds_more_on_an_accelerator() -> None:
+    def work(attack: dict[str, Any], changes: dict[str, Any]) -> Work:
+        spec = normalise(tiny.spec({"attack": attack, "prior": PRIOR, **CLASSES, **changes}))
+        stage = tiny.stages(spec)["optimization"]
+        return stage_work("optimization", stage.specs, stage.weights, {}, Reader())
+
+    mirror = {"name": "mirror", "steps": 50, "starts": 2, "pool": 2}
+    one, four = (work(mirror, {"evaluation.candidates": count}) for count in (1, 4))
+    assert four.once(COUNTS) == 4 * one.once(COUNTS) > 0
+    assert one.on_accelerator == 4 * one.activations
+    assert not one.spread
+    assert work({"name": "brepmi"}, {}).spread > 0.5
 
 
 @pytest.mark.parametrize(("path", "factor"), [("target.recipe.epochs", 10.0), ("attack.recipe.epochs", 10.0)])

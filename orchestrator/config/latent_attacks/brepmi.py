@@ -12,6 +12,7 @@ class BrepmiAttack(LatentAttack):
     """BREPMI (Kahla et al., CVPR 2022): moves away from a class's boundary by labels alone. Black-box."""
 
     access = "labels"
+    stops_early = True
 
     name: Literal["brepmi"]
     """How studies call this attack."""

@@ -82,6 +82,7 @@ class MirrorBlackBoxAttack(StylePoolAttack):
     releases. Black-box."""
 
     access = "scores"
+    stops_early = True
     cannot_use = MappingProxyType(
         {"labels_only": "gives attack.name=mirror-black-box no scores to breed by"},
     )
