@@ -9,10 +9,10 @@ Exit code 0: done. 2: refused, such as a name that no store has.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -21,17 +21,18 @@ from jobs.store_output import RUNS_STORE, Out, opened, refusing
 from orchestrator.api.runs import (
     HALF,
     LETTERS,
-    STATUS,
     Mean,
     Setting,
     StoredSweep,
     common_axes,
     find_sweep,
     find_trial,
+    nearest,
+    of_study,
     side_by_side,
     stored_sweeps,
 )
-from orchestrator.config.base import Refused
+from orchestrator.config.base import Refused, one_line
 from orchestrator.metrics.names import MetricName
 from orchestrator.store.listing import published
 
@@ -72,10 +73,8 @@ DEFAULT = (RUNS_STORE,)
 def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Format.table) -> None:  # noqa: B006
     """List the sweeps, the latest first."""
     with refusing():
-        sweeps = _sweeps(store)
-        chosen = [one for one in sweeps if study in (None, one.about.study)]
-        if study and not chosen:
-            find_sweep(sweeps, study)  # refuses with the nearest
+        known = _sweeps(store)
+        chosen = known if study is None else of_study(known, study)
         rows = [
             {
                 "sweep": one.key[:LETTERS],
@@ -133,6 +132,10 @@ def compare(
             if not one.settings:
                 raise Refused("sweep", one.label, "has no report yet", "finish it with the same command")
         names, axes = _metrics(chosen, metric), common_axes(chosen)
+        if not axes and any(one.settings[0].axes for one in chosen):
+            others = ", ".join(one.label for one in chosen[1:])
+            rule = f"has no axis that all of {others} have"
+            raise Refused("sweep", chosen[0].label, rule, "name sweeps that share one, or use `show`")
         rows = [
             {
                 **place,
@@ -143,7 +146,7 @@ def compare(
                 },
             }
             for place, found in side_by_side(chosen, axes)
-            for line in zip_longest(*found)
+            for line in _lines(found)
         ]
         notes = [f"{_letter(number)}: {one.label}" for number, one in enumerate(chosen)]
         _print(form, f"by {', '.join(axes) or 'no common axis'}", rows, notes)
@@ -160,25 +163,29 @@ def best(
     """Rank settings by skill; none whose 95 % interval of skill holds 0, or that has none, is called best."""
     with refusing():
         known = _sweeps(store)
-        if study:
-            find_sweep(known, study)
-        latest = {one.key: one for one in reversed(known) if study in (None, one.about.study)}
+        latest = {one.key: one for one in reversed(known if study is None else of_study(known, study))}
         settings = [setting for one in latest.values() for setting in one.settings]
         shown = [setting for setting in settings if not setting.fault]
-        names = list(dict.fromkeys(metric))
-        ranked = sorted(shown, key=lambda one: _rank(one, names))[:most]
-        rows = [
-            {"sweep": one.sweep.label, "setting": one.name, **_skill(one), **_means(one, names)}
-            for one in ranked
-        ]
+        measured = list(dict.fromkeys(name for one in latest.values() for name in one.metrics))
+        for name in metric:
+            if name not in measured:
+                raise Refused("--metric", name, "is in no summary", nearest(name, measured))
+        names = list(dict.fromkeys(metric)) or list(dict.fromkeys(_skill_name(one) for one in shown))
+        tables = {name: _ranked(shown, name, most, asks=bool(metric)) for name in names}
         faults: dict[str, int] = {}
         for setting in settings:
             if setting.fault:
                 faults[setting.fault] = faults.get(setting.fault, 0) + 1
         notes = [f"not ranked: {count} settings, each {fault}" for fault, count in faults.items()]
-        if not rows:
+        if not shown:
             notes.insert(0, "no setting has a skill that is shown to be above 0")
-        _print(form, "best settings by " + (names[0] if names else "skill"), rows, notes)
+        if form is not Format.table or not tables:
+            rows = [row for ranked in tables.values() for row in ranked]
+            _print(form, f"best settings by {', '.join(names) or 'skill'}", rows, notes)
+            return
+        for name, ranked in tables.items():
+            last = name == list(tables)[-1]
+            _print(form, f"best settings by {name}", ranked, notes if last else ())
 
 
 @app.command()
@@ -196,8 +203,12 @@ def diff(
             raise Refused("other", other, rule, "name two sweeps or two trials")
         pair = [_side(known, name) for name in (one, other)]
         rows = [*_changes("setting", *(side["settings"] for side in pair))]
-        rows += _keys(*((side["sweep"], side["keys"]) for side in pair))
+        keys, cut = _keys(*((side["sweep"], side["keys"]) for side in pair))
+        rows += keys
         notes = [f"{_letter(number)}: {side['label']}" for number, side in enumerate(pair)]
+        if "/" in one:
+            notes.append("stages: those that each trial ran itself, not those that it found in the store")
+        notes += cut
         if not rows:
             notes.append("nothing differs")
         _print(form, "differences", rows, notes)
@@ -207,13 +218,25 @@ def _sweeps(stores: Sequence[str]) -> list[StoredSweep]:
     return stored_sweeps([opened(uri) for uri in stores])
 
 
+def _lines(found: Sequence[Sequence[Setting]]) -> list[list[Setting | None]]:
+    """Return the settings of each sweep at one place in lines: in one line where each has one at most, else
+    each in a line of its own, for nothing says which belong together."""
+    if all(len(side) <= 1 for side in found):
+        return [[next(iter(side), None) for side in found]]
+    return [
+        [setting if place == number else None for place in range(len(found))]
+        for number, side in enumerate(found)
+        for setting in side
+    ]
+
+
 def _metrics(sweeps: Sequence[StoredSweep], asked: Sequence[str]) -> list[str]:
     """Return the metrics to show: those asked for, or the first one that all sweeps have."""
     shared = [name for name in sweeps[0].metrics if all(name in one.metrics for one in sweeps)]
     for name in asked:
         if name not in shared:
             rule = "is in no summary" if len(sweeps) == 1 else "is not in every summary"
-            raise Refused("--metric", name, rule, f"choose from {', '.join(shared) or 'none'}")
+            raise Refused("--metric", name, rule, nearest(name, shared))
     return list(asked) or shared[:1]
 
 
@@ -239,21 +262,28 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
 
 
-def _skill(setting: Setting) -> dict[str, Cell]:
+def _skill_name(setting: Setting) -> str:
     assert setting.skill
-    name, mean = setting.skill
-    return {"skill": mean, "of": name}
+    return setting.skill[0]
 
 
-def _rank(setting: Setting, names: Sequence[str]) -> tuple[float, float]:
-    """Return what settings are sorted by: the first metric asked for, strongest leakage first, or skill."""
-    assert setting.skill
-    skill = -setting.skill[1].value
-    if not names:
-        return skill, 0.0
-    mean = setting.mean(names[0])
-    sign = -1.0 if MetricName.parse(names[0], "--metric").metric.leaks != "down" else 1.0
-    return (float("inf") if mean is None else sign * mean.value), skill
+def _ranked(settings: Sequence[Setting], name: str, most: int, *, asks: bool) -> list[dict[str, Cell]]:
+    """Return the rows of the settings that have a metric, the strongest leakage first; without one that is
+    asked for those whose skill is of this name."""
+    having = [one for one in settings if (asks or _skill_name(one) == name) and one.mean(name) is not None]
+    rows: list[dict[str, Cell]] = []
+    for one in sorted(having, key=lambda one: _rank(one, name))[:most]:
+        assert one.skill
+        of, skill = one.skill
+        row: dict[str, Cell] = {"sweep": one.sweep.label, "setting": one.name, "skill": skill, "of": of}
+        rows.append({**({"by": name} if asks else {}), **row, **(_means(one, [name]) if asks else {})})
+    return rows
+
+
+def _rank(setting: Setting, name: str) -> float:
+    mean = setting.mean(name)
+    assert mean is not None
+    return mean.value if MetricName.parse(name, "--metric").metric.leaks == "down" else -mean.value
 
 
 def _side(known: Sequence[StoredSweep], name: str) -> dict[str, Any]:
@@ -262,14 +292,9 @@ def _side(known: Sequence[StoredSweep], name: str) -> dict[str, Any]:
         sweep = find_sweep(known, name)
         return {"label": sweep.label, "settings": sweep.study, "keys": sweep.needs, "sweep": sweep}
     sweep, trial = find_trial(known, name)
-    row = sweep.trials[trial]
-    names = list(row)
-    axes = {axis: row[axis] for axis in names[1 : names.index(STATUS) + 1]}
-    base = {path: value for path, value in sweep.study.items() if not path.startswith("sweep.")}
-    settings = {**base, **axes}
     return {
         "label": f"{sweep.label}/{trial}",
-        "settings": settings,
+        "settings": sweep.settings_of(trial),
         "keys": sweep.built_by(trial),
         "sweep": sweep,
     }
@@ -287,13 +312,16 @@ def _changes(what: str, one: dict[str, Any], other: dict[str, Any]) -> list[dict
     ]
 
 
-def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> list[dict[str, str]]:
-    """Return code versions that differ, and by stage how many keys each side has alone, with the first."""
+def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> tuple[list[dict[str, str]], list[str]]:
+    """Return code versions that differ, and by stage how many keys each side has alone, with the first; and
+    lines that say where not all keys were read."""
     (_, first), (_, second) = sides
     shared = set(first) & set(second)
-    versions, alone = [], []
-    for sweep, keys in sides:
+    versions, alone, cut = [], [], []
+    for number, (sweep, keys) in enumerate(sides):
         own = [key for key in keys if key not in shared]
+        if len(own) > KEYS_SHOWN:
+            cut.append(f"stages of {_letter(number)}: of the first {KEYS_SHOWN} of {len(own)}")
         read = [one for _, one in published(sweep.store, [*own[:KEYS_SHOWN], *list(shared)[:1]]) if one]
         versions.append({f"{one.code_version}, stage {one.stage} v{one.version}": None for one in read})
         stages: dict[str, list[str]] = {}
@@ -310,7 +338,7 @@ def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> list[dict[str, str]]:
     rows = [row for row in rows if row["what"] != "code" or "(not set)" not in (row["A"], row["B"])]
     if rows and shared:
         rows.append({"what": "stages", "name": "shared", "A": str(len(shared)), "B": str(len(shared))})
-    return rows
+    return rows, cut
 
 
 def _counted(keys: Sequence[str]) -> str:
@@ -329,14 +357,19 @@ def _print(form: Format, title: str, rows: Sequence[Mapping[str, Cell]], notes: 
     if form is Format.table:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         out = Out(as_json=False)
-        out.table(title, columns, [[_short(row.get(column, "")) for column in columns] for row in rows])
+        heads = [one_line(column) for column in columns]
+        out.table(
+            one_line(title), heads, [[_short(row.get(column, "")) for column in columns] for row in rows]
+        )
         for line in notes if rows else (title, *notes):
-            out.say(line)
+            out.say(one_line(line))
         return
     plain = [dict(_parts(row)) for row in rows]
     if form is Format.json:
-        print(json.dumps({"title": title, "rows": plain, "notes": list(notes)}, indent=2))
+        document = {"title": title, "rows": plain, "notes": list(notes)}
+        print(json.dumps(document, indent=2, allow_nan=False))
         return
+    plain = [{one_line(name): _printable(cell) for name, cell in row.items()} for row in plain]
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(name for row in plain for name in row)), lineterminator="\n"
@@ -349,15 +382,24 @@ def _print(form: Format, title: str, rows: Sequence[Mapping[str, Cell]], notes: 
 def _parts(row: Mapping[str, Cell]) -> Iterator[tuple[str, str | float | None]]:
     for name, cell in row.items():
         if isinstance(cell, Mean):
-            yield name, cell.value
-            yield name + HALF, cell.half
+            yield name, _finite(cell.value)
+            yield name + HALF, _finite(cell.half)
         else:
             yield name, cell
 
 
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has; None for others."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _printable(cell: str | float | None) -> str | float | None:
+    return one_line(cell) if isinstance(cell, str) else cell
+
+
 def _short(cell: Cell) -> str:
     """Return a cell of a table."""
-    text = str(cell)
+    text = one_line(str(cell))
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
 
 

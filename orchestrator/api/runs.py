@@ -1,6 +1,6 @@
 """Runs: the sweeps that stores have, with their settings, means and trials, read from journals and reports.
 
-No artifact is read but those that `diff` names, so that a store of any size lists at once. No pandas.
+Only `diff` reads artifacts, those that it names, so that a store of any size lists at once. No pandas.
 """
 
 import csv
@@ -111,14 +111,14 @@ class StoredSweep:
     @cached_property
     def settings(self) -> list[Setting]:
         """The rows of its summary."""
-        rows = list(csv.DictReader(io.StringIO(self.file("summary.csv"))))
+        rows = self._rows("summary.csv")
         axes = _before(rows, SEEDS)
         return [Setting(self, {axis: row[axis] for axis in axes}, row) for row in rows]
 
     @cached_property
     def trials(self) -> dict[str, Row]:
         """Name of a trial -> its row of the results."""
-        return {row["trial"]: row for row in csv.DictReader(io.StringIO(self.file("results.csv")))}
+        return {row["trial"]: row for row in self._rows("results.csv") if row.get("trial")}
 
     @property
     def metrics(self) -> list[str]:
@@ -129,7 +129,28 @@ class StoredSweep:
     @cached_property
     def study(self) -> dict[str, Any]:
         """The resolved study by dotted path; empty where no report is written yet."""
-        return dict(_flat(yaml.load(self.file("study.yaml") or "{}", _LOADER)))
+        return dict(_flat(self._plain_study))
+
+    @cached_property
+    def _plain_study(self) -> dict[str, Any]:
+        try:
+            plain = yaml.load(self.file("study.yaml") or "{}", _LOADER)
+        except yaml.YAMLError:
+            plain = None
+        if not isinstance(plain, dict):
+            raise self._broken("study.yaml", "is no mapping in YAML")
+        return plain
+
+    def _rows(self, name: str) -> list[Row]:
+        try:
+            lines = csv.DictReader(io.StringIO(self.file(name)), restkey="", restval="")
+            return [{str(column): str(cell) for column, cell in row.items()} for row in lines]
+        except csv.Error as error:
+            raise self._broken(name, f"is no table ({error})") from error
+
+    def _broken(self, name: str, rule: str) -> Refused:
+        file = f"{self.store.blobs.uri}/sweeps/{self.key}/report/{name}"
+        return Refused("report", file, rule, "write it again with jobs.report")
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
@@ -142,12 +163,43 @@ class StoredSweep:
         return list(dict.fromkeys(key for one in self._of("planned") for key in one.get("needs", ())))
 
     def built_by(self, trial: str) -> list[str]:
-        """Return the keys of the stages that a trial ran itself, in any start."""
-        keys = list(dict.fromkeys(key for one in self._of("planned") for key in one["trials"]))
-        place = int(trial.split("-")[0])
-        own = keys[place] if place < len(keys) else ""
-        built = (key for one in self._of("ended") if one["trial"] == own for key in one.get("built", ()))
-        return list(dict.fromkeys(built))
+        """Return the keys of the stages that a trial ran itself, in any start; none where the journal does
+        not say which trial it is."""
+        keys = list(dict.fromkeys(key for one in self._of("planned") for key in one.get("trials", ())))
+        number = trial.split("-")[0]
+        own = keys[int(number)] if number.isdecimal() and int(number) < len(keys) else None
+        ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
+        return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
+
+    def settings_of(self, trial: str) -> dict[str, Any]:
+        """Return the resolved settings of a trial by dotted path; where the study does not say them, of a
+        search that learns or of an older version, those of its base beside the trial's axes."""
+        row = self.trials[trial]
+        names = list(row)
+        axes = {axis: row[axis] for axis in names[1 : names.index(STATUS)]} if STATUS in row else {}
+        spec = self._specs.get(tuple(axes.items()))
+        base = {path: value for path, value in self.study.items() if not path.startswith("sweep")}
+        return {**base, **axes} if spec is None else dict(_flat(spec))
+
+    @cached_property
+    def _specs(self) -> dict[tuple[tuple[str, str], ...], dict[str, Any]]:
+        from orchestrator.config.study import Study  # here: a listing needs none of it
+        from orchestrator.sweep.points import expand
+        from orchestrator.sweep.search import random_points
+
+        try:
+            study = Study.model_validate(self._plain_study)
+            ways = {"grid": expand, "random": random_points}
+            way = ways.get(study.search.algorithm)
+            points = [] if way is None else way(study)[0]
+        except ValueError:  # of another version
+            return {}
+        return {
+            tuple((axis, str(value)) for axis, value in point.axes.items()): point.spec.model_dump(
+                mode="json"
+            )
+            for point in points
+        }
 
     @property
     def forecast(self) -> str | None:
@@ -183,7 +235,15 @@ def find_sweep(sweeps: Sequence[StoredSweep], name: str) -> StoredSweep:
         shown = ", ".join(one.label for one in of_key[:5])
         raise Refused("sweep", name, f"begins {len(of_key)} sweeps ({shown})", "give more of the key")
     known = list(dict.fromkeys([one.about.study for one in sweeps] + [one.key[:LETTERS] for one in sweeps]))
-    raise Refused("sweep", name, "is in no store given", _nearest(name, known))
+    raise Refused("sweep", name, "is in no store given", nearest(name, known))
+
+
+def of_study(sweeps: Sequence[StoredSweep], name: str) -> list[StoredSweep]:
+    """Return all sweeps of the study of a name, or the one whose key starts so; raise as `find_sweep`."""
+    found = find_sweep(sweeps, name)
+    return [one for one in sweeps if one.about.study == name] or [
+        one for one in sweeps if one.key == found.key
+    ]
 
 
 def find_trial(sweeps: Sequence[StoredSweep], name: str) -> tuple[StoredSweep, str]:
@@ -193,11 +253,11 @@ def find_trial(sweeps: Sequence[StoredSweep], name: str) -> tuple[StoredSweep, s
     number = trial.zfill(4) if trial.isdigit() else trial
     found = [one for one in sweep.trials if one == trial or one.split("-")[0] == number]
     if not found:
-        raise Refused("trial", name, f"is none of {sweep.label}", _nearest(trial, list(sweep.trials)))
+        raise Refused("trial", name, f"is none of {sweep.label}", nearest(trial, list(sweep.trials)))
     return sweep, found[0]
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """Return the names that one is close to as a way out."""
     close = difflib.get_close_matches(name, known, 3, cutoff=0.5) or known[:3]
     return f"did you mean {' or '.join(close)}" if close else "`ls` lists what is there"

@@ -26,8 +26,7 @@ IR152_UNITS, IR50_UNITS = (3, 8, 36, 3), (3, 4, 14, 3)
 """Number of units in each stage."""
 
 DISCRIMINATOR_CHANNELS = (64, 128, 256, 512)
-"""Output channels of each halving of the side in an inverter's discriminator; the last ones are used by larger
-images only."""
+"""Output channels of each halving of the side in an inverter's discriminator; larger images use the last."""
 
 GAN_CHANNELS = {32: (64, 128, 256), 64: (64, 128, 256, 512)}
 """GMI's critics: output channels of each convolution by image side; every one halves it until 4x4 remains.

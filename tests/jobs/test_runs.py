@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from jobs.runs import app
 from orchestrator.store.artifacts import Artifact, Artifacts, manifest_name
 from orchestrator.store.directory import DirectoryBlobs
+from tests import tiny
 from tests.api.test_runs import DIGITS, FACES, write
 from tests.jobs.test_imports import TRIES, run
 from tests.test_floors import ROOT
@@ -79,9 +81,10 @@ def test_compare_puts_sweeps_of_two_stores_side_by_side(stores: list[str]) -> No
     lines = [line.split("  ") for line in done.stdout.splitlines()]
     assert done.stdout.startswith("by k\n")
     assert "A: digits abababab" in done.stdout
-    assert [[cell.strip() for cell in line if cell.strip()] for line in lines[2:6]] == [
-        ["3", "m=1", "0.05 +- 0.001", "0.02 +- 0.001"],
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines[2:7]] == [
+        ["3", "m=1", "0.05 +- 0.001"],
         ["3", "m=3", "0.04 +- 0.001"],
+        ["3", "0.02 +- 0.001"],
         ["5", "m=1", "0.03"],
         ["9", "0.02 +- 0.001"],
     ]
@@ -112,14 +115,99 @@ def test_diff_names_settings_code_and_stages(stores: list[str]) -> None:
     assert "nothing differs" in runs("diff", "faces", "faces", *stores).stdout
 
 
+def test_a_key_selects_its_own_sweep(stores: list[str]) -> None:
+    write(Path(stores[1]), "ac" * 32, "digits", DIGITS, 500)
+    assert [row["sweep"] for row in rows("ls", "--study", "acac", *stores)] == ["acacacac"]
+    assert [row["sweep"] for row in rows("best", "--study", "cdcd", *stores)] == ["faces cdcdcdcd"]
+    assert "no setting has a skill" not in runs("best", "--study", "cdcd", *stores).stdout
+    assert len(rows("ls", "--study", "digits", *stores)) == 2
+
+
+def test_each_metric_has_a_table_of_its_own(stores: list[str], tmp_path: Path) -> None:
+    other = "attack,seeds,class/skill,class/skill +-\ngmi,3,0.9,0.1\n"
+    write(tmp_path / "two", "ef" * 32, "classes", other, 4000)
+    text = runs("best", *stores).stdout
+    heads = [line for line in text.splitlines() if line.startswith("best settings by")]
+    assert heads == ["best settings by inversion/skill_test", "best settings by class/skill"]
+    asked = ("--metric", "inversion/mse_test", "--metric", "class/skill")
+    found = [(row["by"], row["setting"]) for row in rows("best", *asked, *stores)]
+    assert found == [
+        ("inversion/mse_test", "k=3"),
+        ("inversion/mse_test", "m=1, k=3"),
+        ("class/skill", "attack=gmi"),
+    ]
+
+
+def test_sweeps_without_a_common_axis_are_not_compared(stores: list[str], tmp_path: Path) -> None:
+    write(tmp_path / "two", "ef" * 32, "classes", "attack,seeds,inversion/mse_test\ngmi,3,0.9\n", 4000)
+    done = runs("compare", "digits", "classes", *stores)
+    assert done.exit_code == 2
+    assert "has no axis that all of classes efefefef have; name sweeps that share one" in done.stderr
+
+
+def test_no_number_that_json_lacks_is_printed_and_no_letter_that_terminals_obey(
+    stores: list[str], tmp_path: Path
+) -> None:
+    odd = "m,seeds,inversion/mse_test,inversion/mse_test +-\n\x1b[31mred,3,inf,nan\n"
+    write(tmp_path / "two", "ef" * 32, "odd", odd, 4000)
+    printed = runs("show", "odd", "--format", "json", *stores).stdout
+    row = json.loads(printed, parse_constant=pytest.fail)["rows"][0]
+    assert (row["inversion/mse_test"], row["inversion/mse_test +-"]) == (None, None)
+    for words in (("show", "odd"), ("show", "odd", "--format", "csv")):
+        printed = runs(*words, *stores).stdout
+        assert "\x1b" not in printed
+        assert "\\x1b[31mred" in printed
+
+
+def test_odd_stores_are_refused_in_one_line_or_read(stores: list[str], tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path / "two")
+    write(tmp_path / "two", "ef" * 32, "odd", DIGITS, 4000)
+    report = f"sweeps/{'ef' * 32}/report"
+    blobs.put(f"{report}/results.csv", b"trial,k,status\nunnumbered,3,finished\n")
+    event = {"event": "planned", "time_ms": 1}  # of a version that named no trials
+    blobs.put(f"sweeps/{'ef' * 32}/journal/0000000000001-1-00000000-0000.jsonl", json.dumps(event).encode())
+    done = runs("diff", "odd/unnumbered", "digits/0", *stores)
+    assert done.exit_code == 0, (done.output, done.exception)
+    for content in (b"study: [", b"- a list\n"):
+        blobs.put(f"{report}/study.yaml", content)
+        done = runs("diff", "odd", "digits", *stores)
+        assert done.exit_code == 2
+        assert "report/study.yaml is no mapping in YAML; write it again with jobs.report" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_trials_are_compared_by_their_resolved_settings(stores: list[str], tmp_path: Path) -> None:
+    key, blobs = "ef" * 32, DirectoryBlobs(tmp_path / "two")
+    write(tmp_path / "two", key, "tiny", DIGITS, 4000)
+    study = tiny.study({"release.truncation": [1, 2], "seed": [0, 1]})
+    plain = yaml.safe_dump(study.model_dump(mode="json"))
+    blobs.put(f"sweeps/{key}/report/study.yaml", plain.encode())
+    blobs.put(
+        f"sweeps/{key}/report/results.csv", b"trial,m,seed,status\n0000-m1-s0,1,0,x\n0003-m2-s1,2,1,x\n"
+    )
+    found = {row["name"]: (row["A"], row["B"]) for row in rows("diff", "tiny/0", "tiny/3", *stores)}
+    assert found == {
+        "target.seed": ("0", "1"),
+        "attack.seed": ("0", "1"),
+        "release.truncation": ("1", "2"),
+    }
+    assert "those that each trial ran itself" in runs("diff", "tiny/0", "tiny/3", *stores).stdout
+
+
+def test_diff_says_how_many_stages_it_read(stores: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.runs.KEYS_SHOWN", 1)
+    assert "stages of A: of the first 1 of 2" in runs("diff", "digits", "faces", *stores).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (("best", "--metric", "inversion/mse_tst"), "is in no summary; did you mean inversion/mse_test"),
         (("show", "digts"), "error: sweep=digts is in no store given; did you mean digits."),
         (("compare", "digits"), "error: sweep=digits is compared with nothing; name a second sweep."),
         (
             ("show", "digits", "--metric", "x/y"),
-            "error: --metric=x/y is in no summary; choose from inversion/mse_test",
+            "error: --metric=x/y is in no summary; did you mean inversion/mse_test or",
         ),
         (("diff", "digits/0", "faces"), "error: other=faces is a sweep, the first a trial; name two sweeps"),
         (("ls", "--study", "fces"), "did you mean faces."),
