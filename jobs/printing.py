@@ -135,9 +135,11 @@ def print_plan(
     dropped: Sequence[Dropped],
     expected: Forecast,
     rate: float | None = None,
+    *,
+    is_measured: bool = False,
 ) -> None:
     """Print points, dropped combinations with reasons, distinct stages with their memory, and a forecast of
-    their seconds, priced at `rate` for a device hour."""
+    their seconds, priced at `rate` for a device hour; `is_measured`: what could be measured was."""
     console.print(f"study {study.study}: {len(tasks)} points")
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
@@ -157,7 +159,7 @@ def print_plan(
         table.add_row(row.stage, *counts, *map(_in_words, sizes), _time(row))
     console.print(table)
     batch = len(tasks) if study.search.algorithm == "optuna" else 0
-    time = _forecast(expected, on_device=on_device, batch=batch)
+    time = _forecast(expected, on_device=on_device, batch=batch, is_measured=is_measured)
     for words in (_memory(expected), time, *_price(expected, rate)):
         console.print(words, soft_wrap=True, markup=False)
 
@@ -202,17 +204,17 @@ def _memory(expected: Forecast) -> str:
     return f"{images}; in all about {_in_words(expected.host_bytes)}{device}"
 
 
-def _forecast(expected: Forecast, *, on_device: bool, batch: int = 0) -> str:
+def _forecast(expected: Forecast, *, on_device: bool, batch: int, is_measured: bool) -> str:
     """Return the time of what is missing; of a search that learns, of its first `batch` of trials alone."""
     of = f" of the first batch of {batch} trials" if batch else ""
     names = ", ".join(f"{count} {stage}" for stage, count in expected.unknown.items())
-    way_out = "measure one step of each with --calibrate"
+    way_out = "" if is_measured else "; measure one step of each with --calibrate"
     if expected.cpu_seconds is None or expected.low is None or expected.high is None:
         if not names:
             return f"forecast{of}: nothing is left to run"
-        return f"forecast{of}: unknown, the store has nothing like {names}; {way_out}"
+        return f"forecast{of}: unknown, the store has nothing like {names}{way_out}"
     unit = "seconds" if on_device else "CPU seconds"
-    rest = f"; beside that unknown: {names}; {way_out}" if names else ""
+    rest = f"; beside that unknown: {names}{way_out}" if names else ""
     words = f"{_number(expected.cpu_seconds)} ({_number(expected.low)}..{_number(expected.high)}) {unit}"
     return f"forecast{of}: about {words}, by the rates of this store{rest}"
 

@@ -167,7 +167,9 @@ class Sweep(OpenedSweep):
             for fault in done.faults:
                 self.say(f"not measured: {fault}")
             expected = self.forecast(tasks, done.stages)
-        print_plan(self.console, self.study, tasks, self.dropped, expected, rate)
+            for stage in expected.unknown:
+                self.say(f"not measured: {stage}: {done.why(stage)}")
+        print_plan(self.console, self.study, tasks, self.dropped, expected, rate, is_measured=calibrates)
         for words in needed:
             self.say(words)
 

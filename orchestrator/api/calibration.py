@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.config import TrialSpec
-from orchestrator.config.base import Refused
+from orchestrator.config.base import Refused, one_line
 from orchestrator.config.normalise import normalise
 from orchestrator.config.resources import Resources
 from orchestrator.datasets import Description, Location
@@ -58,6 +58,12 @@ class Calibration:
     faults: Sequence[str]
     """Why some trials could not be made short, or failed; their kinds of stages stay unknown."""
 
+    def why(self, stage: str) -> str:
+        """Return why stages of a name are unknown still."""
+        if any(artifact.stage == stage for artifact, _ in self.stages):
+            return "some are too unlike what was measured"
+        return "no short trial has run one"
+
 
 def calibrate(
     tasks: Sequence[Task], unknown: Iterable[str], resources: Resources, sets: Mapping[str, Description]
@@ -84,8 +90,10 @@ def calibrate(
                 try:
                     stages = planner.plan(normalise(shortened(spec, epochs)))
                     _run(stages, executor)
-                except (Refused, StageFailed, ValueError, KeyError) as error:
-                    faults.append(" ".join(str(error).split()))
+                except Exception as error:  # of any kind: what is short in this way may never have run
+                    words = one_line(" ".join(str(error).split()))
+                    is_said = isinstance(error, Refused | StageFailed)
+                    faults.append(words if is_said else f"{type(error).__name__}: {words}")
         noise = {name: describe(name, Location(data)) for name in sets}
         sizes = ImageCounts(Location(data), noise)
         for name in sets:

@@ -13,7 +13,7 @@ from orchestrator.config.base import Refused
 from orchestrator.config.load import read_study
 from orchestrator.config.normalise import normalise
 from orchestrator.config.resources import Resources
-from orchestrator.datasets import Footprint, Location
+from orchestrator.datasets import Footprint, Location, describe
 from orchestrator.datasets.published import PUBLISHED
 from orchestrator.stages.graph import Planner, dataset_names
 from orchestrator.store.artifacts import Artifacts
@@ -57,6 +57,20 @@ def test_a_trial_of_every_study_has_a_short_form_or_says_why(study: str) -> None
     assert short.target.recipe.epochs == 1
     assert (short.judge.model, short.judge.weights) == (spec.judge.model, None)
     assert set(dataset_names(short)) <= set(dataset_names(spec))
+
+
+def test_any_error_of_a_short_trial_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*words: Any) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr("orchestrator.api.calibration._run", fails)
+    about = describe("digits", Location())
+    planner = Planner({"digits": about.digest}, tiny.PROFILE)
+    points = expand(tiny.study({"seed": [0]}))[0]
+    planned = [Task(point, planner.plan(normalise(point.spec))) for point in points]
+    done = calibrate(planned, ["target"], Resources(), {"digits": about})
+    assert done.faults == ["RuntimeError: out of memory"]
+    assert done.why("target") == "no short trial has run one"
 
 
 def test_several_workers_cannot_be_measured_in_one_process() -> None:

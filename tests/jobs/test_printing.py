@@ -177,3 +177,22 @@ def test_a_program_has_no_budget_to_print(capsys: pytest.CaptureFixture[str]) ->
     assert text.count("target.program=net: F as it is, nothing of it trains\n") == 1
     assert "budget" not in text
     assert rows(text)["given"][:3] == ["1", "0", "1"]
+
+
+def test_a_plan_of_a_search_is_of_its_first_batch_and_offers_no_measuring_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    tasks = [
+        Task(point, planner.plan(normalise(point.spec))) for point in expand(tiny.study({"seed": [0]}))[0]
+    ]
+    counts = ImageCounts(Location(), {"digits": described("digits", 60)})
+    labels = Labels(np.arange(60) % 5, {"default": (np.arange(60) // 5 % 3).astype(np.uint8)})
+    counts.stand_in("digits", labels)
+    known = Known({"digits": Footprint(60, 2**20, False)}, counts)
+    expected = forecast(tasks, Artifacts(DirectoryBlobs(tmp_path)), known)
+    study = tiny.study({"seed": [0]}, search={"algorithm": "optuna"})
+    print_plan(Console(width=160), study, tasks, [], expected, is_measured=True)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("forecast")]
+    assert line.startswith("forecast of the first batch of 1 trials: unknown, the store has nothing like")
+    assert "--calibrate" not in line
