@@ -146,6 +146,7 @@ SHARED_STAGES = {
     "stage",
     "uses",
     "work",
+    "workload",
     "images",
     "networks",
     "target_model",

@@ -23,7 +23,7 @@ from orchestrator.datasets.manifest import Options, SplitRule
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
 from orchestrator.stages.graph import Planner, Stage, StageFailed
-from orchestrator.stages.work import Reader, Sizes
+from orchestrator.stages.workload import Reader, Sizes
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.listing import published

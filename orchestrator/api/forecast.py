@@ -11,7 +11,7 @@ from orchestrator.datasets import PARTS, Footprint
 from orchestrator.datasets.shards import HELD_BYTES
 from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages.graph import Stage
-from orchestrator.stages.work import Reader, Sizes, Work
+from orchestrator.stages.workload import Reader, Sizes, Work
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.listing import published
 from orchestrator.sweep.rates import Estimate, Rates, stage_work

@@ -34,7 +34,7 @@ from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
 from orchestrator.runtime.search import search_points
 from orchestrator.stages.graph import Planner, Stage
-from orchestrator.stages.work import Sizes
+from orchestrator.stages.workload import Sizes
 from orchestrator.store.artifacts import Artifact, Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms

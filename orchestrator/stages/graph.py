@@ -19,7 +19,7 @@ from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages import uses, work
 from orchestrator.stages.stage import Profile, Stage, StageFailed
 from orchestrator.stages.uses import Use
-from orchestrator.stages.work import Work
+from orchestrator.stages.workload import Work
 
 __all__ = [
     "ATTACK",

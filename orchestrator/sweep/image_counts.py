@@ -16,7 +16,7 @@ from orchestrator.datasets.classes import (
 
 
 class ImageCounts:
-    """Implements `stages.work.Sizes` for sets that have been described; each count is made once."""
+    """Implements `stages.workload.Sizes` for sets that have been described; each count is made once."""
 
     def __init__(self, location: Location, descriptions: Mapping[str, Description]) -> None:
         self._location, self._descriptions = location, descriptions

@@ -140,7 +140,10 @@ def _alike(one: Point, other: Point, way_out: str) -> Refused:
 
 
 def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
-    """Return the points of a grid in file order, without repeats, and the combinations that were dropped."""
+    """Return the points of a grid in file order, without repeats, and the combinations that were dropped.
+
+    Raise `StudyError` if no combination can exist.
+    """
     points: list[Point] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()

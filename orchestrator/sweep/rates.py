@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.models.generator_outlines import Shapes
 from orchestrator.stages.graph import STAGES
-from orchestrator.stages.work import Reader, Sizes, Work
+from orchestrator.stages.workload import Reader, Sizes, Work
 from orchestrator.store.artifacts import Artifact
 
 SAME_SIZE = 1.02

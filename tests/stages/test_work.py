@@ -12,7 +12,8 @@ from orchestrator.datasets import Location, describe
 from orchestrator.models import operations
 from orchestrator.stages import runner
 from orchestrator.stages.graph import STAGES, plan
-from orchestrator.stages.work import ROLES, Reader, Work, nothing
+from orchestrator.stages.work import nothing
+from orchestrator.stages.workload import ROLES, Reader, Work
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.image_counts import ImageCounts

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.datasets import Location
 from orchestrator.stages.stage import Profile
-from orchestrator.stages.work import Work
+from orchestrator.stages.workload import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.rates import LEAST_SECONDS, NORMAL, REACH, Rates, Sample, _fitted
