@@ -339,7 +339,7 @@ def test_the_page_of_the_demo_says_which_axis_matters_most(tmp_path: Path) -> No
     }
     page = (out / "demo" / "report.html").read_text(encoding="utf-8")
     assert len(block) == 72
-    assert f"<strong>auxiliary</strong> matters most: {shares['auxiliary']:.0f} % [" in page
-    assert f"<code>m</code> {shares['m']:.0f} % [" in page
+    largest = "<strong>auxiliary</strong> has the largest share of one axis, not shown to be ahead of others"
+    assert f"{largest}: {shares['auxiliary']:.0f} % of the variance" in page
+    assert f"then <code>m</code> {shares['m']:.0f} %, <code>k</code> {shares['k']:.0f} %" in page
     assert "exact, over 24 of 32 settings that form a complete grid, 3 replicates each" in page
-    assert f"<code>k</code> {shares['k']:.0f} % [" in page
