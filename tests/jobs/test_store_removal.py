@@ -93,7 +93,10 @@ def test_a_removed_sweep_leaves_nothing_and_the_other_is_whole(out: Path) -> Non
     assert set(store.keys()) == second.stages
     again = CliRunner().invoke(sweep_job.app, [str(out / "second.yaml"), "--local", "--out", str(out)])
     assert again.exit_code == 0
-    assert files(out / "second") == other
+    page = {"report.html"}  # names the file of the study, which lies elsewhere in this copy
+    assert {name: data for name, data in files(out / "second").items() if name not in page} == {
+        name: data for name, data in other.items() if name not in page
+    }
 
 
 def test_pages_of_user_studies_go_with_the_sweep_whose_images_they_show(out: Path) -> None:

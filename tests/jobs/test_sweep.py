@@ -304,7 +304,12 @@ def test_a_report_of_damaged_files_builds_them_again_in_the_same_start(tmp_path:
     again = sweep(path, out, "--ship-later")
     assert again.exit_code == 0, (again.output, again.exception)
     assert "2 finished, 0 failed, 0 pruned" in again.stdout
-    assert {file.name: file.read_bytes() for file in (out / "tiny").iterdir()} == before
+    after = {file.name: file.read_bytes() for file in (out / "tiny").iterdir()}
+    assert after.keys() == before.keys()
+    page = "report.html"  # says what the stages cost, and those built again took other seconds
+    assert {name: data for name, data in after.items() if name != page} == {
+        name: data for name, data in before.items() if name != page
+    }
     assert len(store.blobs.names("quarantine/")) == 2
 
 
