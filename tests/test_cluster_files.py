@@ -155,7 +155,7 @@ def test_a_jobs_working_directory_is_small_and_holds_no_secrets(tmp_path: Path) 
     assert package.stat().st_size < 5_000_000
     names = set(zipfile.ZipFile(package).namelist())
     assert {"jobs/sweep.py", "jobs/studies/demo.yaml", "cluster/one-host.sh"} <= names
-    left_out = (".venv/", "runs/", "data/", "docs/", "cluster/secrets/")
+    left_out = (".venv/", "runs/", "data/", "docs/", "tests/", "cluster/secrets/")
     assert not {name for name in names if name.startswith(left_out)}
 
 

@@ -19,8 +19,8 @@ LOMMA = "tests/attacks/test_lomma.py"
 # functions of a few lines, run on inputs that only the stages before them make.
 FLOW = "tests/stages/test_stages.py"
 COVERED = {
+    "api.forecast_record": "tests/api/test_forecast.py",
     "api.programs": "tests/jobs/test_program_sources.py",
-    "api.queries": "tests/jobs/test_service_sweeps.py",
     "attacks.lomma_g": LOMMA,
     "attacks.lomma_k": LOMMA,
     "config.attack_spec": "tests/config/test_attacks.py",
@@ -49,6 +49,8 @@ COVERED = {
     "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
     "runtime.ray.train": RAY,
+    "models.library_operations": "tests/models/test_operations.py",
+    "report.page.front": "tests/report/page/test_content.py",
     "runtime.s3.blobs": STORES,
     "stages.descriptors": RECOGNITION,
     "stages.fisher": FLOW,
@@ -66,9 +68,12 @@ COVERED = {
     "stages.surrogate": FLOW,
     "stages.target": FLOW,
     "stages.uses": "tests/stages/test_attack_plans.py",
+    "stages.workload": "tests/stages/test_work.py",
     "training.progress": "tests/training/test_loop.py",
     "store.blob_leases": "tests/store/test_leases.py",
     "store.directory": STORES,
+    "sweep.forest": "tests/runtime/test_importance.py",
+    "sweep.image_counts": "tests/stages/test_work.py",
     "sweep.network_checks": "tests/sweep/test_validation.py",
     "sweep.records": TRACKERS,
     "sweep.stored": "tests/sweep/test_ledger.py",

@@ -21,6 +21,7 @@ from orchestrator.config.base import (
     digest,
     digest_of,
 )
+from orchestrator.config.service import Service
 from tests import tiny
 
 
@@ -80,9 +81,10 @@ def takes(spec: type[Spec], name: str, value: object) -> bool:
 
 @pytest.mark.parametrize(("spec", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
 def test_no_field_takes_a_number_that_nothing_can_compute_with(spec: type[Spec], name: str) -> None:
-    """Only a printed number and an axis's value by name are any finite one: nothing is computed with them."""
+    """Only a printed number, an axis's value by name and a service's request are any finite one: nothing is
+    computed with them."""
     names_a_value = {*get_args(Scalar)} <= {*get_args(spec.model_fields[name].annotation)}
-    is_any = name == "value" or names_a_value
+    is_any = name == "value" or names_a_value or (spec is Service and name == "request")
     numbers = [] if is_any else [10**30, -(10**30), 1e300, -1e300, 5e8]
     lists = [[number] for number in numbers]
     assert (

@@ -139,6 +139,9 @@ def test_digits_are_held_fixed_and_people_are_resampled(name: str) -> None:
 TWINS = ["ami-truncation", "ami-prediction-size", "ami-baselines", "ami-losses", "ami-release"]
 """Studies whose paper tests the inverter on the images that it is trained on (AMI, Table I)."""
 
+LESS_HELD = {"ami-baselines", "ami-losses"}
+"""Those that ask less of held images, or nothing, at the small scale."""
+
 
 @pytest.mark.parametrize("name", TWINS)
 @pytest.mark.parametrize("scale", [None, "small"])
@@ -147,7 +150,10 @@ def test_headlines_are_of_images_that_the_adversary_did_not_hold(name: str, scal
     points, _ = expand(study)
     owning = [point for point in points if point.spec.attack.has_images]
     held = {point.axes["auxiliary"]: held_parts(point.spec) for point in owning}
-    assert held == {"same-heldout": (), "same-test": ("test",)}
+    is_less = scale == "small" and name in LESS_HELD
+    assert held == {"same-heldout": ()} | (
+        {} if is_less and name == "ami-baselines" else {"same-test": ("test",)}
+    )
     assert study.report.where["auxiliary"] == "same-heldout"
     first, *others = study.report.orderings
     headlines = [(one.claim, one.metric) for one in (first, *others) if _kind(one) == "same-heldout"]
@@ -156,7 +162,8 @@ def test_headlines_are_of_images_that_the_adversary_did_not_hold(name: str, scal
         is_twin = one.axis == "auxiliary" or (one.claim, one.metric) in headlines
         assert is_twin, one
     kinds = [point.axes["auxiliary"] for point in owning if point.axes["data.split"] == "default"]
-    assert kinds.count("same-heldout") == kinds.count("same-test") > 0
+    assert is_less or kinds.count("same-heldout") == kinds.count("same-test")
+    assert kinds.count("same-heldout") >= kinds.count("same-test")
     allocations = {(point.axes["data.split"], point.axes["auxiliary"]) for point in owning}
     assert (("half", "same-test") in allocations) == (scale is None)
 

@@ -131,7 +131,7 @@ def test_two_server_processes_answer_on_the_loopback_address(ui: Ui) -> None:
 def test_the_last_sweep_is_linked(ui: Ui) -> None:
     assert ui.lines[0].endswith(f"on http://127.0.0.1:{ui.port}; Ctrl-C ends it.")
     assert ui.lines[1] == f"Latest sweep: {STUDY} (finished)"
-    assert [line.split()[0] for line in ui.lines[2:]] == ["trials", "table", "report"]
+    assert [line.split()[0] for line in ui.lines[2:]] == ["answer", "trials", "table", "report"]
 
 
 @pytest.mark.mlflow

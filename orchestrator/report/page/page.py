@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from orchestrator.config.installation import to_call
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
 from orchestrator.report.cautions import caution_remarks, failures, few_replicates
@@ -51,7 +52,7 @@ class Picture:
 class Rerun:
     """How the study is run again, and how many of its points are in no record."""
 
-    command: str = "python -m jobs.sweep study.yaml"  # of the resolved study, which is beside the page
+    command: str = to_call("sweep", "study.yaml")  # of the resolved study, which is beside the page
     num_missing: int = 0
 
 
