@@ -164,6 +164,7 @@ def test_headlines_are_of_images_that_the_adversary_did_not_hold(name: str, scal
     kinds = [point.axes["auxiliary"] for point in owning if point.axes["data.split"] == "default"]
     assert is_less or kinds.count("same-heldout") == kinds.count("same-test")
     assert kinds.count("same-heldout") >= kinds.count("same-test")
+    assert kinds.count("same-heldout") > 0
     allocations = {(point.axes["data.split"], point.axes["auxiliary"]) for point in owning}
     assert (("half", "same-test") in allocations) == (scale is None)
 
