@@ -51,10 +51,20 @@ class PlannedSpec(TrialSpec):
     def public_data(self) -> Data:
         """The settings of the images that a prior is trained on: of the private set only where its public
         classes are they."""
-        name, data = self.prior and self.prior.dataset, self.data
+        return self._shown_like(self.prior and self.prior.dataset)
+
+    @property
+    def pretrain_data(self) -> Data:
+        """The settings of the images that the target is pretrained on: of the private set only where its
+        public classes are they."""
+        return self._shown_like(self.target.pretrain and self.target.pretrain.dataset)
+
+    def _shown_like(self, name: str | None) -> Data:
+        """Return the settings of all images of another set, shown to a network like those of the private set;
+        the private set's own if there is none."""
         if name is None:
-            return data
-        shown = {one: getattr(data, one) for one in ("image_size", "channels", "normalisation")}
+            return self.data
+        shown = {one: getattr(self.data, one) for one in ("image_size", "channels", "normalisation")}
         return Data(dataset=name, **shown)
 
     @property

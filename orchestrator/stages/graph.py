@@ -157,11 +157,12 @@ class Planner:
         for kind, use in used:
             roles = [role for role in kind.reads if role not in use.unread]
             specs = {role: use.specs.get(role) or getattr(spec, role) for role in roles}
+            sets = [role for role in kind.datasets if role not in use.unread]
             stage = self._shared(
                 kind,
                 use.instance,
                 specs,
-                _digested(kind.datasets, names, self._digests, ""),
+                _digested(sets, names, self._digests, ""),
                 _needs(kind, use, by_name),
                 _digested(kind.weights, {**public, **use.weights}, self._digests, "weights/"),
                 _digested(kind.compared, names, self._digests, ""),

@@ -23,7 +23,7 @@ class Use:
     """Roles of the row's needs that this use has not."""
 
     unread: tuple[str, ...] = ()
-    """Roles of the row's sub-specs that this use has not."""
+    """Roles of the row's sub-specs and data sets that this use has not."""
 
     weights: Mapping[str, str] = field(default_factory=dict)
     """Public weights by role that are of this use."""
@@ -33,9 +33,13 @@ class Use:
 
 
 def pretrain(spec: PlannedSpec) -> Sequence[Use]:
-    """Trials whose F starts from public training, or from public weights."""
+    """Trials whose F starts from public training, or from public weights; every private set shares it that is
+    shown alike, unless its own public classes are trained on."""
     pretrain = spec.target.pretrain
-    return (Use({"model": spec.target.model, "pretrain": pretrain}),) if pretrain else ()
+    if not pretrain:
+        return ()
+    specs = {"data": spec.pretrain_data, "model": spec.target.model, "pretrain": pretrain}
+    return (Use(specs, unread=("private",) if pretrain.dataset else ()),)
 
 
 def target(spec: PlannedSpec) -> Sequence[Use]:

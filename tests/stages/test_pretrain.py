@@ -192,6 +192,24 @@ def test_how_weights_would_be_trained_here_changes_no_key(location: Location) ->
     assert {name for name in plain if checked[name] == plain[name]} == {"judge"}
 
 
+def test_another_set_is_pretrained_on_once_for_all_private_sets(tmp_path: Path) -> None:
+    copy_of_digits(tmp_path / "data", "copy")
+    location = Location(DirectoryBlobs(tmp_path / "data"))
+
+    def key(changes: dict[str, Any], pretrain: dict[str, Any]) -> str:
+        trial = tiny.spec({**changes, "target.pretrain": {"recipe": tiny.RECIPE, **pretrain}})
+        return planned(trial, location)["pretrain"].key
+
+    named: dict[str, Any] = {"dataset": "digits"}
+    copied, split = {"data.dataset": "copy"}, {"data.class_seed": 3}
+    assert key(copied, named) == key(split, named) == key({}, named)
+    assert len({key({}, {}), key(split, {}), key({}, named)}) == 3
+    assert len({key({}, named), key({"data.image_size": 28}, named), key({}, {"dataset": "copy"})}) == 3
+    trial = tiny.spec({**copied, "target.pretrain": {"recipe": tiny.RECIPE, **named}})
+    store = built(trial, location, tmp_path / "runs", "pretrain")
+    assert store.keys() == [key({}, named)]
+
+
 def test_other_weights_of_the_same_name_are_another_key_and_refused_by_an_old_plan(
     location: Location, trained: State, tmp_path: Path
 ) -> None:
