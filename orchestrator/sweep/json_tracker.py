@@ -44,7 +44,7 @@ class JsonTracker:
 
     def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
         """Append the trial's line unless its last line equals it."""
-        line = _line(asdict(record) | {"images": sorted(record.images)})
+        line = _line(record.plain() | {"images": sorted(record.images)})
         if self._lines.get(record.key) == line:
             return
         with (self._root / "trials.jsonl").open("a", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import itertools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -255,13 +256,13 @@ def _lookup(spec: TrialSpec, path: str) -> Any:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
-    """Return nested mappings as dotted names; None is written `none`."""
+    """Return nested mappings as dotted names, which all trials share in memory; None is written `none`."""
     flat: dict[str, Scalar] = {}
     for name, part in value.items():
         if isinstance(part, Mapping):
             flat |= flatten(part, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = "none" if part is None else part
+            flat[sys.intern(prefix + name)] = "none" if part is None else part
     return flat
 
 

@@ -1,8 +1,8 @@
 """Records of a sweep for its listeners: plain data with fixed times, so repeating one changes nothing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from orchestrator.config.base import Scalar
 
@@ -32,6 +32,14 @@ class DatasetInput:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A stored PNG: a large sweep's would not fit its driver's memory, so it is read when it is shown."""
+
+    sha256: str  # of its bytes
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One finished, failed or pruned sweep point; everything in it comes from the store."""
 
@@ -45,13 +53,18 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)  # `stage/name` -> value
     costs: Mapping[str, float] = field(default_factory=dict)  # `cost/...` -> value, not in result tables
     curves: Sequence[Curve] = ()
-    images: Mapping[str, bytes] = field(default_factory=dict)  # name -> PNG
+    images: Mapping[str, Picture] = field(default_factory=dict)
     datasets: Sequence[DatasetInput] = ()
     held: Sequence[str] = ()  # parts of the metrics whose private images the adversary held: train, test
     failed_stage: str | None = None
     error: str | None = None
     started_ms: int = 0  # Unix milliseconds, from the manifests
     ended_ms: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data, with the SHA-256 of each picture."""
+        pictures = {name: picture.sha256 for name, picture in self.images.items()}
+        return asdict(replace(self, images={})) | {"images": pictures}
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ A damaged file is quarantined by its reading, so that its stage counts as missin
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from orchestrator.metrics.skill import derived
 from orchestrator.stages.graph import STAGES, Stage
-from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, gone
 from orchestrator.store.journal import now_ms
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.adversary import held_parts, queries_beyond_release
 from orchestrator.sweep.inferred import inferred_classes
 from orchestrator.sweep.points import flatten
-from orchestrator.sweep.records import Curve, DatasetInput, TrialRecord
+from orchestrator.sweep.records import Curve, DatasetInput, Picture, TrialRecord
 from orchestrator.sweep.trial import Outcome, Task
 
 logger = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class StoredTrials:
         found = [(stage, self._find(stage.key)) for stage in task.stages.values()]
         stored = [(stage, artifact) for stage, artifact in found if artifact is not None]
         curves: list[Curve] = []
-        images: dict[str, bytes] = {}
+        images: dict[str, Picture] = {}
         absent = self.lacking(task, {artifact.key for _, artifact in stored})
         damaged = []
         for stage, artifact in stored:
@@ -99,7 +101,7 @@ class StoredTrials:
         outcome: Outcome,
         stored: Sequence[tuple[Stage, Artifact]],
         curves: Sequence[Curve],
-        images: dict[str, bytes],
+        images: dict[str, Picture],
     ) -> TrialRecord:
         assert outcome.status != "left"
         artifacts = [artifact for _, artifact in stored]
@@ -115,7 +117,7 @@ class StoredTrials:
             axes=dict(task.point.axes),
             status=outcome.status,
             stage_keys={name: stage.key for name, stage in task.stages.items()},
-            metrics=dict(sorted((metrics | derived(metrics)).items())),
+            metrics={sys.intern(name): one for name, one in sorted((metrics | derived(metrics)).items())},
             costs=_sum_costs(artifacts),
             curves=curves,
             images=images,
@@ -132,7 +134,9 @@ class StoredTrials:
             artifact = self._store.find(key)
             if artifact is None:
                 return None
-            self._artifacts[key] = artifact
+            metrics = {sys.intern(name): value for name, value in artifact.metrics.items()}
+            # Of a large sweep's stages every byte counts: nothing of these is read here.
+            self._artifacts[key] = replace(artifact, spec={}, inputs={}, profile={}, metrics=metrics)
         return self._artifacts[key]
 
     def _read_curves(self, artifact: Artifact) -> list[Curve]:
@@ -144,15 +148,31 @@ class StoredTrials:
             self._curves[artifact.key] = curves
         return self._curves[artifact.key]
 
-    def _read_images(self, artifact: Artifact) -> dict[str, bytes]:
+    def _read_images(self, artifact: Artifact) -> dict[str, Picture]:
+        """Return the pictures, each read once now, so that a damaged one is found."""
         names = [name for name in artifact.files if name.endswith(".png")]
-        return {name.removesuffix(".png"): self._store.read(artifact, name) for name in names}
+        for name in names:
+            self._store.read(artifact, name)
+        return {
+            name.removesuffix(".png"): Picture(
+                artifact.files[name].sha256, partial(_read_picture, self._store, artifact.key, name)
+            )
+            for name in names
+        }
 
     def _datasets(self, task: Task) -> list[DatasetInput]:
         roles = {
             role: part["name"] for stage in task.stages.values() for role, part in stage.datasets.items()
         }
         return [replace(self._describe(name), context=role) for role, name in roles.items()]
+
+
+def _read_picture(store: Artifacts, key: str, name: str) -> bytes:
+    """Return a picture as it was published; raise `Corrupt` if it is damaged, or gone."""
+    artifact = store.find(key)
+    if artifact is None:
+        raise gone(key)
+    return store.read(artifact, name)
 
 
 def _sum_costs(artifacts: Sequence[Artifact]) -> dict[str, float]:

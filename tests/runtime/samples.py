@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from orchestrator.config.base import Scalar
-from orchestrator.sweep.records import Curve, DatasetInput, SweepRecord, SweepReport, TrialRecord
+from orchestrator.sweep.records import Curve, DatasetInput, Picture, SweepRecord, SweepReport, TrialRecord
 
 STARTED_MS = 1_760_000_000_000
 OBJECTIVE = "inversion/mse_test"
@@ -81,7 +81,7 @@ def sample_trial(
             ),
             Curve("target/validation_accuracy", [(int(e), float(0.97 - 0.4 / e)) for e in epochs]),
         ],
-        images={"inversion/test": _grid(index, noise=4 * error)} if with_images else {},
+        images={"inversion/test": picture(_grid(index, noise=4 * error))} if with_images else {},
         datasets=[
             DatasetInput("digits", "ab" * 32, "built-in", "private", 1797, k),
             DatasetInput("digits-aux", "cd" * 32, "s3://bucket/datasets/digits", "auxiliary", 600, k),
@@ -105,6 +105,11 @@ def sample_report(trials: Sequence[TrialRecord]) -> SweepReport:
         num_failed=failed,
         ended_ms=STARTED_MS + 500_000,
     )
+
+
+def picture(png: bytes) -> Picture:
+    """Return a picture as a record has it."""
+    return Picture(hashlib.sha256(png).hexdigest(), lambda: png)
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def test_records_hold_what_is_known_of_a_trial(finished: Sweep) -> None:
     assert set(first.images) == {"grid_train", "grid_test"}
     assert (first.held, second.held) == (("train",), ())
     assert first.metrics["attack/queries_beyond_release"] == 0
-    assert all(image.startswith(b"\x89PNG") for image in first.images.values())
+    assert all(image.read().startswith(b"\x89PNG") for image in first.images.values())
     assert [(one.name, one.context, one.num_classes) for one in first.datasets] == [("digits", "private", 10)]
     assert first.costs["cost/images_seen"] > 0
     assert first.started_ms <= first.ended_ms

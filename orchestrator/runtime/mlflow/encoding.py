@@ -29,8 +29,7 @@ MetricPoint = tuple[str, float, int, int]  # name, value, timestamp in ms, step
 
 def digest(trial: TrialRecord) -> str:
     """Return the SHA-256 of everything in the record."""
-    pictures = {name: hashlib.sha256(png).hexdigest() for name, png in trial.images.items()}
-    return _sha256(asdict(trial) | {"images": pictures})
+    return _sha256(trial.plain())
 
 
 def report_digest(report: SweepReport, trials: Sequence[TrialRecord]) -> str:
@@ -119,7 +118,8 @@ def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, by
     `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
     """
     files = {}
-    for name, png in trial.images.items():
+    for name, picture in trial.images.items():
+        png = picture.read()
         fixed = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}")
         stem = f"images/{key(name).replace('/', '~').replace(':', '-')}+step+0+timestamp+{base_ms}+{fixed}"
         files[f"{stem}.png"] = png

@@ -11,7 +11,7 @@ from orchestrator.metrics.bounds import LABELS
 from orchestrator.runtime.mlflow import encoding
 from orchestrator.sweep.adversary import BEYOND
 from orchestrator.sweep.records import Curve
-from tests.runtime.samples import sample_report, sample_sweep, sample_trials
+from tests.runtime.samples import picture, sample_report, sample_sweep, sample_trials
 
 TRIAL = sample_trials(1)[0]
 BASE_MS = 1_000
@@ -40,7 +40,7 @@ def test_long_values_are_cut_where_mlflow_would_refuse_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"metrics": {"a/b": 1.0}}, {"images": {"x": b"png"}}, {"status": "failed"}]
+    "change", [{"metrics": {"a/b": 1.0}}, {"images": {"x": picture(b"png")}}, {"status": "failed"}]
 )
 def test_every_part_of_a_trial_is_in_its_digest(change: dict[str, object]) -> None:
     assert encoding.digest(TRIAL) == encoding.digest(replace(TRIAL))
