@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -74,14 +75,15 @@ class OpenSweep:
     def ship(self, trial: TrialRecord) -> None:
         """Upload one trial; one that MLflow already holds costs no call."""
         digest = encoding.digest(trial)
-        child = self.children.get(trial.key)
-        if child is not None and _is_complete(child, digest):
+        known = self.children.get(trial.key)
+        if known is not None and known.digest == digest:
             return
         child = self._child(trial)
         self._fill(child, trial)
-        self.client.set_terminated(child.info.run_id, STATUS[trial.status], trial.ended_ms or None)
-        self.client.set_tag(child.info.run_id, DIGEST, digest)
-        self.children[trial.key] = self.client.get_run(child.info.run_id)
+        run_id = child.info.run_id
+        self.client.set_terminated(run_id, STATUS[trial.status], trial.ended_ms or None)
+        self.client.set_tag(run_id, DIGEST, digest)
+        self.children[trial.key] = Child(run_id, digest)
 
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
         """Upload the report, write the saved views, close the parent run."""
@@ -167,21 +169,22 @@ class OpenSweep:
             "inversion.axes": axes[: encoding.MAX_TAG],
         }
 
-    def _list_children(self) -> dict[str, Run]:
+    def _list_children(self) -> dict[str, "Child"]:
         """Return trial key -> its one child run; ghosts are deleted, strays of an earlier parent adopted."""
-        found: dict[str, list[Run]] = {}
+        found: dict[str, list[Child]] = {}
         for run in self._search({SWEEP: self.sweep.key, KIND: "trial"}):
-            found.setdefault(run.data.tags.get(TRIAL, ""), []).append(run)
+            found.setdefault(run.data.tags.get(TRIAL, ""), []).append(Child.of(run))
         children = {key: self._keep_first(runs) for key, runs in found.items()}
-        for run in children.values():
-            if run.data.tags.get(PARENT) != self.parent.info.run_id:
-                self.client.set_tag(run.info.run_id, PARENT, self.parent.info.run_id)
+        for child in children.values():
+            if child.parent != self.parent.info.run_id:
+                self.client.set_tag(child.run_id, PARENT, self.parent.info.run_id)
         return children
 
     def _child(self, trial: TrialRecord) -> Run:
         """Return the trial's run, created or found; one that holds other numbers is replaced."""
         tags = {SWEEP: self.sweep.key, KIND: "trial", TRIAL: trial.key}
-        child = self.children.get(trial.key)
+        known = self.children.get(trial.key)
+        child = None if known is None else self.client.get_run(known.run_id)
         if child is not None and not _agrees(child, trial):
             self.client.delete_run(child.info.run_id)
             child = None
@@ -230,33 +233,48 @@ class OpenSweep:
         self, tags: Mapping[str, str], name: str, started_ms: int, *, extra: Mapping[str, str]
     ) -> Run:
         """Find, create, find again: a response lost on the way may have left a second run."""
-        if not (found := self._search(tags)):
+        if not (found := {run.info.run_id: run for run in self._search(tags)}):
             self.client.create_run(
                 self.experiment_id, start_time=started_ms or None, tags={**tags, **extra}, run_name=name
             )
-            found = self._search(tags)
-        return self._keep_first(found)
+            found = {run.info.run_id: run for run in self._search(tags)}
+        return found[self._keep_first(map(Child.of, found.values())).run_id]
 
-    def _keep_first(self, runs: Iterable[Run]) -> Run:
+    def _keep_first(self, runs: "Iterable[Child]") -> "Child":
         """Return the oldest run and delete its ghosts: later runs with the same tags."""
-        first, *ghosts = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        first, *ghosts = sorted(runs, key=lambda run: (run.started_ms, run.run_id))
         for ghost in ghosts:
-            logger.info("event=ghost_deleted run=%s kept=%s", ghost.info.run_id, first.info.run_id)
-            self.client.delete_run(ghost.info.run_id)
+            logger.info("event=ghost_deleted run=%s kept=%s", ghost.run_id, first.run_id)
+            self.client.delete_run(ghost.run_id)
         return first
 
-    def _search(self, tags: Mapping[str, str]) -> list[Run]:
+    def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
+        """Yield the runs with these tags, a page in memory at a time."""
         text = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
+        token: str | None = ""
+        while token is not None:
             page = self.client.search_runs(
-                [self.experiment_id], text, ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
+                [self.experiment_id], text, ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token or None
             )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+            yield from page
+            token = page.token or None
+
+
+@dataclass(frozen=True)
+class Child:
+    """What is remembered of a run: of ten thousand trials, their whole runs would fill the memory."""
+
+    run_id: str
+    digest: str | None = None  # of the record that it holds, None unless it is whole
+    parent: str = ""
+    started_ms: int = 0
+
+    @staticmethod
+    def of(run: Run) -> "Child":
+        """Return it of a run that was read."""
+        tags, info = run.data.tags, run.info
+        digest = tags.get(DIGEST) if info.status in TERMINAL else None
+        return Child(info.run_id, digest, tags.get(PARENT, ""), info.start_time)
 
 
 def _experiment(client: MlflowClient, study: str, *, is_server: bool) -> str:
@@ -274,10 +292,6 @@ def _experiment(client: MlflowClient, study: str, *, is_server: bool) -> str:
         logger.warning("event=experiment_restored experiment=%s", study)
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def _is_complete(child: Run, digest: str) -> bool:
-    return child.info.status in TERMINAL and child.data.tags.get(DIGEST) == digest
 
 
 def _agrees(child: Run, trial: TrialRecord) -> bool:
