@@ -1,8 +1,9 @@
 """Broker: the queue between trial drivers, which submit stages, and worker groups, which build them.
 
-One actor a sweep. It holds no results: a stage is done when it is published. It tracks which group builds
-which stage, so that no stage is built twice at once and the one in flight returns to the queue when its group
-dies. Its own death loses nothing: drivers submit again, groups unknown to the restarted broker start afresh.
+One actor a sweep. It holds no results: a stage is done when it is published, and forgotten when no driver
+waits for it any longer. It tracks which group builds which stage, so that no stage is built twice at once and
+the one in flight returns to the queue when its group dies. Its own death loses nothing: drivers submit again,
+groups unknown to the restarted broker start afresh.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_ATTEMPTS = 3  # groups that may die on one stage without any progress before it counts as failed
+LISTEN_SECONDS = 20.0  # how long a group's call for orders to leave stays open
+KEPT_STAGES = 16  # of a group, for its slower ranks; they meet rank 0 in most stages
 
 
 @dataclass
@@ -39,7 +42,9 @@ class _Job:
 @dataclass
 class _Group:
     pool: str
-    assigned: list[_Job | None] = field(default_factory=list)  # in the order taken; None ends the group
+    assigned: dict[int, dict[str, Any] | None] = field(default_factory=dict)
+    """The stages taken last, by their number; None ends the group."""
+    num_assigned: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: _Job | None = None
@@ -74,21 +79,23 @@ class Broker:
             await self._enqueue(job)
         return True
 
-    async def follow(self, key: str, since: int, seconds: float) -> dict[str, Any] | None:
-        """Wait up to `seconds` for a stage's progress after `since`, or its end; None if it is unknown."""
+    async def follow(self, key: str, since: int | None, seconds: float) -> dict[str, Any] | None:
+        """Wait up to `seconds` for a stage's progress after `since`, or its end; None if it is unknown.
+
+        With `since` None only its end counts, and no progress is returned.
+        """
         job = self._jobs.get(key)
         if job is None:
             return None
-        if not job.done.is_set() and len(job.progress) <= since:
+        if not job.done.is_set() and (since is None or len(job.progress) <= since):
             job.moved.clear()
-            done, moved = asyncio.create_task(job.done.wait()), asyncio.create_task(job.moved.wait())
-            _, pending = await asyncio.wait(
-                (done, moved), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            events = (job.done,) if since is None else (job.done, job.moved)
+            waits = [asyncio.create_task(event.wait()) for event in events]
+            _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             for task in pending:
                 task.cancel()
         return {
-            "progress": job.progress[since:],
+            "progress": [] if since is None else job.progress[since:],
             "done": job.done.is_set(),
             "error": job.error,
             "ran": job.ran,
@@ -99,13 +106,14 @@ class Broker:
         if job := self._jobs.get(key):
             job.waiting -= 1
             job.is_unwanted = unwanted and job.waiting <= 0
+            self._forget(job)
 
     async def begin(self, group: str, pool: str) -> None:
         """Note that a group starts, or starts again: its stage in flight returns to the queue."""
         state = self._groups.setdefault(group, _Group(pool))
         self._starts[group] = self._starts.get(group, 0) + 1
         await self._give_back(state)
-        state.assigned, state.changed, state.nodes = [], asyncio.Event(), set()
+        state.assigned, state.num_assigned, state.changed, state.nodes = {}, 0, asyncio.Event(), set()
 
     async def arrive(self, group: str, node: str) -> None:
         """Note the node of a worker of a group, after `begin`."""
@@ -115,19 +123,20 @@ class Broker:
         """Return the group's stage number `position`, waiting for work; None means stop.
 
         Rank 0 decides, the other ranks get the same. Raise `LookupError` for a group from before the broker's
-        own death: it has to begin again.
+        own death, and for a rank that is KEPT_STAGES behind: the group has to begin again.
         """
         state = self._group(group)
-        if rank == 0 and position == len(state.assigned):
+        if rank == 0 and position == state.num_assigned:
             job = await self._next(state)
             state.in_flight = job
-            state.assigned.append(job)
+            state.assigned[position] = None if job is None else job.stage
+            state.assigned.pop(position - KEPT_STAGES, None)
+            state.num_assigned += 1
             state.changed.set()
-        while position >= len(state.assigned):
+        while position >= state.num_assigned:
             await state.changed.wait()
             state.changed.clear()
-        job = state.assigned[position]
-        return None if job is None else job.stage
+        return state.assigned[position]
 
     async def must_leave(self, group: str, seconds: float) -> bool:
         """Wait up to `seconds`; True makes the group save its stage and end."""
@@ -165,6 +174,7 @@ class Broker:
         self._num_built += ran and error is None
         job.ran = ran
         self._end(job, error)
+        self._forget(job)
 
     async def lose(self, group: str) -> None:
         """Forget a group that is gone for good; its stage in flight returns to the queue."""
@@ -255,6 +265,11 @@ class Broker:
             self._end(job, {"kind": "lost", "message": message})
         else:
             await self._enqueue(job)
+
+    def _forget(self, job: _Job) -> None:
+        """Drop a stage that is published and that no driver waits for: others find it stored."""
+        if job.done.is_set() and job.error is None and job.waiting <= 0:
+            self._jobs.pop(job.key, None)
 
     def _end(self, job: _Job, error: dict[str, str] | None) -> None:
         job.error = error

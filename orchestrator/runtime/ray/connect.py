@@ -25,6 +25,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # of all trials, again and again: a sweep resumes from the store
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # jobs.sweep has its own
     "RAY_worker_maximum_startup_concurrency": "4",  # a sweep's few actors are no reason for a warning
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -34,7 +35,7 @@ QUIET = {
 SOCKET_PATH = "AF_UNIX path length"  # in Ray's error
 RAY_STARTS = 3  # a busy machine may miss Ray's own start deadlines
 WAIT_FOR_GROUPS_SECONDS = 30.0
-MOST_DRIVERS_BEYOND_GROUPS = 2  # trial drivers mostly wait: a few more than groups keep every group busy
+DRIVERS_BEYOND_GROUPS = 8  # groups for one more trial driver, 2 at least: drivers mostly wait
 DRIVERS_WHILE_GROWING = 16  # where nodes may join, so that enough stages wait to be worth them
 
 
@@ -94,7 +95,7 @@ def ray_executor(
 
 def num_drivers(groups: int) -> int:
     """Return how many trials run at a time: one that each group builds for, and some whose stages wait."""
-    return groups + min(groups, MOST_DRIVERS_BEYOND_GROUPS)
+    return groups + min(groups, max(2, groups // DRIVERS_BEYOND_GROUPS))
 
 
 def check_room(pools: Iterable[Pool], nodes: Sequence[Node]) -> None:

@@ -1,10 +1,13 @@
 """Ray Tune runs trials as light drivers: a driver queues stages at the broker and waits. No torch here."""
 
+import base64
 import json
 import logging
 import tempfile
 import time
 import uuid
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from orchestrator.config.search import Asha
 from orchestrator.runtime.open_store import open_artifacts
 from orchestrator.runtime.ray.broker import Broker
 from orchestrator.runtime.ray.leases import RayLeases
+from orchestrator.runtime.ray.order import TaskQueue
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Ledger
@@ -36,6 +40,8 @@ OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
 # Tune would put these into the environment of trials, which Ray writes to its logs: nodes have their own.
 SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+Call = Callable[..., Any]
+"""Calls a method of the broker by its name, with arguments, and waits for the result."""
 DRIVER_DEATHS = 20  # of one trial, from any cause: the next driver goes on
 
 
@@ -109,21 +115,21 @@ def asha(scheduler: Asha) -> ASHAScheduler:
 
 
 class TaskSearcher(Searcher):
-    """Lets Tune draw the ledger's tasks in order; a batch is closed before the next one is planned."""
+    """Lets Tune draw the ledger's tasks; a batch is closed before the next one is planned."""
 
     def __init__(self, ledger: Ledger, max_running: Callable[[], int]) -> None:
         super().__init__(metric="done", mode="max")
         self._ledger, self._max_running = ledger, max_running
-        self._waiting: list[Task] = []
+        self._waiting = TaskQueue([])
         self._running: dict[str, Task] = {}
-        self._priorities: dict[str, int] = {}
+        self._priorities: Counter[str] = Counter()  # stage key -> trials of the batch that need it
         self.error: Exception | None = None
 
     def prefetch(self) -> bool:
         """Take the next batch; return whether there is anything to run."""
-        self._waiting = self._ledger.next_tasks()
-        keys = [stage.key for task in self._waiting for stage in task.stages.values()]
-        self._priorities = {key: keys.count(key) for key in set(keys)}
+        tasks = self._ledger.next_tasks()
+        self._waiting = TaskQueue(tasks)
+        self._priorities = Counter(stage.key for task in tasks for stage in task.stages.values())
         return bool(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:
@@ -137,7 +143,7 @@ class TaskSearcher(Searcher):
                 return Searcher.FINISHED
         if len(self._running) >= self._max_running():
             return None
-        task = self._waiting.pop(0)
+        task = self._waiting.take()
         self._running[trial_id] = task
         self._ledger.start(task)
         compared = compared_stage(task)
@@ -146,8 +152,7 @@ class TaskSearcher(Searcher):
             "priorities": {stage.key: self._priorities[stage.key] for stage in task.stages.values()},
             "compared": compared.key if compared else None,
         }
-        # JSON, because Tune copies every config field into every result.
-        return {"name": task.point.name, "task": json.dumps(plain)}
+        return {"name": task.point.name, "task": packed(plain)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -156,6 +161,7 @@ class TaskSearcher(Searcher):
         task = self._running.pop(trial_id, None)
         if task is None:  # noted before
             return
+        self._waiting.end(task)
         result = result or {}
         if OUTCOME in result:
             outcome = Outcome(**json.loads(result[OUTCOME]))
@@ -181,6 +187,17 @@ class TaskSearcher(Searcher):
         """Restore nothing."""
 
 
+def packed(plain: Mapping[str, Any]) -> str:
+    """Return plain data as one short text: Tune keeps every config twice until the sweep ends."""
+    return base64.b85encode(zlib.compress(json.dumps(plain).encode())).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """Return the data of `packed`."""
+    plain: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(text)))
+    return plain
+
+
 def compared_stage(task: Task) -> Stage | None:
     """Return the stage whose epochs a scheduler compares, if the attack trains one."""
     stages = task.stages.values()
@@ -192,18 +209,18 @@ def compared_stage(task: Task) -> Stage | None:
 
 def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run one trial: the trainable. Everything heavy happens in the worker groups."""
-    task = json.loads(config["task"])
+    task = unpacked(config["task"])
     rungs = Rungs()
-    broker = BrokerClient(shared["broker"], task["priorities"], shared["pools"])
+    broker = BrokerClient(_caller(shared["broker"]), task["priorities"], shared["pools"])
     stages = [Stage(**plain) for plain in task["stages"]]
     trial = Trial(stages, open_artifacts(shared["store"]), RayLeases(shared["store"]), shared["owner"])
-    for stage in trial.missing():
-        try:
-            if broker.build(stage, rungs.report if stage.key == task["compared"] else lambda progress: None):
-                trial.note_built(stage)
-        except StageFailed as failure:
-            trial.note_failed(failure)
+    broker.walk(trial, task["compared"], rungs.report)
     tune.report({**rungs.last, OUTCOME: json.dumps(asdict(trial.outcome)), "done": True})
+
+
+def _caller(broker: Any) -> Call:
+    """Return a function that calls a method of the broker's actor and waits for its result."""
+    return lambda method, *arguments: ray.get(getattr(broker, method).remote(*arguments))
 
 
 class Rungs:
@@ -223,39 +240,50 @@ class Rungs:
 class BrokerClient:
     """Queues stages for the sweep's worker groups."""
 
-    broker: Any
+    call: Call
     priorities: Mapping[str, int]
     pools: Mapping[str, str]  # stage name -> pool
 
-    def build(self, stage: Stage, report: Callable[[Mapping[str, float]], None]) -> bool:
+    def walk(self, trial: Trial, compared: str | None, report: Callable[[Mapping[str, float]], None]) -> None:
+        """Build the stages that a trial lacks; `report` takes the progress of the one with key `compared`."""
+        for stage in trial.missing():
+            try:
+                if self.build(stage, report if stage.key == compared else None):
+                    trial.note_built(stage)
+            except StageFailed as failure:
+                trial.note_failed(failure)
+
+    def build(self, stage: Stage, report: Callable[[Mapping[str, float]], None] | None) -> bool:
         """Queue the stage, pass on its progress, return whether this call ran it once it is published.
 
         Raise `StageFailed` if it cannot be built.
         """
         key = stage.key
         is_first = self._submit(stage)
-        since, is_unwanted = 0, True
+        start = None if report is None else 0
+        since, is_unwanted = start, True
         try:
             while True:
-                news = ray.get(self.broker.follow.remote(key, since, FOLLOW_SECONDS))
+                news = self.call("follow", key, since, FOLLOW_SECONDS)
                 if news is None:  # the broker died and began again with nothing
-                    is_first, since = self._submit(stage) or is_first, 0
+                    is_first, since = self._submit(stage) or is_first, start
                     continue
-                since += len(news["progress"])
-                for progress in news["progress"]:
-                    report(progress)
+                if report is not None and since is not None:
+                    since += len(news["progress"])
+                    for progress in news["progress"]:
+                        report(progress)
                 if news["done"]:
                     is_unwanted = False
                     break
         finally:
-            ray.get(self.broker.leave.remote(key, is_unwanted))
+            self.call("leave", key, is_unwanted)
         if news["error"] is not None:
             raise StageFailed(stage.label, news["error"]["message"], news["error"]["kind"])
         return is_first and news["ran"]
 
     def _submit(self, stage: Stage) -> bool:
         pool, priority = self.pools[stage.name], self.priorities.get(stage.key, 0)
-        return ray.get(self.broker.submit.remote(asdict(stage), stage.key, pool, priority))
+        return bool(self.call("submit", asdict(stage), stage.key, pool, priority))
 
 
 def start_broker() -> Any:

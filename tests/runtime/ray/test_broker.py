@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runtime.ray.broker import MAX_ATTEMPTS, Broker
+from orchestrator.runtime.ray.broker import KEPT_STAGES, MAX_ATTEMPTS, Broker
 
 STAGE = {"name": "target"}
 
@@ -185,5 +185,55 @@ def test_who_will_never_be_served_fails_with_the_reason() -> None:
         }
         assert not (await news(broker, "b"))["done"]
         assert await broker.submit(STAGE, "a", "p", 1), "who asks again is queued again"
+
+    play(story)
+
+
+def test_what_is_published_and_waited_for_by_nobody_is_forgotten() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        for number in range(100):
+            await broker.submit(STAGE, str(number), "p", 1)
+            await broker.submit(STAGE, str(number), "p", 1)
+            assert await broker.take("g", 0, number) == STAGE
+            await broker.report(str(number), {"epoch": 1})
+            await broker.finish("g", str(number), None, True)
+            await broker.leave(str(number), False)
+            assert (await news(broker, str(number)))["ran"], "another driver still reads how it ended"
+            await broker.leave(str(number), False)
+        assert (await broker.state())["built"] == 100
+        assert not broker._jobs
+        assert len(broker._groups["g"].assigned) == KEPT_STAGES
+        assert await broker.take("g", 1, 99) == STAGE
+        with pytest.raises(LookupError):  # a rank that far behind: its group begins again
+            await broker.take("g", 1, 0)
+
+    play(story)
+
+
+def test_a_failed_stage_is_remembered() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("g", "p")
+        await broker.take("g", 0, 0)
+        await broker.finish("g", "a", {"kind": "error", "message": "nan"}, True)
+        await broker.leave("a", False)
+        assert not await broker.submit(STAGE, "a", "p", 1)
+        assert (await news(broker, "a"))["error"]["message"] == "nan"
+
+    play(story)
+
+
+def test_who_follows_the_end_alone_is_not_woken_by_progress() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("g", "p")
+        await broker.take("g", 0, 0)
+        following = asyncio.create_task(broker.follow("a", None, 5.0))
+        await broker.report("a", {"epoch": 1})
+        await asyncio.sleep(0.01)
+        assert not following.done()
+        await broker.finish("g", "a", None, True)
+        assert await following == {"progress": [], "done": True, "error": None, "ran": True}
 
     play(story)
