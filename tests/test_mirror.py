@@ -49,6 +49,8 @@ COVERED = {
     "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
     "runtime.ray.train": RAY,
+    "runtime.ray.process_group": RAY,
+    "runtime.ray.worker": RAY,
     "models.library_operations": "tests/models/test_operations.py",
     "report.page.front": "tests/report/page/test_content.py",
     "runtime.s3.blobs": STORES,
