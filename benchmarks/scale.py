@@ -3,17 +3,20 @@
 Trials of the demo's study run in 64 worker groups of one accelerator each. The searcher of Ray Tune, the
 broker and its client, the trial's walk, ledger, journal, store, leases and the rule that starts groups are
 the product's own; only Ray is missing, and stages wait for a random time and publish files of the demo's
-sizes.
-Beside the real graph (`--planned`, about 5.5 stages a trial) a graph of `--stages` stages is laid under the
-trials, of which neighbours share most: the worst order for a queue. Prints for a quarter, half and all of the
-trials the makespan beside its lower bound (all work over all groups, or the longest chain of stages), broker
-calls in a simulated second and their CPU seconds, CPU seconds and memory of the driver for each trial, the
-journal's bytes, and how each grows: the exponent of the trials. MLflow takes a sample of the records, in a
-database of its own.
+sizes. A graph of `--stages` stages is laid under the trials, of which neighbours share most: the worst order
+for a queue. `--planned` runs the study's own stages instead, 5.5 a trial.
+
+Prints for a quarter, half and all of the trials, each in a process of its own: the makespan beside its lower
+bound (all work over all groups, or the longest chain of stages), broker calls, CPU seconds by part, memory of
+the process (with the broker's, which is another one in a sweep), the journal's bytes; and how each grows, as
+an exponent of the trials. MLflow takes a sample of the records in a database of its own, half of them before
+and half after other runs were added; its whole is extrapolated.
 """
 
 import argparse
 import asyncio
+import functools
+import io
 import json
 import math
 import random
@@ -29,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from ray.tune.experiment import Trial as TuneTrial
 
 from benchmarks.simulation import SimulatedLoop
@@ -42,11 +46,12 @@ from orchestrator.runtime.ray.tune import OUTCOME, BrokerClient, TaskSearcher, u
 from orchestrator.stages.graph import STAGES, Profile, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.store.journal import Journal
+from orchestrator.store.journal import Journal, now_ms
 from orchestrator.store.leases import LocalLeases
 from orchestrator.sweep.journal import JournalListener
 from orchestrator.sweep.ledger import Ledger, Listener
 from orchestrator.sweep.points import Point
+from orchestrator.sweep.records import SweepRecord, TrialRecord
 from orchestrator.sweep.search import FixedPoints
 from orchestrator.sweep.trial import Trial
 
@@ -59,9 +64,10 @@ LAYERS = {"target": 0.02, "predictions": 0.08, "inversion": 0.3, "evaluation": 0
 """Stages of the laid graph in the order they run, as shares of all; each needs the one before."""
 EPOCHS = 25
 GROUP_SECONDS, DRIVER_SECONDS = 20.0, 1.0  # until a started group takes work, and a drawn trial asks for it
-PICTURE = b"\x89PNG\r\n\x1a\n" + random.Random(0).randbytes(32_000)  # as large as the demo's grids
+SIDE = 104  # pixels of a noise picture that is as large as the demo's grids, 32 kB
 PICTURES = {"evaluation": ("inversion_train.png", "inversion_test.png")}
 METRICS = 12  # of a stage
+SAMPLE = 60  # records that MLflow takes
 
 
 def laid(number: int, num_trials: int, num_stages: int) -> dict[str, Stage]:
@@ -89,9 +95,11 @@ class Costs:
     makespan: float = 0.0  # simulated seconds
     bound: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)  # of the broker, by method
-    cpu: Counter[str] = field(default_factory=Counter)  # seconds, by part
+    cpu: dict[str, float] = field(default_factory=dict)  # seconds, by part
     journal_bytes: int = 0
-    memory_bytes: int = 0  # of this process with everything in it, beyond what it had before the first point
+    sweep_bytes: int = 0  # of memory, beyond what this process had before the first point
+    process_bytes: int = 0  # of memory, in all
+    mlflow_seconds: tuple[float, float] = (0.0, 0.0)  # CPU seconds a record, before and after other runs
     most_drivers: int = 0
 
     def spend(self, part: str, call: Callable[[], Any]) -> Any:
@@ -100,7 +108,11 @@ class Costs:
         try:
             return call()
         finally:
-            self.cpu[part] += time.thread_time() - start
+            self.add(part, time.thread_time() - start)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Count CPU seconds."""
+        self.cpu[part] = self.cpu.get(part, 0.0) + seconds
 
 
 class SimulatedSweep:
@@ -114,7 +126,7 @@ class SimulatedSweep:
         self.journal = Journal(self.store.blobs, opened.study.key)
         listeners: list[Listener] = [JournalListener(self.journal)]
         self.ledger = Ledger(opened.search, plan, self.store, opened._describe, listeners=listeners)
-        self.searcher = TaskSearcher(self.ledger, lambda: num_drivers(groups))
+        self.searcher = TaskSearcher(self.ledger, lambda: num_drivers(groups), self._list_ended)
         self.groups = groups
         self.leases = LocalLeases()
         self.lengths: dict[str, float] = {}
@@ -164,6 +176,16 @@ class SimulatedSweep:
         """Call the broker as an actor is called."""
         self.costs.calls[method] += 1
         return await getattr(self.broker, method)(*arguments)
+
+    def _list_ended(self, since: int) -> list[str]:
+        """Ask the broker from the loop itself, where the searcher runs; `ended` waits for nothing."""
+        self.costs.calls["ended"] += 1
+        try:
+            self.broker.ended(since).send(None)
+        except StopIteration as returned:
+            keys: list[str] = returned.value
+            return keys
+        raise AssertionError("unreachable")
 
     async def _simulate(self) -> None:
         watch = self.loop.create_task(self._watch())
@@ -228,7 +250,7 @@ class SimulatedSweep:
                 for name, (phase, since) in self.running.items()
             ]
             decision = decide(queued, every, nodes, None)
-            self.costs.cpu["watch"] += time.thread_time() - start
+            self.costs.add("watch", time.thread_time() - start)
             if decision.dismiss:
                 await self._ask("dismiss", decision.dismiss)
                 self.running |= {name: ("ending", self.loop.time()) for name in decision.dismiss}
@@ -255,23 +277,38 @@ class SimulatedSweep:
             self._publish(stage, seconds)
             await self._ask("finish", group, stage.key, None, True)
         listening.cancel()
+        await asyncio.wait([listening])
         await self._ask("lose", group)
         del self.running[group]
 
     async def _listen(self, group: str) -> None:
         while not await self._ask("must_leave", group, LISTEN_SECONDS):
-            pass
+            continue
 
     def _publish(self, stage: Stage, seconds: float) -> None:
         losses = [1.0 / epoch for epoch in range(1, EPOCHS + 1)]
         files = {"curves.json": json.dumps({f"{stage.name}/train_loss": losses}).encode()}
-        files |= dict.fromkeys(PICTURES.get(stage.name, ()), PICTURE)
+        files |= dict.fromkeys(PICTURES.get(stage.name, ()), picture())
         metrics = {f"{stage.name}/metric_{number}": 1.0 / (number + 1) for number in range(METRICS)}
         cost = {"wall_seconds": seconds, "cpu_seconds": seconds, "images_seen": 1.0}
         artifact = Artifact(
-            stage.key, stage.name, stage.version, dict(stage.specs), metrics=metrics, cost=cost, created_ms=1
+            stage.key,
+            stage.name,
+            stage.version,
+            dict(stage.specs),
+            metrics=metrics,
+            cost=cost,
+            created_ms=now_ms(),
         )
         self.store.publish(artifact, files)
+
+
+@functools.cache
+def picture() -> bytes:
+    """Return a PNG of noise."""
+    file = io.BytesIO()
+    Image.frombytes("RGB", (SIDE, SIDE), random.Random(0).randbytes(SIDE * SIDE * 3)).save(file, format="PNG")
+    return file.getvalue()
 
 
 def resident_bytes() -> int:
@@ -279,8 +316,11 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def simulate(num_trials: int, num_stages: int | None, groups: int) -> Costs:
-    """Simulate one sweep in a store of its own; None plans the study's own stages."""
+def simulate(num_trials: int, num_stages: int | None, groups: int, mlflow_runs: int = 0) -> Costs:
+    """Simulate one sweep in a store of its own; None plans the study's own stages.
+
+    With `mlflow_runs` a sample of its records is shipped, half of them beside so many other runs.
+    """
     before = resident_bytes()
     with tempfile.TemporaryDirectory(prefix="scale-", dir=memory_folder()) as scratch:
         folder = Path(scratch)
@@ -292,9 +332,36 @@ def simulate(num_trials: int, num_stages: int | None, groups: int) -> Costs:
             plan = lambda point: laid(point.index, num_trials, num_stages)  # noqa: E731
         sweep = SimulatedSweep(opened, plan, folder / "store", groups)
         costs = sweep.run()
-        costs.cpu["plan and adopt"] += spent
-        costs.memory_bytes = resident_bytes() - before
+        costs.add("plan and adopt", spent)
+        costs.sweep_bytes, costs.process_bytes = resident_bytes() - before, resident_bytes()
+        if mlflow_runs:
+            with Journal(sweep.store.blobs, opened.study.key) as journal:
+                record = opened.sweep_record(journal)
+            costs.mlflow_seconds = ship(record, sweep.ledger.records[:SAMPLE], folder, mlflow_runs)
     return costs
+
+
+def ship(
+    record: SweepRecord, records: Sequence[TrialRecord], folder: Path, others: int
+) -> tuple[float, float]:
+    """Return the CPU seconds of a record in MLflow, with none and with `others` runs in its experiment."""
+    from orchestrator.runtime.mlflow.shipping import OpenSweep  # here: MLflow is not part of what is measured
+
+    opened = OpenSweep(f"sqlite:///{folder}/mlflow.db", record)
+
+    def mean(part: Sequence[TrialRecord]) -> float:
+        start = time.process_time()
+        for one in part:
+            opened.ship(one)
+        return (time.process_time() - start) / len(part)
+
+    mean(records[:2])  # what a first use loads
+    half = len(records) // 2
+    first = mean(records[2:half])
+    for number in range(others):
+        tags = {"inversion.sweep": "another", "inversion.kind": "trial", "inversion.trial": str(number)}
+        opened.client.create_run(opened.experiment_id, tags=tags)
+    return first, mean(records[half:])
 
 
 def open_demo(num_trials: int, folder: Path) -> Sweep:
@@ -312,13 +379,14 @@ def memory_folder() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def in_process(num_trials: int, num_stages: int | None, groups: int) -> Costs:
+def in_process(num_trials: int, num_stages: int | None, groups: int, mlflow_runs: int) -> Costs:
     """Simulate in a process of its own, whose memory is then this sweep's."""
     words = [sys.executable, "-m", "benchmarks.scale", "--only", str(num_trials), "--groups", str(groups)]
+    words += ["--mlflow-runs", str(mlflow_runs)]
     words += ["--planned"] if num_stages is None else ["--stages", str(num_stages)]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     plain = json.loads(done.stdout)
-    return Costs(**{**plain, "calls": Counter(plain["calls"]), "cpu": Counter(plain["cpu"])})
+    return Costs(**{**plain, "calls": Counter(plain["calls"])})
 
 
 def rows(every: Sequence[Costs]) -> dict[str, list[float]]:
@@ -332,12 +400,13 @@ def rows(every: Sequence[Costs]) -> dict[str, list[float]]:
         "broker: calls a simulated second": [one.calls.total() / one.makespan for one in every],
     }
     found |= {f"CPU s: {part}": [one.cpu[part] for one in every] for part in parts}
-    found["driver memory, MiB"] = [one.memory_bytes / 2**20 for one in every]
+    found["memory of the sweep, MiB"] = [one.sweep_bytes / 2**20 for one in every]
+    found["memory of the process, MiB"] = [one.process_bytes / 2**20 for one in every]
     found["journal, kB"] = [one.journal_bytes / 1e3 for one in every]
     return found
 
 
-GROWING = ("broker: calls", "CPU s: ", "driver memory, MiB", "journal, kB")
+GROWING = ("broker: calls", "CPU s: ", "memory of the sweep, MiB", "journal, kB")
 """Labels of rows that a larger sweep increases."""
 
 
@@ -354,6 +423,12 @@ def print_table(every: Sequence[Costs]) -> None:
         grows = label.startswith(GROWING) and all(value > 0 for value in values)
         shown = f"{exponent(trials, values):9.2f}" if grows else ""
         print(f"{label:34}" + "".join(f"{value:12,.2f}" for value in values) + shown)
+    first, second = every[-1].mlflow_seconds
+    if second:
+        whole = second * trials[-1]
+        print(
+            f"MLflow, CPU s a record: {first:.3f}, beside other runs {second:.3f}; all, if so: {whole:,.0f}"
+        )
 
 
 def main() -> None:
@@ -365,16 +440,18 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=3_000, help="of the largest sweep's laid graph")
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--planned", action="store_true", help="the study's own stages instead")
+    parser.add_argument("--mlflow-runs", type=int, default=1_000, help="other runs; 0 leaves MLflow out")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         stages = None if arguments.planned else arguments.stages
-        print(json.dumps(vars(simulate(arguments.only, stages, arguments.groups))))
+        print(json.dumps(vars(simulate(arguments.only, stages, arguments.groups, arguments.mlflow_runs))))
         return
     every = []
     for part in (4, 2, 1):
         stages = None if arguments.planned else arguments.stages // part
-        every.append(in_process(arguments.trials // part, stages, arguments.groups))
+        runs = arguments.mlflow_runs if part == 1 else 0
+        every.append(in_process(arguments.trials // part, stages, arguments.groups, runs))
     print_table(every)
 
 

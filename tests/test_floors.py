@@ -188,6 +188,7 @@ LIGHT = [
     "orchestrator.sweep.ledger",
     "orchestrator.runtime.search",
     "orchestrator.runtime.ray.tune",
+    "orchestrator.runtime.ray.groups",
 ]
 """Modules of trial drivers and of plans; tests/jobs/test_imports.py holds what each command may import."""
 

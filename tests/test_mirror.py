@@ -48,8 +48,6 @@ COVERED = {
     "runtime.search": "tests/runtime/test_optuna.py",
     "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
-    "runtime.ray.train": RAY,
-    "runtime.ray.process_group": RAY,
     "runtime.ray.worker": RAY,
     "models.library_operations": "tests/models/test_operations.py",
     "report.page.front": "tests/report/page/test_content.py",

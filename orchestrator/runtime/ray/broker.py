@@ -63,6 +63,7 @@ class Broker:
         self._stopping = False
         self._halting = False
         self._num_built = 0
+        self._ended: list[str] = []  # keys of stages that were built, found stored, or failed
         self._starts: dict[str, int] = {}
 
     async def submit(self, stage: dict[str, Any], key: str, pool: str, priority: int) -> bool:
@@ -187,6 +188,10 @@ class Broker:
             state.nodes = set()
             await self._give_back(state)
 
+    async def ended(self, since: int) -> list[str]:
+        """Return the keys of the stages that ended after the first `since`; of all if fewer did."""
+        return self._ended[since if since <= len(self._ended) else 0 :]
+
     async def give_up(self, pool: str, reason: str) -> None:
         """Fail every stage that waits for a pool which no group will serve."""
         for job in self._jobs.values():
@@ -273,6 +278,7 @@ class Broker:
 
     def _end(self, job: _Job, error: dict[str, str] | None) -> None:
         job.error = error
+        self._ended.append(job.key)
         job.done.set()
         job.moved.set()
 

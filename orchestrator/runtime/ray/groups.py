@@ -67,6 +67,7 @@ class WorkerGroups:
         self._running: dict[str, _Running] = {}
         self._reserved: dict[Pool, list[Any]] = {}  # pending placement groups: requests to an autoscaler
         self._failures: list[str] = []
+        self._width = 0, -TICK_SECONDS  # and when it was counted; 0 s is the machine's start
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._said, self._fitted = -SAY_SECONDS, time.monotonic()
@@ -78,10 +79,13 @@ class WorkerGroups:
 
     def width(self) -> int:
         """Return how many groups the cluster takes now, of the pool that it takes most of."""
-        nodes = alive_nodes()
-        fitting = max(slots(pool, nodes) for pool in self._pools.values())
-        most = self._resources.groups
-        return fitting if most is None else min(fitting, most)
+        width, counted = self._width
+        if time.monotonic() - counted > TICK_SECONDS:  # Tune asks many times a second, for each trial
+            nodes, most = alive_nodes(), self._resources.groups
+            fitting = max(slots(pool, nodes) for pool in self._pools.values())
+            width = fitting if most is None else min(fitting, most)
+            self._width = width, time.monotonic()
+        return width
 
     def join(self, seconds: float) -> None:
         """Wait up to `seconds` for the groups to end, after the broker was stopped."""

@@ -8,7 +8,7 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
 SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 Call = Callable[..., Any]
 """Calls a method of the broker by its name, with arguments, and waits for the result."""
+WAITING_DRIVERS = 8  # drivers for one more, 2 at least, that may wait for a stage as soon as it starts
 DRIVER_DEATHS = 20  # of one trial, from any cause: the next driver goes on
 
 
@@ -59,7 +60,8 @@ class RayExecutor:
 
     def run(self, ledger: Ledger) -> None:
         """Run every task of the ledger."""
-        searcher = TaskSearcher(ledger, self.max_running)
+        call = _caller(self.broker)
+        searcher = TaskSearcher(ledger, self.max_running, lambda since: call("ended", since))
         if not searcher.prefetch():
             return
         self.groups.start()
@@ -115,11 +117,21 @@ def asha(scheduler: Asha) -> ASHAScheduler:
 
 
 class TaskSearcher(Searcher):
-    """Lets Tune draw the ledger's tasks; a batch is closed before the next one is planned."""
+    """Lets Tune draw the ledger's tasks; a batch is closed before the next one is planned.
 
-    def __init__(self, ledger: Ledger, max_running: Callable[[], int]) -> None:
+    `list_ended` returns the keys of the stages that have ended since as many had, for the order of tasks.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        max_running: Callable[[], int],
+        list_ended: Callable[[int], Sequence[str]] = lambda since: (),
+    ) -> None:
         super().__init__(metric="done", mode="max")
-        self._ledger, self._max_running = ledger, max_running
+        self._ledger, self._max_running, self._list_ended = ledger, max_running, list_ended
+        self._num_ended = 0  # stages that the broker has listed
+        self._waits: dict[str, str] = {}  # running trial -> the stage of others that it waited for at first
         self._waiting = TaskQueue([])
         self._running: dict[str, Task] = {}
         self._priorities: Counter[str] = Counter()  # stage key -> trials of the batch that need it
@@ -141,9 +153,15 @@ class TaskSearcher(Searcher):
                 return None
             if not self.prefetch():
                 return Searcher.FINISHED
-        if len(self._running) >= self._max_running():
+        most = self._max_running()
+        if len(self._running) >= most:
             return None
-        task = self._waiting.take()
+        drawn = self._waiting.take(may_wait=self._num_waiting() < max(2, most // WAITING_DRIVERS))
+        if drawn is None:
+            return None
+        task, stage = drawn
+        if stage is not None:
+            self._waits[trial_id] = stage
         self._running[trial_id] = task
         self._ledger.start(task)
         compared = compared_stage(task)
@@ -154,6 +172,15 @@ class TaskSearcher(Searcher):
         }
         return {"name": task.point.name, "task": packed(plain)}
 
+    def _num_waiting(self) -> int:
+        """Return how many drivers still wait for the stage that they had to wait for at first."""
+        ended = self._list_ended(self._num_ended)
+        self._num_ended += len(ended)
+        for key in ended:
+            self._waiting.built(key)
+        self._waits = {one: key for one, key in self._waits.items() if self._waiting.is_unbuilt(key)}
+        return len(self._waits)
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -161,6 +188,7 @@ class TaskSearcher(Searcher):
         task = self._running.pop(trial_id, None)
         if task is None:  # noted before
             return
+        self._waits.pop(trial_id, None)
         self._waiting.end(task)
         result = result or {}
         if OUTCOME in result:

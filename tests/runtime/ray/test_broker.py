@@ -211,6 +211,19 @@ def test_what_is_published_and_waited_for_by_nobody_is_forgotten() -> None:
     play(story)
 
 
+def test_what_has_ended_is_listed_once_and_again_after_a_restart() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        for number, key in enumerate("ab"):
+            await broker.submit(STAGE, key, "p", 1)
+            await broker.take("g", 0, number)
+            await broker.finish("g", key, None, True)
+        assert [await broker.ended(since) for since in (0, 1, 2)] == [["a", "b"], ["b"], []]
+        assert await broker.ended(3) == ["a", "b"]  # asked by one who knew a broker before this one
+
+    play(story)
+
+
 def test_a_failed_stage_is_remembered() -> None:
     async def story(broker: Broker) -> None:
         await broker.submit(STAGE, "a", "p", 1)

@@ -33,22 +33,35 @@ def grid(num_targets: int, num_each: int) -> list[Task]:
     ]
 
 
+def taken(queue: TaskQueue, *, may_wait: bool = True) -> Task:
+    """Return the next trial."""
+    drawn = queue.take(may_wait=may_wait)
+    assert drawn is not None
+    return drawn[0]
+
+
 def test_trials_of_different_targets_are_drawn_first() -> None:
     queue = TaskQueue(grid(4, 3))
-    drawn = [queue.take() for _ in range(4)]
+    drawn = [taken(queue) for _ in range(4)]
     assert [one.point.index for one in drawn] == [0, 3, 6, 9]
     assert len(queue) == 8
     queue.end(drawn[1])  # its target is built: its neighbours wait for nobody
-    assert [queue.take().point.index for _ in range(2)] == [4, 5]
-    assert queue.take().point.index == 1  # nothing else is left but trials whose targets are being built
+    assert [taken(queue).point.index for _ in range(2)] == [4, 5]
+    assert queue.take(may_wait=False) is None  # nothing is left but trials whose targets are being built
+    next_one = queue.take()
+    assert next_one is not None
+    assert (next_one[0].point.index, next_one[1]) == (1, drawn[0].stages["target"].key)
+    queue.built(drawn[2].stages["target"].key)  # before its own trial ends
+    assert taken(queue, may_wait=False).point.index == 7
 
 
 def test_of_equal_trials_the_one_with_most_to_build_comes_first() -> None:
     shared = stage("judge", 0)
     short, long = task(0, shared), task(1, shared, stage("target", 1), stage("inversion", 1))
     queue = TaskQueue([short, long])
-    assert queue.take() is long
-    assert queue.take() is short
+    assert taken(queue) is long
+    assert taken(queue) is short
+    assert queue.take() is None
 
 
 def test_a_stage_that_ends_before_it_is_taken_is_no_work_left() -> None:
@@ -59,7 +72,7 @@ def test_a_stage_that_ends_before_it_is_taken_is_no_work_left() -> None:
     queue = TaskQueue([one, two])
     queue.end(built)
     queue.end(built)
-    assert queue.take() is two  # the first has nothing to build any more
+    assert taken(queue) is two  # the first has nothing to build any more
 
 
 def test_every_trial_is_drawn_once_and_seldom_shares_a_stage_being_built() -> None:
@@ -70,7 +83,7 @@ def test_every_trial_is_drawn_once_and_seldom_shares_a_stage_being_built() -> No
     while queue or running:
         while queue and len(running) < 16:
             busy = {one.key for other in running for one in other.stages.values()} - built
-            new = queue.take()
+            new = taken(queue)
             waits += bool(busy & {one.key for one in new.stages.values()})
             drawn[new.point.index] += 1
             running.append(new)
@@ -86,5 +99,5 @@ def test_an_empty_queue_is_false(count: int) -> None:
     queue = TaskQueue(grid(1, count))
     for _ in range(count):
         assert queue
-        queue.take()
+        taken(queue)
     assert not queue

@@ -1,0 +1,60 @@
+"""Worker groups as Ray Train's controller gets them: whatever it unpickles brings no torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+SWEEP = """
+import orchestrator.api.sweep, orchestrator.runtime.ray.groups, orchestrator.runtime.ray.tune
+"""
+
+CONTROLLER = """
+import pathlib
+import ray
+from ray import cloudpickle
+from ray.train.v2._internal.execution.controller import TrainController
+from orchestrator.runtime.locations import Locations
+from orchestrator.runtime.ray import train
+from orchestrator.runtime.ray.pools import Pool
+from orchestrator.runtime.ray.process_group import ProcessGroup
+from orchestrator.stages.graph import Profile
+
+class Caught(Exception):
+    pass
+
+def catch(self, **arguments):
+    raise Caught(arguments)
+
+def callbacks(self):
+    return [self.backend_config, self.backend_config.backend_cls]
+
+train.DataParallelTrainer._initialize_and_run_controller = catch
+train.DataParallelTrainer._create_default_callbacks = callbacks
+ray.put = cloudpickle.dumps
+pool, none = Pool(Profile(workers=2), 0.0), pathlib.Path("/none")
+try:
+    train.train("g", pool, Locations(store="/none"), 1.0, None, none)
+except Caught as caught:
+    (arguments,) = caught.args
+    for name in ("callbacks", "train_run_context", "scaling_policy", "failure_policy"):
+        cloudpickle.loads(cloudpickle.dumps(arguments[name]))
+    config, setup = arguments["callbacks"]
+    assert config == ProcessGroup("gloo") and setup().share_cuda_visible_devices
+else:
+    raise AssertionError("no controller was started")
+"""
+
+TRIAL = """
+from ray import cloudpickle
+from orchestrator.runtime.ray import tune
+cloudpickle.loads(cloudpickle.dumps((tune._drive, tune.BrokerClient)))
+"""
+
+
+@pytest.mark.parametrize("program", [SWEEP, CONTROLLER, TRIAL], ids=["sweep", "controller", "trial driver"])
+def test_torch_is_imported_by_none_but_the_workers(program: str) -> None:
+    words = [sys.executable, "-c", f"{program}\nimport sys\nprint('torch' in sys.modules)"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
