@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ POOL = Pool(Profile(), 1.0)
 NODE = {"CPU": 8.0, "GPU": 1.0}
 MEAN_SECONDS = {"pretrain": 300.0, "target": 300.0, "judge": 300.0, "inversion": 300.0}
 OTHER_SECONDS = 30.0
-SPREAD = 0.7  # of the logarithm of a stage's length
+SPREAD = 0.7
+"""Standard deviation of the logarithm of stage lengths of one kind: in the demo 0.1 to 0.5 of inverters, 0.3
+to 0.7 of targets, by their settings. Nothing in the simulation knows a length before its stage ends."""
 LAYERS = {"target": 0.02, "predictions": 0.08, "inversion": 0.3, "evaluation": 0.6}
 """Stages of the laid graph in the order they run, as shares of all; each needs the one before."""
 EPOCHS = 25
@@ -119,15 +121,19 @@ class SimulatedSweep:
     """One sweep: the driver's own objects, and stand-ins for Ray, groups and stages."""
 
     def __init__(
-        self, opened: Sweep, plan: Callable[[Point], Mapping[str, Stage]], folder: Path, groups: int
+        self,
+        opened: Sweep,
+        plan: Callable[[Point], Mapping[str, Stage]],
+        folder: Path,
+        setting: "Setting",
     ) -> None:
         self.loop, self.costs, self.broker = SimulatedLoop(), Costs(), Broker()
         self.store = Artifacts(DirectoryBlobs(folder))
         self.journal = Journal(self.store.blobs, opened.study.key)
         listeners: list[Listener] = [JournalListener(self.journal)]
         self.ledger = Ledger(opened.search, plan, self.store, opened._describe, listeners=listeners)
-        self.searcher = TaskSearcher(self.ledger, lambda: num_drivers(groups), self._list_ended)
-        self.groups = groups
+        self.searcher = TaskSearcher(self.ledger, lambda: num_drivers(setting.groups), self._list_ended)
+        self.groups, self.spread = setting.groups, setting.spread
         self.leases = LocalLeases()
         self.lengths: dict[str, float] = {}
         self.running: dict[str, tuple[str, float]] = {}  # group -> phase and since when
@@ -166,7 +172,8 @@ class SimulatedSweep:
             for stage in task.stages.values():
                 if stage.key not in self.lengths:
                     mean = MEAN_SECONDS.get(stage.name, OTHER_SECONDS)
-                    self.lengths[stage.key] = mean * generator.lognormvariate(-(SPREAD**2) / 2, SPREAD)
+                    factor = generator.lognormvariate(-(self.spread**2) / 2, self.spread)  # 1 on average
+                    self.lengths[stage.key] = mean * factor
                 start = max((ends[key] for key in stage.needs.values()), default=0.0)
                 ends[stage.key] = start + self.lengths[stage.key]
             longest = max(longest, *ends.values())
@@ -316,11 +323,24 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def simulate(num_trials: int, num_stages: int | None, groups: int, mlflow_runs: int = 0) -> Costs:
-    """Simulate one sweep in a store of its own; None plans the study's own stages.
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated, beside the number of trials."""
 
-    With `mlflow_runs` a sample of its records is shipped, half of them beside so many other runs.
-    """
+    stages: int | None  # of the laid graph; None plans the study's own
+    groups: int = 64
+    spread: float = SPREAD
+    mlflow_runs: int = 0  # beside which half of a sample of the records is shipped; 0 ships none
+
+    def words(self) -> list[str]:
+        """Return the options that name it."""
+        words = ["--groups", str(self.groups), "--spread", str(self.spread)]
+        words += ["--mlflow-runs", str(self.mlflow_runs)]
+        return words + (["--planned"] if self.stages is None else ["--stages", str(self.stages)])
+
+
+def simulate(num_trials: int, setting: Setting) -> Costs:
+    """Simulate one sweep in a store of its own."""
     before = resident_bytes()
     with tempfile.TemporaryDirectory(prefix="scale-", dir=memory_folder()) as scratch:
         folder = Path(scratch)
@@ -328,16 +348,16 @@ def simulate(num_trials: int, num_stages: int | None, groups: int, mlflow_runs: 
         opened = open_demo(num_trials, folder)
         spent = time.process_time() - start
         plan: Callable[[Point], Mapping[str, Stage]] = opened.plan
-        if num_stages is not None:
+        if (num_stages := setting.stages) is not None:
             plan = lambda point: laid(point.index, num_trials, num_stages)  # noqa: E731
-        sweep = SimulatedSweep(opened, plan, folder / "store", groups)
+        sweep = SimulatedSweep(opened, plan, folder / "store", setting)
         costs = sweep.run()
         costs.add("plan and adopt", spent)
         costs.sweep_bytes, costs.process_bytes = resident_bytes() - before, resident_bytes()
-        if mlflow_runs:
+        if setting.mlflow_runs:
             with Journal(sweep.store.blobs, opened.study.key) as journal:
                 record = opened.sweep_record(journal)
-            costs.mlflow_seconds = ship(record, sweep.ledger.records[:SAMPLE], folder, mlflow_runs)
+            costs.mlflow_seconds = ship(record, sweep.ledger.records[:SAMPLE], folder, setting.mlflow_runs)
     return costs
 
 
@@ -379,11 +399,9 @@ def memory_folder() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def in_process(num_trials: int, num_stages: int | None, groups: int, mlflow_runs: int) -> Costs:
+def in_process(num_trials: int, setting: Setting) -> Costs:
     """Simulate in a process of its own, whose memory is then this sweep's."""
-    words = [sys.executable, "-m", "benchmarks.scale", "--only", str(num_trials), "--groups", str(groups)]
-    words += ["--mlflow-runs", str(mlflow_runs)]
-    words += ["--planned"] if num_stages is None else ["--stages", str(num_stages)]
+    words = [sys.executable, "-m", "benchmarks.scale", "--only", str(num_trials), *setting.words()]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     plain = json.loads(done.stdout)
     return Costs(**{**plain, "calls": Counter(plain["calls"])})
@@ -439,19 +457,21 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000, help="of the largest sweep")
     parser.add_argument("--stages", type=int, default=3_000, help="of the largest sweep's laid graph")
     parser.add_argument("--groups", type=int, default=64)
+    parser.add_argument("--spread", type=float, default=SPREAD, help="of the logarithm of a stage's length")
     parser.add_argument("--planned", action="store_true", help="the study's own stages instead")
     parser.add_argument("--mlflow-runs", type=int, default=1_000, help="other runs; 0 leaves MLflow out")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    stages = None if arguments.planned else arguments.stages
+    setting = Setting(stages, arguments.groups, arguments.spread, arguments.mlflow_runs)
     if arguments.only:
-        stages = None if arguments.planned else arguments.stages
-        print(json.dumps(vars(simulate(arguments.only, stages, arguments.groups, arguments.mlflow_runs))))
+        print(json.dumps(vars(simulate(arguments.only, setting))))
         return
     every = []
     for part in (4, 2, 1):
-        stages = None if arguments.planned else arguments.stages // part
         runs = arguments.mlflow_runs if part == 1 else 0
-        every.append(in_process(arguments.trials // part, stages, arguments.groups, runs))
+        smaller = replace(setting, stages=stages and stages // part, mlflow_runs=runs)
+        every.append(in_process(arguments.trials // part, smaller))
     print_table(every)
 
 

@@ -53,7 +53,7 @@ def test_every_way_of_reading_has_its_row(
 def test_a_simulated_sweep_grows_with_its_trials() -> None:
     """A fifth of a percent of the largest: each size in a process of its own, as the benchmark runs them."""
     sizes = (40, 80, 160)
-    every = [scale.in_process(size, size * 3 // 10, 4, 0) for size in sizes]
+    every = [scale.in_process(size, scale.Setting(size * 3 // 10, groups=4)) for size in sizes]
     assert [one.trials for one in every] == list(sizes)
     for one in every:
         assert one.bound <= one.makespan < 2 * one.bound
@@ -70,7 +70,7 @@ def test_a_simulated_sweep_grows_with_its_trials() -> None:
 def test_planned_stages_are_simulated_too_and_every_row_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    every = [scale.simulate(32, None, 4, mlflow_runs=2)] * 2
+    every = [scale.simulate(32, scale.Setting(None, groups=4, mlflow_runs=2))] * 2
     every[1] = replace(every[1], trials=64)
     scale.print_table(every)
     heading, *rows, mlflow = capsys.readouterr().out.splitlines()
