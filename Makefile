@@ -41,11 +41,13 @@ types: $(READY)  ## run mypy
 check: lint      ## run lint, types and tests, as CI does; types beside the tests
 	@$(MAKE) --no-print-directory --jobs=2 types test
 
-bench: $(READY)  ## measure training against plain PyTorch, budgets, reading against boto3, a sweep's overhead
+bench: $(READY)  ## measure training against plain PyTorch, budgets, reading against boto3, a sweep's overhead and size
 	$(BIN)/python -m benchmarks.inverter
 	$(BIN)/python -m benchmarks.budgets
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.workers
 
 lock:            ## re-resolve requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
