@@ -51,13 +51,14 @@ class PlannedSpec(TrialSpec):
     def public_data(self) -> Data:
         """The settings of the images that a prior is trained on: of the private set only where its public
         classes are they."""
-        return self._shown_like(self.prior and self.prior.dataset)
+        return self._shown_like(self.prior.dataset if self.prior else None)
 
     @property
     def pretrain_data(self) -> Data:
         """The settings of the images that the target is pretrained on: of the private set only where its
         public classes are they."""
-        return self._shown_like(self.target.pretrain and self.target.pretrain.dataset)
+        pretrain = self.target.pretrain
+        return self._shown_like(pretrain.dataset if pretrain else None)
 
     def _shown_like(self, name: str | None) -> Data:
         """Return the settings of all images of another set, shown to a network like those of the private set;
