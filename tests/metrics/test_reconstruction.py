@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from orchestrator.metrics import reconstruction
 
@@ -46,6 +47,22 @@ def test_ssim_of_two_flat_images_is_the_luminance_term() -> None:
     assert ssim(dark, bright) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(40, 1, 32, 32), (5, 3, 64, 64), (2, 3, 16, 24), (1, 1, 6, 7)], ids=str)
+def test_ssim_is_that_of_the_library_in_double_precision(shape: tuple[int, ...]) -> None:
+    images = noise(1, shape)
+    for others in (noise(2, shape), (images + 0.1 * noise(3, shape)).clamp(0, 1), images, 1.0 - images):
+        values = reconstruction.ssim(images, others)
+        library = structural_similarity_index_measure(
+            others.double(), images.double(), data_range=1.0, reduction="none"
+        )
+        assert isinstance(library, torch.Tensor)
+        assert values.shape == shape[:1]
+        assert torch.allclose(values, library.reshape(-1).float(), rtol=0.0, atol=1e-7)
+        single = structural_similarity_index_measure(others, images, data_range=1.0, reduction="none")
+        assert isinstance(single, torch.Tensor)
+        assert torch.allclose(values, single.reshape(-1), rtol=0.0, atol=1e-6)
+
+
 def test_ssim_is_the_mean_over_images() -> None:
     images, others = noise(1), noise(2)
     each = [ssim(images[i : i + 1], others[i : i + 1]) for i in range(3)]
@@ -63,3 +80,5 @@ def test_less_noise_scores_better_on_all_three() -> None:
 def test_shapes_must_match() -> None:
     with pytest.raises(ValueError, match=r"\(1, 1, 32, 32\) must match images of shape \(3, 1, 32, 32\)"):
         mse(noise(1), noise(1)[:1])
+    with pytest.raises(ValueError, match=r"\(1, 1, 32, 32\) must match images of shape \(3, 1, 32, 32\)"):
+        reconstruction.ssim(noise(1), noise(1)[:1])
