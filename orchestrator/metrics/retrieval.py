@@ -61,15 +61,14 @@ def class_rank(logits: Tensor, wanted: Tensor) -> Tensor:
     return 1.0 + ((logits > own) | ((logits == own) & is_before)).sum(dim=1).double()
 
 
-def is_class_nearest(queries: Tensor, labels: Tensor, references: Tensor, classes: Tensor) -> Tensor:
-    """Return whether the nearest reference of all classes is of the right one, (N,) float64 of 0 and 1.
+def nearest_class(queries: Tensor, references: Tensor, classes: Tensor) -> Tensor:
+    """Return the class of the nearest reference of all, (N,) int64, for queries (N, d).
 
-    Rows (N, d) with labels (N,), references (M, d) with classes (M,), by squared distance; of equally near
-    ones the first counts.
+    References (M, d) with classes (M,), by squared distance; of equally near ones the first counts.
     """
     references = references.double()
     nearest = [squared_distances(part.double(), references).argmin(1) for part in queries.split(BATCH)]
-    return (classes[torch.cat(nearest)] == labels).double()
+    return classes[torch.cat(nearest)]
 
 
 def squared_distances(some: Tensor, others: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from orchestrator.stages.images import attacked_scores, inferred_classes, privat
 from orchestrator.stages.io import Inputs, Outputs, read_npy
 from orchestrator.stages.measuring import Attacked, measure_classes, measure_images
 from orchestrator.stages.networks import (
-    features_of,
+    features_and_logits,
     grey_unless,
     inverted,
     judged_training,
     made_classes,
-    stored_classifier,
+    stored_judge,
 )
 from orchestrator.stages.similarity import FeatureSimilarity
 from orchestrator.stages.target_model import stored_target
@@ -35,7 +35,7 @@ def run(
     """Reconstruct the private images, or infer an image of each class; measure them and have them judged."""
     private, device = inputs.datasets(data.dataset), inputs.world.device
     num_classes = private.description.num_classes
-    judging = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
+    judging = stored_judge(inputs, data, judge, num_classes)
     original = torch.tensor(selection.private_classes(private, data, target.classes))
     training = selection.target_images(private, data, target.classes, "train")
     similarity = FeatureSimilarity(training, judged_training(inputs, original), inputs)
@@ -44,9 +44,7 @@ def run(
 
     def attacked(images: Tensor, labels: Tensor) -> Attacked:
         scores = None if network is None else predict(network, images, device).softmax(1)
-        features = features_of(judging, images, device)
-        logits = predict(judging.head, features, device)
-        return Attacked(images, labels, scores, features.flatten(1), logits, original)
+        return Attacked(images, labels, scores, *features_and_logits(judging, images, device), original)
 
     def rebuilt(part: str) -> Tensor:
         if attack.leaves == "images":

@@ -11,7 +11,7 @@ from orchestrator.attacks import build_attack
 from orchestrator.attacks.inverter import Inverter
 from orchestrator.attacks.latent import GenerativePrior
 from orchestrator.attacks.prior import Adversaries
-from orchestrator.config import AttackSpec, Data, Model, Prior, Release, Target
+from orchestrator.config import AttackSpec, Data, Judge, Model, Prior, Release, Target
 from orchestrator.datasets.gathered import Images
 from orchestrator.defenses.shield import mover
 from orchestrator.metrics import perceptual
@@ -24,6 +24,7 @@ from orchestrator.models.framing import Framed
 from orchestrator.models.public import HEAD, renamed
 from orchestrator.models.public_generators import public_generator
 from orchestrator.stages.io import Inputs, read_npy
+from orchestrator.stages.kept import kept
 from orchestrator.threat import BlackBox, truncate_rows
 from orchestrator.training.loop import predict
 from orchestrator.training.pairs import Rows, as_unit, concatenated
@@ -92,18 +93,57 @@ def start_from(network: Classifier, public: Mapping[str, Tensor], name: str) -> 
     network.load_state_dict(network.state_dict() | body)
 
 
+class _WithFeatures(nn.Module):
+    """A classifier whose outputs are what its head reads, beside its logits, (N, d + K)."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.network.features(images)
+        return torch.cat([features.flatten(1), self.network.head(features)], dim=1)
+
+
 def stored_classifier(
     inputs: Inputs, role: str, model: Model, classes: int, data: Data, *, resizes: bool = False
 ) -> Classifier:
     """Return the trained classifier that an input stage left, on the device, in evaluation mode."""
+    return _classifier(inputs.read(role, "model.safetensors"), inputs, model, classes, data, resizes=resizes)
+
+
+def _classifier(
+    file: bytes, inputs: Inputs, model: Model, classes: int, data: Data, *, resizes: bool
+) -> Classifier:
     network: Classifier = new_classifier(model, classes, data, 0, resizes=resizes)
-    network.load_state_dict(load_tensors(inputs.read(role, "model.safetensors")))
+    network.load_state_dict(load_tensors(file))
     return network.to(inputs.world.device).eval()
+
+
+def stored_judge(inputs: Inputs, data: Data, judge: Judge, classes: int) -> Classifier:
+    """Return the evaluation model of all `classes` of the private set, on the device, in evaluation mode.
+
+    Stages that run in one process share it, so it is only predicted with.
+    """
+    file = inputs.read("judge", "model.safetensors")
+    settings = (judge.model.text, data.text, classes, str(inputs.world.device))
+
+    def loaded() -> Classifier:
+        return _classifier(file, inputs, judge.model, classes, data, resizes=True)
+
+    return kept("judge", [file], settings, loaded)
 
 
 def features_of(network: Classifier, images: Rows, device: torch.device) -> Tensor:
     """Return what the head of a classifier reads of images (N, C, S, S), float32 (N, ...) on the CPU."""
     return predict(network.blocks, images, device)
+
+
+def features_and_logits(network: Classifier, images: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what the head of a classifier reads of images (N, C, S, S), (N, d), and its logits (N, K) of one
+    pass, float32 on the CPU."""
+    both = predict(_WithFeatures(network), images, device)
+    return both[:, : network.num_features], both[:, network.num_features :]
 
 
 def judged_training(inputs: Inputs, classes: Tensor) -> Tensor:
@@ -240,10 +280,18 @@ def _stored(inputs: Inputs, network: nn.Module, name: str) -> Any:
 def inverted(
     inputs: Inputs, data: Data, target: Target, attack: AttackSpec, scores: Tensor, m: int
 ) -> Tensor:
-    """Return the images (N, C, S, S) in [0, 1] that the attack's inverter makes of released scores (N, k)."""
+    """Return the images (N, C, S, S) in [0, 1] that the attack's inverter makes of released scores (N, k).
+
+    Two stages of a trial ask for the same ones, so they are kept: they are not changed in place.
+    """
     device = inputs.world.device
-    inverter = stored_inverter(inputs, data, target, attack)
-    return predict(AtTruncation(inverter, m).to(device), scores, device)
+
+    def images() -> Tensor:
+        inverter = stored_inverter(inputs, data, target, attack)
+        return predict(AtTruncation(inverter, m).to(device), scores, device)
+
+    settings = (data.text, target.classes, attack.text, m, str(device))
+    return kept("inverted", [inputs.read("attack", "inverter.safetensors"), scores], settings, images)
 
 
 def made_classes(inputs: Inputs, attack: AttackSpec, labels: Tensor) -> Tensor | None:

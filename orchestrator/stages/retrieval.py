@@ -7,6 +7,7 @@ reconstructions means.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.selection import ImageSet
 from orchestrator.metrics.classification import is_among
 from orchestrator.metrics.names import CLASS, METRICS, per_image_file
-from orchestrator.metrics.retrieval import class_rank, is_class_nearest, own_image
+from orchestrator.metrics.retrieval import class_rank, nearest_class, own_image
 from orchestrator.metrics.yardsticks import GREY
 from orchestrator.models.classifier import Classifier
 from orchestrator.stages.images import (
@@ -30,16 +31,16 @@ from orchestrator.stages.images import (
     stored_reconstructions,
 )
 from orchestrator.stages.io import Inputs, Outputs, npy, per_image
+from orchestrator.stages.kept import kept
 from orchestrator.stages.measuring import as_failures
 from orchestrator.stages.networks import (
-    features_of,
+    features_and_logits,
     generated,
     is_conditional,
     judged_training,
-    stored_classifier,
     stored_generator,
+    stored_judge,
 )
-from orchestrator.training.loop import predict
 from orchestrator.training.seeds import derive_seed
 
 STARTS = 256  # latents of a prior whose images stand in turn for what a search of them starts from
@@ -63,34 +64,46 @@ def run(  # noqa: PLR0913 - one for each sub-spec that a start depends on
     judging = _judging(inputs, data, target, judge)
     known = private_parts(inputs, data, target)
     test = known["test"][0]
-    photographs = judging.features(test.images)
+    photographs = _photographs(inputs, data, target, judge, judging, test)
     if prior is None:
         starts = _start(inputs, data, target, attack, auxiliary)[None]
     else:
         starts = _from_prior(inputs, data, prior, target, evaluation, attack.seed)
-    start = judging.features(starts)
+    start = judging.seen(starts)
     files: dict[str, bytes] = {}
     metrics: dict[str, float] = {}
     num_images = 0
     for part, (labels, own) in _attacked(target, evaluation, known).items():
         images, is_made = stored_reconstructions(inputs, part)
-        features = judging.features(images)
-        values = judging.among_classes(features, labels)
+        seen = judging.seen(images)
+        values = judging.among_classes(seen, labels)
         del values["accepted"]  # `evaluation` has it
         values = as_failures(values, is_made, num_classes)
         if own is not None:
             private, members = known[part]
-            seen = (photographs if part == "test" else judging.training)[members]
-            values |= _among_images(private, seen, images, features, own)
+            known_features = (photographs.features if part == "test" else judging.training)[members]
+            values |= _among_images(private, known_features, images, seen.features, own)
         places = own if own is not None and part == "test" else _of_classes(test, labels, evaluation)
-        ceiling = judging.among_classes(photographs[places.clamp_min(0)], labels)
-        floor = judging.among_classes(start[torch.arange(len(labels)) % len(start)], labels)
+        ceiling = judging.among_classes(photographs.at(places.clamp_min(0)), labels)
+        floor = judging.among_classes(start.at(torch.arange(len(labels)) % len(starts)), labels)
         values |= {f"ceiling_{name}": value.where(places >= 0, torch.nan) for name, value in ceiling.items()}
         values |= {f"floor_{name}": value for name, value in floor.items()}
         files[per_image_file(part)] = npy(per_image(labels, values))
         metrics |= _means(part, values)
         num_images += len(labels)
     return Outputs(files, metrics, num_images)
+
+
+class _Seen(NamedTuple):
+    """Images as the evaluation model sees them."""
+
+    features: Tensor  # (N, d), what its head reads
+    logits: Tensor  # (N, K)
+    nearest: Tensor  # (N,) int64, the label of the training image with the nearest features
+
+    def at(self, places: Tensor) -> "_Seen":
+        """Return those at places (n,) int64."""
+        return _Seen(*(part[places] for part in self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,31 +116,40 @@ class _Judging:
     training: Tensor  # (M, d), its features of the target's training images
     labels: Tensor  # (M,) int64, their labels in 0..k-1
 
-    def features(self, images: Images) -> Tensor:
-        """Return what the head reads of images (N, C, S, S), (N, ...)."""
-        return features_of(self.network, images, self.device)
+    def seen(self, images: Images) -> _Seen:
+        """Return what it sees of images (N, C, S, S)."""
+        features, logits = features_and_logits(self.network, images, self.device)
+        return _Seen(features, logits, nearest_class(features, self.training, self.labels))
 
-    def among_classes(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return for images with these features and labels whether they are accepted, the rank of their class
-        and whether the nearest training image is of it, (N,) float64 each."""
-        logits = predict(self.network.head, features, self.device)
-        accepted = is_among(logits, self.classes[labels])
+    def among_classes(self, seen: _Seen, labels: Tensor) -> dict[str, Tensor]:
+        """Return for images (N) that were seen, with these labels, whether they are accepted, the rank of
+        their class and whether the nearest training image is of it, (N,) float64 each."""
+        accepted = is_among(seen.logits, self.classes[labels])
         assert accepted is not None  # there are at least two classes
-        nearest = is_class_nearest(features.flatten(1), labels, self.training, self.labels)
         return {
             "accepted": accepted,
-            "class_rank": class_rank(logits, self.classes[labels]),
-            "class_nearest": nearest,
+            "class_rank": class_rank(seen.logits, self.classes[labels]),
+            "class_nearest": (seen.nearest == labels).double(),
         }
 
 
 def _judging(inputs: Inputs, data: Data, target: Target, judge: Judge) -> _Judging:
-    private = inputs.datasets(data.dataset)
+    private, device = inputs.datasets(data.dataset), inputs.world.device
     num_classes = private.description.num_classes
-    network = stored_classifier(inputs, "judge", judge.model, num_classes, data, resizes=True)
+    network = stored_judge(inputs, data, judge, num_classes)
     classes = torch.tensor(selection.private_classes(private, data, target.classes))
     labels = selection.target_images(private, data, target.classes, "train").labels
-    return _Judging(network, inputs.world.device, classes, judged_training(inputs, classes), labels)
+    return _Judging(network, device, classes, judged_training(inputs, classes), labels)
+
+
+def _photographs(
+    inputs: Inputs, data: Data, target: Target, judge: Judge, judging: _Judging, test: ImageSet
+) -> _Seen:
+    """Return what the evaluation model sees of the target's test images, for every attack on it the same."""
+    digest = inputs.datasets(data.dataset).description.digest
+    settings = (judge.model.text, data.text, digest, target.classes, str(judging.device))
+    file = inputs.read("judge", "model.safetensors")
+    return kept("photographs", [file], settings, lambda: judging.seen(test.images))
 
 
 def _attacked(
