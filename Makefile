@@ -42,6 +42,7 @@ check: lint      ## run lint, types and tests, as CI does; types beside the test
 	@$(MAKE) --no-print-directory --jobs=2 types test
 
 bench: $(READY)  ## measure training against plain PyTorch, budgets, reading against boto3, a sweep's overhead and size
+	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.inverter
 	$(BIN)/python -m benchmarks.budgets
 	$(BIN)/python -m benchmarks.reading

@@ -1,16 +1,25 @@
 """Spans modules: the benchmarks run and print every row; no time is asserted."""
 
 import asyncio
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import budgets, reading, scale
+from benchmarks import budgets, demo, reading, scale
 from benchmarks.simulation import SimulatedLoop
+from benchmarks.steps import __main__ as steps
+from benchmarks.steps.rows import ROWS, Setting
+from orchestrator.attacks import latent
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.catalog import Dataset
+from orchestrator.models.outlines import AMI_CHANNELS, AMI_HIDDEN_PER_CLASS
+from orchestrator.store.artifacts import Artifact, Artifacts
+from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
 
 
@@ -105,3 +114,63 @@ def test_simulated_time_leaps_but_stands_still_while_a_thread_computes() -> None
     loop.close()
     assert ended == [("1000 1010", 1010.0)]
     assert time.monotonic() - start < 60.0
+
+
+def test_every_network_has_a_line_for_each_precision_and_equal_losses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent, "SEGMENT", latent.SEGMENT)  # which the benchmark sets
+    steps.main(["--width", "0.02", "--batch", "3", "--steps", "1", "--repeats", "1", "--side", "32"])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[0] == "row"
+    rows = [line.split() for line in lines]
+    wanted = [[name, precision] for name, row in ROWS.items() for precision in row.precisions]
+    assert [row[:2] for row in rows] == wanted
+    operations = {name: float(row[5]) for name, *_ in wanted for row in rows if row[0] == name}
+    assert operations["face-inverter"] > operations["digit-inverter"] > 0
+    for name, precision, *cells in rows:
+        our_loss, plain_loss = float(cells[-2]), float(cells[-1])
+        tolerance = 1e-4 if precision == "float32" else 0.1
+        assert our_loss == pytest.approx(plain_loss, rel=tolerance), (name, precision)
+        assert all(float(cell.rstrip("%")) > 0 for cell in cells[:5]), (name, precision)
+
+
+def test_rows_and_precisions_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--width", "0.02", "--batch", "2", "--steps", "1", "--repeats", "1", "--side", "32"]
+    steps.main(["--rows", "digit-classifier", "--precisions", "bfloat16", *tiny])
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["digit-classifier", "bfloat16"]
+    ]
+
+
+def test_operations_of_an_image_are_those_of_its_layers() -> None:
+    """Digit F, forward: three convolutions of 3x3 and two linear layers; a gradient takes twice as many."""
+    setting = Setting(torch.device("cpu"), "float32", 1 / 16, 2)
+    row = ROWS["digit-classifier"]
+    c1, c2, c3 = (count // 16 for count in AMI_CHANNELS[32])
+    convolutions = [9 * 1 * c1 * 32**2, 9 * c1 * c2 * 16**2, 9 * c2 * c3 * 8**2]
+    linear = [c3 * 4 * 4 * AMI_HIDDEN_PER_CLASS * 10, AMI_HIDDEN_PER_CLASS * 10 * 10]
+    # The gradient by the images is not needed: the first convolution takes one product fewer.
+    adds = 3 * sum((*convolutions, *linear)) - convolutions[0]
+    assert row.build(setting, row).flop == 2 * 2 * adds
+
+
+def test_stages_of_the_demo_are_counted_and_the_largest_comes_first(tmp_path: Path) -> None:
+    store = Artifacts(DirectoryBlobs(tmp_path))
+    for key, stage, seconds in (("aa1", "target", 1.0), ("bb2", "inversion", 2.0), ("cc3", "inversion", 4.0)):
+        store.publish(Artifact(key=key, stage=stage, version=1, spec={}, cost={"cpu_seconds": seconds}), {})
+    measured = {**demo.stage_seconds(tmp_path), "command": 10.0}
+    assert measured == {"target": 1.0, "inversion": 6.0, "command": 10.0}
+    assert [line.split() for line in demo.lines("here", [measured, {**measured, "command": 12.0}])] == [
+        ["here:", "command", "11.0", "CPU", "s,", "stages", "7.0", "CPU", "s"],
+        ["inversion", "6.00", "CPU", "s", "85.7%"],
+        ["target", "1.00", "CPU", "s", "14.3%"],
+    ]
+
+
+def test_the_demo_of_a_checkout_is_run_by_its_own_code(tmp_path: Path) -> None:
+    """A study without the named field is refused by the command, with its exit code."""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        demo.run(demo.HERE, tmp_path / "out", ["target.colour=red"])
+    assert failed.value.returncode == 2
+    assert not (tmp_path / "out").exists()

@@ -25,8 +25,8 @@ class Seed(nn.ConvTranspose2d):
         if input.device.type != "cpu":
             return super().forward(input, output_size)
         assert self.bias is not None
-        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * 4 * C, k)
-        product = functional.linear(input.flatten(1), weight, self.bias.repeat(KERNEL * KERNEL))
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (k, 4 * 4 * C), no copy of channels last
+        product = torch.addmm(self.bias.repeat(KERNEL * KERNEL), input.flatten(1), weight)
         return product.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
 
 

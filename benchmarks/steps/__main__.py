@@ -1,0 +1,137 @@
+"""Benchmark: `python -m benchmarks.steps` prints, for each network, what a training step costs here.
+
+Columns: CPU milliseconds of a step (on a GPU: of its CUDA events) for our loop and for the plain one, their
+ratio, operations of an image (a multiply-add is two), the share of the matrix peak that our loop reaches, and
+the mean loss of both, which must agree. Medians of interleaved repeats, in the mode that sweeps run in. The
+peak is that of a large square product in the row's precision, measured between the repeats; the plain loop is
+float32 throughout. One narrow row with small batches: `--rows digit-inverter --width 0.0625 --batch 16`.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.steps.rows import ROWS, Loops, Row, Setting, Take, chosen
+from orchestrator.attacks import latent
+from orchestrator.stages.runner import use_profile
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+COLUMNS = ("ours ms", "plain ms", "ratio", "MFLOP/image", "of peak", "our loss", "plain loss")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was measured of a row in one precision."""
+
+    ours: float  # seconds of a step
+    plain: float
+    flop: float  # of a step
+    images: int
+    peak: float  # operations a second
+    losses: tuple[float, float]  # means over the steps, ours and plain
+
+    def cells(self) -> list[str]:
+        """Return the line of the table, in the order of `COLUMNS`."""
+        share = self.flop / self.ours / self.peak
+        return [
+            f"{self.ours * 1e3:.2f}",
+            f"{self.plain * 1e3:.2f}",
+            f"{self.plain / self.ours:.2f}",
+            f"{self.flop / self.images / 1e6:.1f}",
+            f"{share:.1%}",
+            *(f"{loss:.5f}" for loss in self.losses),
+        ]
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return what some work takes: CPU seconds of the process, on a GPU those between two CUDA events."""
+    if device.type == "cpu":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1e3
+
+
+def peak_seconds(side: int, precision: str, device: torch.device) -> float:
+    """Return what a product of square matrices of this side takes."""
+    some, other = (torch.ones(side, side, dtype=PRECISIONS[precision], device=device) for _ in range(2))
+    return seconds(lambda: some @ other, device)
+
+
+def measure(loops: Loops, setting: Setting, arguments: argparse.Namespace) -> Line:
+    """Take warm-up steps, then both loops and the peak in turns."""
+    takes: dict[str, Take] = {"ours": loops.ours, "plain": loops.plain}
+    spent: dict[str, list[float]] = {"ours": [], "plain": [], "peak": []}
+    losses: dict[str, list[torch.Tensor]] = {"ours": [], "plain": []}
+    peak_seconds(arguments.side, setting.precision, setting.device)
+    number = dict.fromkeys(takes, 0)
+
+    def steps(name: str, count: int) -> None:
+        for _ in range(count):
+            torch.manual_seed(number[name])  # of dropout, latents and augmentation
+            losses[name].append(takes[name](number[name]))
+            number[name] += 1
+
+    for name in takes:
+        steps(name, 1)
+    for _ in range(arguments.repeats):
+        for name in takes:
+            taken = seconds(lambda name=name: steps(name, arguments.steps), setting.device)  # type: ignore[misc]
+            spent[name].append(taken / arguments.steps)
+        spent["peak"].append(peak_seconds(arguments.side, setting.precision, setting.device))
+    medians = {name: statistics.median(values) for name, values in spent.items()}
+    means = [torch.stack(values).float().mean().item() for values in losses.values()]
+    peak = 2.0 * arguments.side**3 / medians["peak"]
+    return Line(medians["ours"], medians["plain"], loops.flop, loops.images, peak, (means[0], means[1]))
+
+
+def parsed(words: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[], help="default: all")
+    parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS))
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--width", type=float, default=1.0, help="of every network; default: 1")
+    parser.add_argument("--batch", type=int, help="images; default: the papers'")
+    parser.add_argument("--steps", type=int, default=4, help="of each loop in each repeat")
+    parser.add_argument("--repeats", type=int, default=5, help="of both loops and the peak, in turns")
+    parser.add_argument("--side", type=int, default=2048, help="of the matrices that give the peak")
+    return parser.parse_args(words)
+
+
+def settings(row: Row, arguments: argparse.Namespace) -> list[Setting]:
+    """Return what a row is measured with, one for each of its precisions."""
+    device, width, batch = torch.device(arguments.device), arguments.width, arguments.batch
+    wanted = [name for name in arguments.precisions if name in row.precisions]
+    return [Setting(device, precision, width, batch) for precision in wanted]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure and print a line for each row and precision."""
+    arguments = parsed(words)
+    use_profile(arguments.threads)
+    latent.SEGMENT = 1  # a search's loop returns after each step
+    print(f"{'row':17}{'precision':10}" + "".join(f"{column:>13}" for column in COLUMNS))
+    for name, row in chosen(arguments.rows):
+        for setting in settings(row, arguments):
+            line = measure(row.build(setting, row), setting, arguments)
+            print(
+                f"{name:17}{setting.precision:10}" + "".join(f"{cell:>13}" for cell in line.cells()),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
