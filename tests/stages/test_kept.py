@@ -42,13 +42,14 @@ def test_other_content_settings_and_threads_are_other_results() -> None:
         return torch.zeros(1)
 
     scores = torch.tensor([[0.25, 0.75]])
-    for files, settings in (
+    cases: list[tuple[list[bytes | torch.Tensor], str]] = [
         ([b"weights"], "a"),
         ([b"Weights"], "a"),
         ([b"weights"], "b"),
         ([b"weights", scores], "a"),
         ([b"weights", scores + 1], "a"),
-    ):
+    ]
+    for files, settings in cases:
         for _ in range(2):
             kept("test", files, settings, compute)
     assert len(made) == 5
