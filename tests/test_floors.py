@@ -142,6 +142,7 @@ SHARED_STAGES = {
     "cost",
     "graph",
     "io",
+    "kept",
     "runner",
     "stage",
     "uses",
