@@ -122,15 +122,19 @@ def shield(specs: Any, shapes: Shapes | None) -> Work:
 
 def prior(specs: Any, shapes: Shapes | None) -> Work:
     """A generator's training against a critic: on every batch a step of the critic, on some one of the
-    generator."""
+    generator; where it learns from F, F's answers to all public images beside."""
     how, data = specs.prior, specs.data
     made, critic = _generator(specs), _critic(specs)
     penalty = 3 * critic.trained if how.loss == "wgan-gp" else 0.0
-    each = made.forward + 2 * critic.trained + penalty + (made.trained + critic.trained) / how.critic_steps
+    parts = 3 if how.loss == "kedmi" else 2  # of a critic's batch: images with scores, others, generated ones
+    each = made.forward + parts * critic.trained + penalty
+    each += (made.trained + critic.trained + (parts - 2) * critic.forward) / how.critic_steps
     networks = [made, critic]
+    answered = 0.0
     if how.needs_target:
         f = _target(specs)
         networks.append(f)
+        answered = f.forward
         teaches = how.loss == "kedmi" and how.teacher_mode == "train"
         each += f.searched / how.critic_steps if how.loss == "plg" else f.forward * teaches
     classes = specs.target.classes if how.needs_target else 0
@@ -138,9 +142,10 @@ def prior(specs: Any, shapes: Shapes | None) -> Work:
         _family(*networks, note=f"{how.loss} {how.teacher_mode}" if how.loss == "kedmi" else how.loss),
         each,
         lambda sizes: _seen(how.recipe, how.num_trained_on(_public(data, sizes), classes)),
+        once=lambda sizes: answered * _public(data, sizes),
         parameters=sum(one.parameters for one in networks) + made.parameters,
         trained=made.parameters + critic.parameters,
-        activations=how.batch_size * (made.activations + 2 * critic.activations),
+        activations=how.batch_size * (made.activations + parts * critic.activations),
         unknown=_unknown(*networks),
     )
 
@@ -272,15 +277,18 @@ def yardsticks(specs: Any, shapes: Shapes | None) -> Work:
 
 def retrieval(specs: Any, shapes: Shapes | None) -> Work:
     """Images ranked among private ones by pixels and by the evaluation model's features, which it has of the
-    training images; all test images and starts pass through it beside."""
+    training images; all test images and starts pass through it beside, those of a prior made for it."""
     judged, classes = _judge(specs), specs.target.classes
+    made = _generator(specs, shapes).forward if getattr(specs, "prior", None) else 0.0
     asks_images = specs.evaluation.task != "class-inference"
+    is_conditional = made > 0 and specs.prior.loss == "plg"  # an image of each class is made then
 
     def once(sizes: Sizes) -> float:
         tested, trained = _tested(specs, sizes), _private(specs, sizes)
         of_class = (tested + trained) / classes if asks_images else 0.0
         ranked = _attacked(specs, sizes) * (of_class * _pixels(specs.data) + trained * FEATURES)
-        return judged.forward * (tested + STARTS) + ranked
+        starts = max(STARTS, _attacked(specs, sizes)) if is_conditional else STARTS
+        return judged.forward * (tested + starts) + made * starts + ranked
 
     return Work(
         f"{judged.family} ranks",

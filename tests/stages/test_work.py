@@ -115,6 +115,40 @@ def test_a_discriminator_and_a_teacher_that_is_asked_again_are_work() -> None:
     assert made[0][1] != made[1][1]
 
 
+def test_a_prior_that_learns_from_f_asks_it_once_for_every_public_image() -> None:
+    def work(name: str, attack: str, loss: str, **settings: Any) -> Work:
+        prior = {"epochs": 1, "loss": loss, **settings}
+        stage = tiny.stages(tiny.spec({"attack": {"name": attack, "steps": 2}, "prior": prior, **CLASSES}))[
+            name
+        ]
+        return stage_work(name, stage.specs, stage.weights, {}, Reader())
+
+    f = operations.classifier(Model(**tiny.DIGIT), classes=3, channels=1, image_size=32)
+    public = COUNTS.public(tiny.spec().data)
+    assert public > 0
+    narrow = {"name": "gmi", "width": 0.05}
+    conditional = {"name": "plg", "width": 0.05}
+    for attack, loss, model in (("kedmi", "kedmi", narrow), ("plg-mi", "plg", conditional)):
+        assert work("prior", attack, loss, model=model).once(COUNTS) == pytest.approx(f.forward * public)
+    assert work("prior", "gmi", "hinge", model=narrow).once(COUNTS) == 0
+    made = operations.generator(Model(**narrow), channels=1, image_size=32)
+    with_prior, without = (
+        work("retrieval", attack, loss, model=narrow).once(COUNTS)
+        for attack, loss in (("gmi", "hinge"), ("mia", "hinge"))
+    )
+    assert with_prior - without == pytest.approx(256 * made.forward)
+
+
+def test_a_critic_of_answers_sees_three_parts_of_a_batch() -> None:
+    changes = {"attack": {"name": "kedmi", "steps": 2}, **CLASSES}
+    stage = tiny.stages(tiny.spec({**changes, "prior": {**PRIOR, "loss": "kedmi"}}))["prior"]
+    each = stage_work("prior", stage.specs, stage.weights, {}, Reader()).each
+    made = operations.generator(Model(name="gmi", width=0.05), channels=1, image_size=32)
+    critic = operations.critic("kedmi", 0.05, classes=3, channels=1, image_size=32)
+    in_turn = (made.trained + critic.trained + critic.forward) / 5
+    assert each == pytest.approx(made.forward + 3 * critic.trained + in_turn)
+
+
 def test_a_search_asks_once_for_each_candidate_and_holds_more_on_an_accelerator() -> None:
     def work(attack: dict[str, Any], changes: dict[str, Any]) -> Work:
         spec = normalise(tiny.spec({"attack": attack, "prior": PRIOR, **CLASSES, **changes}))
