@@ -27,6 +27,7 @@ OURS = (
     "delta.*",
     "variance.*",
     "costs.*",
+    "forecast.*",
     "pareto.csv",
     "figure.png",
     "heatmap-*.png",

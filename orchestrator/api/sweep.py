@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api.forecast import Forecast, Known, forecast
 from orchestrator.api.forecast_record import ForecastListener
+from orchestrator.api.forecast_record import read as read_forecast
 from orchestrator.api.options import Options
 from orchestrator.api.report_folder import folder_name, write_report
 from orchestrator.api.shipped import find_study
@@ -184,13 +185,15 @@ class Sweep:
         These have lost their records: a file that the report reads was damaged and is quarantined.
         """
         # Here, because pandas, matplotlib and scipy take seconds to import and a plan needs none.
-        from orchestrator.report.page.page import Rerun
+        from orchestrator.report.page.page import Context
         from orchestrator.report.tables import report_files
 
         try:
             searched = None if self.study.search.algorithm == "grid" else self._importance(ledger)
-            rerun = Rerun(self.options.again(), max(0, self.num_points - len(ledger.records)))
-            return report_files(self.study, ledger.records, self.store, rerun=rerun, searched=searched)
+            num_missing = max(0, self.num_points - len(ledger.records))
+            kept = read_forecast(self.store.blobs, self.study.key)
+            context = Context(self.options.again(), num_missing, kept)
+            return report_files(self.study, ledger.records, self.store, context=context, searched=searched)
         except Corrupt as error:
             logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
             return None

@@ -16,7 +16,7 @@ from scipy import special
 from orchestrator.config.report import Report
 from orchestrator.config.study import Study
 from orchestrator.metrics.floors import OVER_FLOOR, RECOGNISED, Recognition, floor_words, recognitions
-from orchestrator.metrics.names import CLASS, PARTS, MetricName
+from orchestrator.metrics.names import CLASS, MetricName
 from orchestrator.metrics.skill import (
     best_yardstick,
     error_name,
@@ -28,7 +28,7 @@ from orchestrator.metrics.skill import (
 from orchestrator.report.crossed import ByClass, Crossed
 from orchestrator.report.means import DEFAULTS, cross_trials
 from orchestrator.report.per_image import PerImage
-from orchestrator.report.settings import Setting, by_setting, finished_trials, setting_of
+from orchestrator.report.settings import finished_trials
 from orchestrator.report.statistics import NAN, Comparison, Uncertainty, compare
 from orchestrator.sweep.records import TrialRecord
 
@@ -121,26 +121,25 @@ def same_start(finished: Sequence[TrialRecord]) -> list[str]:
     ]
 
 
-def best_lines(study: Study, records: Sequence[TrialRecord], images: PerImage) -> list[str]:
-    """Return a line that names the best trial, or why none is called so; empty if none has the objective.
+def best_lines(study: Study, records: Sequence[TrialRecord]) -> list[str]:
+    """Return a line that names the best trial by an objective that wants no leakage, or why there is none;
+    empty if no trial has it.
 
-    Where more leakage is better, attacks are only compared if they are shown to beat every yardstick. Trials
-    whose target or evaluation model is at chance are left out.
+    Where more leakage is better the setting that leaks most is named instead (`page.ranking`). Trials whose
+    target or evaluation model is at chance are left out.
     """
     objective, is_larger_better = study.objective
+    if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
+        return []
     finished = [record for record in finished_trials(records) if objective in record.metrics]
     if not finished:
         return []
     barred = {one.trial for one in at_chance(records)}
     chosen = [record for record in finished if record.name not in barred]
-    if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
-        shown = _shown_to_leak(study, finished, images)
-        repeats = study.report.repeats
-        chosen = [record for record in chosen if setting_of(record.axes, repeats) in shown]
     if not chosen:
-        return [f"No trial is called best by `{objective}`: none is shown to beat yardsticks and chance."]
+        return [f"No trial is called best by `{objective}`: all have a model at chance."]
     best = (max if is_larger_better else min)(chosen, key=lambda one: one.metrics[objective])
-    among = "" if len(chosen) == len(finished) else f", of the {len(chosen)} that beat yardsticks and chance"
+    among = "" if len(chosen) == len(finished) else f", of the {len(chosen)} without a model at chance"
     return [f"Best `{objective}`: {best.metrics[objective]:.4g} in `{best.name}`{among}."]
 
 
@@ -198,26 +197,10 @@ def _over_floor(
     return cross_trials([record.axes for record in members], gains, shares, report)
 
 
-def is_shown_to_leak(
-    members: Sequence[TrialRecord], part: str | None, images: PerImage, report: Report
-) -> bool:
-    """Return whether the attack of one setting's trials is shown to beat every yardstick at a part, or every
-    judge's floor; None: the part that they have."""
-    own = part or (CLASS if str(RECOGNISED) in members[0].metrics else PARTS[0])
-    if own == CLASS:
-        found = [over_floor(members, one, images, report) for one in recognitions(_means(members))]
-    else:
-        beaten = beats_yardsticks(members, own, images, report)
-        found = [] if beaten is None else [beaten]
-    return bool(found) and all(one.verdict == "holds" for one in found)
-
-
 def leak_p(members: Sequence[TrialRecord], part: str, images: PerImage, report: Report) -> float:
     """Return the two-sided p-value at which the attack of one setting's trials beats every yardstick of a
-    part, or every judge's floor: the largest of theirs, 1 where one is not beaten, NaN where none was tested.
-
-    It is below 0.05 where `is_shown_to_leak`.
-    """
+    part, or every judge's floor: the largest of theirs, 1 where one is not beaten, NaN where none was
+    tested."""
     if part == CLASS:
         found = [_over_floor(members, one, images, report) for one in recognitions(_means(members))]
     else:
@@ -227,13 +210,6 @@ def leak_p(members: Sequence[TrialRecord], part: str, images: PerImage, report: 
     if any(error.mean <= 0 for error in errors):
         return 1.0
     return max((error.p for error in errors), default=NAN)
-
-
-def _shown_to_leak(study: Study, finished: Sequence[TrialRecord], images: PerImage) -> set[Setting]:
-    """Return the settings that are shown to leak at the objective's part."""
-    part, report = MetricName.parse(study.objective[0]).part, study.report
-    settings = by_setting(finished, report.repeats)
-    return {own for own, members in settings.items() if is_shown_to_leak(members, part, images, report)}
 
 
 def _recognised_by_class(record: TrialRecord, one: Recognition, images: PerImage) -> ByClass | None:

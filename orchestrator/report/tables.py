@@ -8,16 +8,18 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from orchestrator.config.report import Report
+from orchestrator.config.report import Histogram, Report, RobustnessCurve
 from orchestrator.config.study import Study
 from orchestrator.metrics.bounds import ATTACK, IMAGES, bound_of
 from orchestrator.metrics.names import CLASS, MetricName
+from orchestrator.report.against_forecast import forecast_table, kept_compared, total
 from orchestrator.report.bounds import bound_rows, bounds_table, without_label
 from orchestrator.report.cautions import cautions
 from orchestrator.report.comparison import comparison_table, orderings_table
@@ -27,13 +29,14 @@ from orchestrator.report.equal_utility import equal_table
 from orchestrator.report.heatmaps import heat_maps
 from orchestrator.report.held import caption, held_column, marks, without_empty
 from orchestrator.report.image_grid import draw_grid
-from orchestrator.report.importance import Searched, importance_table, importances
+from orchestrator.report.importance import Searched, importance_table
 from orchestrator.report.judges import judges_table, narrow
 from orchestrator.report.means import DEFAULTS, mean_and_half
-from orchestrator.report.page.page import PAGE, Rerun, report_page
-from orchestrator.report.page.ranking import leakage_metric
+from orchestrator.report.page.findings import COSTS, IMPORTANCE, Findings, findings
+from orchestrator.report.page.page import PAGE, Context, report_page
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
+from orchestrator.report.sections import Sections
 from orchestrator.report.settings import by_setting, finished_trials, present_values
 from orchestrator.report.skill import (
     UNBEATEN,
@@ -53,7 +56,10 @@ logger = logging.getLogger(__name__)
 DIGITS = 6  # significant digits of the CSV
 NOTE = "note.md"  # what was swept, the best trial and what not to trust: MLflow's note of the sweep
 MARKS = (HELD, BEYOND, UNBEATEN)  # columns of the summary that are there if some setting is marked
-RERUN = Rerun()
+CONTEXT = Context()
+TABLES, FIGURES = "tables", "figures"
+Part = tuple[str, str, Callable[[], dict[str, bytes]]]
+"""Section of the page, the part's name, and what makes its files."""
 SHOWN_DIGITS = 4  # of LaTeX tables
 ESCAPES = str.maketrans(
     {
@@ -160,77 +166,131 @@ def report_files(
     records: Sequence[TrialRecord],
     store: Artifacts,
     *,
-    rerun: Rerun = RERUN,
+    context: Context = CONTEXT,
     searched: Searched | None = None,
 ) -> dict[str, bytes]:
     """Return the report's files by path; `searched` is what a search's model says of its axes.
 
-    Raise `Refused` if the study names an unknown metric.
+    A file or a section that cannot be made is left out, and `note.md` and the page have a line on it. Raise
+    `Refused` if the study names an unknown metric.
     """
-    table = results_table(records)
-    objective, _ = study.objective
-    metrics, warned, images = summary_metrics(study, records), at_chance(records), PerImage(store)
+    metrics, images, sections = summary_metrics(study, records), PerImage(store), Sections()
     files = {
-        "results.csv": csv(table),
-        "results.parquet": parquet(table),
+        "results.csv": csv(results_table(records)),
+        "results.parquet": parquet(results_table(records)),
         "study.yaml": study.yaml().encode(),
-        NOTE: note(study, records, images).encode(),
         **_both("summary", with_reasons(summary_table(records, metrics, study.report, images), metrics)),
-        **_comparisons(study, records, images),
-        **_curves(study, records, images, store),
     }
-    if len(variances := variance_table(study.report, metrics, records, images)):
-        files |= _both("variance", variances, csv_only=WIDE)
-    if len(bounds := bounds_table(records, images, study.report)):
-        files |= _both("bounds", bounds)
-    if warned:
-        files["warnings.csv"] = csv(pd.DataFrame([asdict(one) for one in warned]))
-    if any(record.status == "finished" for record in records):
-        files |= heat_maps(records, objective, study.report.repeats)
-        figure = drawn("figure.png", draw_grid, study, records, store) if study.report.rows else None
-        if figure is not None:
-            files["figure.png"] = figure
-    if len(study.search.objectives) > 1:
-        files["pareto.csv"] = csv(results_table(pareto_front(records, study.search.objectives)))
-    leakage = leakage_metric(study, finished_trials(records))
-    measured = dict.fromkeys([*study.search.objectives, *filter(None, [leakage])])
-    found = importances(records, list(measured), study.report, searched)
-    if found:
-        files["importance.csv"] = csv(importance_table(found))
-    page = drawn(PAGE, report_page, study, records, store, images, files, found, rerun)
+    found = findings(study, records, store, images, sections, searched)
+    for section, part, make in (
+        *_comparisons(study, records, images),
+        *_curves(study, records, images, store),
+        *_others(study, records, images, metrics),
+        *_figures(study, records, store),
+        *_found(found, context),
+    ):
+        files |= sections.made(section, part, make, {})
+    files[NOTE] = b""  # written last: it has the page's faults too
+    page = drawn(PAGE, report_page, study, records, found, files, sections, context)
+    files |= {NOTE: note(study, records, found.answer, sections.lines).encode()}
     return files if page is None else files | {PAGE: page}
 
 
-def _comparisons(study: Study, records: Sequence[TrialRecord], images: PerImage) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
+def _comparisons(study: Study, records: Sequence[TrialRecord], images: PerImage) -> Iterator[Part]:
+    def judges() -> dict[str, bytes]:
+        table = judges_table(records, images, study.report)
+        wide = [column for column in table.columns if column not in narrow(list(table.columns))]
+        return _both("judges", table, csv_only=wide) if len(table) else {}
+
     if study.report.printed:
-        files |= _both("comparison", comparison_table(study, records))
-    if len(judges := judges_table(records, images, study.report)):
-        wide = [column for column in judges.columns if column not in narrow(list(judges.columns))]
-        files |= _both("judges", judges, csv_only=wide)
-    if study.report.orderings:
-        files |= _both("orderings", orderings_table(study, records, images), csv_only=WIDE)
-    if study.report.delta:
-        files |= _both("delta", delta_table(study, records, images), csv_only=WIDE)
-    return files
+        yield TABLES, "comparison.csv", lambda: _both("comparison", comparison_table(study, records))
+    yield TABLES, "judges.csv", judges
+    for name, is_asked, make in (
+        ("orderings", study.report.orderings, orderings_table),
+        ("delta", study.report.delta, delta_table),
+    ):
+        if is_asked:
+            yield TABLES, f"{name}.csv", partial(_narrow, name, make, study, records, images)
+
+
+def _narrow(name: str, make: Callable[..., pd.DataFrame], *given: Any) -> dict[str, bytes]:
+    return _both(name, make(*given), csv_only=WIDE)
 
 
 def _curves(
     study: Study, records: Sequence[TrialRecord], images: PerImage, store: Artifacts
-) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for curve in study.report.curves:
+) -> Iterator[Part]:
+    def curve_files(curve: RobustnessCurve) -> dict[str, bytes]:
         table = curve_table(curve, records, images, study.report)
-        files |= _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
-        if curve.reference is not None:
-            equal = equal_table(curve, records, images, study.report)
-            files |= _both(f"equal-{curve.name}", equal, csv_only=WIDE)
-    for one in study.report.histograms:
+        return _drawn(f"curve-{curve.name}", table, partial(draw_curve, curve))
+
+    def histogram_files(one: Histogram) -> dict[str, bytes]:
         table = histogram_table(one, records, images, study.report.repeats)
-        files |= _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
+        return _drawn(f"histogram-{one.name}", table, partial(draw_histogram, one))
+
+    for curve in study.report.curves:
+        yield FIGURES, f"curve-{curve.name}", partial(curve_files, curve)
+        if curve.reference is not None:
+            name = f"equal-{curve.name}"
+            yield (
+                TABLES,
+                f"{name}.csv",
+                partial(_narrow, name, equal_table, curve, records, images, study.report),
+            )
+    for one in study.report.histograms:
+        yield FIGURES, f"histogram-{one.name}", partial(histogram_files, one)
     if study.report.costs:
-        files |= _both("costs", costs_table(study.report.costs, records, store), csv_only=WIDE)
-    return files
+        make = partial(_narrow, "costs", costs_table, study.report.costs, records, store)
+        yield TABLES, "costs.csv", make
+
+
+def _others(
+    study: Study, records: Sequence[TrialRecord], images: PerImage, metrics: Sequence[str]
+) -> Iterator[Part]:
+    def variance() -> dict[str, bytes]:
+        table = variance_table(study.report, metrics, records, images)
+        return _both("variance", table, csv_only=WIDE) if len(table) else {}
+
+    def bounds() -> dict[str, bytes]:
+        table = bounds_table(records, images, study.report)
+        return _both("bounds", table) if len(table) else {}
+
+    def warned() -> dict[str, bytes]:
+        found = at_chance(records)
+        return {"warnings.csv": csv(pd.DataFrame([asdict(one) for one in found]))} if found else {}
+
+    def pareto() -> dict[str, bytes]:
+        return {"pareto.csv": csv(results_table(pareto_front(records, study.search.objectives)))}
+
+    yield TABLES, "variance.csv", variance
+    yield TABLES, "bounds.csv", bounds
+    yield TABLES, "warnings.csv", warned
+    if len(study.search.objectives) > 1:
+        yield TABLES, "pareto.csv", pareto
+
+
+def _figures(study: Study, records: Sequence[TrialRecord], store: Artifacts) -> Iterator[Part]:
+    def figure() -> dict[str, bytes]:
+        picture = drawn("figure.png", draw_grid, study, records, store)
+        return {} if picture is None else {"figure.png": picture}
+
+    if finished_trials(records):
+        maps = partial(heat_maps, records, study.objective[0], study.report.repeats)
+        yield FIGURES, "heat maps", maps
+        if study.report.rows:
+            yield FIGURES, "figure.png", figure
+
+
+def _found(found: Findings, context: Context) -> Iterator[Part]:
+    def importance() -> dict[str, bytes]:
+        return {"importance.csv": csv(importance_table(found.importance))} if found.importance else {}
+
+    def forecast() -> dict[str, bytes]:
+        rows = kept_compared(context.forecast, found.artifacts)
+        return _both("forecast", forecast_table(rows)) if total(rows).num_forecast else {}
+
+    yield IMPORTANCE, "importance.csv", importance
+    yield COSTS, "forecast.csv", forecast
 
 
 def _drawn(name: str, table: pd.DataFrame, draw: Callable[[pd.DataFrame], bytes]) -> dict[str, bytes]:
@@ -298,14 +358,20 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) 
     return [record for record in finished if not is_beaten(record)]
 
 
-def note(study: Study, records: Sequence[TrialRecord], images: PerImage) -> str:
-    """Return Markdown for the parent run: what was swept, the best point, and what not to trust."""
+def note(
+    study: Study, records: Sequence[TrialRecord], answer: Sequence[str], faults: Sequence[str] = ()
+) -> str:
+    """Return Markdown for the parent run: what was swept, the page's answer, and what not to trust.
+
+    `faults`: what could not be made of the report.
+    """
     records = sorted(records, key=lambda one: one.index)
     lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
     axes = dict.fromkeys(axis for record in records for axis in record.axes)
     shown = {axis: dict.fromkeys(map(str, present_values(axis, records))) for axis in axes} or study.axes()
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
-    if best := best_lines(study, records, images):
+    lines += ["", *(f"{place}. {line}" for place, line in enumerate(answer, start=1))]
+    if best := best_lines(study, records):
         lines += ["", *best]
-    lines += cautions(records, study.report)
+    lines += ["", *(f"- **not in this report**: {line}" for line in faults), *cautions(records, study.report)]
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

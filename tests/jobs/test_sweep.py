@@ -187,7 +187,7 @@ def test_a_target_at_chance_is_a_warning_and_an_attack_that_a_look_up_beats_is_m
     report = tmp_path / "runs" / "tiny"
     note = (report / "note.md").read_text()
     assert f"- **{warning.replace(':', '**:', 1)}" in note
-    assert "No trial is called best by `inversion/mse_test`" in note
+    assert "1. **No setting is shown to leak** more than guesses without training." in note
     assert "Best" not in note
     told = pd.read_csv(report / "warnings.csv")
     assert {("target", "0000-m001"), ("target", "0001-m002")} <= set(

@@ -10,7 +10,6 @@ from scipy import stats
 
 from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
-from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import (
     csv,
     latex,
@@ -164,10 +163,11 @@ def test_a_sweep_in_which_everything_failed_still_has_tables() -> None:
 
 def test_the_note_names_axes_the_best_point_and_failures() -> None:
     study = tiny.study({"release.truncation": [1, None, 5]}, about="How much a score says.")
-    text = note(study, THREE, PerImage(Artifacts(MemoryBlobs("memory"))))
+    text = note(study, THREE, ["**m=5** leaks most."], ["the costs could not be made"])
     assert "**tiny**: How much a score says." in text
     assert "| m | 1, all, 5 |" in text
-    assert "No trial is called best by `inversion/mse_test`" in text  # nothing is known of yardsticks
+    assert "1. **m=5** leaks most." in text
+    assert "- **not in this report**: the costs could not be made" in text
     assert '- failed: `0002` in inversion: ValueError: a "b", c' in text
 
 

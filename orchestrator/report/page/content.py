@@ -11,6 +11,7 @@ import pandas as pd
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
+from orchestrator.report.against_forecast import Compared, total
 from orchestrator.report.heatmaps import is_logarithmic, matched_settings
 from orchestrator.report.importance import Importance
 from orchestrator.report.means import mean_and_half
@@ -381,6 +382,23 @@ def spent_words(spent: Sequence[Spent], seconds: tuple[str, str]) -> str:
         f"pruned trials too. Without sharing they would have been {number(alone, 4)}: sharing saved "
         f"{PERCENT * (alone - own) / alone:.0f} %."
     )
+
+
+def forecast_grid(rows: Sequence[Compared], unit: str) -> Table:
+    """Return what each kind of stage was expected to take, and took; `unit` of the seconds."""
+    body = []
+    for one in (*rows, total(rows)):
+        interval = f"{number(one.low)} to {number(one.high)}" if one.num_forecast else ""
+        expected = (
+            [cell(one.forecast), Cell(interval), cell(one.actual)] if one.num_forecast else [Cell("")] * 3
+        )
+        rest = [cell(one.num_unknown), cell(one.actual_unknown)]
+        body.append([Cell(one.stage), cell(one.num_forecast), *expected, cell(one.factor), *rest])
+    columns = ["stage", "with a forecast", f"forecast, {unit}", "interval of 90 %", "they took", "factor"]
+    columns += ["without a forecast", "those took"]
+    note = "The factor is what they took over the forecast."
+    title = "Forecast at the start against actual"
+    return Table("forecast-table", title, columns, body, note, frozenset(range(1, len(columns))))
 
 
 def unvarying(records: Sequence[TrialRecord]) -> Mapping[str, Scalar]:

@@ -1,10 +1,12 @@
 """report.html: what a finished sweep answers, in one file that needs nothing else."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -12,22 +14,22 @@ from markupsafe import Markup, escape
 from orchestrator.config.installation import to_call
 from orchestrator.config.study import Study
 from orchestrator.metrics.names import MetricName
+from orchestrator.report.against_forecast import forecast_words, kept_compared, total
 from orchestrator.report.cautions import caution_remarks, failures, few_replicates
 from orchestrator.report.importance import Importance
 from orchestrator.report.page import content, words
 from orchestrator.report.page.content import Chart, Table
+from orchestrator.report.page.findings import COSTS, IMPORTANCE, Findings
 from orchestrator.report.page.front import Front, front
 from orchestrator.report.page.pictures import LIMIT, embedded
-from orchestrator.report.page.ranking import Ranking, ranking
+from orchestrator.report.page.ranking import Ranking
 from orchestrator.report.page.spent import spent_by_stage
-from orchestrator.report.per_image import PerImage
+from orchestrator.report.sections import Sections
 from orchestrator.report.settings import finished_trials, held_fixed, replicates_of
-from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.records import TrialRecord
 
 PAGE = "report.html"
 TEMPLATE = "page.html.jinja"
-CPU, WALL = ("cost/cpu_seconds", "CPU seconds"), ("cost/wall_seconds", "device seconds")
 TABLES = {
     "comparison": "Printed in papers against ours",
     "orderings": "Orders that papers claim, with verdicts",
@@ -49,77 +51,139 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Rerun:
-    """How the study is run again, and how many of its points are in no record."""
+class Context:
+    """What a report has of its sweep beside the trials."""
 
-    command: str = to_call("sweep", "study.yaml")  # of the resolved study, which is beside the page
+    command: str = to_call("sweep", "study.yaml")
+    """Runs it again; by default the resolved study that is beside the page."""
+
     num_missing: int = 0
+    """Points that are in no record."""
+
+    forecast: Mapping[str, Any] | None = None
+    """What was kept of the forecast at its start; None without one."""
 
 
 def report_page(
     study: Study,
     records: Sequence[TrialRecord],
-    store: Artifacts,
-    images: PerImage,
+    found: Findings,
     files: Mapping[str, bytes],
-    found: Sequence[Importance],
-    rerun: Rerun,
+    sections: Sections,
+    context: Context,
 ) -> bytes:
-    """Return the page. `files`: the report's other files, some of which it shows."""
-    finished, report = finished_trials(records), study.report
-    ranked = ranking(study, records, images) if finished else None
-    objective = study.objective[0]
-    answered = ranked.leakage if ranked else objective  # all lines of the answer are about one metric
-    main = next((one for one in found if one.metric == answered), None)
-    axes = content.ordered_axes(finished, report, main)
-    spent = spent_by_stage(records, store)
-    seconds = WALL if any(study.resources.of(one.stage).gpus_per_worker for one in spent) else CPU
-    pareto = front(ranked) if ranked else Front([], "")
-    tradeoff = content.tradeoff_chart(ranked, pareto, axes) if ranked else None
-    charts = [chart for one in found if (chart := content.importance_chart(one))]
-    repeated = sorted(replicates_of(finished, report.repeats))
+    """Return the page; a section that fails has a line in its place. `files`: the report's other files, some
+    of which it shows."""
+    finished = finished_trials(records)
+    repeated = sorted(replicates_of(finished, study.report.repeats))
     values = {
         "study": study,
-        "counts": _counts(records, finished, rerun.num_missing),
-        "answer": _answer(ranked, main, axes, seconds),
-        "settings": content.settings_table(ranked, axes, list(study.search.objectives), seconds)
-        if ranked
-        else None,
-        "meaning": _meanings(ranked, study),
+        "counts": _counts(records, finished, context.num_missing),
+        "answer": found.answer,
         "resampled": ", ".join(repeated) or "nothing",
         "held_fixed": held_fixed(repeated) or "nothing",
-        "single": _single_axes(finished, axes, repeated),
+        "single": _single_axes(finished, found.axes, repeated),
         "unvarying": content.unvarying(finished),
-        "warnings": [*map(inline, [*few_replicates(records, report), *caution_remarks(records, report)])],
-        "failures": [Markup("{}: {}").format(inline(head), error) for head, error in failures(records)],
-        "pictures": list(_pictures(study, files)),
-        "maps": content.heat_tables(finished, ranked.leakage, ranked.sign, axes) if ranked else [],
-        "tradeoff": tradeoff,
-        "front": content.front_table(ranked, pareto.chosen, axes) if ranked and pareto.chosen else None,
-        "axes": content.axis_charts(finished, ranked.leakage, ranked.sign, report, axes) if ranked else [],
-        "importance": [*zip(found, map(words.axis_line, found), strict=True)],
-        "importance_charts": charts,
-        "importance_table": _importance(files),
-        "tables": [
-            content.csv_table(f"{name}-csv", title, files[f"{name}.csv"])
-            for name, title in TABLES.items()
-            if f"{name}.csv" in files
-        ],
-        "spent": content.spent_table(spent, seconds) if spent else None,
-        "spent_words": content.spent_words(spent, seconds),
         "yaml": study.yaml(),
-        "command": rerun.command,
+        "command": context.command,
         "files": sorted(files),
+        **_warnings(study, records, sections),
+        **_leakage(study, finished, found, sections),
+        **_importance(found, files, sections),
+        **_costs(records, found, context, sections),
+        "pictures": sections.made("figures", "pictures", lambda: list(_pictures(study, files)), []),
+        "tables": list(_tables(files, sections)),
+        "faults": defaultdict(list, sections.faults),
     }
     return str(_environment().get_template(TEMPLATE).render(values)).encode()
 
 
-def _answer(
-    ranked: Ranking | None, main: Importance | None, axes: Sequence[str], seconds: tuple[str, str]
-) -> list[str]:
+def _warnings(study: Study, records: Sequence[TrialRecord], sections: Sections) -> dict[str, Any]:
+    def lines() -> list[Markup]:
+        remarks = [*few_replicates(records, study.report), *caution_remarks(records, study.report)]
+        return [inline(line) for line in remarks]
+
+    def failed() -> list[Markup]:
+        return [Markup("{}: {}").format(inline(head), error) for head, error in failures(records)]
+
+    return {
+        "warnings": sections.made("warnings", "the warnings", lines, []),
+        "failures": sections.made("warnings", "the list of failures", failed, []),
+    }
+
+
+def _leakage(
+    study: Study, finished: Sequence[TrialRecord], found: Findings, sections: Sections
+) -> dict[str, Any]:
+    """Return the sections that are about the ranking's metric."""
+    parts: dict[str, Any] = dict.fromkeys(("settings", "tradeoff", "front"))
+    parts |= {"meaning": [], "maps": [], "axes": []}
+    ranked, axes, objectives = found.ranked, found.axes, study.search.objectives
     if ranked is None:
-        return ["No trial finished that measured what leaks.", words.axis_line(main)]
-    return [words.leak_line(ranked, axes), words.price_line(ranked, seconds), words.axis_line(main)]
+        return parts
+    metric, sign = ranked.leakage, ranked.sign
+    made = sections.made
+    parts["meaning"] = made("settings", "what its columns mean", lambda: _meanings(ranked, study), [])
+    make_table = partial(content.settings_table, ranked, axes, list(objectives), found.seconds)
+    parts["settings"] = made("settings", "the table of settings", make_table, None)
+    pareto = made("tradeoff", "the Pareto front", lambda: front(ranked), Front([], ""))
+    chart = partial(content.tradeoff_chart, ranked, pareto, axes)
+    parts["tradeoff"] = made("tradeoff", "the chart", chart, None)
+    if pareto.chosen:
+        table = partial(content.front_table, ranked, pareto.chosen, axes)
+        parts["front"] = made("tradeoff", "the table of the front", table, None)
+    maps = partial(content.heat_tables, finished, metric, sign, axes)
+    parts["maps"] = made("figures", "heat maps", maps, [])
+    charts = partial(content.axis_charts, finished, metric, sign, study.report, axes)
+    parts["axes"] = made("axes", "charts of axes", charts, [])
+    return parts
+
+
+def _importance(found: Findings, files: Mapping[str, bytes], sections: Sections) -> dict[str, Any]:
+    def lines() -> list[tuple[Importance, str]]:
+        return [*zip(found.importance, map(words.axis_line, found.importance), strict=True)]
+
+    def charts() -> list[Chart]:
+        return [chart for one in found.importance if (chart := content.importance_chart(one))]
+
+    def table() -> Table | None:
+        name = "importance.csv"
+        title = "Shares of the variance"
+        return content.csv_table("importance-csv", title, files[name], without=()) if name in files else None
+
+    return {
+        "importance": sections.made(IMPORTANCE, "words on axes", lines, []),
+        "importance_charts": sections.made(IMPORTANCE, "charts of shares", charts, []),
+        "importance_table": sections.made(IMPORTANCE, "the table of shares", table, None),
+    }
+
+
+def _costs(
+    records: Sequence[TrialRecord], found: Findings, context: Context, sections: Sections
+) -> dict[str, Any]:
+    seconds, made = found.seconds, sections.made
+    spent = made(COSTS, "the costs of stages", partial(spent_by_stage, records, found.artifacts), [])
+    expected = made(COSTS, "the forecast", partial(kept_compared, context.forecast, found.artifacts), [])
+    return {
+        "spent": made(COSTS, "their table", partial(content.spent_table, spent, seconds), None)
+        if spent
+        else None,
+        "spent_words": made(COSTS, "their sum", partial(content.spent_words, spent, seconds), ""),
+        "expected_words": made(COSTS, "its words", partial(forecast_words, expected, seconds[1]), ""),
+        "expected": made(COSTS, "its table", partial(content.forecast_grid, expected, seconds[1]), None)
+        if total(expected).num_forecast
+        else None,
+    }
+
+
+def _tables(files: Mapping[str, bytes], sections: Sections) -> Iterator[Table]:
+    """Yield the report's tables that the page shows."""
+    for name, title in TABLES.items():
+        if f"{name}.csv" in files:
+            make = partial(content.csv_table, f"{name}-csv", title, files[f"{name}.csv"])
+            table = sections.made("tables", f"{name}.csv", make, None)
+            if table is not None:
+                yield table
 
 
 def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord], num_missing: int) -> str:
@@ -131,9 +195,9 @@ def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord], num
     )
 
 
-def _meanings(ranked: Ranking | None, study: Study) -> list[tuple[str, str]]:
+def _meanings(ranked: Ranking, study: Study) -> list[tuple[str, str]]:
     """Return the metrics of the settings with unit and direction."""
-    names = [*([ranked.leakage, *ranked.recognition.values()] if ranked else []), *study.search.objectives]
+    names = [ranked.leakage, *ranked.recognition.values(), *study.search.objectives]
     return [(name, MetricName.parse(name).describe()) for name in dict.fromkeys(names)]
 
 
@@ -143,13 +207,6 @@ def _single_axes(
     """Return the swept axes that have one value, with it."""
     known = {axis: value for one in finished for axis, value in one.axes.items()}
     return [(axis, str(value)) for axis, value in known.items() if axis not in (*axes, *repeated)]
-
-
-def _importance(files: Mapping[str, bytes]) -> Table | None:
-    name = "importance.csv"
-    if name not in files:
-        return None
-    return content.csv_table("importance-csv", "Shares of the variance", files[name], without=())
 
 
 def _pictures(study: Study, files: Mapping[str, bytes]) -> Iterator[Picture]:

@@ -1,9 +1,9 @@
 """What the stages of a sweep cost, and what it saved that trials share them. Read from their manifests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.parallel import parallel_map
 from orchestrator.sweep.records import TrialRecord
 
@@ -29,23 +29,25 @@ class Spent:
         return self.cpu_seconds, self.alone_cpu_seconds
 
 
-def spent_by_stage(records: Sequence[TrialRecord], store: Artifacts) -> list[Spent]:
-    """Return the costs of every kind of stage that is stored, in the order in which trials have them; failed
-    and pruned trials have some too."""
+def artifacts_of(records: Sequence[TrialRecord], store: Artifacts) -> dict[str, Artifact]:
+    """Return key -> the stored stages of trials; failed and pruned trials have some too."""
+    keys = list(dict.fromkeys(key for record in records for key in record.stage_keys.values()))
+    return {key: one for key, one in zip(keys, parallel_map(store.find, keys), strict=True) if one}
+
+
+def spent_by_stage(records: Sequence[TrialRecord], artifacts: Mapping[str, Artifact]) -> list[Spent]:
+    """Return the costs of every kind of stage that is stored, in the order in which trials have them."""
     used: dict[str, list[str]] = {}
     for record in sorted(records, key=lambda one: one.index):
         for label, key in record.stage_keys.items():
             used.setdefault(label.partition(".")[0], []).append(key)
-    keys = list(dict.fromkeys(key for own in used.values() for key in own))
-    artifacts = dict(zip(keys, parallel_map(store.find, keys), strict=True))
-    costs = {key: artifact.cost for key, artifact in artifacts.items() if artifact is not None}
     found = []
     for stage, own in used.items():
-        stored = [key for key in own if key in costs]
+        stored = [key for key in own if key in artifacts]
         if stored:
             distinct = dict.fromkeys(stored)
             sums = [
-                sum(costs[key].get(name, 0.0) for key in part)
+                sum(artifacts[key].cost.get(name, 0.0) for key in part)
                 for part in (distinct, stored)
                 for name in ("cpu_seconds", "wall_seconds")
             ]

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from orchestrator.metrics.pictures import encode_png
 from orchestrator.report import tables
-from orchestrator.report.page.page import PAGE, Rerun, _pictures, inline
+from orchestrator.report.page.page import PAGE, Context, _pictures, inline
 from orchestrator.report.tables import report_files
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.records import TrialRecord
@@ -21,13 +22,15 @@ from tests.report.page.trials import ACCURACY, SKILL, TOP1, Page, empty_store, s
 from tests.report.trials import FAILED, MSE, record
 
 AXES = {"release.truncation": [1, 3], "target.budget": ["full", "block1"], "seed": [0, 1, 2]}
+FINDINGS, PAGES = "orchestrator.report.page.findings", "orchestrator.report.page.page"
+NUMBERED = ("1. ", "2. ", "3. ")
 HOSTILE = """"'><script>alert(1)</script>&amp;"""
 
 
 def files(records: list[TrialRecord], **sections: Any) -> dict[str, bytes]:
     """Return the report of a study over the tiny base."""
     return report_files(
-        tiny.study(AXES, **sections), records, empty_store(), rerun=Rerun("inversion sweep tiny", 7)
+        tiny.study(AXES, **sections), records, empty_store(), context=Context("inversion sweep tiny", 7)
     )
 
 
@@ -185,6 +188,100 @@ def test_an_infinite_leakage_does_not_lose_the_report() -> None:
     assert "-inf" in {row[3] for row in seen.cells["settings-table"]}
 
 
+@pytest.mark.parametrize(
+    ("where", "section"),
+    [
+        (f"{FINDINGS}.ranking", "answer"),
+        (f"{FINDINGS}.importances", "importance"),
+        (f"{FINDINGS}.artifacts_of", "costs"),
+        ("orchestrator.report.tables.bounds_table", "tables"),
+        ("orchestrator.report.tables.heat_maps", "figures"),
+        (f"{PAGES}.content.settings_table", "settings"),
+        (f"{PAGES}.content.axis_charts", "axes"),
+        (f"{PAGES}.front", "tradeoff"),
+        (f"{PAGES}.spent_by_stage", "costs"),
+        (f"{PAGES}.few_replicates", "warnings"),
+        (f"{PAGES}._pictures", "figures"),
+    ],
+)
+def test_a_fault_of_one_section_is_a_line_in_its_place(
+    where: str, section: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = files(sweep())
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault\nof <one> section")
+
+    monkeypatch.setattr(where, fail)
+    found = files(sweep())
+    seen = Page(found[PAGE])
+    assert "could not be made: ZeroDivisionError: a fault of <one> section." in seen.section(section)
+    assert f"section_left_out section={section}" in caplog.text
+    others = {"answer", "settings", "importance", "costs", "axes", "fixed", "again"} - {section, "answer"}
+    if where != f"{FINDINGS}.ranking":  # nothing of settings is known without it
+        assert all(seen.section(other) for other in others)
+        assert {name for name in whole if name.startswith(("results", "summary", "figure"))} <= found.keys()
+    assert len(seen.faults) == 1
+    assert "could not be made" not in Page(whole[PAGE]).text
+    assert found["note.md"].decode().count("- **not in this report**: ") == len(seen.faults)
+
+
+def test_a_fault_of_importance_leaves_the_first_lines_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Page(files(sweep())[PAGE]).answer
+
+    def fail(*_: object) -> None:
+        raise KeyError("m")
+
+    monkeypatch.setattr(f"{FINDINGS}.importances", fail)
+    found = files(sweep())
+    answer = Page(found[PAGE]).answer
+    assert whole.startswith(answer)
+    assert "leaks most" in answer
+    assert "importance.csv" not in found
+
+
+def test_the_note_gives_the_answer_of_the_page() -> None:
+    for records in (sweep(), sweep((1,), ("full",), (0,)), [FAILED]):
+        found = files(records)
+        lines = [line[3:] for line in found["note.md"].decode().splitlines() if line[:3] in NUMBERED]
+        words = [" ".join(re.sub(r"[`*]", "", line).split()) for line in lines]
+        assert " ".join(words) == Page(found[PAGE]).answer
+        assert "Best `" not in found["note.md"].decode()
+
+
+def test_the_forecast_of_the_start_stands_beside_what_the_stages_took() -> None:
+    store = empty_store()
+    keys = {"target": ["a" * 64, "b" * 64], "inversion": ["c" * 64, "d" * 64], "judge": ["e" * 64] * 2}
+    took = {"a": 10.0, "b": 20.0, "c": 4.0, "e": 7.0}  # d is not stored
+    for letter, seconds in took.items():
+        stage = next(name for name, own in keys.items() if letter * 64 in own)
+        cost = {"cpu_seconds": seconds, "wall_seconds": 99.0}
+        store.publish(Artifact(letter * 64, stage, 1, {}, metrics={}, cost=cost, created_ms=1), {})
+    trials = [
+        replace(one, stage_keys={stage: own[at % 2] for stage, own in keys.items()})
+        for at, one in enumerate(sweep())
+    ]
+    expected = {"seconds": 10.0, "low": 5.0, "high": 20.0}
+    missing = {letter * 64: expected for letter in "ab"} | {letter * 64: None for letter in "cd"}
+    context = Context("again", 0, {"forecast": {"missing": missing}})
+    found = report_files(tiny.study(AXES), trials, store, context=context)
+    seen = Page(found[PAGE])
+    assert (
+        "2 stages were expected to take 20 CPU seconds (10 to 40) when the sweep began and took 30, a factor "
+        "of 1.50; 1 more had none and took 4."
+    ) in seen.section("costs")
+    assert seen.cells["forecast-table"][1:] == [
+        ["target", "2", "20", "10 to 40", "30", "1.5", "0", "0"],
+        ["inversion", "0", "", "", "", "", "1", "4"],
+        ["all", "2", "20", "10 to 40", "30", "1.5", "1", "4"],
+    ]
+    table = pd.read_csv(io.BytesIO(found["forecast.csv"])).set_index("stage")
+    assert table["factor"].tolist() == pytest.approx([1.5, math.nan, 1.5], nan_ok=True)
+    assert table["their_seconds"].tolist() == [0, 4, 4]
+    assert "forecast.tex" in found
+    assert "No forecast was kept" in page(sweep()).section("costs")
+
+
 def test_a_fault_of_the_page_loses_no_table(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +302,7 @@ def test_costs_of_failed_trials_count() -> None:
     store.publish(Artifact("a" * 64, "s", 1, {}, metrics={}, cost=cost, created_ms=1), {})
     failed = replace(FAILED, stage_keys={"target": "a" * 64})
     study = tiny.study(AXES)
-    content = report_files(study, [*sweep(), failed], store, rerun=Rerun("again", 0))[PAGE]
+    content = report_files(study, [*sweep(), failed], store, context=Context("again", 0))[PAGE]
     assert "7 CPU seconds for 1 stages, those of failed and pruned trials too" in Page(content).text
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from orchestrator.report.page.content import spent_table, spent_words
-from orchestrator.report.page.page import CPU, WALL
-from orchestrator.report.page.spent import Spent, spent_by_stage
+from orchestrator.report.page.findings import CPU, WALL
+from orchestrator.report.page.spent import Spent, artifacts_of, spent_by_stage
 from orchestrator.store.artifacts import Artifact
 from tests.report.page.trials import empty_store
 from tests.report.trials import record
@@ -19,7 +19,7 @@ def test_shared_stages_count_once() -> None:
     trials = [
         replace(record(i, {}), stage_keys={stage: own[i] for stage, own in keys.items()}) for i in range(2)
     ]
-    found = spent_by_stage(trials, store)  # the judgement is not stored
+    found = spent_by_stage(trials, artifacts_of(trials, store))  # the judgement is not stored
     assert found == [
         Spent("target", 1, 2, 5.0, 10.0, 10.0, 20.0),
         Spent("inversion", 2, 2, 3.0, 6.0, 3.0, 6.0),

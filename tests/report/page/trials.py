@@ -48,6 +48,9 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.ids: list[str] = []
         self._answer: list[str] = []
+        self._sections: dict[str, list[str]] = {}
+        self._section = ""
+        self.faults: list[str] = []
         self.tags: list[str] = []
         self.targets: list[str] = []
         self.cells: dict[str, list[list[str]]] = {}  # id of a table -> its rows of texts, the head first
@@ -75,6 +78,7 @@ class Page(HTMLParser):
         if tag == "svg":
             assert own.get("role") == "img"
             assert own.get("aria-label"), "a chart without words"
+        self._section = str(own.get("id")) if tag == "section" else self._section
         if tag == "table":
             self._table = str(own.get("id"))
             self.cells[self._table] = []
@@ -104,6 +108,9 @@ class Page(HTMLParser):
             assert "@import" not in data
             return
         self.texts.append(data)
+        self._sections.setdefault(self._section, []).append(data)
+        if "could not be made: " in data:
+            self.faults.append(data)
         if "ol" in self._open:
             self._answer.append(data)
         if self._open and "table" in self._open and {"td", "th"} & set(self._open):
@@ -113,6 +120,10 @@ class Page(HTMLParser):
     def answer(self) -> str:
         """The lines of the answer: what a reader sees first."""
         return " ".join("".join(self._answer).split())
+
+    def section(self, name: str) -> str:
+        """Return everything that a reader sees in a section, blanks joined; empty for none of the name."""
+        return " ".join("".join(self._sections.get(name, [])).split())
 
     @property
     def text(self) -> str:
