@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import budgets, demo, reading, scale
+from benchmarks import budgets, demo, forecast, reading, scale
 from benchmarks.simulation import SimulatedLoop
 from benchmarks.steps import __main__ as steps
 from benchmarks.steps.rows import ROWS, Setting
@@ -20,7 +20,9 @@ from orchestrator.datasets.catalog import Dataset
 from orchestrator.models.outlines import AMI_CHANNELS, AMI_HIDDEN_PER_CLASS
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from tests import s3
+from orchestrator.store.listing import published
+from orchestrator.sweep.rates import seconds_of
+from tests import s3, tiny
 
 
 def few(name: str, location: Location) -> Dataset:
@@ -174,3 +176,39 @@ def test_the_demo_of_a_checkout_is_run_by_its_own_code(tmp_path: Path) -> None:
         demo.run(demo.HERE, tmp_path / "out", ["target.colour=red"])
     assert failed.value.returncode == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_is_forecast_by_what_the_others_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"one": {}, "other": {"target.recipe.epochs": 2, "target.seed": 9}}
+    cases = {
+        name: forecast.Case(str(tiny.write(tmp_path / f"{name}.yaml", {"seed": [0]}, own)))
+        for name, own in changes.items()
+    }
+    monkeypatch.setattr(forecast, "CASES", cases)
+    monkeypatch.setattr(sys, "argv", ["forecast", "--folder", str(tmp_path / "stores")])
+    forecast.main()
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == [
+        "study",
+        "stage",
+        "stages",
+        "forecast",
+        "interval",
+        "took",
+        "factor",
+        "unknown",
+    ]
+    for name in cases:
+        rows = {line.split()[1]: line.split()[2:] for line in lines if line.split()[0] == name}
+        store = Artifacts(DirectoryBlobs(tmp_path / "stores" / name))
+        took = [seconds_of(one) for _, one in published(store) if one and one.stage == "target"]
+        known, expected, interval, actual, factor, unknown, *_ = rows["target"]
+        assert (known, unknown) == ("1", "0")
+        assert float(actual) == pytest.approx(sum(took), abs=0.006)
+        assert float(expected) > 0
+        low, high = map(float, interval.split(".."))
+        assert low <= float(expected) <= high
+        assert float(factor) == pytest.approx(sum(took) / float(expected), rel=0.5)
+        assert rows["all"][0] == str(sum(int(row[0]) for stage, row in rows.items() if stage != "all"))
