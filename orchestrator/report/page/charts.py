@@ -12,7 +12,7 @@ from html import escape
 WIDTH = 360
 LABEL, NUMBER = 122, 112  # of rows: widths of names and of numbers
 ROW = 22
-LETTERS = 19  # of a name beside a row
+LETTERS = 17  # of a name beside a row, in fonts as wide as DejaVu Sans
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"
 LIGHTEST, DARKEST = (222, 235, 247), (8, 48, 107)  # of the scale that says how much leaks
 TICKS = 4
@@ -58,6 +58,15 @@ def number(value: float, digits: int = 3) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
+def shortened(label: str) -> str:
+    """Return a name that fits beside a row: the end of a path, whose last part tells most, and the start of
+    anything else."""
+    if len(label) <= LETTERS:
+        return label
+    is_path = "." in label and " " not in label
+    return ".." + label[2 - LETTERS :] if is_path else label[: LETTERS - 2] + ".."
+
+
 def tick_words(value: float, width: float) -> str:
     """Return a number on a scale of this width with as many digits as tell its neighbours apart."""
     largest = max(abs(value), width)
@@ -87,7 +96,7 @@ def rows_chart(rows: Sequence[Row], title: str, *, ends: tuple[float, float], is
         parts.append(f'<text x="{at:.1f}" y="{height - 8}" text-anchor="middle">{words}</text>')
     for at, row in enumerate(rows):
         y = ROW * at + ROW / 2 + 2
-        short = row.label if len(row.label) <= LETTERS else row.label[: LETTERS - 2] + ".."
+        short = shortened(row.label)
         name = f"<title>{escape(row.label)}</title>" if short != row.label else ""
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{name}{escape(short)}</text>')
         colour = BLUE if row.shade is None else shade(row.shade)[0]

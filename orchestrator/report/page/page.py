@@ -188,9 +188,10 @@ def _tables(files: Mapping[str, bytes], sections: Sections) -> Iterator[Table]:
 
 def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord], num_missing: int) -> str:
     status = [record.status for record in records]
+    trials = "1 trial" if len(records) == 1 else f"{len(records)} trials"
     missing = f"; {num_missing} points are not stored and not on this page" if num_missing else ""
     return (
-        f"{len(records)} trials: {len(finished)} finished, {status.count('failed')} failed, "
+        f"{trials}: {len(finished)} finished, {status.count('failed')} failed, "
         f"{status.count('pruned')} pruned{missing}"
     )
 
