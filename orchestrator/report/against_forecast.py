@@ -56,10 +56,10 @@ def compared(
     for stage in dict.fromkeys(one.stage for one in run.values()):
         own = {key: seconds_of(one) for key, one in run.items() if one.stage == stage}
         known = {key: one for key in own if (one := missing[key])}
-        expected = [sum(one[part] for one in known.values()) for part in ("seconds", "low", "high")]
+        seconds, low, high = (sum(one[part] for one in known.values()) for part in ("seconds", "low", "high"))
         spent = sum(own[key] for key in known)
         rest = [took for key, took in own.items() if key not in known]
-        rows.append(Compared(stage, len(known), *expected, spent, len(rest), sum(rest)))
+        rows.append(Compared(stage, len(known), seconds, low, high, spent, len(rest), sum(rest)))
     return rows
 
 

@@ -10,6 +10,7 @@ from orchestrator.store.artifacts import Corrupt
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
+Other = TypeVar("Other")
 
 
 class Sections:
@@ -19,7 +20,7 @@ class Sections:
         self.faults: dict[str, list[str]] = {}
         """Section -> a line for each of its parts that could not be made."""
 
-    def made(self, section: str, part: str, make: Callable[[], Made], otherwise: Made) -> Made:
+    def made(self, section: str, part: str, make: Callable[[], Made], otherwise: Other) -> Made | Other:
         """Return what `make` returns; `otherwise` if it fails, with the fault kept and logged.
 
         Raise `Corrupt` for a damaged file, which can be built again, and `Refused` for what the study names

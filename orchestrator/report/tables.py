@@ -189,7 +189,8 @@ def report_files(
         *_figures(study, records, store),
         *_found(found, context),
     ):
-        files |= sections.made(section, part, make, {})
+        nothing: dict[str, bytes] = {}
+        files |= sections.made(section, part, make, nothing)
     files[NOTE] = b""  # written last: it has the page's faults too
     page = drawn(PAGE, report_page, study, records, found, files, sections, context)
     files |= {NOTE: note(study, records, found.answer, sections.lines).encode()}

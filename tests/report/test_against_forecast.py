@@ -1,6 +1,7 @@
 """Forecast against actual: sums by kind of stage; what had no forecast is in no sum of those that had one."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,8 @@ def test_what_is_said_of_them() -> None:
     )
     unknown = forecast_words(compared(dict.fromkeys(MISSING), STORED), "CPU seconds")
     assert unknown == "When it began, the store had nothing like its 4 stages: none had a forecast."
-    for kept in (None, {"forecast": {}}, {"forecast": {"missing": {}}}):
+    without: list[dict[str, Any] | None] = [None, {"forecast": {}}, {"forecast": {"missing": {}}}]
+    for kept in without:
         assert (
             forecast_words(kept_compared(kept, STORED), "CPU seconds")
             == "No forecast was kept with this sweep."

@@ -6,11 +6,8 @@ import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.config.report import Report
-from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.captions import captions
-from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import note
-from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
@@ -41,8 +38,7 @@ def test_accuracies_of_epochs_chosen_on_test_images_are_told(
     assert line.startswith(
         f"target/accuracy of {share} is that of the epoch which is best on the test images"
     )
-    images = PerImage(Artifacts(MemoryBlobs("memory")))
-    assert line in note(tiny.study({"seed": [0]}), trials, images)
+    assert line in note(tiny.study({"seed": [0]}), trials, [])
 
 
 def test_nothing_is_told_where_nothing_was_chosen_on_test_images() -> None:
@@ -55,10 +51,9 @@ def test_it_is_told_that_classes_are_held_fixed() -> None:
     (line,) = captions(trials, Report(population=True))
     assert "classes are held fixed" in line
     assert captions([FAILED], Report(population=True)) == []
-    images = PerImage(Artifacts(MemoryBlobs("memory")))
     study = tiny.study({"seed": [0]}, report={"population": True})
-    assert line in note(study, trials, images)
-    assert line not in note(tiny.study({"seed": [0]}), trials, images)
+    assert line in note(study, trials, [])
+    assert line not in note(tiny.study({"seed": [0]}), trials, [])
 
 
 def test_the_names_are_those_of_a_trials_spec() -> None:

@@ -17,7 +17,6 @@ from orchestrator.report.held import (
     remarks,
     row_label,
 )
-from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import csv, latex, note, report_files, results_table, summary_table
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.sweep.adversary import BEYOND
@@ -183,8 +182,7 @@ def test_variances_say_whose_images_their_metric_read() -> None:
 
 def test_the_note_counts_trials_with_marks() -> None:
     study = tiny.study({"seed": [0]})
-    images = PerImage(Artifacts(MemoryBlobs("memory")))
-    text = note(study, trials(*KINDS, aligned=(True, False)), images)
+    text = note(study, trials(*KINDS, aligned=(True, False)), [])
     read = "metrics of the part `{}` read images that the adversary held."
     assert f"- held images: in 4 of 12 trials {read.format('test')}" in text
     assert f"- held images: in 4 of 12 trials {read.format('train')}" in text

@@ -63,7 +63,8 @@ def findings(
     )  # all lines of the answer are about one metric
     main = next((one for one in importance if one.metric == answered), None)
     axes = ordered_axes(finished, report, main)
-    artifacts = sections.made(COSTS, "the costs", partial(artifacts_of, records, store), {})
+    none: dict[str, Artifact] = {}
+    artifacts = sections.made(COSTS, "the costs", partial(artifacts_of, records, store), none)
     stages = {one.stage for one in artifacts.values()}
     seconds = WALL if any(study.resources.of(stage).gpus_per_worker for stage in stages) else CPU
     lines: list[str] = []
