@@ -19,14 +19,12 @@ from mlflow import MlflowClient
 
 from jobs.ui import check_store
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
+from tests.browser import CHROMIUM, QUIET
 from tests.runtime.mlflow.trackers import tell
 from tests.runtime.samples import OBJECTIVE, sample_trials
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 STUDY = "browsed-digits"
 
 
