@@ -47,6 +47,7 @@ class Interruption:
         yield
         while self._is_closing.is_set():
             time.sleep(1.0)
+        self._executor = None
 
     def _listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

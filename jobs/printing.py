@@ -7,8 +7,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import Task as ProgressTask
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.api.forecast import Forecast, StageForecast
 from orchestrator.config.installation import to_call
@@ -19,6 +29,7 @@ from orchestrator.models.budgets import counted
 from orchestrator.sweep.adversary import held_parts, held_words
 from orchestrator.sweep.points import Dropped
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
+from orchestrator.sweep.requests import Requests
 from orchestrator.sweep.trial import Task
 
 
@@ -29,7 +40,9 @@ class SweepProgress:
         self._console, self._objective, self._is_maximized = console, objective, is_maximized
         self._lock = threading.Lock()
         self._begun: set[str] = set()  # trials that were not stored already
-        self._missing = self._built = self._running = self._ended = self._trials = 0
+        self._running: set[str] = set()
+        self._missing = self._built = self._ended = self._trials = 0
+        self._requests: Requests | None = None
         self._best: tuple[float, str] | None = None
         self._started = time.monotonic()
         self._progress = Progress(
@@ -37,6 +50,7 @@ class SweepProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[words]}"),
+            RequestsColumn(self),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -51,6 +65,15 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def follow(self, requests: Requests) -> None:
+        """Show what the requests to the sweep come to, and leave pauses out of the time left."""
+        self._requests = requests
+
+    @property
+    def state(self) -> str:
+        """Worker groups now and asked, or that it is paused; empty where there is nothing to say."""
+        return "" if self._requests is None else self._requests.state.words
+
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
         """A batch is known."""
         with self._lock:
@@ -64,14 +87,14 @@ class SweepProgress:
         """A trial runs."""
         with self._lock:
             self._begun.add(task.point.key)
-            self._running += 1
+            self._running.add(task.point.key)
             self._show()
 
     def ended(self, record: TrialRecord, built: Sequence[str] = ()) -> None:
         """A trial was adopted or ended; a failure is printed at once."""
         with self._lock:
             self._ended += 1
-            self._running = max(0, self._running - 1)
+            self._running.discard(record.key)
             self._built += len(built)
             value = record.metrics.get(self._objective)
             if record.status == "finished" and value is not None and self._is_better(value):
@@ -108,9 +131,10 @@ class SweepProgress:
 
     def _show(self) -> None:
         words = [self._words()]
-        words.append(f"{self._running} running")
+        words.append(f"{len(self._running)} running")
         if 0 < self._built < self._missing:
-            spent = time.monotonic() - self._started
+            paused = self._requests.paused_seconds if self._requests else 0.0
+            spent = time.monotonic() - self._started - paused
             words.append(f"about {_duration(spent / self._built * (self._missing - self._built))} left")
         if self._best is not None:
             end = "highest" if self._is_maximized else "lowest"  # the best is known when all are compared
@@ -118,6 +142,18 @@ class SweepProgress:
         self._progress.update(
             self._bar, total=self._missing or None, completed=self._built, words=", ".join(words)
         )
+
+
+class RequestsColumn(ProgressColumn):
+    """Drawn again and again, also while no trial ends."""
+
+    def __init__(self, progress: SweepProgress) -> None:
+        super().__init__()
+        self._sweep = progress
+
+    def render(self, task: ProgressTask) -> Text:
+        """Return the state of the requests."""
+        return Text(self._sweep.state)
 
 
 def _duration(seconds: float) -> str:

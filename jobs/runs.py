@@ -6,22 +6,16 @@ stores (`--store`, repeatable): journals and reports; MLflow is not asked.
 Exit code 0: done. 2: refused, such as a name that no store has.
 """
 
-import csv
-import io
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from jobs.store_output import RUNS_STORE, Out, opened, refusing
+from jobs import runs_requests
+from jobs.runs_output import DEFAULT, AsFormat, Cell, Format, Stores, in_words, print_rows, sweeps_of
+from jobs.store_output import refusing
 from orchestrator.api.runs import (
-    HALF,
     LETTERS,
-    Mean,
     Setting,
     StoredSweep,
     common_axes,
@@ -30,50 +24,29 @@ from orchestrator.api.runs import (
     nearest,
     of_study,
     side_by_side,
-    stored_sweeps,
 )
-from orchestrator.config.base import Refused, one_line
+from orchestrator.config.base import Refused
 from orchestrator.metrics.names import MetricName
 from orchestrator.store.listing import published
 
 KEYS_SHOWN = 200
 """Stages of one side alone whose manifests `diff` reads."""
 
-MOST_LETTERS = 60
-"""Of a cell of a table; JSON and CSV have all."""
-
-Cell = str | Mean
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+for command in (runs_requests.pause, runs_requests.resume, runs_requests.resize):
+    app.command()(command)
 
-
-class Format(StrEnum):
-    """How a command prints."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-Stores = Annotated[
-    list[str],
-    typer.Option(
-        "--store", envvar="INVERSION_STORE", help="Read this store: a folder or s3://...; repeat for several."
-    ),
-]
-AsFormat = Annotated[Format, typer.Option("--format", help="Print a table, JSON or CSV.")]
 Metrics = Annotated[
     list[str], typer.Option("--metric", help="Show this metric; repeatable; default: the report's objective.")
 ]
 Study = Annotated[str | None, typer.Option("--study", help="Select the sweeps of this study.")]
-DEFAULT = (RUNS_STORE,)
 
 
 @app.command()
 def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Format.table) -> None:  # noqa: B006
     """List the sweeps, the latest first."""
     with refusing():
-        known = _sweeps(store)
+        known = sweeps_of(store)
         chosen = known if study is None else of_study(known, study)
         rows = [
             {
@@ -81,12 +54,13 @@ def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Form
                 "study": one.about.study,
                 "trials": f"{one.about.num_ended}/{one.about.num_points}",
                 "status": one.about.status,
-                "last": _time(one.about.last_ms),
+                **({"groups": one.about.size} if any(other.about.size for other in chosen) else {}),
+                "last": in_words(one.about.last_ms),
                 **({"store": one.store.blobs.uri} if len(store) > 1 else {}),
             }
             for one in chosen
         ]
-        _print(form, "sweeps", rows)
+        print_rows(form, "sweeps", rows)
 
 
 @app.command()
@@ -98,21 +72,22 @@ def show(
 ) -> None:
     """Show one sweep: its means by setting with intervals, what it was forecast to take and took."""
     with refusing():
-        one = find_sweep(_sweeps(store), sweep)
+        one = find_sweep(sweeps_of(store), sweep)
         names = _metrics([one], metric) if metric else one.metrics
         rows = [
             {**setting.axes, "seeds": setting.row["seeds"], **_means(setting, names)}
             for setting in one.settings
         ]
         about = one.about
+        status = ", ".join(filter(None, (about.status, about.size)))
         title = (
-            f"{one.label}: {about.num_ended} of {about.num_points} trials ended, {about.status}, "
-            f"{_time(about.last_ms)}"
+            f"{one.label}: {about.num_ended} of {about.num_points} trials ended, {status}, "
+            f"{in_words(about.last_ms)}"
         )
         notes = [f"report: {one.store.blobs.uri}/sweeps/{one.key}/report"] if rows else []
         if not rows:
             notes = ["no report yet: it is written when every trial has ended"]
-        _print(form, title, rows, [*notes, *filter(None, [one.forecast])])
+        print_rows(form, title, rows, [*notes, *filter(None, [one.forecast])])
 
 
 @app.command()
@@ -124,7 +99,7 @@ def compare(
 ) -> None:
     """Compare means with 95 % intervals side by side, for equal values of the axes that all sweeps have."""
     with refusing():
-        known = _sweeps(store)
+        known = sweeps_of(store)
         chosen = [find_sweep(known, name) for name in sweeps]
         if len(chosen) < 2:
             raise Refused("sweep", sweeps[0], "is compared with nothing", "name a second sweep")
@@ -149,7 +124,7 @@ def compare(
             for line in _lines(found)
         ]
         notes = [f"{_letter(number)}: {one.label}" for number, one in enumerate(chosen)]
-        _print(form, f"by {', '.join(axes) or 'no common axis'}", rows, notes)
+        print_rows(form, f"by {', '.join(axes) or 'no common axis'}", rows, notes)
 
 
 @app.command()
@@ -162,7 +137,7 @@ def best(
 ) -> None:
     """Rank settings by skill; none whose 95 % interval of skill holds 0, or that has none, is called best."""
     with refusing():
-        known = _sweeps(store)
+        known = sweeps_of(store)
         latest = {one.key: one for one in reversed(known if study is None else of_study(known, study))}
         settings = [setting for one in latest.values() for setting in one.settings]
         shown = [setting for setting in settings if not setting.fault]
@@ -181,11 +156,11 @@ def best(
             notes.insert(0, "no setting has a skill that is shown to be above 0")
         if form is not Format.table or not tables:
             rows = [row for ranked in tables.values() for row in ranked]
-            _print(form, f"best settings by {', '.join(names) or 'skill'}", rows, notes)
+            print_rows(form, f"best settings by {', '.join(names) or 'skill'}", rows, notes)
             return
         for name, ranked in tables.items():
             last = name == list(tables)[-1]
-            _print(form, f"best settings by {name}", ranked, notes if last else ())
+            print_rows(form, f"best settings by {name}", ranked, notes if last else ())
 
 
 @app.command()
@@ -197,7 +172,7 @@ def diff(
 ) -> None:
     """Show the settings, code versions and stage keys in which two sweeps or two trials differ."""
     with refusing():
-        known = _sweeps(store)
+        known = sweeps_of(store)
         if ("/" in one) != ("/" in other):
             rule = "is of another kind than the first" if "/" in other else "is a sweep, the first a trial"
             raise Refused("other", other, rule, "name two sweeps or two trials")
@@ -211,11 +186,7 @@ def diff(
         notes += cut
         if not rows:
             notes.append("nothing differs")
-        _print(form, "differences", rows, notes)
-
-
-def _sweeps(stores: Sequence[str]) -> list[StoredSweep]:
-    return stored_sweeps([opened(uri) for uri in stores])
+        print_rows(form, "differences", rows, notes)
 
 
 def _lines(found: Sequence[Sequence[Setting]]) -> list[list[Setting | None]]:
@@ -343,64 +314,6 @@ def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> tuple[list[dict[str, str
 
 def _counted(keys: Sequence[str]) -> str:
     return f"{len(keys)}: {', '.join(keys[:2])}" if keys else ""
-
-
-def _time(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC" if milliseconds else ""
-
-
-def _print(form: Format, title: str, rows: Sequence[Mapping[str, Cell]], notes: Sequence[str] = ()) -> None:
-    """Print rows with the columns of all of them; notes are no part of CSV.
-
-    In JSON and CSV a mean is a number, and half its interval another, in a column whose name ends in `+-`.
-    """
-    if form is Format.table:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        out = Out(as_json=False)
-        heads = [one_line(column) for column in columns]
-        out.table(
-            one_line(title), heads, [[_short(row.get(column, "")) for column in columns] for row in rows]
-        )
-        for line in notes if rows else (title, *notes):
-            out.say(one_line(line))
-        return
-    plain = [dict(_parts(row)) for row in rows]
-    if form is Format.json:
-        document = {"title": title, "rows": plain, "notes": list(notes)}
-        print(json.dumps(document, indent=2, allow_nan=False))
-        return
-    plain = [{one_line(name): _printable(cell) for name, cell in row.items()} for row in plain]
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in plain for name in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(plain)
-    print(text.getvalue(), end="")
-
-
-def _parts(row: Mapping[str, Cell]) -> Iterator[tuple[str, str | float | None]]:
-    for name, cell in row.items():
-        if isinstance(cell, Mean):
-            yield name, _finite(cell.value)
-            yield name + HALF, _finite(cell.half)
-        else:
-            yield name, cell
-
-
-def _finite(value: float | None) -> float | None:
-    """Return a number that JSON has; None for others."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _printable(cell: str | float | None) -> str | float | None:
-    return one_line(cell) if isinstance(cell, str) else cell
-
-
-def _short(cell: Cell) -> str:
-    """Return a cell of a table."""
-    text = one_line(str(cell))
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
 
 
 if __name__ == "__main__":

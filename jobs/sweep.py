@@ -181,6 +181,7 @@ class Sweep(OpenedSweep):
         progress = SweepProgress(self.console, *self.study.objective)
         with self.started(tracker, [progress], self.say) as run:
             print_dropped(self.console, self.dropped)
+            progress.follow(run.requests)
             with progress, Interruption(run.journal, tracker) as interruption:
                 while (executor := run.next_executor()) is not None:
                     with interruption.halting(executor):

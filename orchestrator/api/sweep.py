@@ -39,6 +39,7 @@ from orchestrator.stages.workload import Sizes
 from orchestrator.store.artifacts import Artifact, Corrupt
 from orchestrator.store.directory import withhold
 from orchestrator.store.journal import Journal, now_ms
+from orchestrator.store.requests import RequestFolder, start_fields
 from orchestrator.sweep.forest import Forest
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.json_tracker import JsonTracker
@@ -46,6 +47,7 @@ from orchestrator.sweep.ledger import Executor, Ledger, Listener, Points, Tracke
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport
+from orchestrator.sweep.requests import Requests, Size
 from orchestrator.sweep.search import FixedPoints
 from orchestrator.sweep.study_checks import check_local, check_study
 from orchestrator.sweep.trial import REBUILDS, Task
@@ -154,7 +156,10 @@ class Sweep:
         with Journal(self.store.blobs, self.study.key) as journal:
             expected = ForecastListener(self.store, self.study.key, journal, self.forecast)
             run = Run(self, journal, [JournalListener(journal), expected, tracker, *listeners], say)
-            journal.append("start", study=self.study.study, points=self.num_points, dropped=len(self.dropped))
+            fields = start_fields(journal, is_local=self.local)
+            journal.append(
+                "start", study=self.study.study, points=self.num_points, dropped=len(self.dropped), **fields
+            )
             tracker.open(self.sweep_record(journal))
             try:
                 with run:
@@ -166,10 +171,12 @@ class Sweep:
                     tracker.interrupted()
                 raise
 
-    def executor(self, journal: Journal, say: Callable[[str], None]) -> AbstractContextManager[Executor]:
+    def executor(
+        self, journal: Journal, size: Size, say: Callable[[str], None], *, is_first: bool = True
+    ) -> AbstractContextManager[Executor]:
         """Return what runs trials: this process, or Ray, joined or started now and ended with the block.
 
-        Entering raises `Refused` if the cluster cannot be reached or cannot take the study.
+        Entering raises `Refused` if the cluster cannot be reached or, the first time, cannot take the study.
         """
         if self.local:
             from orchestrator.sweep.local import LocalExecutor  # here: it imports torch, a plan needs none
@@ -177,7 +184,15 @@ class Sweep:
             seconds = self.study.resources.checkpoint_seconds
             return nullcontext(LocalExecutor(self.store, self.location, seconds))
         wait_seconds = 60.0 * self.options.wait_for_nodes
-        return ray_executor(self.study, self.locations, journal, wait_seconds=wait_seconds, say=say)
+        return ray_executor(
+            self.study,
+            self.locations,
+            journal,
+            size,
+            wait_seconds=wait_seconds,
+            checks_room=is_first and wait_seconds <= 0,
+            say=say,
+        )
 
     def report_files(self, ledger: Ledger) -> dict[str, bytes] | None:
         """Return the report of the recorded trials; None if the ledger has to run some of them again.
@@ -274,27 +289,34 @@ class Run:
         self, sweep: Sweep, journal: Journal, listeners: Sequence[Listener], say: Callable[[str], None]
     ) -> None:
         self.journal, self.ledger = journal, sweep.ledger(journal, listeners)
+        folder = RequestFolder(sweep.store.blobs, sweep.study.key, journal.attempt)
+        self.requests = Requests(folder, journal, Size(sweep.study.resources.groups), say)
         self.files: dict[str, bytes] = {}
         """The report, path -> content, when nothing is left to run."""
         self._sweep, self._say = sweep, say
-        self._num_damaged = 0
+        self._num_damaged = self._num_opened = 0
         self._opened = ExitStack()
 
     def __enter__(self) -> "Run":
+        self.requests.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+        self.requests.end()
 
     def next_executor(self) -> Executor | None:
         """Return what runs the missing trials, None when `files` has the report of all of them.
 
-        Raise `Refused` if the cluster cannot take the study, or if the store damages what it is given.
+        A sweep that is asked to pause waits here until it is resumed. Raise `Refused` if the cluster cannot
+        take the study, or if the store damages what it is given.
         """
         self._opened.close()
+        self.ledger.go_on()
         while not self.ledger.has_work():  # if everything is stored Ray is not even started
             files = self._sweep.report_files(self.ledger)
             if files is not None:
+                self.requests.end()
                 self.files = files
                 return None
             self._num_damaged += 1
@@ -302,7 +324,12 @@ class Run:
                 way_out = "check the store's disk, then run the same command again"
                 rule = f"damaged what was built {REBUILDS} times"
                 raise Refused("store", self._sweep.store.blobs.uri, rule, way_out)
-        return self._opened.enter_context(self._sweep.executor(self.journal, self._say))
+        self.requests.wait()
+        self._num_opened += 1
+        opening = self._sweep.executor(
+            self.journal, self.requests.size, self._say, is_first=self._num_opened == 1
+        )
+        return self._opened.enter_context(self.requests.halting(self._opened.enter_context(opening)))
 
 
 def open_tracker(opened: Sweep) -> Tracker:

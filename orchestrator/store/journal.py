@@ -26,9 +26,10 @@ class Journal:
     """Appends events of this attempt and reads those of all attempts; any thread may append."""
 
     def __init__(self, blobs: Blobs, sweep_key: str, *, flush_seconds: float = _FLUSH_SECONDS) -> None:
-        self._blobs = blobs
+        self._blobs, self.sweep_key = blobs, sweep_key
         self._folder = f"sweeps/{sweep_key}/journal/"
-        self._attempt = f"{now_ms():013d}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.attempt = f"{now_ms():013d}-{os.getpid()}-{secrets.token_hex(4)}"
+        """Begins the names of this attempt's segments."""
         self._flush_seconds = flush_seconds
         self._part = 0
         self._lines: list[bytes] = []  # of this part
@@ -59,7 +60,7 @@ class Journal:
         with self._storing:
             self._dirty.clear()
             with self._lock:
-                name, lines = f"{self._folder}{self._attempt}-{self._part:04d}.jsonl", list(self._lines)
+                name, lines = f"{self._folder}{self.attempt}-{self._part:04d}.jsonl", list(self._lines)
                 is_stored = len(lines) == self._num_stored
             if is_stored:
                 return

@@ -4,7 +4,7 @@ Only `verify` changes a store: it quarantines damaged artifacts exactly as a rea
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config.base import Refused
@@ -12,7 +12,9 @@ from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, Damaged, 
 from orchestrator.store.blobs import Blobs, sha256
 from orchestrator.store.journal import Journal
 from orchestrator.store.parallel import parallel_map
+from orchestrator.store.requests import RequestFolder, Start, State, latest_start
 
+KILLED = "killed"
 _READERS = 4  # each holds a whole file
 
 
@@ -34,8 +36,15 @@ class SweepSummary:
     study: str
     num_points: int
     num_ended: int  # trials that finished, failed or were pruned in any attempt
-    status: str  # finished, `N failed`, interrupted, or `running or killed`
+    status: str  # finished, `N failed`, interrupted, killed; running or paused, with `or killed` if unknown
     last_ms: int  # Unix milliseconds of the last event
+    start: Start | None = field(default=None, compare=False)  # the latest
+    state: State | None = field(default=None, compare=False)  # of that start; None where it has ended
+
+    @property
+    def size(self) -> str:
+        """Worker groups now and asked, of a sweep that runs; empty where there are none."""
+        return self.state.size if self.state else ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,8 @@ def sweeps(blobs: Blobs) -> list[SweepSummary]:
     """Return the sweeps that have a journal in the store, the latest first."""
     keys = sorted({name.split("/")[1] for name in blobs.names("sweeps/") if "/journal/" in name})
     journals = [(key, Journal(blobs, key).events()) for key in keys]
-    return sorted((_sweep(key, events) for key, events in journals if events), key=lambda one: -one.last_ms)
+    found = (_sweep(blobs, key, events) for key, events in journals if events)
+    return sorted(found, key=lambda one: -one.last_ms)
 
 
 def verify(store: Artifacts, keys: Sequence[str], *, dry_run: bool = False) -> Iterator[Checked]:
@@ -168,22 +178,38 @@ def _quarantines(store: Artifacts, artifact: Artifact, name: str) -> bool:
     return False
 
 
-def _sweep(key: str, events: Sequence[dict[str, Any]]) -> SweepSummary:
+def _sweep(blobs: Blobs, key: str, events: Sequence[dict[str, Any]]) -> SweepSummary:
     last = sorted(events, key=lambda event: event.get("time_ms", 0))[-1]
-    start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "start"), {})
+    first: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "start"), {})
     ended = {event.get("trial") for event in events if event["event"] == "ended"}
+    start, status, state = latest_start(events), _end(last), None
+    if not status:
+        state = RequestFolder(blobs, key, start.name).read_state() if start and start.name else State()
+        status = _running(state, start)
+        state = None if status == KILLED else state
     return SweepSummary(
         key=key,
-        study=str(start.get("study", "")),
-        num_points=int(start.get("points", 0)),
+        study=str(first.get("study", "")),
+        num_points=int(first.get("points", 0)),
         num_ended=len(ended),
-        status=_status(last),
+        status=status,
         last_ms=int(last.get("time_ms", 0)),
+        start=start,
+        state=state,
     )
 
 
-def _status(last: dict[str, Any]) -> str:
+def _end(last: dict[str, Any]) -> str:
+    """Return how a sweep ended; empty if its journal does not say that it has."""
     if last["event"] == "finish":
         failed = last.get("failed", 0)
         return f"{failed} failed" if failed else "finished"
-    return "interrupted" if last["event"] == "interrupted" else "running or killed"
+    return "interrupted" if last["event"] == "interrupted" else ""
+
+
+def _running(state: State, start: Start | None) -> str:
+    """Return what a sweep without an end does, as far as this host can see."""
+    is_alive = start.is_alive if start else None
+    if is_alive is None:
+        return f"{state.phase} or killed"
+    return state.phase if is_alive else KILLED

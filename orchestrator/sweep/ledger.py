@@ -99,11 +99,12 @@ class Ledger:
         self.needed: dict[str, str] = {}  # stage key -> name, of all points asked so far
         self.is_halted = False
         self._batch: list[Point] = []
-        self._waiting: set[str] = set()  # trials of the batch that have not ended
+        self._waiting: dict[str, Task] = {}  # trials of the batch that have not ended, by trial key
         self._ready: list[Task] = []
         self._again: list[Task] = []  # finished, but what they need has left the store
         self._tasks: dict[str, Task] = {}  # of the recorded trials, by trial key
         self._rebuilds: Counter[str] = Counter()  # by trial key
+        self._built: dict[str, list[str]] = {}  # trial key -> stages that it ran before it was interrupted
 
     def has_work(self) -> bool:
         """Adopt what is stored; return whether anything is left to run, before anything expensive starts."""
@@ -128,10 +129,15 @@ class Ledger:
             if not self._batch:
                 return []
             if tasks := self._adopt([Task(point, self._plan(point)) for point in self._batch]):
-                self._waiting = {task.point.key for task in tasks}
+                self._waiting = {task.point.key: task for task in tasks}
                 return tasks
             self._close_batch()
         return []
+
+    def go_on(self) -> None:
+        """After an executor has ended: give the next one what that left of the batch."""
+        ready = {**self._waiting, **{task.point.key: task for task in (*self._ready, *self._again)}}
+        self._ready, self._again, self.is_halted = list(ready.values()), [], False
 
     def start(self, task: Task) -> None:
         """Note that a task runs."""
@@ -143,10 +149,12 @@ class Ledger:
 
         A finished one whose stored files are damaged runs again, as one that is adopted does.
         """
+        self.built |= set(outcome.built)
+        built = list(dict.fromkeys([*self._built.pop(task.point.key, ()), *outcome.built]))
+        self._built[task.point.key] = built
         if outcome.status == "left":
             self.is_halted = True
             return
-        self.built |= set(outcome.built)
         try:
             record = self._stored.record(task, outcome)
         except Incomplete as lacking:
@@ -157,8 +165,8 @@ class Ledger:
             stage = lacking.stages[0].label
             error = f"{lacking} after {REBUILDS} runs; check the store's disk"
             record = self._stored.record(task, Outcome("failed", outcome.built, stage, error))
-        self._record(task, record, outcome.built)
-        self._waiting.discard(task.point.key)
+        self._record(task, record, self._built.pop(task.point.key))
+        self._waiting.pop(task.point.key, None)
         if self._batch and not self._waiting:
             self._close_batch()
 

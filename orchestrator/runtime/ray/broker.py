@@ -65,6 +65,7 @@ class Broker:
         self._num_built = 0
         self._ended: list[str] = []  # keys of stages that were built, found stored, or failed
         self._starts: dict[str, int] = {}
+        self._retired: set[str] = set()
 
     async def submit(self, stage: dict[str, Any], key: str, pool: str, priority: int) -> bool:
         """Queue a stage unless it is queued, being built, or failed with an error that would only repeat."""
@@ -128,7 +129,7 @@ class Broker:
         """
         state = self._group(group)
         if rank == 0 and position == state.num_assigned:
-            job = await self._next(state)
+            job = await self._next(group, state)
             state.in_flight = job
             state.assigned[position] = None if job is None else job.stage
             state.assigned.pop(position - KEPT_STAGES, None)
@@ -207,6 +208,12 @@ class Broker:
         async with self._queued:
             self._queued.notify_all()
 
+    async def retire(self, groups: Sequence[str]) -> None:
+        """Make groups end after the stage that they build now; those that still start, before their first."""
+        self._retired.update(groups)
+        async with self._queued:
+            self._queued.notify_all()
+
     async def halt(self) -> None:
         """Interrupt the sweep: every group saves its stage and ends, no driver waits any longer."""
         self._halting = self._stopping = True
@@ -215,6 +222,7 @@ class Broker:
         for job in self._jobs.values():
             if not job.done.is_set() and job.key not in building:
                 self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
+        self._queues.clear()  # no group starts for them
 
     async def stop(self) -> None:
         """Make every group end after the stage it builds now."""
@@ -240,11 +248,14 @@ class Broker:
             raise LookupError(f"worker group {name} is unknown to the broker; it begins again")
         return self._groups[name]
 
-    async def _next(self, group: _Group) -> _Job | None:
+    async def _next(self, name: str, group: _Group) -> _Job | None:
+        def must_end() -> bool:
+            return self._stopping or group.leaving.is_set() or name in self._retired
+
         async with self._queued:
-            while not (self._stopping or group.leaving.is_set() or self._queues.get(group.pool)):
+            while not (must_end() or self._queues.get(group.pool)):
                 await self._queued.wait()
-            if self._stopping or group.leaving.is_set():
+            if must_end():
                 return None
             job = self._jobs[heapq.heappop(self._queues[group.pool])[2]]
         job.attempts += 1

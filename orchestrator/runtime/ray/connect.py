@@ -17,6 +17,7 @@ from orchestrator.runtime.ray.pools import Node, Pool, pool_of, shown, slots
 from orchestrator.stages.graph import STAGES
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Executor
+from orchestrator.sweep.requests import Size
 
 logger = logging.getLogger(__name__)
 
@@ -44,33 +45,41 @@ def ray_executor(
     study: Study,
     locations: Locations,
     journal: Journal,
+    size: Size,
     *,
     wait_seconds: float = 0.0,
+    checks_room: bool = True,
     say: Callable[[str], None] = print,
 ) -> Iterator[Executor]:
     """Join or start Ray, yield an executor, end what was started.
 
-    `wait_seconds` is how long stages wait for nodes that have not joined yet. `say` prints a line for people.
-    Raise `Refused` if Ray cannot be reached or, with `wait_seconds` 0, if the study does not fit its nodes.
+    `size` limits the worker groups. `wait_seconds` is how long stages wait for nodes that have not joined
+    yet. `say` prints a line for people. Raise `Refused` if Ray cannot be reached or, where `checks_room`, if
+    the study does not fit its nodes.
     """
     is_ours = start_ray()
     import ray
 
     from orchestrator.runtime.ray.groups import WorkerGroups, alive_nodes
     from orchestrator.runtime.ray.leases import RayLeases
+    from orchestrator.runtime.ray.train import train
     from orchestrator.runtime.ray.tune import RayExecutor, scratch_folder, start_broker
 
     pools = {stage: pool_of(study.resources, stage) for stage in STAGES}
-    if wait_seconds <= 0:
+    if checks_room:
         check_room(pools.values(), alive_nodes())
     RayLeases(locations.store)  # opened here first, so that its actor lives on this node
     scratch, broker = scratch_folder(), start_broker()
+
+    def run_group(name: str, pool: Pool) -> None:
+        seconds = study.resources.checkpoint_seconds
+        train(name, pool, locations.for_workers(), seconds, broker, scratch)
+
     groups = WorkerGroups(
-        study.resources,
-        locations.for_workers(),
+        size,
         broker,
         list(dict.fromkeys(pools.values())),
-        scratch,
+        train=run_group,
         patience_seconds=wait_seconds,
         say=say,
     )

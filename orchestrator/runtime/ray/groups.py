@@ -9,9 +9,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,10 +18,8 @@ from ray import PlacementGroupID
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from orchestrator.config.resources import Resources
-from orchestrator.runtime.locations import Locations
-from orchestrator.runtime.ray.pools import Group, Node, Pool, decide, shown, slots
-from orchestrator.runtime.ray.train import train
+from orchestrator.runtime.ray.pools import LEAVING, Group, Node, Pool, decide, shown, slots
+from orchestrator.sweep.requests import Size
 
 logger = logging.getLogger(__name__)
 
@@ -47,27 +44,26 @@ class _Running:
 
 
 class WorkerGroups:
-    """The groups of one sweep; `say` prints a line for people."""
+    """The groups of one sweep; `train` runs a group of a name to its end, `say` prints a line for people."""
 
     def __init__(
         self,
-        resources: Resources,
-        locations: Locations,
+        size: Size,
         broker: Any,
         pools: Sequence[Pool],
-        scratch: Path,
         *,
+        train: Callable[[str, Pool], None],
         patience_seconds: float,
         say: Callable[[str], None],
     ) -> None:
-        self._resources, self._locations, self._broker, self._scratch = resources, locations, broker, scratch
+        self._size, self._broker, self._train = size, broker, train
         self._pools = {pool.name: pool for pool in pools}
         self._patience, self._say = patience_seconds or LOST_NODE_SECONDS, say
         self._may_grow = patience_seconds > 0
         self._running: dict[str, _Running] = {}
         self._reserved: dict[Pool, list[Any]] = {}  # pending placement groups: requests to an autoscaler
         self._failures: list[str] = []
-        self._width = 0, -TICK_SECONDS  # and when it was counted; 0 s is the machine's start
+        self._counted = 0, -TICK_SECONDS  # room for groups and when it was counted; 0 s is the machine's start
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._said, self._fitted = -SAY_SECONDS, time.monotonic()
@@ -79,13 +75,14 @@ class WorkerGroups:
 
     def width(self) -> int:
         """Return how many groups the cluster takes now, of the pool that it takes most of."""
-        width, counted = self._width
+        room, counted = self._counted
         if time.monotonic() - counted > TICK_SECONDS:  # Tune asks many times a second, for each trial
-            nodes, most = alive_nodes(), self._resources.groups
-            fitting = max(slots(pool, nodes) for pool in self._pools.values())
-            width = fitting if most is None else min(fitting, most)
-            self._width = width, time.monotonic()
-        return width
+            room = self._room(alive_nodes())
+            self._counted = room, time.monotonic()
+        return room if self._size.asked is None else min(room, self._size.asked)
+
+    def _room(self, nodes: Sequence[Node]) -> int:
+        return max(slots(pool, nodes) for pool in self._pools.values())
 
     def join(self, seconds: float) -> None:
         """Wait up to `seconds` for the groups to end, after the broker was stopped."""
@@ -94,6 +91,7 @@ class WorkerGroups:
         for running in list(self._running.values()):
             running.thread.join(max(0.0, end - time.monotonic()))
         self._reserve({})
+        self._size.groups = len(self._running)
 
     def _watch(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
@@ -123,18 +121,26 @@ class WorkerGroups:
         queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
         if self._failures:
             remove_orphans()
-        decision = decide(queued, groups, nodes, self._resources.groups)
+        self._size.groups, self._size.room = len(groups), self._room(nodes)
+        decision = decide(queued, groups, nodes, self._size.asked)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%r leaving=%d", " ".join(dismissed), len(leaving))
             ray.get(self._broker.dismiss.remote(dismissed))
-            with self._lock:
-                for name in self._running.keys() & set(dismissed):
-                    self._running[name].enter("ending")
+            self._enter(dismissed, "ending")
+        if decision.retire:
+            logger.info("event=groups_retired groups=%r", " ".join(decision.retire))
+            ray.get(self._broker.retire.remote(decision.retire))
+            self._enter(decision.retire, "retiring")
         for pool in decision.start:
             self._start(pool)
         self._reserve(Counter(decision.short) if self._may_grow else {})
         if queued:
             self._check(queued, groups, nodes)
+
+    def _enter(self, names: Iterable[str], phase: str) -> None:
+        with self._lock:
+            for name in self._running.keys() & set(names):
+                self._running[name].enter(phase)
 
     def _phase(self, name: str) -> str:
         return self._running[name].phase if name in self._running else "ending"
@@ -142,7 +148,7 @@ class WorkerGroups:
     def _classify(self, running: _Running, known: Mapping[str, Any] | None) -> None:
         if known is None:
             running.enter("starting")
-        elif running.phase != "ending":
+        elif running.phase not in LEAVING:
             self._failures.clear()
             running.enter("busy" if known["building"] else "idle")
 
@@ -156,8 +162,7 @@ class WorkerGroups:
     def _run(self, name: str, pool: Pool) -> None:
         """Run a group to its end, in a thread of its own."""
         try:
-            checkpoint_seconds = self._resources.checkpoint_seconds
-            train(name, pool, self._locations, checkpoint_seconds, self._broker, self._scratch)
+            self._train(name, pool)
         except Exception as error:  # any of Ray: the stage returns to the queue, another group takes it
             reason = " ".join(str(error).split())[:300]
             logger.warning("event=group_failed group=%s reason=%r", name, reason)

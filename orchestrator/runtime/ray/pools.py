@@ -10,6 +10,8 @@ from orchestrator.sweep.profiles import profile_of
 STUCK_SECONDS = 30.0  # a group that waits longer for its resources may take those of idle groups
 IDLE_SECONDS = 120.0  # a group without work for longer gives its resources back
 
+LEAVING = ("ending", "retiring")  # it saves its stage and ends; it ends after its stage
+
 Node = Mapping[str, float]  # resource name -> amount
 
 
@@ -93,7 +95,7 @@ class Group:
 
     name: str
     pool: Pool
-    phase: str  # starting, idle, busy or ending
+    phase: str  # starting, idle, busy, or one of `LEAVING`
     seconds: float  # in this phase
 
 
@@ -104,6 +106,7 @@ class Decision:
     start: tuple[Pool, ...] = ()
     dismiss: tuple[str, ...] = ()  # groups that should end
     short: tuple[Pool, ...] = ()  # one entry for each group that is wanted and does not fit
+    retire: tuple[str, ...] = ()  # groups that should end after the stage that they build
 
 
 def decide(
@@ -112,7 +115,8 @@ def decide(
     """Return which groups to start and to end; `queued`: number of waiting stages, most urgent pool first.
 
     A pool gets a group for each waiting stage while all groups together fit the nodes and are no more than
-    `cap`. Idle groups make room for those of other pools: no pool can starve another.
+    `cap`. Idle groups make room for those of other pools: no pool can starve another. Where `cap` was lowered
+    as many groups as are over it end, those that build nothing first.
     """
     alive = list(groups)
     free = [dict(node) for node in nodes]
@@ -137,7 +141,15 @@ def decide(
         )
         if waiting and is_stuck and (spare := _spare(pool, queued, alive, dismiss)):
             dismiss.append(spare)
-    return Decision(tuple(start), tuple(dict.fromkeys(dismiss)), tuple(short))
+    return Decision(tuple(start), tuple(dict.fromkeys(dismiss)), tuple(short), _over(alive, dismiss, cap))
+
+
+def _over(groups: Sequence[Group], dismissed: Sequence[str], cap: int | None) -> tuple[str, ...]:
+    """Return the groups beyond `cap`: idle ones first, then those that start, then the youngest builders."""
+    staying = [group for group in groups if group.phase not in LEAVING and group.name not in dismissed]
+    most = len(staying) if cap is None else cap
+    staying.sort(key=lambda one: (("busy", "starting", "idle").index(one.phase), -one.seconds))
+    return tuple(group.name for group in staying[most:])
 
 
 def _spare(

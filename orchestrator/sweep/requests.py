@@ -1,0 +1,171 @@
+"""Requests that reach a running sweep: it is paused, resumed and resized while it runs.
+
+A thread reads the store every two seconds. A pause halts the executor, as an interruption does: running
+trainings save their state, leases and worker groups are given back, the process waits. Resuming opens another
+executor, which adopts what is stored, as every start does. Resizing changes `Size`, which an executor reads
+at its own pace.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from orchestrator.config.installation import to_call
+from orchestrator.store.journal import Journal
+from orchestrator.store.requests import Request, RequestFolder, State, counted
+from orchestrator.sweep.ledger import Executor
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+HALT_SECONDS = 5.0  # for one call to the executor; one that raises is repeated by the next poll
+END_SECONDS = 10.0  # for the thread to end, which may wait for a store that is away
+
+
+@dataclass
+class Size:
+    """How many worker groups a sweep may have, and has; read and written by several threads, never locked."""
+
+    asked: int | None = None
+    """At most; None takes as many as fit the nodes."""
+
+    groups: int = 0
+    """Now, those that end after their stage included."""
+
+    room: int | None = None
+    """How many the nodes take; None before they are known."""
+
+
+class Requests:
+    """Context in which requests to this start of a sweep are followed; `say` prints a line for people."""
+
+    def __init__(
+        self,
+        folder: RequestFolder,
+        journal: Journal,
+        size: Size,
+        say: Callable[[str], None],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self.size = size
+        self._folder, self._journal, self._say, self._poll_seconds = folder, journal, say, poll_seconds
+        self._taken: dict[str, Request] = {}  # subject -> the last one
+        self._executor: Executor | None = None
+        self._is_halted = False
+        self._is_paused = self._waits = False
+        self._changed = threading.Condition()
+        self._written = State(asked=size.asked)
+        self._is_unfit = False  # the line about missing room is printed
+        self._since: float | None = None
+        self._paused_seconds = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="requests", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Follow no further request: nothing is left to run."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(END_SECONDS)
+
+    @contextmanager
+    def halting(self, executor: Executor) -> Iterator[Executor]:
+        """While the block runs a pause halts this executor."""
+        with self._changed:
+            self._executor, self._is_halted = executor, False
+        try:
+            yield executor
+        finally:
+            with self._changed:
+                self._executor = None
+
+    def wait(self) -> None:
+        """Return at once, or when a paused sweep is resumed."""
+        with self._changed:
+            if not self._is_paused:
+                return
+            self._waits, self._since = True, time.monotonic()
+            self._journal.append("paused")
+            self._say(f"paused; go on with {to_call('runs', 'resume', self._journal.sweep_key[:8])}")
+            while self._is_paused:
+                self._changed.wait()
+            self._waits = False
+            self._paused_seconds, self._since = self.paused_seconds, None
+        self._journal.append("resumed")
+        self._say("resumed")
+
+    @property
+    def state(self) -> State:
+        """What the requests have come to."""
+        phase = "running" if not self._is_paused else "paused" if self._waits else "pausing"
+        answered = tuple(request.id for request in self._taken.values())
+        return State(phase, self.size.groups, self.size.asked, self.size.room, answered)
+
+    @property
+    def paused_seconds(self) -> float:
+        """How long this start has waited so far."""
+        since = self._since
+        return self._paused_seconds + (0.0 if since is None else time.monotonic() - since)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(self._poll_seconds):
+            try:
+                self._read()
+                self._halt()
+                self._report()
+            except Exception as error:  # of the store or of the cluster: the next poll tries again
+                logger.warning("event=requests_not_read error=%s", type(error).__name__)
+
+    def _read(self) -> None:
+        """Take the requests that are new."""
+        for request in self._folder.read():
+            last = self._taken.get(request.subject)
+            if last is not None and last.id == request.id:
+                continue
+            self._journal.append("asked", subject=request.subject, value=request.value, by=request.by)
+            with self._changed:
+                self._taken[request.subject] = request
+                if request.subject == "pause":
+                    self._pause(bool(request.value))
+                else:
+                    self.size.asked, self._is_unfit = request.value, False
+                    self._say(f"asked to run {counted(request.value)} at most; {self.size.groups} run now")
+
+    def _pause(self, is_paused: bool) -> None:
+        if is_paused and not self._is_paused:
+            self._say("asked to pause: running stages are finished or saved")
+        self._is_paused = is_paused
+        self._changed.notify_all()
+
+    def _halt(self) -> None:
+        """Halt the executor of a sweep that is to pause, once."""
+        with self._changed:
+            executor = None if self._is_halted or not self._is_paused else self._executor
+        if executor is None:
+            return
+        executor.halt(HALT_SECONDS)
+        self._is_halted = True
+
+    def _report(self) -> None:
+        """Keep the state in the store where it has changed; print that there is no room for all groups."""
+        state = self.state
+        if state != self._written:
+            self._folder.write_state(state)
+            self._written = state
+        lacks = "groups" in self._taken and state.asked is not None and state.room is not None
+        if lacks and not self._is_unfit and (state.asked or 0) > (state.room or 0):
+            self._is_unfit = True
+            self._say(
+                f"the cluster has room for {state.room} of {state.asked} groups; others start when nodes join"
+            )
