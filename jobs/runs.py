@@ -1,9 +1,10 @@
-"""Sweeps in the terminal: `python -m jobs.runs ls | show SWEEP | compare A B | best | diff A B`.
+"""Sweeps in the terminal: `python -m jobs.runs ls | show SWEEP | compare A B | best | diff A B`, and of one
+that runs `pause SWEEP | resume SWEEP | resize SWEEP GROUPS`.
 
-A SWEEP is a study's name, which means its latest sweep, or the start of a key. All of it comes from the
-stores (`--store`, repeatable): journals and reports; MLflow is not asked.
+A SWEEP is a study's name, which means its latest sweep, or the start of a key. All of it comes from stores
+(`--store`) or MLflow (`--mlflow`), each repeatable; requests go through the store.
 
-Exit code 0: done. 2: refused, such as a name that no store has.
+Exit code 0: done. 1: a running sweep did not answer. 2: refused, such as a name that is in no store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import runs_requests
-from jobs.runs_output import DEFAULT, AsFormat, Cell, Format, Stores, in_words, print_rows, sweeps_of
+from jobs.runs_output import AsFormat, Cell, Format, Stores, Trackings, in_words, print_rows, sweeps_of
 from jobs.store_output import refusing
 from orchestrator.api.runs import (
     LETTERS,
@@ -27,7 +28,6 @@ from orchestrator.api.runs import (
 )
 from orchestrator.config.base import Refused
 from orchestrator.metrics.names import MetricName
-from orchestrator.store.listing import published
 
 KEYS_SHOWN = 200
 """Stages of one side alone whose manifests `diff` reads."""
@@ -43,20 +43,25 @@ Study = Annotated[str | None, typer.Option("--study", help="Select the sweeps of
 
 
 @app.command()
-def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Format.table) -> None:  # noqa: B006
+def ls(
+    study: Study = None,
+    store: Stores = [],  # noqa: B006
+    mlflow: Trackings = [],  # noqa: B006
+    form: AsFormat = Format.table,
+) -> None:
     """List the sweeps, the latest first."""
     with refusing():
-        known = sweeps_of(store)
+        known = sweeps_of(store, mlflow)
         chosen = known if study is None else of_study(known, study)
         rows = [
             {
                 "sweep": one.key[:LETTERS],
                 "study": one.about.study,
-                "trials": f"{one.about.num_ended}/{one.about.num_points}",
+                "trials": f"{one.about.num_ended}/{one.about.num_points or '?'}",
                 "status": one.about.status,
                 **({"groups": one.about.size} if any(other.about.size for other in chosen) else {}),
                 "last": in_words(one.about.last_ms),
-                **({"store": one.store.blobs.uri} if len(store) > 1 else {}),
+                **({"store": one.source.uri} if len({other.source.uri for other in known}) > 1 else {}),
             }
             for one in chosen
         ]
@@ -67,12 +72,13 @@ def ls(study: Study = None, store: Stores = list(DEFAULT), form: AsFormat = Form
 def show(
     sweep: str,
     metric: Metrics = [],  # noqa: B006
-    store: Stores = list(DEFAULT),  # noqa: B006
+    store: Stores = [],  # noqa: B006
+    mlflow: Trackings = [],  # noqa: B006
     form: AsFormat = Format.table,
 ) -> None:
     """Show one sweep: its means by setting with intervals, what it was forecast to take and took."""
     with refusing():
-        one = find_sweep(sweeps_of(store), sweep)
+        one = find_sweep(sweeps_of(store, mlflow), sweep)
         names = _metrics([one], metric) if metric else one.metrics
         rows = [
             {**setting.axes, "seeds": setting.row["seeds"], **_means(setting, names)}
@@ -84,7 +90,7 @@ def show(
             f"{one.label}: {about.num_ended} of {about.num_points} trials ended, {status}, "
             f"{in_words(about.last_ms)}"
         )
-        notes = [f"report: {one.store.blobs.uri}/sweeps/{one.key}/report"] if rows else []
+        notes = [f"report: {one.source.report}"] if rows else []
         if not rows:
             notes = ["no report yet: it is written when every trial has ended"]
         print_rows(form, title, rows, [*notes, *filter(None, [one.forecast])])
@@ -94,12 +100,13 @@ def show(
 def compare(
     sweeps: Annotated[list[str], typer.Argument(help="Two sweeps or more, of any studies and stores.")],
     metric: Metrics = [],  # noqa: B006
-    store: Stores = list(DEFAULT),  # noqa: B006
+    store: Stores = [],  # noqa: B006
+    mlflow: Trackings = [],  # noqa: B006
     form: AsFormat = Format.table,
 ) -> None:
     """Compare means with 95 % intervals side by side, for equal values of the axes that all sweeps have."""
     with refusing():
-        known = sweeps_of(store)
+        known = sweeps_of(store, mlflow)
         chosen = [find_sweep(known, name) for name in sweeps]
         if len(chosen) < 2:
             raise Refused("sweep", sweeps[0], "is compared with nothing", "name a second sweep")
@@ -132,12 +139,13 @@ def best(
     study: Study = None,
     metric: Metrics = [],  # noqa: B006
     most: Annotated[int, typer.Option("--most", min=1, help="Settings to print.")] = 10,
-    store: Stores = list(DEFAULT),  # noqa: B006
+    store: Stores = [],  # noqa: B006
+    mlflow: Trackings = [],  # noqa: B006
     form: AsFormat = Format.table,
 ) -> None:
     """Rank settings by skill; none whose 95 % interval of skill holds 0, or that has none, is called best."""
     with refusing():
-        known = sweeps_of(store)
+        known = sweeps_of(store, mlflow)
         latest = {one.key: one for one in reversed(known if study is None else of_study(known, study))}
         settings = [setting for one in latest.values() for setting in one.settings]
         shown = [setting for setting in settings if not setting.fault]
@@ -167,12 +175,13 @@ def best(
 def diff(
     one: Annotated[str, typer.Argument(help="SWEEP, or SWEEP/TRIAL by the trial's name or number.")],
     other: Annotated[str, typer.Argument(help="The same.")],
-    store: Stores = list(DEFAULT),  # noqa: B006
+    store: Stores = [],  # noqa: B006
+    mlflow: Trackings = [],  # noqa: B006
     form: AsFormat = Format.table,
 ) -> None:
     """Show the settings, code versions and stage keys in which two sweeps or two trials differ."""
     with refusing():
-        known = sweeps_of(store)
+        known = sweeps_of(store, mlflow)
         if ("/" in one) != ("/" in other):
             rule = "is of another kind than the first" if "/" in other else "is a sweep, the first a trial"
             raise Refused("other", other, rule, "name two sweeps or two trials")
@@ -182,7 +191,7 @@ def diff(
         rows += keys
         notes = [f"{_letter(number)}: {side['label']}" for number, side in enumerate(pair)]
         if "/" in one:
-            notes.append("stages: those that each trial ran itself, not those that it found in the store")
+            notes += dict.fromkeys(side["sweep"].source.note for side in pair)
         notes += cut
         if not rows:
             notes.append("nothing differs")
@@ -293,16 +302,14 @@ def _keys(*sides: tuple[StoredSweep, Sequence[str]]) -> tuple[list[dict[str, str
         own = [key for key in keys if key not in shared]
         if len(own) > KEYS_SHOWN:
             cut.append(f"stages of {_letter(number)}: of the first {KEYS_SHOWN} of {len(own)}")
-        read = [one for _, one in published(sweep.store, [*own[:KEYS_SHOWN], *list(shared)[:1]]) if one]
-        versions.append({f"{one.code_version}, stage {one.stage} v{one.version}": None for one in read})
+        read = sweep.source.stages([*own[:KEYS_SHOWN], *list(shared)[:1]])
+        versions.append({stage: code for _, stage, code in read if code})
         stages: dict[str, list[str]] = {}
-        for artifact in read:
-            if artifact.key not in shared:
-                stages.setdefault(artifact.stage, []).append(artifact.key[:12])
+        for key, stage, _ in read:
+            if key not in shared:
+                stages.setdefault(stage, []).append(key[:12])
         alone.append(stages)
-    rows = _changes(
-        "code", *({name.split(", stage ")[1].split(" v")[0]: name for name in one} for one in versions)
-    )
+    rows = _changes("code", *versions)
     for name in dict.fromkeys([*alone[0], *alone[1]]):
         cells = [_counted(one.get(name, [])) for one in alone]
         rows.append({"what": "stages", "name": name, "A": cells[0], "B": cells[1]})

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from jobs.store_output import RUNS_STORE, Out, opened
+from orchestrator.api.options import TRACKING
 from orchestrator.api.runs import HALF, Mean, StoredSweep, stored_sweeps
 from orchestrator.config.base import one_line
 
@@ -33,15 +35,31 @@ class Format(StrEnum):
 Stores = Annotated[
     list[str],
     typer.Option(
-        "--store", envvar="INVERSION_STORE", help="Read this store: a folder or s3://...; repeat for several."
+        "--store",
+        envvar="INVERSION_STORE",
+        help="Read this store: a folder or s3://...; repeatable; default: runs/store.",
+    ),
+]
+Trackings = Annotated[
+    list[str],
+    typer.Option(
+        "--mlflow",
+        metavar="URI",
+        help=f"Read this MLflow; repeatable; default: {TRACKING} where no store is given.",
     ),
 ]
 AsFormat = Annotated[Format, typer.Option("--format", help="Print a table, JSON or CSV.")]
 
 
-def sweeps_of(stores: Sequence[str]) -> list[StoredSweep]:
-    """Return the sweeps of all stores, the latest first; raise `Refused` for a store that cannot be read."""
-    return stored_sweeps([opened(uri) for uri in stores])
+def sweeps_of(stores: Sequence[str], tracking_uris: Sequence[str] = ()) -> list[StoredSweep]:
+    """Return the sweeps of all stores and all MLflow, the latest first; the defaults where none is named.
+
+    Raise `Refused` for one that cannot be read.
+    """
+    if not stores and not tracking_uris:
+        known = os.environ.get(TRACKING)
+        stores, tracking_uris = ([], [known]) if known else (DEFAULT, [])
+    return stored_sweeps([opened(uri) for uri in stores], tracking_uris)
 
 
 def in_words(milliseconds: int) -> str:

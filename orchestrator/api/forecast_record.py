@@ -31,7 +31,11 @@ def read(blobs: Blobs, sweep: str) -> dict[str, Any] | None:
     `made_ms`, `trials`, `forecast` as of `Forecast.plain`, and at the end `actual`: key -> seconds of the
     stages of the forecast that were run since.
     """
-    data = blobs.get(file_of(sweep))
+    return parsed(blobs.get(file_of(sweep)))
+
+
+def parsed(data: bytes | None) -> dict[str, Any] | None:
+    """Return what is in the file, as `read` does."""
     try:
         kept = json.loads(data) if data else None
     except ValueError:

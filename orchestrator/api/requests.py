@@ -36,6 +36,7 @@ def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float)
     if subject == "groups" and start.is_local:
         rule = "runs in one process (--local), which has no worker groups"
         raise Refused("sweep", sweep.label, rule, "pause it, or run it on Ray")
+    assert sweep.store is not None
     folder = RequestFolder(sweep.store.blobs, sweep.key, start.name)
     asked, end = folder.ask(subject, value), time.monotonic() + seconds
     while True:

@@ -1,6 +1,7 @@
-"""Runs: the sweeps that stores have, with their settings, means and trials, read from journals and reports.
+"""Runs: the sweeps that stores and MLflow have, with their settings, means and trials.
 
-Only `diff` reads artifacts, those that it names, so that a store of any size lists at once. No pandas.
+Of a store journals and reports are read, and for `diff` the artifacts that it names, so that a store of any
+size lists at once; of MLflow the runs of sweeps and trials, and the report that the former keeps. No pandas.
 """
 
 import csv
@@ -9,7 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -86,12 +87,84 @@ class Setting:
         return "" if mean.value - mean.half > 0 else "has an interval that holds 0"
 
 
+class Source(Protocol):
+    """Where one sweep is read from."""
+
+    uri: str
+    """Of the store or of MLflow, without credentials."""
+
+    report: str
+    """Where the report is."""
+
+    note: str
+    """Which stages of a trial it names."""
+
+    def file(self, name: str) -> bytes | None:
+        """Return a file of the sweep: `report/summary.csv`, `forecast.json`; None where it has none."""
+
+    def keys(self, trial: int | None = None) -> list[str]:
+        """Return the keys of the stages of the sweep, or of the trial of that number."""
+
+    def stages(self, keys: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return key, stage and, where it is known, code version of those of these stages that are there."""
+
+
 @dataclass(frozen=True)
-class StoredSweep:
-    """A sweep of a store."""
+class StoreSource:
+    """Implements `Source` for a store."""
 
     store: Artifacts
+    key: str
+    note = "stages: those that each trial ran itself, not those that it found in the store"
+
+    @property
+    def uri(self) -> str:  # type: ignore[override]
+        """Of the store."""
+        return self.store.blobs.uri
+
+    @property
+    def report(self) -> str:  # type: ignore[override]
+        """Where the report is."""
+        return f"{self.uri}/sweeps/{self.key}/report"
+
+    def file(self, name: str) -> bytes | None:
+        """Return a file of the sweep."""
+        return self.store.blobs.get(f"sweeps/{self.key}/{name}")
+
+    def keys(self, trial: int | None = None) -> list[str]:
+        """Return the keys of all stages that the sweep needs, or of those that a trial ran in any start; none
+        where the journal does not say which trial it is."""
+        planned = list(self._of("planned"))
+        if trial is None:
+            return list(dict.fromkeys(key for one in planned for key in one.get("needs", ())))
+        trials = list(dict.fromkeys(key for one in planned for key in one.get("trials", ())))
+        own = trials[trial] if trial < len(trials) else None
+        ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
+        return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
+
+    def stages(self, keys: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return key, stage and code version of those that are published."""
+        found = (one for _, one in listing.published(self.store, keys) if one)
+        return [
+            (one.key, one.stage, f"{one.code_version}, stage {one.stage} v{one.version}") for one in found
+        ]
+
+    def _of(self, event: str) -> Iterator[dict[str, Any]]:
+        return (one for one in self._events if one["event"] == event)
+
+    @cached_property
+    def _events(self) -> list[dict[str, Any]]:
+        return Journal(self.store.blobs, self.key).events()
+
+
+@dataclass(frozen=True)
+class StoredSweep:
+    """A sweep of a store or of MLflow."""
+
+    source: Source
     about: SweepSummary
+    store: Artifacts | None = None
+    """None of one that MLflow has."""
 
     @property
     def key(self) -> str:
@@ -105,8 +178,7 @@ class StoredSweep:
 
     def file(self, name: str) -> str:
         """Return a file of its report, empty where it has none."""
-        data = self.store.blobs.get(f"sweeps/{self.key}/report/{name}")
-        return (data or b"").decode(errors="replace")
+        return (self.source.file(f"report/{name}") or b"").decode(errors="replace")
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -149,27 +221,17 @@ class StoredSweep:
             raise self._broken(name, f"is no table ({error})") from error
 
     def _broken(self, name: str, rule: str) -> Refused:
-        file = f"{self.store.blobs.uri}/sweeps/{self.key}/report/{name}"
-        return Refused("report", file, rule, "write it again with jobs.report")
-
-    @cached_property
-    def events(self) -> list[dict[str, Any]]:
-        """Its journal."""
-        return Journal(self.store.blobs, self.key).events()
+        return Refused("report", f"{self.source.report}/{name}", rule, "write it again with jobs.report")
 
     @property
     def needs(self) -> list[str]:
         """Keys of all stages that it needs."""
-        return list(dict.fromkeys(key for one in self._of("planned") for key in one.get("needs", ())))
+        return self.source.keys()
 
     def built_by(self, trial: str) -> list[str]:
-        """Return the keys of the stages that a trial ran itself, in any start; none where the journal does
-        not say which trial it is."""
-        keys = list(dict.fromkeys(key for one in self._of("planned") for key in one.get("trials", ())))
+        """Return the keys of the stages of a trial, as `Source.note` says."""
         number = trial.split("-")[0]
-        own = keys[int(number)] if number.isdecimal() and int(number) < len(keys) else None
-        ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
-        return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
+        return self.source.keys(int(number)) if number.isdecimal() else []
 
     def settings_of(self, trial: str) -> dict[str, Any]:
         """Return the resolved settings of a trial by dotted path; where the study does not say them, of a
@@ -204,19 +266,27 @@ class StoredSweep:
     @property
     def forecast(self) -> str | None:
         """The forecast beside what it took, in one line."""
-        kept = forecast_record.read(self.store.blobs, self.key)
+        kept = forecast_record.parsed(self.source.file("forecast.json"))
         return None if kept is None else forecast_record.compared(kept)
-
-    def _of(self, event: str) -> Iterator[dict[str, Any]]:
-        return (one for one in self.events if one["event"] == event)
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def stored_sweeps(stores: Sequence[Artifacts]) -> list[StoredSweep]:
-    """Return the sweeps of all stores, the latest first."""
-    found = [StoredSweep(store, one) for store in stores for one in listing.sweeps(store.blobs)]
+def stored_sweeps(stores: Sequence[Artifacts], tracking_uris: Sequence[str] = ()) -> list[StoredSweep]:
+    """Return the sweeps of all stores and of all MLflow, the latest first.
+
+    Raise `Refused` if MLflow is not there or cannot be read.
+    """
+    found = [
+        StoredSweep(StoreSource(store, one.key), one, store)
+        for store in stores
+        for one in listing.sweeps(store.blobs)
+    ]
+    for uri in tracking_uris:
+        from orchestrator.runtime.mlflow.runs import tracked_sweeps  # here: MLflow takes seconds to import
+
+        found += [StoredSweep(source, about) for source, about in tracked_sweeps(uri)]
     return sorted(found, key=lambda one: -one.about.last_ms)
 
 

@@ -49,11 +49,9 @@ class Requests:
         journal: Journal,
         size: Size,
         say: Callable[[str], None],
-        *,
-        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.size = size
-        self._folder, self._journal, self._say, self._poll_seconds = folder, journal, say, poll_seconds
+        self._folder, self._journal, self._say = folder, journal, say
         self._taken: dict[str, Request] = {}  # subject -> the last one
         self._executor: Executor | None = None
         self._is_halted = False
@@ -119,7 +117,7 @@ class Requests:
         return self._paused_seconds + (0.0 if since is None else time.monotonic() - since)
 
     def _follow(self) -> None:
-        while not self._ended.wait(self._poll_seconds):
+        while not self._ended.wait(POLL_SECONDS):
             try:
                 self._read()
                 self._halt()

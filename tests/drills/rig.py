@@ -11,7 +11,7 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,6 +50,7 @@ class Work:
 
     epochs: Counter[tuple[str, int]] = field(default_factory=Counter)  # (stage key, epoch) -> times
     seconds: dict[str, list[float]] = field(default_factory=dict)  # by stage key
+    taken: Counter[str] = field(default_factory=Counter)  # stage key -> times that a group took it
 
 
 @dataclass
@@ -181,28 +182,39 @@ class Rig:
 
     def work(self) -> Work:
         """Return what all workers have trained so far, from their logs."""
-        work = Work()
-        for log in self.worker_logs():
-            key, before = "", None
-            for line in log.splitlines():
-                if found := TAKEN.search(line):
-                    key, before = found[2] if found[3] == "0" else "", None
-                elif (found := EPOCH.match(line)) and key:
-                    now = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f")
-                    work.epochs[key, int(found[2])] += 1
-                    if before is not None:
-                        work.seconds.setdefault(key, []).append((now - before).total_seconds())
-                    before = now
-        return work
+        return work_of(self.worker_logs())
 
     def worker_logs(self) -> list[str]:
         """Return what each worker process wrote to its own log."""
-        scratch = self.cluster.scratch
-        files = scratch.parent.glob(f"{scratch.name}-*/session_2*/logs/worker-*.err")
-        return [file.read_text(errors="replace") for file in files]
+        return worker_logs(self.cluster)
 
     def _roots(self) -> list[int]:
         return [self.cluster.process.pid, *(node.pid for node in self.nodes)]
+
+
+def worker_logs(cluster: servers.Cluster) -> list[str]:
+    """Return what each worker process of a cluster's nodes wrote to its own log."""
+    scratch = cluster.scratch
+    files = scratch.parent.glob(f"{scratch.name}*/session_2*/logs/worker-*.err")
+    return [file.read_text(errors="replace") for file in files]
+
+
+def work_of(logs: Iterable[str]) -> Work:
+    """Return what workers have trained and taken, from their logs."""
+    work = Work()
+    for log in logs:
+        key, before = "", None
+        for line in log.splitlines():
+            if found := TAKEN.search(line):
+                key, before = found[2] if found[3] == "0" else "", None
+                work.taken[key] += found[3] == "0"
+            elif (found := EPOCH.match(line)) and key:
+                now = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f")
+                work.epochs[key, int(found[2])] += 1
+                if before is not None:
+                    work.seconds.setdefault(key, []).append((now - before).total_seconds())
+                before = now
+    return work
 
 
 @contextmanager

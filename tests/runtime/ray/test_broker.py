@@ -250,3 +250,47 @@ def test_who_follows_the_end_alone_is_not_woken_by_progress() -> None:
         assert await following == {"progress": [], "done": True, "error": None, "ran": True}
 
     play(story)
+
+
+def test_a_retired_group_ends_after_its_stage_and_one_that_starts_before_its_first() -> None:
+    async def story(broker: Broker) -> None:
+        for key in ("a", "b"):
+            await broker.submit(STAGE, key, "p", 1)
+        await broker.begin("g", "p")
+        assert await broker.take("g", 0, 0) == STAGE
+        await broker.retire(["g", "coming"])
+        assert not await broker.must_leave("g", 0.01)  # its stage goes on
+        await broker.finish("g", "a", None, True)
+        assert await broker.take("g", 0, 1) is None
+        await broker.begin("coming", "p")
+        assert await broker.take("coming", 0, 0) is None
+        assert (await broker.state())["queued"] == {"p": 1}
+        assert not (await news(broker, "b"))["done"]
+
+    play(story)
+
+
+def test_an_idle_group_that_is_retired_ends_at_once() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        taking = asyncio.create_task(broker.take("g", 0, 0))
+        await asyncio.sleep(0.01)
+        await broker.retire(["g"])
+        assert await taking is None
+
+    play(story)
+
+
+def test_a_halted_sweep_has_nothing_queued_that_a_group_would_start_for() -> None:
+    async def story(broker: Broker) -> None:
+        for key in ("a", "b"):
+            await broker.submit(STAGE, key, "p", 1)
+        await broker.begin("g", "p")
+        assert await broker.take("g", 0, 0) == STAGE
+        await broker.halt()
+        assert await broker.must_leave("g", 1.0)
+        await broker.finish("g", "a", {"kind": "left", "message": "preempted"}, True)
+        assert [(await news(broker, key))["error"]["kind"] for key in ("a", "b")] == ["left", "left"]
+        assert not any((await broker.state())["queued"].values())
+
+    play(story)

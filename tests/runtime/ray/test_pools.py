@@ -71,6 +71,27 @@ def test_the_cap_holds_for_all_pools_together() -> None:
     assert decision.short == ()
 
 
+def test_groups_beyond_a_lowered_cap_end_after_their_stage_those_without_one_first() -> None:
+    groups = [
+        group("young", PLAIN, "busy", 1.0),
+        group("old", PLAIN, "busy", 9.0),
+        group("new", PLAIN, "starting"),
+        group("idle", WHOLE, "idle"),
+        group("going", PLAIN, "retiring", 3.0),
+    ]
+    orders = [decide({PLAIN: 3}, groups, [GPU_NODE], cap).retire for cap in (4, 3, 2, 1)]
+    assert orders == [(), ("idle",), ("new", "idle"), ("young", "new", "idle")]
+    assert decide({PLAIN: 3}, groups, [GPU_NODE], 1).start == ()
+    assert decide({PLAIN: 3}, groups, [GPU_NODE], None).retire == ()
+
+
+def test_a_raised_cap_starts_groups_as_far_as_they_fit() -> None:
+    groups = [group("a", PLAIN, "busy")]
+    assert decide({PLAIN: 9}, groups, [{"CPU": 3.0}], 2).start == (PLAIN,)
+    decision = decide({PLAIN: 9}, groups, [{"CPU": 3.0}], 5)
+    assert (decision.start, decision.short) == ((PLAIN, PLAIN), (PLAIN,) * 6)
+
+
 def test_several_small_groups_share_one_accelerator() -> None:
     assert decide({QUARTER: 9}, [], [GPU_NODE], None).start == (QUARTER,) * 4
 
