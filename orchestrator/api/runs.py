@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import yaml
 
-from orchestrator.api import forecast_record
 from orchestrator.config.base import Refused
 from orchestrator.store import listing
 from orchestrator.store.artifacts import Artifacts
@@ -266,6 +265,8 @@ class StoredSweep:
     @property
     def forecast(self) -> str | None:
         """The forecast beside what it took, in one line."""
+        from orchestrator.api import forecast_record  # here: a listing needs none of it
+
         kept = forecast_record.parsed(self.source.file("forecast.json"))
         return None if kept is None else forecast_record.compared(kept)
 

@@ -21,7 +21,7 @@ from tests.sweeps import events
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -33,8 +33,8 @@ def sweep_of(store: Artifacts) -> StoredSweep:
 
 def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.sweep.requests.POLL_SECONDS", 0.05)
-    changes = {"attack.recipe": {**tiny.RECIPE, "epochs": 1500}}
-    file = tiny.write(tmp_path / "tiny.yaml", {"auxiliary.kind": ["same-heldout", "distinct"]}, changes)
+    changes = {"attack.recipe": {**tiny.RECIPE, "epochs": 200}}
+    file = tiny.write(tmp_path / "tiny.yaml", {"auxiliary.kind": ["same-heldout"]}, changes)
     study, store = inv.Study.load(file), Artifacts(DirectoryBlobs(tmp_path / "store"))
     ended: list[Any] = []
     lines: list[str] = []
@@ -48,8 +48,7 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     running.start()
     # Five stages come before the training of the first attack.
     until(lambda: len(store.keys()) == 5 and bool(events(store, "started")))
-    time.sleep(0.3)
-    answer = request(sweep_of(store), "pause", 1, seconds=60)
+    answer = request(sweep_of(store), "pause", 1, seconds=300)
     assert (answer.is_done, answer.state.phase) == (True, "paused")
     assert len(store.blobs.names("checkpoints/")) == 1, "the training was not left midway"
     paused = store.keys()
@@ -62,8 +61,8 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     assert store.keys() == paused
     assert running.is_alive()
 
-    assert request(sweep_of(store), "pause", 0, seconds=60).is_done
-    running.join(120)
+    assert request(sweep_of(store), "pause", 0, seconds=300).is_done
+    running.join(600)
     (results,) = ended
     assert "resumed" in lines
     undisturbed = study.run(store=tmp_path / "other", out=tmp_path / "out2", ship_later=True)

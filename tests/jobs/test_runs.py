@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from typer.testing import CliRunner, Result
 from jobs.runs import app
 from orchestrator.store.artifacts import Artifact, Artifacts, manifest_name
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
+from orchestrator.store.requests import RequestFolder, State, start_fields
 from tests import tiny
 from tests.api.test_runs import DIGITS, FACES, write
 from tests.jobs.test_imports import TRIES, run
@@ -194,6 +199,43 @@ def test_trials_are_compared_by_their_resolved_settings(stores: list[str], tmp_p
     assert "those that each trial ran itself" in runs("diff", "tiny/0", "tiny/3", *stores).stdout
 
 
+@pytest.fixture
+def running(tmp_path: Path) -> RequestFolder:
+    """Return the requests to a sweep that this process seems to run on Ray, in the second store."""
+    blobs = DirectoryBlobs(tmp_path / "two")
+    with Journal(blobs, "ef" * 32) as journal:
+        journal.append("start", study="busy", points=8, **start_fields(journal, is_local=False))
+    return RequestFolder(blobs, "ef" * 32, journal.attempt)
+
+
+def test_a_running_sweep_is_listed_with_its_groups_and_asked_for_others(
+    stores: list[str], running: RequestFolder
+) -> None:
+    assert rows("ls", "--study", "busy", *stores)[0]["status"] == "running"
+    done = runs("resize", "busy", "4", "--wait", "0", *stores)
+    assert done.exit_code == 1
+    assert f"on {socket.gethostname()}, process {os.getpid()}: no answer within 0 s; if" in done.stdout
+    (request,) = running.read()
+    assert (request.subject, request.value) == ("groups", 4)
+    running.write_state(State("running", 1, 4, 2, (request.id,)))
+    assert [(row["study"], row["groups"]) for row in rows("ls", *stores)] == [
+        ("busy", "1 group, 4 asked, room for 2"),
+        ("faces", ""),
+        ("digits", ""),
+    ]
+    shown = runs("show", "busy", *stores).stdout
+    assert "busy efefefef: 0 of 8 trials ended, running, 1 group, 4 asked, room for 2, " in shown
+    answering = threading.Timer(0.3, lambda: running.write_state(State("paused", 0, 4, None, ids())))
+
+    def ids() -> tuple[str, ...]:
+        return tuple(one.id for one in running.read())
+
+    answering.start()
+    done = runs("pause", "busy", "--wait", "20", *stores)
+    assert (done.exit_code, done.stdout.rstrip().rpartition(": ")[2]) == (0, "paused, 0 groups, 4 asked")
+    assert rows("ls", "--study", "busy", *stores)[0]["status"] == "paused"
+
+
 def test_diff_says_how_many_stages_it_read(stores: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.runs.KEYS_SHOWN", 1)
     assert "stages of A: of the first 1 of 2" in runs("diff", "digits", "faces", *stores).stdout
@@ -212,6 +254,12 @@ def test_diff_says_how_many_stages_it_read(stores: list[str], monkeypatch: pytes
         (("diff", "digits/0", "faces"), "error: other=faces is a sweep, the first a trial; name two sweeps"),
         (("ls", "--study", "fces"), "did you mean faces."),
         (("best", "--study", "fces"), "did you mean faces."),
+        (
+            ("pause", "digits"),
+            "error: sweep=digits abababab has ended (finished); run its command again: what is stored is not",
+        ),
+        (("resize", "digts", "2"), "error: sweep=digts is in no store given; did you mean digits."),
+        (("resume", "fces"), "did you mean faces."),
     ],
 )
 def test_refusals_are_one_line(stores: list[str], words: tuple[str, ...], text: str) -> None:
