@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 import orchestrator as inv
-from orchestrator.api.requests import request
+from orchestrator.api.requests import Answer, request
 from orchestrator.api.runs import StoredSweep, find_sweep, stored_sweeps
 from orchestrator.config.base import Refused
+from orchestrator.datasets import Location
+from orchestrator.stages import runner
+from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
 from orchestrator.store.requests import start_fields
+from orchestrator.training.world import World
 from tests import tiny
 from tests.sweeps import events
 
@@ -33,26 +37,30 @@ def sweep_of(store: Artifacts) -> StoredSweep:
 
 def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.sweep.requests.POLL_SECONDS", 0.05)
-    changes = {"attack.recipe": {**tiny.RECIPE, "epochs": 200}}
-    file = tiny.write(tmp_path / "tiny.yaml", {"auxiliary.kind": ["same-heldout"]}, changes)
+    file = tiny.write(tmp_path / "tiny.yaml", {"auxiliary.kind": ["same-heldout"]})
     study, store = inv.Study.load(file), Artifacts(DirectoryBlobs(tmp_path / "store"))
     ended: list[Any] = []
     lines: list[str] = []
+    asked: list[Answer] = []
+    run_stage = runner.run
+
+    def pause_in_the_attack(stage: Stage, world: World, store: Artifacts, location: Location) -> None:
+        if stage.name == "inversion" and not asked:
+            asked.append(request(sweep_of(store), "pause", 1, seconds=0))
+            until(world.is_preempted)  # its first look at that is in the training
+        run_stage(stage, world, store, location)
 
     def run() -> None:
         ended.append(
             study.run(store=tmp_path / "store", out=tmp_path / "out", ship_later=True, say=lines.append)
         )
 
+    monkeypatch.setattr(runner, "run", pause_in_the_attack)
     running = threading.Thread(target=run, daemon=True)
     running.start()
-    # Five stages come before the training of the first attack.
-    until(lambda: len(store.keys()) == 5 and bool(events(store, "started")))
-    answer = request(sweep_of(store), "pause", 1, seconds=300)
-    assert (answer.is_done, answer.state.phase) == (True, "paused")
+    until(lambda: bool(asked) and sweep_of(store).about.status == "paused")
     assert len(store.blobs.names("checkpoints/")) == 1, "the training was not left midway"
     paused = store.keys()
-    assert sweep_of(store).about.status == "paused"
     with pytest.raises(
         Refused, match=r"runs in one process \(--local\), which has no worker groups; pause it"
     ):
@@ -61,7 +69,8 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     assert store.keys() == paused
     assert running.is_alive()
 
-    assert request(sweep_of(store), "pause", 0, seconds=300).is_done
+    answer = request(sweep_of(store), "pause", 0, seconds=300)
+    assert (answer.is_taken, answer.is_done, answer.state.phase) == (True, True, "running")
     running.join(600)
     (results,) = ended
     assert "resumed" in lines
