@@ -89,14 +89,17 @@ class Setting:
 class Source(Protocol):
     """Where one sweep is read from."""
 
-    uri: str
-    """Of the store or of MLflow, without credentials."""
+    @property
+    def uri(self) -> str:
+        """Of the store or of MLflow, without credentials."""
 
-    report: str
-    """Where the report is."""
+    @property
+    def report(self) -> str:
+        """Where the report is."""
 
-    note: str
-    """Which stages of a trial it names."""
+    @property
+    def note(self) -> str:
+        """Which stages of a trial it names."""
 
     def file(self, name: str) -> bytes | None:
         """Return a file of the sweep: `report/summary.csv`, `forecast.json`; None where it has none."""
@@ -117,12 +120,12 @@ class StoreSource:
     note = "stages: those that each trial ran itself, not those that it found in the store"
 
     @property
-    def uri(self) -> str:  # type: ignore[override]
+    def uri(self) -> str:
         """Of the store."""
         return self.store.blobs.uri
 
     @property
-    def report(self) -> str:  # type: ignore[override]
+    def report(self) -> str:
         """Where the report is."""
         return f"{self.uri}/sweeps/{self.key}/report"
 
