@@ -93,7 +93,7 @@ def collect(opened: Sweep, journal: Journal) -> tuple[Ledger, dict[str, bytes], 
         is_whole = is_whole and files is not None
     if files is None:
         raise none_stored(opened)
-    return ledger, files, 0 if is_whole else opened.num_points - len(ledger.records)
+    return ledger, files, 0 if is_whole else opened.num_missing(ledger)
 
 
 def publish(

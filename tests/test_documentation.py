@@ -40,7 +40,7 @@ BEGIN, END = "<!-- fields: written by tests/test_documentation.py -->", "<!-- en
 SECTIONS: dict[str, type[config.Spec]] = {
     "The file": study.Study,
     "`search`": search.Search,
-    "`search.scheduler`": search.Asha,
+    "`search.scheduler`": search.Scheduler,
     "`resources`": resources.Resources,
     "A value of `resources.stages`": resources.StageResources,
     "`report`": report_section.Report,

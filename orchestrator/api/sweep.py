@@ -33,7 +33,7 @@ from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
-from orchestrator.runtime.search import search_points
+from orchestrator.runtime.search import Start, search_points
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.stages.workload import Sizes
 from orchestrator.store.artifacts import Artifact, Corrupt
@@ -73,6 +73,7 @@ class Sweep:
         file = find_study(options.study)
         study = read_study(file, overrides=options.overrides, scale=options.scale)
         self.options, self.study, self.local = options, study, local
+        self.began = ""  # what the search goes on from, in words
         self._runs = writes
         self.locations = options.locations()
         check_study(study)
@@ -104,7 +105,10 @@ class Sweep:
 
     def first_tasks(self) -> list[Task]:
         """Return the first batch of points with their stages, in a grid all of them; the search moves on."""
-        return [Task(point, self.plan(point)) for point in self.search.ask()]
+        return [self._task(point) for point in self.search.ask()]
+
+    def _task(self, point: Point) -> Task:
+        return Task(point, self.plan(point))
 
     def needed_queries(self) -> "list[Needed]":
         """Return what the points ask of services beyond stored answers; nothing of points that a search has
@@ -134,7 +138,9 @@ class Sweep:
         return forecast(tasks, self.store, known, calibrated)
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
-        """Return the sweep's ledger; nothing is planned yet."""
+        """Return the sweep's ledger; nothing is planned yet, and the search goes on from the journal."""
+        start = Start(self.study, self.preflight, self._task, self.store, self._describe)
+        self.began = start.begin(self.search, journal, writes=self._runs)
         return Ledger(
             self.search,
             self.plan,
@@ -156,6 +162,8 @@ class Sweep:
         with Journal(self.store.blobs, self.study.key) as journal:
             expected = ForecastListener(self.store, self.study.key, journal, self.forecast)
             run = Run(self, journal, [JournalListener(journal), expected, tracker, *listeners], say)
+            if self.began:
+                say(self.began)
             fields = start_fields(journal, is_local=self.local)
             journal.append(
                 "start", study=self.study.study, points=self.num_points, dropped=len(self.dropped), **fields
@@ -205,13 +213,16 @@ class Sweep:
 
         try:
             searched = None if self.study.search.algorithm == "grid" else self._importance(ledger)
-            num_missing = max(0, self.num_points - len(ledger.records))
             kept = read_forecast(self.store.blobs, self.study.key)
-            context = Context(self.options.again(), num_missing, kept)
+            context = Context(self.options.again(), self.num_missing(ledger), kept)
             return report_files(self.study, ledger.records, self.store, context=context, searched=searched)
         except Corrupt as error:
             logger.warning("event=report_put_off reason=%r trials=%d", str(error), ledger.reopen())
             return None
+
+    def num_missing(self, ledger: Ledger) -> int:
+        """Return how many points have no record; none of a search that has ended before its last sample."""
+        return 0 if self.search.ended else max(0, self.num_points - len(ledger.records))
 
     def report(self, ledger: Ledger, files: Mapping[str, bytes], num_missing: int = 0) -> SweepReport:
         """Return the end of the sweep for its listeners; `num_missing` points are in no record."""

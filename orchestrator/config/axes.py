@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from orchestrator.config.base import NO_VALUE, Refused
+from orchestrator.config.conditions import Shown, combinations, condition, listed
 from orchestrator.config.search import MAX_POINTS
 
 LABEL = "label"
@@ -24,7 +26,7 @@ def is_seed(axis: str) -> bool:
     return axis.rsplit(".", 1)[-1] == SEED
 
 
-def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> None:
+def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands, shown: Shown) -> None:
     """Raise `Refused` of `sweep` if an axis has no name or undoes another, or for too many points."""
     for grid in grids:
         for axis in grid:
@@ -35,7 +37,7 @@ def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> N
         for axis, values in grid.items():
             _check_labels(axis, values)
         _check_fields(grid, shorthands)
-    points = sum(math.prod(len(v) for v in grid.values() if isinstance(v, list)) for grid in grids)
+    points = sum(_num_points(grid, shown) for grid in grids)
     if points > MAX_POINTS:
         raise Refused(
             "sweep",
@@ -45,9 +47,17 @@ def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands) -> N
         )
 
 
+def _num_points(grid: Mapping[str, Any], shown: Shown) -> int:
+    """Return the number of combinations of listed axes; with conditional axes up to one beyond the limit."""
+    lists = {axis: values for axis, values in grid.items() if listed(values) is not None}
+    if not any(condition(values) for values in lists.values()):
+        return math.prod(len(listed(values) or []) for values in lists.values())
+    return sum(1 for _ in islice(combinations(lists, shown), MAX_POINTS + 1))
+
+
 def _check_labels(axis: str, values: Any) -> None:
     """Raise `Refused` for a label that no table can show."""
-    for value in values if isinstance(values, list) else ():
+    for value in listed(values) or ():
         if not isinstance(value, Mapping) or LABEL not in value:
             continue
         label = value[LABEL]
@@ -78,7 +88,7 @@ def _is_within(field: str, other: str) -> bool:
 def _settings(path: str, values: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fields that values of an axis replace, with what they set there: parts of a mapping are
     merged into what is there, unless it names another attack or model."""
-    for value in values if isinstance(values, list) else [None]:
+    for value in listed(values) or [None]:
         if isinstance(value, Mapping) and "name" not in value:
             yield from ((f"{path}.{name}", part) for name, part in value.items() if name != LABEL)
         else:

@@ -13,7 +13,7 @@ from orchestrator.config.attacks import ATTACK_SPECS, attack_name
 from orchestrator.config.base import NO_VALUE, Refused, one_line
 from orchestrator.config.installation import to_call
 from orchestrator.config.plain import MAX_NAME_BYTES, check_path, check_plain
-from orchestrator.config.search import Range
+from orchestrator.config.search import Choices, Range
 from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.config.trial import TrialSpec
 from orchestrator.config.yaml_text import read_yaml
@@ -126,6 +126,7 @@ def _is_branch(part: int | str) -> bool:
     return str(part).startswith("literal[") or part in (
         "list",
         "range",
+        "choices",
         "str",
         "int",
         "float",
@@ -160,8 +161,8 @@ def _refusal(fault: dict[str, Any], where: str) -> Refused:
 
 def _siblings(loc: Sequence[Any], model: Any, fault: Mapping[str, Any]) -> list[str]:
     """Return the field names beside the one at `loc`."""
-    if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only a range has fields there
-        return list(Range.model_fields)
+    if model is Study and len(loc) > 2 and loc[0] == "sweep":  # only ranges and choices have fields there
+        return list(dict.fromkeys([*Range.model_fields, *Choices.model_fields]))
     for part in loc[:-1]:
         fields = getattr(model, "model_fields", {})
         if fields and part not in fields:  # a name that the user chose, of parts that are alike

@@ -21,9 +21,10 @@ from orchestrator.config.axes import LABEL as LABEL
 from orchestrator.config.axes import SEED, check_grids
 from orchestrator.config.axes import is_seed as is_seed
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest, one_line
+from orchestrator.config.conditions import check_conditions, condition, listed
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
-from orchestrator.config.search import Range, Search
+from orchestrator.config.search import Choices, Range, Search
 
 # `seed` is shorthand: the target's and the adversary's seeds move together.
 SHORTHANDS = {SEED: ("target.seed", "attack.seed")}
@@ -54,9 +55,15 @@ class StudyError(ValueError):
         super().__init__("\n".join(one_line(str(fault)) for fault in self.faults))
 
 
+def _kind(values: Any) -> str:
+    if isinstance(values, Mapping):
+        return "choices" if "values" in values else "range"
+    return {Range: "range", Choices: "choices"}.get(type(values), "list")
+
+
 AxisValues = Annotated[
-    Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("range")],
-    Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
+    Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(_kind),
 ]
 Axes = dict[str, AxisValues]
 
@@ -115,7 +122,9 @@ class Study(Spec):
                 f"takes one sweep mapping, not {len(self.sweep)}",
                 "join them or set it to grid",
             )
-        check_grids(self.sweep, SHORTHANDS)
+        for grid in self.sweep:
+            check_conditions(grid, self.shown)
+        check_grids(self.sweep, SHORTHANDS, self.shown)
         return self
 
     @property
@@ -133,9 +142,9 @@ class Study(Spec):
         """Return every swept axis with its values in order of appearance (a range gives its ends)."""
         axes: dict[str, list[Scalar]] = {}
         for axis, values in ((a, v) for grid in self.sweep for a, v in grid.items()):
-            listed = [values.low, values.high] if isinstance(values, Range) else values
+            own = [values.low, values.high] if isinstance(values, Range) else listed(values) or []
             known = axes.setdefault(short_name(axis), [])
-            known.extend(word for word in (self.shown(value, axis) for value in listed) if word not in known)
+            known.extend(word for word in (self.shown(value, axis) for value in own) if word not in known)
         return axes
 
     def shown(self, value: Any, axis: str, validated: Any = None) -> Scalar:
@@ -146,6 +155,11 @@ class Study(Spec):
         is_alike = isinstance(value, Mapping) and (axis, shown(value, axis)) in self._alike
         written = value if validated is None else validated
         return _in_full(written) if is_alike and LABEL not in written else shown(written, axis)
+
+    @cached_property
+    def conditional(self) -> frozenset[str]:
+        """Axes that some points are not asked."""
+        return frozenset(axis for grid in self.sweep for axis, values in grid.items() if condition(values))
 
     @cached_property
     def _alike(self) -> frozenset[tuple[str, Scalar]]:
@@ -162,8 +176,8 @@ class Study(Spec):
         """Yield the values that are mappings with their axis and the number of their grid."""
         for number, grid in enumerate(self.sweep):
             for axis, values in grid.items():
-                if isinstance(values, list):
-                    yield from ((number, axis, value) for value in values if isinstance(value, Mapping))
+                own = listed(values) or []
+                yield from ((number, axis, value) for value in own if isinstance(value, Mapping))
 
     def yaml(self) -> str:
         """Return the resolved study, as it is logged."""

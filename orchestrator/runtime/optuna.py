@@ -1,7 +1,7 @@
 """Optuna's search: synchronous batches whose results reach the sampler in index order.
 
-The order in which trials finish has no influence: the same study yields the same points. Results of stored
-points are given at once, so a search resumes by starting again.
+The order in which trials finish has no influence: the same study yields the same points. What the sampler was
+told is in the sweep's journal and told again by the next start, so that a search resumes by starting again.
 """
 
 import logging
@@ -10,40 +10,49 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState
 
 from orchestrator.config.base import Refused
+from orchestrator.config.conditions import is_asked
 from orchestrator.config.normalise import normalise
-from orchestrator.config.search import Range
+from orchestrator.config.search import Search
 from orchestrator.config.study import Study, StudyError
 from orchestrator.metrics.names import MetricName
+from orchestrator.runtime.hypervolume import Growth
+from orchestrator.runtime.sampling import as_param, distribution, sampler_of, suggest
+from orchestrator.sweep.journal import Known, SearchMemory
 from orchestrator.sweep.measurable import lacks
 from orchestrator.sweep.points import Dropped, Point, Settings, make_point
-from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, no_draw
+from orchestrator.sweep.search import MAX_DRAWS_PER_SAMPLE, draw, draw_value, no_draw
 from orchestrator.sweep.validation import Preflight
 
 logger = logging.getLogger(__name__)
 
 PROBES = 64  # random draws checked before an adaptive search starts
+GENERATION = "NSGAIISampler:generation"  # Optuna's name: of trials that it did not ask itself
 
 
 class OptunaPoints:
-    """Implements `Points`: asks Optuna for a batch, then tells it the whole batch in the order asked."""
+    """Implements `Points`: asks Optuna for a batch, then tells it the whole batch in the order asked.
+
+    `memory`: what earlier starts of the sweep told; None where nothing is kept, as for a plan.
+    """
 
     def __init__(self, study: Study, preflight: Preflight) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study, self._preflight = study, preflight
-        self._axes = {
-            axis: values if isinstance(values, Range) else {str(value): value for value in values}
-            for axis, values in study.sweep[0].items()
-        }
-        objectives = study.search.objectives
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
-            seed=study.search.seed, multivariate=True, constant_liar=True
+        search = study.search
+        self._optuna = optuna.create_study(
+            directions=list(search.objectives.values()),
+            sampler=sampler_of(search, groups=bool(study.conditional)),
         )
-        self._optuna = optuna.create_study(directions=list(objectives.values()), sampler=sampler)
         self._asked: dict[str, optuna.Trial] = {}
         self._num_points = 0
         self._settings = Settings()
+        self._growth = Growth(search) if search.stop else None
+        self.memory: SearchMemory | None = None
+        self.ended = ""
+        """Why the search asks for no more points; empty while it does."""
         self.dropped: list[Dropped] = []
         self.probed: Sequence[Point] = self._probe()
 
@@ -52,53 +61,93 @@ class OptunaPoints:
         search = self._study.search
         size = min(search.batch, search.samples - self._num_points)
         batch: list[Point] = []
-        for _ in range(size * MAX_DRAWS_PER_SAMPLE):
+        for _ in range(0 if self.ended else size * MAX_DRAWS_PER_SAMPLE):
             if len(batch) == size:
                 break
             trial = self._optuna.ask()
             made = make_point(self._study, self._num_points, self._suggest(trial))
             if isinstance(made, Dropped):
                 self.dropped.append(made)
-                self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+                self._optuna.tell(trial, state=TrialState.FAIL)
                 continue
             point = self._preflight.resolve(made)
             if point.key in self._asked:
-                self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+                self._optuna.tell(trial, state=TrialState.FAIL)
                 continue
             self._asked[point.key] = trial
             self._num_points += 1
             batch.append(self._settings.named(point))
+        if not batch:
+            self.ended = self.ended or _why_ended(search, self._num_points)
         return batch
 
     def tell(self, batch: Sequence[tuple[Point, Mapping[str, float] | None]]) -> None:
-        """Give the objectives of a batch to the sampler, in index order.
+        """Give the objectives of a batch to the sampler, in index order: those that an earlier start gave it
+        where there was one.
 
         A trial in which a measured objective is undefined counts as failed.
         Raise `StudyError` if a trial does not measure one of them.
         """
-        names = list(self._study.search.objectives)
+        told = self.memory.told if self.memory else {}
+        found: dict[str, list[float] | None] = {}
         for point, metrics in sorted(batch, key=lambda pair: pair[0].index):
-            trial = self._asked[point.key]
-            if metrics is None:
-                self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
-                continue
-            missing = [name for name in names if name not in metrics]
-            unknown = [name for name in missing if not self._measures(point, name)]
-            if unknown:
-                raise StudyError(
-                    f"search.objectives names {unknown[0]}, which no stage measures; "
-                    f"choose from {', '.join(sorted(metrics))}."
-                )
-            if missing:
-                logger.warning(
-                    "event=objective_undefined trial=%d metric=%s effect=%r",
-                    point.index,
-                    missing[0],
-                    "the search counts the trial as failed",
-                )
-                self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
-                continue
-            self._optuna.tell(trial, [metrics[name] for name in names])
+            key = point.key
+            values = found[key] = told[key] if key in told else self._values(point, metrics)
+            state = None if values else TrialState.FAIL
+            self._optuna.tell(self._asked[key], values, state=state)
+            if self._growth:
+                self._growth.add(values)
+        if self.memory:
+            self.memory.tell(found)
+        if self._growth and (reason := self._growth.ended()):
+            self.ended = reason
+            logger.warning("event=search_stopped trials=%d reason=%r", self._num_points, reason)
+
+    def start_warm(self, known: Sequence[Known]) -> None:
+        """Tell Optuna of trials that it did not ask for, before it asks; the first of them first."""
+        generator = np.random.default_rng(self._study.search.seed)
+        for one in known:
+            self._optuna.add_trial(self._given(one, generator))
+            if self._growth:
+                self._growth.start(one.objectives)
+
+    def _given(self, one: Known, generator: np.random.Generator) -> optuna.trial.FrozenTrial:
+        values, axes = dict(one.values), self._study.sweep[0]
+        if self._carries_all:  # as if they had been drawn: they are not read
+            values |= {axis: draw_value(generator, own) for axis, own in axes.items() if axis not in values}
+        return optuna.trial.create_trial(
+            params={axis: as_param(values[axis], own) for axis, own in axes.items() if axis in values},
+            distributions={axis: distribution(own) for axis, own in axes.items() if axis in values},
+            values=list(one.objectives),
+            system_attrs={GENERATION: 0} if self._study.search.sampler == "nsga-ii" else {},
+        )
+
+    @property
+    def _carries_all(self) -> bool:
+        """Whether a trial has a value of every axis, read or not: genes, which nsga-ii crosses whole."""
+        return self._study.search.sampler == "nsga-ii"
+
+    def _values(self, point: Point, metrics: Mapping[str, float] | None) -> list[float] | None:
+        """Return the objectives of a trial; None if it failed or one of them is undefined."""
+        if metrics is None:
+            return None
+        names = list(self._study.search.objectives)
+        missing = [name for name in names if name not in metrics]
+        unknown = [name for name in missing if not self._measures(point, name)]
+        if unknown:
+            raise StudyError(
+                f"search.objectives names {unknown[0]}, which no stage measures; "
+                f"choose from {', '.join(sorted(metrics))}."
+            )
+        if missing:
+            logger.warning(
+                "event=objective_undefined trial=%d metric=%s effect=%r",
+                point.index,
+                missing[0],
+                "the search counts the trial as failed",
+            )
+            return None
+        return [metrics[name] for name in names]
 
     def _measures(self, point: Point, name: str) -> bool:
         """Return whether a point's stages leave the metric wherever it is defined."""
@@ -125,11 +174,16 @@ class OptunaPoints:
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for axis, choices in self._axes.items():
-            if not isinstance(choices, Range):
-                values[axis] = choices[trial.suggest_categorical(axis, list(choices))]
-            elif choices.integer:
-                values[axis] = trial.suggest_int(axis, int(choices.low), int(choices.high), log=choices.log)
-            else:
-                values[axis] = trial.suggest_float(axis, choices.low, choices.high, log=choices.log)
+        for axis, choices in self._study.sweep[0].items():
+            is_read = is_asked(choices, values, self._study.shown)
+            if is_read or self._carries_all:
+                value = suggest(trial, axis, choices)
+            if is_read:
+                values[axis] = value
         return values
+
+
+def _why_ended(search: Search, num_points: int) -> str:
+    if num_points == search.samples:
+        return f"all {num_points} samples were asked"
+    return f"{num_points} of {search.samples} samples were asked, and no other point could be drawn"

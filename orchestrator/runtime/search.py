@@ -1,12 +1,18 @@
 """The search of a study: Optuna's, imported for it alone, or one whose points are known at the start."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from orchestrator.config.study import Study
+from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.journal import Journal
+from orchestrator.sweep.journal import SearchMemory
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.point_checks import check_points
 from orchestrator.sweep.points import Dropped, Point
-from orchestrator.sweep.search import check_ranges, fixed_points
+from orchestrator.sweep.records import DatasetInput
+from orchestrator.sweep.search import FixedPoints, check_ranges, fixed_points
+from orchestrator.sweep.trial import Task
 from orchestrator.sweep.validation import Preflight
 
 
@@ -32,3 +38,36 @@ def search_points(
     num_classes = {name: about.num_classes for name, about in preflight.descriptions.items()}
     check_points(study, points, num_classes, written)
     return found
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a search that learns goes on from when its sweep starts."""
+
+    study: Study
+    preflight: Preflight
+    as_task: Callable[[Point], Task]
+    store: Artifacts
+    describe: Callable[[str], DatasetInput]
+
+    def begin(self, search: Points, journal: Journal, *, writes: bool = True) -> str:
+        """Give a search what its journal has of it, and on its first start stored trials if it starts warm.
+
+        Return a line about that for people, empty for a search whose points are known. With `writes` false
+        nothing is added to the journal.
+        """
+        if isinstance(search, FixedPoints):
+            return ""
+        from orchestrator.runtime.optuna import OptunaPoints  # here, as above
+        from orchestrator.runtime.warm_start import stored_trials
+
+        assert isinstance(search, OptunaPoints)
+        memory = search.memory = SearchMemory(journal, writes=writes)
+        if not self.study.search.warm_start:
+            return ""
+        known = memory.warm_start
+        if known is None:
+            known = stored_trials(self.study, self.preflight, self.as_task, self.store, self.describe)
+            memory.keep_warm_start(known)
+        search.start_warm(known)
+        return f"warm start: the search is told of {len(known)} stored trials of these settings"

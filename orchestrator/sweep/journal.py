@@ -1,7 +1,10 @@
 """Journal of a sweep: its events as durable lines, and what the next start reads back from them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
@@ -19,9 +22,12 @@ class JournalListener:
         """Write the keys of a batch's trials and distinct stages, and the data sets that these read."""
         stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
         datasets = {part["name"] for stage in stages.values() for part in stage.datasets.values()}
+        axes = list(tasks[0].point.axes) if tasks else []
         self._journal.append(
             "planned",
             trials=[task.point.key for task in tasks],
+            axes=axes,
+            values=[[task.point.axes[axis] for axis in axes] for task in tasks],
             stages=len(stages),
             needs=list(stages),
             datasets=sorted(datasets),
@@ -47,6 +53,52 @@ class JournalListener:
         """Write how many trials ended in which way and how many stages were run and reused."""
         self._journal.append("finish", **self._statuses, stages=stages)
         return []
+
+
+@dataclass(frozen=True)
+class Known:
+    """A stored trial that a search is told of before it asks."""
+
+    values: Mapping[str, Any]  # axis -> value, as in the study's file; axes that are not asked are left out
+    objectives: Sequence[float]  # in the study's order
+
+
+class SearchMemory:
+    """What a search was told, in its sweep's journal: told again when the sweep starts again, whatever the
+    store has by then. With `writes` false nothing is added."""
+
+    def __init__(self, journal: Journal, *, writes: bool = True) -> None:
+        self._journal, self._writes = journal, writes
+
+    @cached_property
+    def _events(self) -> Sequence[Mapping[str, Any]]:
+        return [event for event in self._journal.events() if event["event"] in ("told", "warm_start")]
+
+    @cached_property
+    def told(self) -> dict[str, list[float] | None]:
+        """Trial key -> objectives that the search was first told; None: that there are none."""
+        events = [event for event in self._events if event["event"] == "told"]
+        return {key: values for event in reversed(events) for key, values in event["trials"].items()}
+
+    def tell(self, trials: Mapping[str, list[float] | None]) -> None:
+        """Keep what a batch left, before the next one is asked."""
+        if self._writes and trials.keys() - self.told.keys():
+            self.told.update(trials)
+            self._journal.append("told", trials=dict(trials))
+            self._journal.flush()
+
+    @property
+    def warm_start(self) -> list[Known] | None:
+        """The stored trials that the first start began with; None before that."""
+        first = next((event for event in self._events if event["event"] == "warm_start"), None)
+        return None if first is None else [Known(one["values"], one["objectives"]) for one in first["trials"]]
+
+    def keep_warm_start(self, known: Sequence[Known]) -> None:
+        """Keep the stored trials that the search is told of, before it asks."""
+        if self._writes:
+            trials = [{"values": dict(one.values), "objectives": list(one.objectives)} for one in known]
+            self._journal.append("warm_start", trials=trials)
+            self._journal.flush()
 
 
 def read_pruned(journal: Journal) -> set[str]:

@@ -22,6 +22,10 @@ from orchestrator.sweep.trial import REBUILDS, Outcome, Task
 class Points(Protocol):
     """A search: batches of points out, metrics in."""
 
+    @property
+    def ended(self) -> str:
+        """Why it asks for no more points, if that is known; empty before that."""
+
     def ask(self) -> list[Point]:
         """Return the next batch; empty when the search is over."""
 

@@ -2,8 +2,10 @@
 searches without effect."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, is_same
+from orchestrator.config.conditions import is_asked, listed
 from orchestrator.config.normalise import PlannedSpec, normalise
 from orchestrator.config.report import Report
 from orchestrator.config.search import Range
@@ -97,7 +99,7 @@ def _unknown_values(study: Study, points: Sequence[Point], written: Study | None
     """Yield axes that are not swept and values that no point has."""
     values = _axes(study, points)
     if written is not None:
-        firsts = (make_point(written, 0, {axis: _first(v) for axis, v in g.items()}) for g in written.sweep)
+        firsts = (make_point(written, 0, _firsts(grid, written)) for grid in written.sweep)
         there = _axes(written, [made for made in firsts if not isinstance(made, Dropped)])
         values = {axis: (*values.get(axis, ()), *there.get(axis, ())) for axis in {**values, **there}}
     ranges = {short_name(a) for grid in study.sweep for a, v in grid.items() if isinstance(v, Range)}
@@ -126,5 +128,14 @@ def _axes(study: Study, points: Sequence[Point]) -> dict[str, tuple[Scalar, ...]
     return {axis: tuple(known) for axis, known in values.items()}
 
 
+def _firsts(grid: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Return the first value of each axis that is asked beside the first ones of those above."""
+    chosen: dict[str, Any] = {}
+    for axis, values in grid.items():
+        if is_asked(values, chosen, study.shown):
+            chosen[axis] = _first(values)
+    return chosen
+
+
 def _first(values: object) -> object:
-    return values.low if isinstance(values, Range) else values[0] if isinstance(values, list) else values
+    return values.low if isinstance(values, Range) else (listed(values) or [values])[0]

@@ -3,7 +3,6 @@
 import ast
 import copy
 import functools
-import itertools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, composed, digest_of
+from orchestrator.config.conditions import combinations, listed
 from orchestrator.config.load import assign, faults
 from orchestrator.config.normalise import respelled
 from orchestrator.config.study import (
@@ -36,7 +36,7 @@ _SECTIONS = {
 }
 
 ABSENT = "-"
-"""How tables write an axis that the attack of a point does not have."""
+"""How tables write an axis that a point does not have: its attack lacks the setting, or it is not asked."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def expand(study: Study) -> tuple[list[Point], list[Dropped]]:
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for grid in study.sweep:
-        for values in itertools.product(*(v for v in grid.values() if isinstance(v, list))):
-            made = make_point(study, len(points), dict(zip(grid, values, strict=True)))
+        for values in combinations(grid, study.shown):
+            made = make_point(study, len(points), values)
             if isinstance(made, Dropped):
                 dropped.append(made)
             elif made.key in seen:
@@ -209,7 +209,8 @@ def _settings(value: Any) -> Any:
 
 
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:
-    """Return the validated value of every swept axis; one that this grid does not sweep has the base's.
+    """Return the validated value of every swept axis; one that this grid does not sweep has the base's, and a
+    conditional one that is not asked is absent, unless the trial has the setting all the same.
 
     A value that means the same as null, such as m = k, is null where the axis has that too: a grid over k and
     m has its full releases under one value, whichever of the two was written first.
@@ -218,6 +219,9 @@ def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[
     respelt = respelled(spec)
     for axis in dict.fromkeys(axis for grid in study.sweep for axis in grid):
         path = SHORTHANDS.get(axis, (axis,))[0]
+        if axis in study.conditional and axis not in values and not _has(spec, path):
+            axes[short_name(axis)] = ABSENT
+            continue
         validated = _lookup(spec, path)
         written = values.get(axis, validated)
         if validated is not None and _lookup(respelt, path) is None and _has_null(study, axis):
@@ -228,8 +232,7 @@ def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[
 
 def _has_null(study: Study, axis: str) -> bool:
     """Return whether null is a value of the axis in some grid."""
-    listed = (grid.get(axis) for grid in study.sweep)
-    return any(isinstance(values, list) and None in values for values in listed)
+    return any(None in (listed(grid.get(axis)) or ()) for grid in study.sweep)
 
 
 def _validated(written: Any, validated: Any) -> Any:
@@ -253,6 +256,18 @@ def _lookup(spec: TrialSpec, path: str) -> Any:
         else:
             value = getattr(value, part) if isinstance(value, BaseModel) else None
     return _PLAIN.dump_python(value, mode="json")
+
+
+def _has(spec: TrialSpec, path: str) -> bool:
+    """Return whether the part of a trial that holds a setting is there."""
+    return path.rpartition(".")[0] == "" or isinstance(_part(spec, path.rpartition(".")[0]), BaseModel)
+
+
+def _part(spec: TrialSpec, path: str) -> Any:
+    part: Any = spec
+    for name in path.split("."):
+        part = getattr(part, name, None)
+    return part
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

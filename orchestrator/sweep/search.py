@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.config.search import Range
+from orchestrator.config.conditions import in_which_asked, is_asked, listed
+from orchestrator.config.search import Choices, Range
 from orchestrator.config.study import SHORTHANDS, Study, StudyError
 from orchestrator.sweep.points import Dropped, Point, Settings, expand, make_point
 from orchestrator.sweep.validation import Preflight
@@ -21,6 +23,7 @@ class FixedPoints:
     def __init__(self, points: Sequence[Point]) -> None:
         self.points = points
         self._waiting = list(points)
+        self.ended = ""
 
     def ask(self) -> list[Point]:
         """Return every point the first time, nothing afterwards."""
@@ -81,7 +84,7 @@ def check_ranges(study: Study) -> None:
     for axis, choices in grid.items():
         if not isinstance(choices, Range):
             continue
-        others = {other: draw_value(np.random.default_rng(0), values) for other, values in grid.items()}
+        others = draw(study, np.random.default_rng(0), in_which_asked(grid, axis, study.shown))
         between = draw_value(np.random.default_rng(1), choices)
         for value in (choices.low, choices.high, between):
             shown = round(value) if choices.integer else value
@@ -99,15 +102,24 @@ def _of_range(fault: str | Refused, axis: str) -> str | Refused:
     return Refused(f"sweep.{axis}", NO_VALUE, rule, fault.way_out or "correct low and high, or set integer")
 
 
-def draw(study: Study, generator: np.random.Generator) -> dict[str, Any]:
-    """Draw one value for each axis of a study with a single mapping of axes."""
-    return {axis: draw_value(generator, choices) for axis, choices in study.sweep[0].items()}
+def draw(
+    study: Study, generator: np.random.Generator, given: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Draw one value for each axis that is asked, of a study with a single mapping of axes; those of `given`
+    have its values."""
+    values: dict[str, Any] = {}
+    for axis, choices in study.sweep[0].items():
+        if is_asked(choices, values, study.shown):
+            drawn = draw_value(generator, choices)
+            values[axis] = given.get(axis, drawn)
+    return values
 
 
-def draw_value(generator: np.random.Generator, choices: list[Any] | Range) -> Any:
+def draw_value(generator: np.random.Generator, choices: list[Any] | Range | Choices) -> Any:
     """Return one of a list's values, or a number of a range."""
     if not isinstance(choices, Range):
-        return choices[int(generator.integers(len(choices)))]
+        own = listed(choices) or []
+        return own[int(generator.integers(len(own)))]
     if choices.integer and not choices.log:
         return int(generator.integers(int(choices.low), int(choices.high) + 1))
     low, high = (np.log([choices.low, choices.high])) if choices.log else (choices.low, choices.high)

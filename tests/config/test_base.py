@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -81,9 +81,10 @@ def takes(spec: type[Spec], name: str, value: object) -> bool:
 
 @pytest.mark.parametrize(("spec", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
 def test_no_field_takes_a_number_that_nothing_can_compute_with(spec: type[Spec], name: str) -> None:
-    """Only a printed number, an axis's value by name and a service's request are any finite one: nothing is
-    computed with them."""
-    names_a_value = {*get_args(Scalar)} <= {*get_args(spec.model_fields[name].annotation)}
+    """Only a printed number, an axis's values, which the field that they set checks, and a service's request
+    are any finite one: nothing is computed with them."""
+    annotation = spec.model_fields[name].annotation
+    names_a_value = {*get_args(Scalar)} <= {*get_args(annotation)} or annotation == list[Any]
     is_any = name == "value" or names_a_value or (spec is Service and name == "request")
     numbers = [] if is_any else [10**30, -(10**30), 1e300, -1e300, 5e8]
     lists = [[number] for number in numbers]
@@ -102,7 +103,7 @@ def test_only_switches_take_true(spec: type[Spec], name: str) -> None:
     annotation = spec.model_fields[name].annotation
     is_switch = bool in (annotation, *get_args(annotation))
     assert takes(spec, name, True) == is_switch
-    assert not takes(spec, name, [True])
+    assert takes(spec, name, [True]) == (annotation == list[Any])  # an axis's values
 
 
 def test_what_is_derived_of_a_part_is_one_object_and_no_part_of_it() -> None:

@@ -21,7 +21,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.config.search import Asha
+from orchestrator.config.search import Scheduler
 from orchestrator.runtime.open_store import open_artifacts
 from orchestrator.runtime.ray.broker import Broker
 from orchestrator.runtime.ray.leases import RayLeases
@@ -56,7 +56,7 @@ class RayExecutor:
     groups: Any  # WorkerGroups
     pools: Mapping[str, str]  # stage name -> pool
     max_running: Callable[[], int]  # trials at a time; more as nodes join
-    scheduler: Asha | None
+    scheduler: Scheduler | None
 
     def run(self, ledger: Ledger) -> None:
         """Run every task of the ledger."""
@@ -104,7 +104,7 @@ class RayExecutor:
             time.sleep(0.05)
 
 
-def asha(scheduler: Asha) -> ASHAScheduler:
+def asha(scheduler: Scheduler) -> ASHAScheduler:
     """Return Ray's scheduler: it compares trials at its rungs and ends none for its number of epochs."""
     return ASHAScheduler(
         time_attr="epoch",

@@ -10,7 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.config.normalise import normalise
-from orchestrator.config.search import Asha
+from orchestrator.config.search import Scheduler
 from orchestrator.datasets import Location
 from orchestrator.runtime.ray import tune as module
 from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, asha, compared_stage
@@ -51,7 +51,7 @@ def decide(scheduler: ASHAScheduler, one: Any, epoch: int, loss: float) -> str:
 def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
     # The base trains 25 epochs: a horizon taken from it would end the second trial after 26.
     planned = tasks({"attack.recipe.epochs": [25, 50]}, {"attack.recipe.epochs": 25})
-    scheduler = asha(Asha(grace_epochs=10))
+    scheduler = asha(Scheduler(grace_epochs=10))
     for task in planned:
         epochs: int = task.point.spec.model_dump()["attack"]["recipe"]["epochs"]
         one = trial(scheduler, task.point.name)
@@ -60,14 +60,14 @@ def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
 
 
 def test_a_trial_that_lags_is_stopped_at_a_rung_and_not_before_the_grace_epochs() -> None:
-    scheduler = asha(Asha(grace_epochs=4, reduction_factor=2))
+    scheduler = asha(Scheduler(grace_epochs=4, reduction_factor=2))
     good, bad = trial(scheduler, "good"), trial(scheduler, "bad")
     assert [decide(scheduler, good, epoch, 0.1) for epoch in range(1, 9)] == [CONTINUE] * 8
     assert [decide(scheduler, bad, epoch, 0.9) for epoch in range(1, 5)] == [CONTINUE] * 3 + [STOP]
 
 
 def test_grace_may_be_longer_than_a_training() -> None:
-    scheduler = asha(Asha(grace_epochs=10))
+    scheduler = asha(Scheduler(grace_epochs=10))
     for number in range(4):
         one = trial(scheduler, str(number))
         assert [decide(scheduler, one, epoch, float(number)) for epoch in (1, 2)] == [CONTINUE] * 2
