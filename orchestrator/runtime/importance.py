@@ -13,6 +13,7 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, short_name
 from orchestrator.sweep.forest import Forest
+from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
 LEAST_TRIALS = 8  # of which a forest is grown
@@ -58,11 +59,11 @@ def axis_importance(study: Study, records: Sequence[TrialRecord], metric: str) -
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searched = optuna.create_study()
     for one, value in zip(having, values, strict=True):
-        params = {axis: _param(one.axes[axis], spaces[axis]) for axis in varying}
+        params = {axis: _param(one.axes[axis], axes[axis]) for axis in varying}
         searched.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
     evaluator = FanovaImportanceEvaluator(n_trees=TREES, seed=SEED)
     shares = evaluator.evaluate(searched, params=varying)  # of the variance, not of their own sum
-    drawn = [[one.axes[axis] for axis in varying] for one in having]
+    drawn = [[_param(one.axes[axis], axes[axis]) for axis in varying] for one in having]
     known = {axis: float(share) for axis, share in shares.items()}
     return Forest(known, len(having), _explained(drawn, values))
 
@@ -83,6 +84,14 @@ def _explained(drawn: Sequence[Sequence[Scalar]], values: Sequence[float]) -> fl
     return float(forest.fit(np.array(columns).T, np.array(values)).oob_score_)
 
 
-def _param(value: Scalar, space: object) -> object:
-    """Return a value as Optuna's space has it: words of a category, numbers of a range."""
-    return value if hasattr(space, "low") else str(value)
+def _param(value: Scalar, own: object) -> Scalar:
+    """Return a value as Optuna's space has it: words of a category, numbers of a range.
+
+    Where a trial was not asked the axis it is the middle of the range, which no tree splits such trials by.
+    """
+    if not isinstance(own, Range):
+        return str(value)
+    if value != ABSENT:
+        return value
+    middle = math.sqrt(own.low * own.high) if own.log else (own.low + own.high) / 2
+    return round(middle) if own.integer else middle

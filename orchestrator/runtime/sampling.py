@@ -1,5 +1,6 @@
 """Samplers and spaces of Optuna for a study's axes."""
 
+import warnings
 from typing import Any
 
 import optuna
@@ -19,12 +20,16 @@ Values = list[Any] | Range | Choices
 def sampler_of(search: Search, *, groups: bool) -> optuna.samplers.BaseSampler:
     """Return the search's sampler; `groups`: some axes are not asked in every trial.
 
-    TPE (Bergstra et al., NIPS 2011; of several objectives Ozaki et al., GECCO 2020) models axes that are asked
-    together together. NSGA-II (Deb et al., 2002) crosses and mutates all axes of a trial, whether read or not.
+    TPE (Bergstra et al., NIPS 2011; for several objectives Ozaki et al., GECCO 2020) has one model for axes
+    that are asked together. NSGA-II (Deb et al., 2002) crosses and mutates all axes of a trial, read or not.
     """
     if search.sampler == "nsga-ii":
         return optuna.samplers.NSGAIISampler(seed=search.seed, population_size=search.population)
-    return optuna.samplers.TPESampler(seed=search.seed, multivariate=True, group=groups, constant_liar=True)
+    with warnings.catch_warnings():  # `group` may change in a later version, which would be another lock file
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=search.seed, multivariate=True, group=groups, constant_liar=True
+        )
 
 
 def distribution(values: Values) -> BaseDistribution:
