@@ -29,7 +29,7 @@ REFERENCE = {"attack/accuracy_top1_test": 1.0, "target/accuracy": 0.2}
 """Every reconstruction is recognised; the accuracy of always naming one of five classes."""
 
 RECIPE = {"epochs": 4, "batch_size": 32, "learning_rate": 0.002}
-DIGIT = {"name": "ami-digit", "width": 0.0625}
+DIGIT, JUDGE = ({"name": "ami-digit", "width": width} for width in (0.03125, 0.0625))
 BIDO = {"target.defense": "BiDO"}
 STUDY = {
     "study": "search-benchmark",
@@ -42,8 +42,8 @@ STUDY = {
             "offset": 10,
             "recipe": {"epochs": 5, "batch_size": 16, "learning_rate": 0.003},
         },
-        "judge": {"model": DIGIT, "recipe": RECIPE},
-        "evaluation": {"images": 128},
+        "judge": {"model": JUDGE, "recipe": RECIPE},
+        "evaluation": {"images": 64},
     },
     "sweep": {
         "target.budget": ["full", "block1", "block2", "block3"],
@@ -52,7 +52,7 @@ STUDY = {
         "target.defense.bido.weight_y": {"when": BIDO, "low": 0.01, "high": 10.0, "log": True},
     },
 }
-SEARCHES: Mapping[str, Mapping[str, object]] = {
+SEARCHES: Mapping[str, Mapping[str, object]] = {  # the first is what others are compared with
     "random": {"algorithm": "random"},
     "TPE": {"algorithm": "optuna", "sampler": "tpe"},
     "NSGA-II": {"algorithm": "optuna", "sampler": "nsga-ii"},
@@ -102,15 +102,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=16, help="of each search")
+    parser.add_argument("--trials", type=int, default=20, help="of each search")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4, help="points asked at once")
-    parser.add_argument("--population", type=int, default=8, help="of NSGA-II")
+    parser.add_argument("--batch", type=int, default=5, help="points asked at once")
+    parser.add_argument("--population", type=int, default=5, help="of NSGA-II")
+    parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=list(SEARCHES)[1:])
     arguments = parser.parse_args()
-    volumes: dict[str, list[float]] = {name: [] for name in SEARCHES}
+    volumes: dict[str, list[float]] = {name: [] for name in ("random", *arguments.searches)}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
-            for name in SEARCHES:
+            for name in volumes:
                 with redirect_stdout(StringIO()):
                     values = found(name, seed, Path(folder), arguments)
                 volumes[name].append(hypervolume(values, OBJECTIVES, REFERENCE))

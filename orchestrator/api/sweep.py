@@ -190,7 +190,13 @@ class Sweep:
             from orchestrator.sweep.local import LocalExecutor  # here: it imports torch, a plan needs none
 
             seconds = self.study.resources.checkpoint_seconds
-            return nullcontext(LocalExecutor(self.store, self.location, seconds))
+            scheduler, rungs = self.study.search.scheduler, None
+            if scheduler is not None:
+                from orchestrator.runtime.pruning import LocalRungs  # here: Optuna, as above
+
+                rungs = LocalRungs(scheduler)
+            executor = LocalExecutor(self.store, self.location, seconds, scheduler=scheduler, rungs=rungs)
+            return nullcontext(executor)
         wait_seconds = 60.0 * self.options.wait_for_nodes
         return ray_executor(
             self.study,

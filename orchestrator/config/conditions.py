@@ -35,7 +35,8 @@ def is_asked(values: Any, chosen: Mapping[str, Any], shown: Shown) -> bool:
 
 
 def combinations(grid: Mapping[str, Any], shown: Shown) -> Iterator[dict[str, Any]]:
-    """Yield the values of every combination of listed axes, the last one fastest; axes not asked have none."""
+    """Yield the values of every combination of listed axes, the last one fastest, without axes that are
+    not asked."""
     axes = list(grid.items())
 
     def extended(place: int, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -66,8 +66,8 @@ class Scheduler(Spec):
     """Stop trainings early that lag behind others of their kind, epoch by epoch."""
 
     kind: Literal["asha", "median"] = added_field("asha")
-    """asha: asynchronous successive halving (Li et al., MLSys 2020); median: a training stops whose best value
-    so far is worse than the median of the others' running means at that epoch (Golovin et al., KDD 2017)."""
+    """asha: asynchronous successive halving (Li et al., MLSys 2020); median: a training stops whose best
+    value so far is worse than the median of others at that epoch (Golovin et al., KDD 2017)."""
 
     stage: Literal["inversion", "target", "prior"] = added_field("inversion")
     """Which training is compared: inverters by their held-out squared error, targets by their held-out
@@ -100,9 +100,9 @@ class Stop(Spec):
     tolerance: float = Field(default=0.01, ge=0.0, le=1.0)
     """Growth that counts as none, as a share of the hypervolume."""
 
-    reference: dict[str, float] = {}
-    """Objective -> its worst value that counts, a corner of the hypervolume; of a share of images it is 0 where
-    it is maximized and 1 where it is minimized, any other objective needs one."""
+    reference: dict[str, float] = Field({})
+    """Objective -> its worst value that counts, a corner of the hypervolume; of a share of images it is 0
+    where it is maximized and 1 where it is minimized, any other objective needs one."""
 
 
 class Search(Spec):

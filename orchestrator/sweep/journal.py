@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
-from orchestrator.sweep.trial import Task
+from orchestrator.sweep.trial import Outcome, Task
 
 
 class JournalListener:
@@ -101,10 +101,14 @@ class SearchMemory:
             self._journal.flush()
 
 
-def read_pruned(journal: Journal) -> set[str]:
-    """Return the keys of the trials that earlier starts of the sweep stopped early."""
+def read_pruned(journal: Journal) -> dict[str, Outcome]:
+    """Return the trials that earlier starts of the sweep stopped early, by their keys."""
     ended = [event for event in journal.events() if event["event"] == "ended"]
-    return {event["trial"] for event in ended if event["status"] == "pruned"}
+    return {
+        event["trial"]: Outcome("pruned", failed_stage=event["stage"], error=event["error"])
+        for event in ended
+        if event["status"] == "pruned"
+    }
 
 
 def read_started_ms(journal: Journal) -> int | None:

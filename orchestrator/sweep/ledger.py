@@ -5,7 +5,7 @@ the store, and notifies listeners: the journal, the tracker, the progress displa
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -79,8 +79,8 @@ class Executor(Protocol):
 class Ledger:
     """The state of one sweep in its driver.
 
-    `plan` returns the stages of a point, `describe` a data set by its name, `pruned` the keys of the trials
-    that earlier starts stopped early; it is called only if some stage is not stored. With `takes_older`
+    `plan` returns the stages of a point, `describe` a data set by its name, `pruned` the trials that earlier
+    starts stopped early, by key; it is called only if some stage is not stored. With `takes_older`
     trials of earlier versions are adopted without the stages that were added since.
     """
 
@@ -91,7 +91,7 @@ class Ledger:
         store: Artifacts,
         describe: Callable[[str], DatasetInput],
         *,
-        pruned: Callable[[], Collection[str]] = tuple,
+        pruned: Callable[[], Mapping[str, Outcome]] = dict,
         listeners: Sequence[Listener] = (),
         takes_older: bool = False,
     ) -> None:
@@ -232,13 +232,13 @@ class Ledger:
 
     def _adopted(self, task: Task, record: TrialRecord | None) -> bool:
         if record is None and task.point.key in self._pruned:
-            record = self._stored.record(task, Outcome("pruned"))
+            record = self._stored.record(task, self._pruned[task.point.key])
         if record is not None:
             self._record(task, record)
         return record is not None
 
     @cached_property
-    def _pruned(self) -> Collection[str]:
+    def _pruned(self) -> Mapping[str, Outcome]:
         return self._list_pruned()
 
     def _record(self, task: Task, record: TrialRecord, built: Sequence[str] = ()) -> None:

@@ -8,12 +8,14 @@ from threading import Event
 
 import torch
 
+from orchestrator.config.search import Scheduler
 from orchestrator.datasets import Location
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.leases import Leases, LocalLeases
 from orchestrator.sweep.ledger import Ledger
+from orchestrator.sweep.rungs import Report, Rungs, compared_stage
 from orchestrator.sweep.trial import Outcome, Task, Trial
 from orchestrator.training.world import World
 
@@ -26,7 +28,9 @@ class LocalExecutor:
     location: Location
     checkpoint_seconds: float
     leases: Leases = field(default_factory=LocalLeases)
-    failures: dict[str, StageFailed] = field(default_factory=dict)  # errors that would only repeat
+    scheduler: Scheduler | None = None
+    rungs: Rungs | None = None  # what compares the trainings that the scheduler names
+    failures: dict[str, StageFailed] = field(default_factory=dict)  # errors and ends that would only repeat
     must_leave: Event = field(default_factory=Event)
     ended: Event = field(default_factory=Event)
 
@@ -45,16 +49,18 @@ class LocalExecutor:
 
     def _run_trial(self, task: Task) -> Outcome:
         trial = Trial(task.stages.values(), self.store, self.leases, f"local-{os.getpid()}")
+        compared = compared_stage(task, self.scheduler)
         for stage in trial.missing():
             try:
-                self.build(stage)
+                self.build(stage, is_compared=stage is compared)
                 trial.note_built(stage)
             except StageFailed as failure:
                 trial.note_failed(failure)
         return trial.outcome
 
-    def build(self, stage: Stage) -> None:
-        """Run and publish the stage; keep an error for the next trial that needs the stage.
+    def build(self, stage: Stage, *, is_compared: bool = False) -> None:
+        """Run and publish the stage, whose epochs others are compared with; keep an error, or that it was
+        stopped early, for the next trial that needs the stage.
 
         Raise `StageFailed` with how it ended.
         """
@@ -64,16 +70,22 @@ class LocalExecutor:
             raise StageFailed(stage.label, "the sweep was interrupted", "left")
         runner.use_profile(int(stage.profile["threads"]))
         try:
-            runner.run(stage, self._world(stage.profile), self.store, self.location)
+            report = self.rungs.begin(stage) if self.rungs and is_compared else _continue
+            runner.run(stage, self._world(stage.profile, report), self.store, self.location)
         except StageFailed as failure:
-            if failure.kind == "error":
+            if failure.kind in ("error", "cancelled"):
                 self.failures[stage.key] = failure
             raise
 
-    def _world(self, profile: Mapping[str, str | int]) -> World:
+    def _world(self, profile: Mapping[str, str | int], report: Report) -> World:
         return World(
+            report=report,
             device=torch.device(str(profile["device"])),
             precision=str(profile["precision"]),
             is_preempted=self.must_leave.is_set,
             checkpoint_seconds=self.checkpoint_seconds,
         )
+
+
+def _continue(progress: Mapping[str, float]) -> bool:
+    return True

@@ -8,7 +8,7 @@ from orchestrator.config.base import NO_VALUE, Refused, Scalar, is_same
 from orchestrator.config.conditions import is_asked, listed
 from orchestrator.config.normalise import PlannedSpec, normalise
 from orchestrator.config.report import Report
-from orchestrator.config.search import Range
+from orchestrator.config.search import Range, Scheduler
 from orchestrator.config.study import Study, StudyError, short_name
 from orchestrator.metrics.names import CLASS, MetricName
 from orchestrator.stages.graph import STAGES
@@ -90,9 +90,16 @@ def _unseen(study: Study, specs: Sequence[PlannedSpec]) -> Iterator[Refused]:
         yield Refused(
             "report.costs.stage", costs.stage, "is a stage that no trial here has", "choose another"
         )
-    if scheduler and not any(spec.attack.reports_epochs for spec in specs):
-        rule = "stops nothing here: it needs an attack that trains by epochs"
+    if scheduler and not any(_is_compared(scheduler, spec) for spec in specs):
+        trained = {"inversion": "an attack that trains by epochs", "target": "a target that is trained here"}
+        rule = f"stops nothing here: it needs {trained.get(scheduler.stage, 'a prior that is trained here')}"
         yield Refused("search.scheduler", NO_VALUE, rule, "leave it out")
+
+
+def _is_compared(scheduler: Scheduler, spec: PlannedSpec) -> bool:
+    if scheduler.stage == "inversion":
+        return spec.attack.reports_epochs
+    return bool(STAGES[scheduler.stage].uses(spec))
 
 
 def _unknown_values(study: Study, points: Sequence[Point], written: Study | None) -> Iterator[Refused]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from orchestrator.config import ATTACK_SPECS, TrialSpec
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.config.report import Costs, Histogram
+from orchestrator.config.search import Search
 from orchestrator.config.study import SHORTHANDS, Study, StudyError, short_name
 from orchestrator.metrics.names import MetricName
 from orchestrator.stages.graph import STAGES
@@ -34,6 +35,7 @@ def check_report(study: Study) -> None:
     try:
         for name in study.search.objectives:
             MetricName.parse(name, "search.objectives")
+        reference_point(study.search)
         named = study.report.named().under("report")
         for field, name in named.metrics.items():
             MetricName.parse(name, field)
@@ -89,6 +91,22 @@ def _check_costs(costs: Costs | None) -> None:
         raise Refused("report.costs.stage", costs.stage, "is no stage", f"choose from {stages}")
 
 
+def reference_point(search: Search) -> dict[str, float]:
+    """Return the worst value that counts of each objective: as `search.stop` has it, else of a share 0 where
+    it is maximized and 1 where it is minimized.
+
+    Raise `Refused` for an objective that is no share and has none, in a search that stops by them.
+    """
+    given = search.stop.reference if search.stop else {}
+    for name in search.objectives if search.stop else ():
+        if name not in given and not MetricName.parse(name).metric.is_share:
+            rule = f"has no worst value of {name}, which is no share of images"
+            way_out = f"add {{{name}: VALUE}}, the worst value that counts"
+            raise Refused("search.stop.reference", NO_VALUE, rule, way_out)
+    shares = {name: float(way == "minimize") for name, way in search.objectives.items()}
+    return {name: given.get(name, shares[name]) for name in search.objectives}
+
+
 @functools.cache
 def _possible_axes() -> frozenset[str]:
     """Return every name that an axis of some study may have."""
@@ -106,10 +124,7 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def check_local(study: Study) -> None:
-    """Raise `Refused` if the study needs a scheduler, several workers or accelerators that are not here."""
-    if study.search.scheduler is not None:
-        rule = "compares running trials and needs Ray"
-        raise Refused("search.scheduler", NO_VALUE, rule, "drop it or drop --local")
+    """Raise `Refused` if the study needs several workers or accelerators that are not here."""
     profiles = {"resources": profile_of(study.resources)}
     profiles |= {f"resources.stages.{stage}": one for stage, one in profiles_of(study.resources).items()}
     for section, profile in profiles.items():

@@ -215,8 +215,32 @@ Sections = dict[str, Any]
         (
             SEED,
             {},
-            ["--set", "search.scheduler={grace_epochs: 1}", "--local"],
-            ["search.scheduler compares running trials and needs Ray; drop it or drop --local."],
+            ["--set", "search.scheduler={kind: median, reduction_factor: 2}"],
+            ["search.scheduler.reduction_factor=2 changes nothing where kind=median; leave it out."],
+        ),
+        (
+            {"target.defense": [{"label": "BiDO", "bido": {}}]},
+            {},
+            ["--set", "sweep.attack.offset={when: {target.defense: MID}, values: [1, 2]}"],
+            ["sweep.attack.offset.when.target.defense=MID is no value of target.defense; it has BiDO."],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "sweep.attack.offset={when: {defense: BiDO}, values: [1, 2]}"],
+            [
+                "sweep.attack.offset.when=defense is no axis above attack.offset; above are seed; put "
+                "attack.offset below the axis it depends on."
+            ],
+        ),
+        (
+            SEED,
+            {},
+            ["--set", "search={algorithm: optuna, stop: {patience: 3}}"],
+            [
+                "search.stop.reference has no worst value of inversion/mse_test, which is no share of images; "
+                "add {inversion/mse_test: VALUE}, the worst value that counts."
+            ],
         ),
         (
             SEED,

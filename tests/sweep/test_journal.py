@@ -11,6 +11,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.journal import JournalListener, read_pruned, read_started_ms
 from orchestrator.sweep.records import Status, SweepReport, TrialRecord
+from orchestrator.sweep.trial import Outcome
 
 
 @pytest.fixture
@@ -71,12 +72,12 @@ def test_every_event_becomes_a_line(journal: Journal) -> None:
 
 
 def test_the_next_start_reads_pruned_trials_and_the_first_start(journal: Journal) -> None:
-    assert read_pruned(journal) == set()
+    assert read_pruned(journal) == {}
     assert read_started_ms(journal) is None
     journal.append("start", points=2)
     JournalListener(journal).ended(record("slow", "pruned"))
     JournalListener(journal).ended(record("good", "finished"))
     journal.append("start", points=2)
-    assert read_pruned(journal) == {"slow"}
+    assert read_pruned(journal) == {"slow": Outcome("pruned")}
     first = next(event for event in journal.events() if event["event"] == "start")
     assert read_started_ms(journal) == first["time_ms"]

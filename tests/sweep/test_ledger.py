@@ -216,6 +216,8 @@ def test_a_damaged_manifest_counts_as_absent(finished: Sweep, tmp_path: Path) ->
 class Batches:
     """A search of two batches that notes what it is told."""
 
+    ended = ""
+
     def __init__(self, points: Sequence[Point]) -> None:
         self.batches = [list(points[:2]), list(points[2:])]
         self.told: list[list[tuple[int, bool]]] = []

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.execution import class_cache
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,12 +29,13 @@ from orchestrator.runtime.ray.order import TaskQueue
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.ledger import Ledger
+from orchestrator.sweep.rungs import compared_stage, loss_of, stopped_words
 from orchestrator.sweep.trial import Outcome, Task, Trial
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 20.0
-RUNG_METRIC = "validation_loss"  # of the inverter, on held-out auxiliary images
+RUNG_METRIC = "loss"  # what `rungs.loss_of` makes of the progress of a training
 NO_LIMIT = 10**9  # epochs: every training ends by itself, whichever length its point gives it
 OUTCOME = "outcome"  # JSON in one field: Tune flattens nested results
 DRIVER_BYTES = 200 * 2**20  # memory that a trial driver reserves
@@ -61,7 +62,7 @@ class RayExecutor:
     def run(self, ledger: Ledger) -> None:
         """Run every task of the ledger."""
         call = _caller(self.broker)
-        searcher = TaskSearcher(ledger, self.max_running, lambda since: call("ended", since))
+        searcher = TaskSearcher(ledger, self.max_running, lambda since: call("ended", since), self.scheduler)
         if not searcher.prefetch():
             return
         self.groups.start()
@@ -74,7 +75,7 @@ class RayExecutor:
                 tune.with_parameters(drive, shared={**shared, "pools": dict(self.pools)}),
                 tune_config=TuneConfig(
                     search_alg=searcher,
-                    scheduler=asha(self.scheduler) if self.scheduler else None,
+                    scheduler=scheduler_of(self.scheduler) if self.scheduler else None,
                     num_samples=-1,
                     max_concurrent_trials=None,  # the searcher limits itself
                     reuse_actors=True,
@@ -104,8 +105,16 @@ class RayExecutor:
             time.sleep(0.05)
 
 
-def asha(scheduler: Scheduler) -> ASHAScheduler:
-    """Return Ray's scheduler: it compares trials at its rungs and ends none for its number of epochs."""
+def scheduler_of(scheduler: Scheduler) -> ASHAScheduler | MedianStoppingRule:
+    """Return Ray's scheduler: it compares trials by epochs and ends none for its number of epochs."""
+    if scheduler.kind == "median":
+        return MedianStoppingRule(
+            time_attr="epoch",
+            metric=RUNG_METRIC,
+            mode="min",
+            grace_period=scheduler.grace_epochs,
+            min_samples_required=scheduler.least_trials,
+        )
     return ASHAScheduler(
         time_attr="epoch",
         metric=RUNG_METRIC,
@@ -127,9 +136,11 @@ class TaskSearcher(Searcher):
         ledger: Ledger,
         max_running: Callable[[], int],
         list_ended: Callable[[int], Sequence[str]] = lambda since: (),
+        scheduler: Scheduler | None = None,
     ) -> None:
         super().__init__(metric="done", mode="max")
         self._ledger, self._max_running, self._list_ended = ledger, max_running, list_ended
+        self._scheduler = scheduler
         self._num_ended = 0  # stages that the broker has listed
         self._waits: dict[str, str] = {}  # running trial -> the stage of others that it waited for at first
         self._waiting = TaskQueue([])
@@ -164,7 +175,7 @@ class TaskSearcher(Searcher):
             self._waits[trial_id] = stage
         self._running[trial_id] = task
         self._ledger.start(task)
-        compared = compared_stage(task)
+        compared = compared_stage(task, self._scheduler)
         plain = {
             "stages": [asdict(stage) for stage in task.stages.values()],
             "priorities": {stage.key: self._priorities[stage.key] for stage in task.stages.values()},
@@ -196,9 +207,10 @@ class TaskSearcher(Searcher):
         elif error:
             outcome = Outcome("failed", failed_stage="driver", error="the trial's driver kept dying")
         else:  # stopped by the scheduler between two reports
-            compared = compared_stage(task)
-            stage = compared.label if compared else None
-            outcome = Outcome("pruned", failed_stage=stage, error="stopped early")
+            compared = compared_stage(task, self._scheduler)
+            assert compared is not None  # only its epochs are reported
+            words = stopped_words(compared, result["epoch"])
+            outcome = Outcome("pruned", failed_stage=compared.label, error=words)
         try:
             self._ledger.end(task, outcome)
         except Exception as error:  # Tune would take it for a failure of the trial and go on
@@ -226,21 +238,12 @@ def unpacked(text: str) -> dict[str, Any]:
     return plain
 
 
-def compared_stage(task: Task) -> Stage | None:
-    """Return the stage whose epochs a scheduler compares, if the attack trains one."""
-    stages = task.stages.values()
-    if not task.point.spec.attack.reports_epochs:
-        return None
-    key = next(stage.needs["attack"] for stage in stages if "attack" in stage.needs)
-    return next(stage for stage in stages if stage.key == key)
-
-
 def _drive(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Run one trial: the trainable. Everything heavy happens in the worker groups."""
     task = unpacked(config["task"])
-    rungs = Rungs()
     broker = BrokerClient(_caller(shared["broker"]), task["priorities"], shared["pools"])
     stages = [Stage(**plain) for plain in task["stages"]]
+    rungs = Rungs(next((stage.name for stage in stages if stage.key == task["compared"]), ""))
     trial = Trial(stages, open_artifacts(shared["store"]), RayLeases(shared["store"]), shared["owner"])
     broker.walk(trial, task["compared"], rungs.report)
     tune.report({**rungs.last, OUTCOME: json.dumps(asdict(trial.outcome)), "done": True})
@@ -254,13 +257,15 @@ def _caller(broker: Any) -> Call:
 class Rungs:
     """What a scheduler compares: epochs and losses of one training, as Tune's results."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
         self.last: dict[str, float] = {"epoch": 0, RUNG_METRIC: float("inf")}  # epoch 0 is below every rung
 
     def report(self, progress: Mapping[str, float]) -> None:
         """Report an epoch; where the scheduler stops the trial, Tune ends this process."""
-        if RUNG_METRIC in progress:
-            self.last = {"epoch": progress["epoch"], RUNG_METRIC: progress[RUNG_METRIC]}
+        loss = loss_of(self._stage, progress)
+        if loss is not None:
+            self.last = {"epoch": progress["epoch"], RUNG_METRIC: loss}
             tune.report(self.last)
 
 

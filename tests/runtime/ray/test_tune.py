@@ -6,17 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.config.normalise import normalise
 from orchestrator.config.search import Scheduler
 from orchestrator.datasets import Location
 from orchestrator.runtime.ray import tune as module
-from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, asha, compared_stage
+from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, scheduler_of
 from orchestrator.stages.graph import Stage, plan
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.leases import LocalLeases
+from orchestrator.sweep.rungs import compared_stage
 from orchestrator.sweep.search import fixed_points
 from orchestrator.sweep.trial import Task
 from orchestrator.sweep.validation import Preflight
@@ -35,14 +36,20 @@ def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) ->
     ]
 
 
-def trial(scheduler: ASHAScheduler, name: str) -> Any:
+class Added(SimpleNamespace):
+    """A trial of Tune's: its name is enough."""
+
+    __hash__ = object.__hash__
+
+
+def trial(scheduler: TrialScheduler, name: str) -> Any:
     """Add a trial to the scheduler."""
-    added: Any = SimpleNamespace(trial_id=name)
+    added: Any = Added(trial_id=name)
     scheduler.on_trial_add(None, added)
     return added
 
 
-def decide(scheduler: ASHAScheduler, one: Any, epoch: int, loss: float) -> str:
+def decide(scheduler: TrialScheduler, one: Any, epoch: int, loss: float) -> str:
     """Return the scheduler's decision on an epoch of a trial."""
     result = {"epoch": epoch, RUNG_METRIC: loss}
     return scheduler.on_trial_result(None, one, result)
@@ -51,7 +58,7 @@ def decide(scheduler: ASHAScheduler, one: Any, epoch: int, loss: float) -> str:
 def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
     # The base trains 25 epochs: a horizon taken from it would end the second trial after 26.
     planned = tasks({"attack.recipe.epochs": [25, 50]}, {"attack.recipe.epochs": 25})
-    scheduler = asha(Scheduler(grace_epochs=10))
+    scheduler = scheduler_of(Scheduler(grace_epochs=10))
     for task in planned:
         epochs: int = task.point.spec.model_dump()["attack"]["recipe"]["epochs"]
         one = trial(scheduler, task.point.name)
@@ -60,14 +67,24 @@ def test_a_sweep_of_epochs_ends_no_trial_for_its_length() -> None:
 
 
 def test_a_trial_that_lags_is_stopped_at_a_rung_and_not_before_the_grace_epochs() -> None:
-    scheduler = asha(Scheduler(grace_epochs=4, reduction_factor=2))
+    scheduler = scheduler_of(Scheduler(grace_epochs=4, reduction_factor=2))
     good, bad = trial(scheduler, "good"), trial(scheduler, "bad")
     assert [decide(scheduler, good, epoch, 0.1) for epoch in range(1, 9)] == [CONTINUE] * 8
     assert [decide(scheduler, bad, epoch, 0.9) for epoch in range(1, 5)] == [CONTINUE] * 3 + [STOP]
 
 
+def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
+    scheduler = scheduler_of(Scheduler(kind="median", grace_epochs=2, least_trials=3))
+    for number in range(3):
+        one = trial(scheduler, str(number))
+        assert [decide(scheduler, one, epoch, 0.1 * number) for epoch in (1, 2, 3)] == [CONTINUE] * 3
+    bad, fair = trial(scheduler, "bad"), trial(scheduler, "fair")
+    assert [decide(scheduler, bad, epoch, 0.15) for epoch in (1, 2)] == [CONTINUE, STOP]
+    assert [decide(scheduler, fair, epoch, 0.05) for epoch in (1, 2, 3)] == [CONTINUE] * 3
+
+
 def test_grace_may_be_longer_than_a_training() -> None:
-    scheduler = asha(Scheduler(grace_epochs=10))
+    scheduler = scheduler_of(Scheduler(grace_epochs=10))
     for number in range(4):
         one = trial(scheduler, str(number))
         assert [decide(scheduler, one, epoch, float(number)) for epoch in (1, 2)] == [CONTINUE] * 2
@@ -84,17 +101,17 @@ def test_grace_may_be_longer_than_a_training() -> None:
 )
 def test_only_an_attack_that_reports_epochs_is_compared(attack: dict[str, Any], stage: str | None) -> None:
     (task,) = tasks({"seed": [0]} if not attack else {"target.seed": [0]}, attack)
-    compared = compared_stage(task)
+    compared = compared_stage(task, Scheduler())
     assert (compared.name if compared else None) == stage
 
 
 def test_the_end_repeats_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[dict[str, float]] = []
     monkeypatch.setattr("orchestrator.runtime.ray.tune.tune.report", reported.append)
-    rungs = Rungs()
+    rungs = Rungs("inversion")
     assert rungs.last == {"epoch": 0, RUNG_METRIC: float("inf")}  # no rung is that low
     rungs.report({"epoch": 1, "train_loss": 0.5})
-    rungs.report({"epoch": 2, RUNG_METRIC: 0.4, "train_loss": 0.3})
+    rungs.report({"epoch": 2, "validation_loss": 0.4, "train_loss": 0.3})
     assert reported == [{"epoch": 2, RUNG_METRIC: 0.4}]
     assert rungs.last == reported[-1]
 
@@ -102,7 +119,7 @@ def test_the_end_repeats_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw as Tune does, run the trainable here with stages published at once, and complete the trial."""
     sweep = Sweep(tiny.study({"seed": [0, 1]}), tmp_path)
-    searcher = TaskSearcher(sweep.ledger, lambda: 1)
+    searcher = TaskSearcher(sweep.ledger, lambda: 1, Scheduler())
     assert searcher.prefetch()
     drawn = searcher.suggest("one")
     assert drawn["name"] == "0000-s0"
@@ -118,7 +135,7 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
         assert client.priorities[stage.key] >= 1
         count = len(reported)
         if report is not None:
-            report({"epoch": 1, RUNG_METRIC: 0.5})
+            report({"epoch": 1, "validation_loss": 0.5})
         passed_on.extend([stage.name] * (len(reported) - count))
         sweep.store.publish(Artifact(stage.key, stage.name, stage.version, {}), {})
         return True
@@ -137,6 +154,8 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
     assert (record.status, len(sweep.ledger.built)) == ("finished", 10)
     assert searcher.suggest("two")["name"] == "0001-s1"
     searcher.on_trial_complete("two", {"epoch": 1})  # stopped by the scheduler
-    assert [(one.status, one.failed_stage) for one in sweep.ledger.records][1] == ("pruned", "inversion")
+    pruned = sweep.ledger.records[1]
+    assert (pruned.status, pruned.failed_stage) == ("pruned", "inversion")
+    assert pruned.error == "stopped after epoch 1 of 1"
     assert searcher.suggest("three") == Searcher.FINISHED
     sweep.journal.close()
