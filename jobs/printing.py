@@ -180,7 +180,7 @@ def print_plan(
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
     print_dropped(console, dropped)
-    for words in (*_budgets(tasks), *_held(tasks)):
+    for words in (*_search(study, len(tasks)), *_budgets(tasks), *_held(tasks)):
         console.print(words, markup=False, soft_wrap=True)
     on_device = any(row.device_bytes for row in expected.stages)
     table = Table(
@@ -268,6 +268,24 @@ def _price(expected: Forecast, rate: float | None) -> Iterator[str]:
 def _in_words(num_bytes: int) -> str:
     """Return bytes in GiB, or in MiB below one."""
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def _search(study: Study, num_known: int) -> Iterator[str]:
+    """Yield a line about a search that learns: what of it is known before it runs."""
+    search = study.search
+    if search.algorithm != "optuna":
+        return
+    asked = " and ".join(f"{name} {way}d" for name, way in search.objectives.items())
+    stop, ends = search.stop, ""
+    if stop:
+        ends = (
+            f", fewer when the hypervolume of their front grows by at most {stop.tolerance:.2%} over "
+            f"{stop.patience} trials"
+        )
+    yield (
+        f"search: {search.sampler} for {asked}; {search.samples} points at most, in batches of "
+        f"{search.batch}{ends}; {num_known} are known, later ones depend on results"
+    )
 
 
 def _budgets(tasks: Sequence[Task]) -> Iterator[str]:

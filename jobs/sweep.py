@@ -170,6 +170,8 @@ class Sweep(OpenedSweep):
             for stage in expected.unknown:
                 self.say(f"not measured: {stage}: {done.why(stage)}")
         print_plan(self.console, self.study, tasks, self.dropped, expected, rate, is_measured=calibrates)
+        if self.began:
+            self.say(self.began)
         for words in needed:
             self.say(words)
 

@@ -33,7 +33,7 @@ from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
 from orchestrator.runtime.ray.connect import ray_executor
-from orchestrator.runtime.search import Start, search_points
+from orchestrator.runtime.search import Start, known_points, search_points
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.stages.workload import Sizes
 from orchestrator.store.artifacts import Artifact, Corrupt
@@ -104,8 +104,15 @@ class Sweep:
         return self._planner.plan(normalise(point.spec))
 
     def first_tasks(self) -> list[Task]:
-        """Return the first batch of points with their stages, in a grid all of them; the search moves on."""
-        return [self._task(point) for point in self.search.ask()]
+        """Return the points that are known now with their stages: in a grid all of them, of a search that
+        learns those that an earlier start had asked and the next batch. The search moves on."""
+        with Journal(self.store.blobs, self.study.key) as journal:
+            self._begin(journal, writes=False)
+            return [self._task(point) for point in known_points(self.search)]
+
+    def _begin(self, journal: Journal, *, writes: bool) -> None:
+        start = Start(self.study, self.preflight, self._task, self.store, self._describe)
+        self.began = start.begin(self.search, journal, writes=writes)
 
     def _task(self, point: Point) -> Task:
         return Task(point, self.plan(point))
@@ -139,8 +146,7 @@ class Sweep:
 
     def ledger(self, journal: Journal, listeners: Sequence[Listener]) -> Ledger:
         """Return the sweep's ledger; nothing is planned yet, and the search goes on from the journal."""
-        start = Start(self.study, self.preflight, self._task, self.store, self._describe)
-        self.began = start.begin(self.search, journal, writes=self._runs)
+        self._begin(journal, writes=self._runs)
         return Ledger(
             self.search,
             self.plan,
@@ -242,6 +248,8 @@ class Sweep:
         metrics["sweep/stages"] = float(len(ledger.needed))
         if num_missing:
             about += f"\n\n{num_missing} of {self.num_points} points are not stored and not in this report."
+        if self.search.ended:
+            about += f"\n\nThe search ended: {self.search.ended}."
         num_failed = counts["failed"] + num_missing  # a sweep that is not whole is not shown as finished
         ended_ms = max((record.ended_ms for record in records), default=0)
         return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)

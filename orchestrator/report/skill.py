@@ -123,11 +123,13 @@ def same_start(finished: Sequence[TrialRecord]) -> list[str]:
 
 def best_lines(study: Study, records: Sequence[TrialRecord]) -> list[str]:
     """Return a line that names the best trial by an objective that wants no leakage, or why there is none;
-    empty if no trial has it.
+    empty if no trial has it, and of several objectives, which have a front (`pareto.front_line`).
 
     Where more leakage is better the setting that leaks most is named instead (`page.ranking`). Trials whose
     target or evaluation model is at chance are left out.
     """
+    if len(study.search.objectives) > 1:
+        return []
     objective, is_larger_better = study.objective
     if MetricName.parse(objective).metric.leaks == ("up" if is_larger_better else "down"):
         return []

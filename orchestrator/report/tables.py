@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from orchestrator.report.judges import judges_table, narrow
 from orchestrator.report.means import DEFAULTS, mean_and_half
 from orchestrator.report.page.findings import COSTS, IMPORTANCE, Findings, findings
 from orchestrator.report.page.page import PAGE, Context, report_page
+from orchestrator.report.pareto import pareto_front
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.pictures import drawn
 from orchestrator.report.sections import Sections
@@ -337,26 +338,6 @@ def _latex_number(value: float) -> str:
 
 def _escape(text: str) -> str:
     return text.translate(ESCAPES)
-
-
-def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) -> list[TrialRecord]:
-    """Return the finished trials that are not dominated: metric -> minimize or maximize."""
-    finished = [r for r in records if r.status == "finished" and all(m in r.metrics for m in objectives)]
-
-    def losses(record: TrialRecord) -> tuple[float, ...]:
-        return tuple(
-            record.metrics[m] * (-1.0 if direction == "maximize" else 1.0)
-            for m, direction in objectives.items()
-        )
-
-    def is_beaten(one: TrialRecord) -> bool:
-        own = losses(one)
-        return any(
-            all(a <= b for a, b in zip(losses(other), own, strict=True)) and losses(other) != own
-            for other in finished
-        )
-
-    return [record for record in finished if not is_beaten(record)]
 
 
 def note(

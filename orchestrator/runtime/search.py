@@ -71,3 +71,20 @@ class Start:
             memory.keep_warm_start(known)
         search.start_warm(known)
         return f"warm start: the search is told of {len(known)} stored trials of these settings"
+
+
+def known_points(search: Points) -> list[Point]:
+    """Return the points that are known before anything runs, and let the search move on past them: of a grid
+    or random search all, of one that learns those that its journal has and the next batch."""
+    points = batch = search.ask()
+    if isinstance(search, FixedPoints):
+        return points
+    from orchestrator.runtime.optuna import OptunaPoints  # here, as above
+
+    assert isinstance(search, OptunaPoints)
+    told = search.memory.told if search.memory else {}
+    while batch and all(point.key in told for point in batch):
+        search.tell([(point, None) for point in batch])  # with what the journal has
+        batch = search.ask()
+        points += batch
+    return points

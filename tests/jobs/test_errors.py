@@ -238,8 +238,8 @@ Sections = dict[str, Any]
             {},
             ["--set", "search={algorithm: optuna, stop: {patience: 3}}"],
             [
-                "search.stop.reference has no worst value of inversion/mse_test, which is no share of images; "
-                "add {inversion/mse_test: VALUE}, the worst value that counts."
+                "search.stop.reference has no worst value of inversion/mse_test, which is no share of "
+                "images; add {inversion/mse_test: VALUE}, the worst value that counts."
             ],
         ),
         (

@@ -29,6 +29,7 @@ STUDIES = [
     *sorted(path.stem for path in sweep.STUDIES.glob("ami-*.yaml")),
     *TL_DMI,
     "defenses-2026",
+    "bido-search",
     "given-service",
     "given-target",
     "given-program",

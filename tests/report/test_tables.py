@@ -10,11 +10,11 @@ from scipy import stats
 
 from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
+from orchestrator.report.pareto import pareto_front
 from orchestrator.report.tables import (
     csv,
     latex,
     note,
-    pareto_front,
     parquet,
     report_files,
     results_table,

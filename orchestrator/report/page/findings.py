@@ -10,6 +10,7 @@ from orchestrator.report.page.content import ordered_axes
 from orchestrator.report.page.ranking import Ranking, leakage_metric, ranking
 from orchestrator.report.page.spent import artifacts_of
 from orchestrator.report.page.words import axis_line, leak_line, price_line
+from orchestrator.report.pareto import front_line
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.sections import Sections
 from orchestrator.report.settings import finished_trials
@@ -38,7 +39,8 @@ class Findings:
     """Key -> the stored stages of all trials."""
 
     answer: Sequence[str]
-    """Three lines of Markdown: what leaks, at what price, by which axis."""
+    """Three lines of Markdown: what leaks, at what price, by which axis; before them the front of several
+    objectives."""
 
 
 def findings(
@@ -67,10 +69,11 @@ def findings(
     artifacts = sections.made(COSTS, "the costs", partial(artifacts_of, records, store), none)
     stages = {one.stage for one in artifacts.values()}
     seconds = WALL if any(study.resources.of(stage).gpus_per_worker for stage in stages) else CPU
-    lines: list[str] = []
+    several = study.search.objectives if len(study.search.objectives) > 1 else {}
+    lines = list(filter(None, [front_line(records, several)])) if several else []
     if ANSWER not in sections.faults:
         make_lines = partial(_answer, ranked, axes, seconds)
-        lines = sections.made(ANSWER, "the answer", make_lines, [])
+        lines += sections.made(ANSWER, "the answer", make_lines, [])
     if IMPORTANCE not in sections.faults:
         lines = [*lines, *sections.made(IMPORTANCE, "the line on axes", lambda: [axis_line(main)], [])]
     return Findings(ranked, importance, axes, seconds, artifacts, lines)

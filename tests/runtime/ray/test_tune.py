@@ -119,7 +119,7 @@ def test_the_end_repeats_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw as Tune does, run the trainable here with stages published at once, and complete the trial."""
     sweep = Sweep(tiny.study({"seed": [0, 1]}), tmp_path)
-    searcher = TaskSearcher(sweep.ledger, lambda: 1, Scheduler())
+    searcher = TaskSearcher(sweep.ledger, lambda: 1, scheduler=Scheduler())
     assert searcher.prefetch()
     drawn = searcher.suggest("one")
     assert drawn["name"] == "0000-s0"
