@@ -1,6 +1,8 @@
-"""Optuna's search: the same study asks for the same points, whichever trial finished first."""
+"""Optuna's search: the same study asks for the same points, whichever trial finished first, and again when it
+starts again."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,9 @@ from orchestrator.config.study import Study, StudyError
 from orchestrator.datasets import Location
 from orchestrator.runtime.optuna import OptunaPoints
 from orchestrator.runtime.search import search_points
+from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
+from orchestrator.sweep.journal import Known, SearchMemory
 from orchestrator.sweep.ledger import Points
 from orchestrator.sweep.points import Dropped, Point
 from orchestrator.sweep.validation import Preflight
@@ -150,3 +155,104 @@ def test_a_trial_whose_objective_is_undefined_fails_and_the_search_goes_on(
 def test_a_search_whose_draws_are_all_impossible_is_refused(algorithm: str, axes: Any) -> None:
     with pytest.raises(StudyError, match=r"^sweep: no draw can exist; (release|target)\.\w+=\d must lie in"):
         opened(searched(algorithm, axes))
+
+
+DEFENSES = [{"label": "none"}, {"label": "BiDO", "bido": {}}]
+WEIGHTS = {"when": {"target.defense": "BiDO"}, "low": 0.01, "high": 1.0, "log": True}
+FRONT = {"class/judge_top1": "minimize", "target/accuracy": "maximize"}
+CONDITIONAL: dict[str, Any] = {
+    "target.defense": DEFENSES,
+    "target.defense.bido.weight_x": WEIGHTS,
+    "target.defense.bido.weight_y": WEIGHTS,
+    "target.budget": ["full", "block1"],
+}
+SAMPLERS: list[dict[str, Any]] = [{"sampler": "tpe"}, {"sampler": "nsga-ii", "population": 4}]
+
+
+def traded(point: Point) -> dict[str, float]:
+    """Return made-up objectives: a larger weight leaks less and is less accurate, a smaller one is no use."""
+    weight = point.spec.target.defense.bido.weight_x if point.spec.target.defense.bido else 0.0
+    return {"class/judge_top1": 1.0 - weight, "target/accuracy": 1.0 - weight**2}
+
+
+def front_study(sampler: dict[str, Any], **more: Any) -> Study:
+    """Return a search of a defense's weights, which exist only with it."""
+    changes = {"attack": {"name": "optimization", "steps": 1}, "evaluation": {"task": "class-inference"}}
+    asked_for = {"algorithm": "optuna", "samples": 16, "batch": 4, "objectives": FRONT, **sampler, **more}
+    return tiny.study(CONDITIONAL, changes, search=asked_for)
+
+
+def gone_on(search: Points, failing: Sequence[int] = ()) -> list[list[tuple[int, str]]]:
+    """Ask to the end and tell every batch; return the points' keys."""
+    batches = []
+    while batch := search.ask():
+        search.tell([(point, None if point.index in failing else traded(point)) for point in batch])
+        batches.append(batch)
+    return keys(batches)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_a_search_asks_a_defenses_weights_only_with_it_and_the_same_again(sampler: dict[str, Any]) -> None:
+    study = front_study(sampler)
+    search, batches = opened(study)[0], []
+    while batch := search.ask():
+        search.tell([(point, traded(point)) for point in batch])
+        batches.append(batch)
+    points = [point for batch in batches for point in batch]
+    for point in points:
+        bido = point.spec.target.defense.bido
+        assert (point.axes["target.defense.bido.weight_x"] == "-") == (bido is None)
+        assert point.axes["target.defense.bido.weight_y"] == (bido.weight_y if bido else "-")
+    assert {point.axes["defense"] for point in points} == {"none", "BiDO"}
+    assert len({point.key for point in points}) == len(points) == 16
+    assert keys(batches) == gone_on(opened(study)[0])
+    assert search.ended == "all 16 samples were asked"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_a_search_that_starts_again_is_told_what_it_was_told_whatever_became_of_it(
+    sampler: dict[str, Any], tmp_path: Path
+) -> None:
+    study, searches = front_study(sampler), []
+    for start in range(2):  # the second start finds that what had failed finishes
+        with Journal(DirectoryBlobs(tmp_path), study.key) as journal:
+            search = OptunaPoints(study, Preflight(Location()))
+            search.memory = SearchMemory(journal)
+            searches.append(gone_on(search, failing=[] if start else [1, 2, 6]))
+    assert searches[0] == searches[1]
+    assert searches[0] == gone_on(opened(study)[0], failing=[1, 2, 6])
+
+
+def test_a_search_stops_when_its_front_no_longer_grows() -> None:
+    stop = {"patience": 4, "tolerance": 1.0}
+    search = OptunaPoints(front_study(SAMPLERS[0], stop=stop), Preflight(Location()))
+    assert [len(batch) for batch in gone_on(search)] == [4]
+    assert search.ended.startswith("the hypervolume of the front, ")
+    assert search.ask() == []
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_stored_trials_are_told_before_the_search_asks(sampler: dict[str, Any]) -> None:
+    known = [
+        Known({"target.defense": DEFENSES[0], "target.budget": "full"}, [0.9, 0.9]),
+        *(
+            Known(
+                {
+                    "target.defense": DEFENSES[1],
+                    "target.defense.bido.weight_x": 0.02 * number,
+                    "target.defense.bido.weight_y": 0.5,
+                    "target.budget": "block1",
+                },
+                [0.5 - 0.01 * number, 0.8],
+            )
+            for number in range(1, 12)
+        ),
+    ]
+    asked_warm = []
+    for _ in range(2):
+        search = OptunaPoints(front_study(sampler), Preflight(Location()))
+        search.start_warm(known)
+        asked_warm.append(gone_on(search))
+        told = [trial.values for trial in search._optuna.trials[:12]]
+        assert told == [one.objectives for one in known]
+    assert asked_warm[0] == asked_warm[1] != gone_on(opened(front_study(sampler))[0])
