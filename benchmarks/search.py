@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import yaml
 from scipy.stats import t
@@ -31,7 +32,7 @@ REFERENCE = {"attack/accuracy_top1_test": 1.0, "target/accuracy": 0.2}
 RECIPE = {"epochs": 4, "batch_size": 32, "learning_rate": 0.002}
 DIGIT, JUDGE = ({"name": "ami-digit", "width": width} for width in (0.03125, 0.0625))
 BIDO = {"target.defense": "BiDO"}
-STUDY = {
+STUDY: dict[str, Any] = {
     "study": "search-benchmark",
     "base": {
         "data": {"dataset": "digits", "split": "even", "class_pool": 5},

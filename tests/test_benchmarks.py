@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import budgets, demo, forecast, reading, scale
+from benchmarks import budgets, demo, forecast, reading, scale, search
 from benchmarks.simulation import SimulatedLoop
 from benchmarks.steps import __main__ as steps
 from benchmarks.steps.rows import ROWS, Setting
@@ -45,6 +45,35 @@ def test_every_setting_has_its_row(
     assert rows[0].split()[-2] == "1.00"  # the ratio; then the only time
     counts = [int(row[42:53].replace(",", "")) for row in rows[:6]]
     assert counts == sorted(counts, reverse=True)  # of full and five budgets
+
+
+def test_every_search_has_its_row_beside_random(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"epochs": 1, "batch_size": 64}
+    base = search.STUDY["base"]
+    for part, value in (("target", {"classes": 5, "model": search.DIGIT, "recipe": short}), ("judge", {})):
+        monkeypatch.setitem(base, part, {**base[part], **value})
+    sizes = ["--trials", "2", "--seeds", "1", "--batch", "2", "--population", "2", "--searches", "NSGA-II"]
+    monkeypatch.setattr(sys, "argv", ["search", *sizes])
+    search.main()
+    title, heading, *rows = capsys.readouterr().out.splitlines()
+    assert title.startswith("hypervolume after 2 trials, beyond {'attack/accuracy_top1_test': 1.0, ")
+    assert heading.split() == ["search", "mean", "-", "random", "+-", "verdict", "all"]
+    assert [row[:10].strip() for row in rows] == ["random", "NSGA-II"]
+    drawn, found = (float(row.split()[-1]) for row in rows)
+    assert 0.0 <= drawn < 0.8  # at most (1 - 0) (1 - 0.2)
+    assert float(rows[1].split()[2]) == pytest.approx(found - drawn, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("differences", "words"),
+    [([0.1, 0.11, 0.12], "better than random"), ([-0.1, -0.11, -0.12], "random wins"), ([0.1, -0.1], "no")],
+)
+def test_who_wins_is_said_by_the_interval(differences: list[float], words: str) -> None:
+    mean, half = search.interval(differences)
+    assert search.verdict(mean, half).startswith(words)
+    assert search.interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(2.4841, abs=1e-4))  # t 4.3027, n = 3
 
 
 def test_every_way_of_reading_has_its_row(

@@ -45,6 +45,7 @@ COVERED = {
     "models.generator_outlines": "tests/models/test_public_generators.py",
     "runtime.doctor.checks": "tests/runtime/doctor/test_findings.py",
     "runtime.mlflow.check": TRACKERS,
+    "runtime.sampling": "tests/runtime/test_optuna.py",
     "runtime.search": "tests/runtime/test_optuna.py",
     "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
