@@ -63,7 +63,7 @@ def axis_importance(study: Study, records: Sequence[TrialRecord], metric: str) -
         searched.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
     evaluator = FanovaImportanceEvaluator(n_trees=TREES, seed=SEED)
     shares = evaluator.evaluate(searched, params=varying)  # of the variance, not of their own sum
-    drawn = [[_param(one.axes[axis], axes[axis]) for axis in varying] for one in having]
+    drawn = [[_drawn(one.axes[axis], axes[axis]) for axis in varying] for one in having]
     known = {axis: float(share) for axis, share in shares.items()}
     return Forest(known, len(having), _explained(drawn, values))
 
@@ -89,9 +89,11 @@ def _param(value: Scalar, own: object) -> Scalar:
 
     Where a trial was not asked the axis it is the middle of the range, which no tree splits such trials by.
     """
-    if not isinstance(own, Range):
-        return str(value)
-    if value != ABSENT:
+    return _drawn(value, own) if isinstance(own, Range) else str(value)
+
+
+def _drawn(value: Scalar, own: object) -> Scalar:
+    if not isinstance(own, Range) or value != ABSENT:
         return value
     middle = math.sqrt(own.low * own.high) if own.log else (own.low + own.high) / 2
     return round(middle) if own.integer else middle

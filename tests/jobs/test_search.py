@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from orchestrator.datasets import Location
 from orchestrator.runtime.optuna import OptunaPoints
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
-from orchestrator.sweep.points import ABSENT
+from orchestrator.sweep.points import ABSENT, Point
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 from tests.sweeps import ROOT, command, events, run
@@ -42,7 +43,7 @@ def kill_in_the_third_batch(words: list[str], store: Artifacts) -> None:
     try:
         while len(events(store, "told")) < 2 or len(events(store, "planned")) < 3:
             assert process.poll() is None, "the sweep ended before it could be killed"
-            time.sleep(0.1)
+            time.sleep(0.5)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -65,12 +66,13 @@ def test_a_killed_search_asks_the_same_points(tmp_path: Path) -> None:
     assert len(after) == 3
 
     table = pd.read_csv(out / "tiny" / "results.csv")
-    results = table[list(OBJECTIVES)].to_dict("records")
+    results = [dict(zip(OBJECTIVES, own, strict=True)) for own in table[list(OBJECTIVES)].to_numpy().tolist()]
     undisturbed = OptunaPoints(read_study(study), Preflight(Location()))
     for asked in after:  # the same search, told the same without a kill
         batch = undisturbed.ask()
         assert [point.key for point in batch] == asked
-        undisturbed.tell([(point, results[point.index]) for point in batch])
+        told: list[tuple[Point, Mapping[str, float] | None]] = [(one, results[one.index]) for one in batch]
+        undisturbed.tell(told)
     weights, defenses = table[WEIGHT].astype(str).tolist(), table["defense"].tolist()
     assert all((weight == ABSENT) == (own == "none") for weight, own in zip(weights, defenses, strict=True))
     assert {"none", "BiDO"} == set(defenses)

@@ -1,8 +1,8 @@
 """Tune's side of a sweep: which stage a scheduler compares, and when it ends a trial."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,10 +36,11 @@ def tasks(sweep: Any, changes: dict[str, Any] | None = None, **sections: Any) ->
     ]
 
 
-class Added(SimpleNamespace):
+@dataclass(frozen=True)
+class Added:
     """A trial of Tune's: its name is enough."""
 
-    __hash__ = object.__hash__
+    trial_id: str
 
 
 def trial(scheduler: TrialScheduler, name: str) -> Any:
