@@ -11,7 +11,6 @@ from scipy import stats
 from orchestrator.config.report import Report
 from orchestrator.datasets.builtin import MemoryBlobs
 from orchestrator.report.pareto import pareto_front
-from orchestrator.report.per_image import PerImage
 from orchestrator.report.tables import (
     csv,
     latex,

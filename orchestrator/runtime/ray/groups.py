@@ -63,7 +63,7 @@ class WorkerGroups:
         self._running: dict[str, _Running] = {}
         self._reserved: dict[Pool, list[Any]] = {}  # pending placement groups: requests to an autoscaler
         self._failures: list[str] = []
-        self._counted = 0, -TICK_SECONDS  # room for groups and when it was counted; 0 s is the machine's start
+        self._counted = 0, -TICK_SECONDS  # room and when it was counted; 0 s is the machine's start
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._said, self._fitted = -SAY_SECONDS, time.monotonic()
