@@ -104,8 +104,8 @@ class Source(Protocol):
     def file(self, name: str) -> bytes | None:
         """Return a file of the sweep: `report/summary.csv`, `forecast.json`; None where it has none."""
 
-    def keys(self, trial: int | None = None) -> list[str]:
-        """Return the keys of the stages of the sweep, or of the trial of that number."""
+    def keys(self, trial: str | None = None) -> list[str]:
+        """Return the keys of the stages of the sweep, or of the trial of that name."""
 
     def stages(self, keys: Sequence[str]) -> list[tuple[str, str, str]]:
         """Return key, stage and, where it is known, code version of those of these stages that are there."""
@@ -133,14 +133,14 @@ class StoreSource:
         """Return a file of the sweep."""
         return self.store.blobs.get(f"sweeps/{self.key}/{name}")
 
-    def keys(self, trial: int | None = None) -> list[str]:
+    def keys(self, trial: str | None = None) -> list[str]:
         """Return the keys of all stages that the sweep needs, or of those that a trial ran in any start; none
         where the journal does not say which trial it is."""
         planned = list(self._of("planned"))
         if trial is None:
             return list(dict.fromkeys(key for one in planned for key in one.get("needs", ())))
-        trials = list(dict.fromkeys(key for one in planned for key in one.get("trials", ())))
-        own = trials[trial] if trial < len(trials) else None
+        named = (pair for one in planned if "names" in one for pair in zip(one["names"], one["trials"], strict=True))
+        own = dict(named).get(trial)
         ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
         return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
 
@@ -232,8 +232,7 @@ class StoredSweep:
 
     def built_by(self, trial: str) -> list[str]:
         """Return the keys of the stages of a trial, as `Source.note` says."""
-        number = trial.split("-")[0]
-        return self.source.keys(int(number)) if number.isdecimal() else []
+        return self.source.keys(trial)
 
     def settings_of(self, trial: str) -> dict[str, Any]:
         """Return the resolved settings of a trial by dotted path; where the study does not say them, of a
@@ -321,11 +320,13 @@ def of_study(sweeps: Sequence[StoredSweep], name: str) -> list[StoredSweep]:
 
 
 def find_trial(sweeps: Sequence[StoredSweep], name: str) -> tuple[StoredSweep, str]:
-    """Return the sweep and the trial of SWEEP/TRIAL; a trial's number will do. Raise `Refused`."""
+    """Return the sweep and the trial of SWEEP/TRIAL, by name or place in results.csv, from 0.
+
+    Raise `Refused` for an unknown one.
+    """
     sweep_name, _, trial = name.partition("/")
     sweep = find_sweep(sweeps, sweep_name)
-    number = trial.zfill(4) if trial.isdigit() else trial
-    found = [one for one in sweep.trials if one == trial or one.split("-")[0] == number]
+    found = [one for place, one in enumerate(sweep.trials) if trial in (one, str(place))]
     if not found:
         raise Refused("trial", name, f"is none of {sweep.label}", nearest(trial, list(sweep.trials)))
     return sweep, found[0]

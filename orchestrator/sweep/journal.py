@@ -19,13 +19,14 @@ class JournalListener:
         self._statuses: Counter[str] = Counter()
 
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
-        """Write the keys of a batch's trials and distinct stages, and the data sets that these read."""
+        """Write keys and names of a batch's trials, its distinct stages, and the data sets that these read."""
         stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
         datasets = {part["name"] for stage in stages.values() for part in stage.datasets.values()}
         axes = list(tasks[0].point.axes) if tasks else []
         self._journal.append(
             "planned",
             trials=[task.point.key for task in tasks],
+            names=[task.point.name for task in tasks],
             axes=axes,
             values=[[task.point.axes[axis] for axis in axes] for task in tasks],
             stages=len(stages),

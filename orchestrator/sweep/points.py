@@ -27,6 +27,7 @@ from orchestrator.config.study import (
 )
 
 LONGEST_PART = 80  # letters of one axis in a run's name
+MARK_LETTERS = 8
 
 _PLAIN = TypeAdapter(Any)
 _SECTIONS = {
@@ -46,6 +47,7 @@ class Point:
     index: int
     axes: Mapping[str, Scalar]  # short name -> shown value
     spec: TrialSpec
+    mark: str = ""  # letters of its key, for a point whose axes alone would give it another one's name
 
     @property
     def key(self) -> str:
@@ -63,13 +65,11 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Sortable run name, e.g. `0007-m003-k05-same-heldout-full-s0`."""
-        return "-".join(
-            [
-                f"{self.index:04d}",
-                *(_name_part(axis, value) for axis, value in self.axes.items() if value != ABSENT),
-            ]
-        )
+        """Run name from the values of its axes, e.g. `m003-k005-same-heldout-full-s0`: it stays the same when
+        the study is given more values.
+        """
+        shown = [_name_part(axis, value) for axis, value in self.axes.items() if value != ABSENT]
+        return "-".join([*shown, self.mark] if self.mark else shown) or "base"
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ class Settings:
         self._axes: dict[str, dict[str, Scalar]] = {}  # setting -> its axes without seeds
         self._settings: dict[tuple[str, ...], Point] = {}  # text of those axes -> the first point that has it
         self._points: dict[tuple[str, ...], Point] = {}  # text of all axes
+        self._names: dict[str, str] = {}  # run name -> key of its point
 
     def named(self, point: Point) -> Point:
-        """Return the point with the axes of its setting as they were first written.
+        """Return the point with the axes of its setting as they were first written, and a name of its own.
 
         Raise `StudyError` for a point whose axes cannot be told from those of another one.
         """
@@ -107,6 +108,8 @@ class Settings:
         alike = self._points.setdefault(_texts(point.axes), point)
         if alike.key != point.key:
             raise StudyError(_alike(alike, point, "sweep that seed as an axis of its own"))
+        if self._names.setdefault(point.name, point.key) != point.key:
+            point = replace(point, mark=point.key[:MARK_LETTERS])
         return point
 
 

@@ -59,7 +59,7 @@ def test_images_of_a_trial_are_arrays(results: Results) -> None:
     assert np.array_equal(results.images(-3).private, private)
     with pytest.raises(Refused, match=r"^part=class is none of .*; choose one of train, test"):
         results.images(name, "class")
-    with pytest.raises(Refused, match=r"^trial=9 is not in the table; choose one, such as 0000-"):
+    with pytest.raises(Refused, match=r"^trial=9 is not in the table; choose one, such as m001-"):
         results.images(9)
 
 

@@ -35,7 +35,7 @@ def write(store: Path, key: str, study: str, summary: str, at: int) -> None:
     blobs = DirectoryBlobs(store)
     events = [
         {"event": "start", "time_ms": at, "study": study, "points": 2},
-        {"event": "planned", "time_ms": at, "trials": ["a", "b"], "needs": [f"{key}1", f"{key}2"]},
+        {"event": "planned", "time_ms": at, "trials": ["a", "b"], "names": ["k3", "k9"], "needs": [f"{key}1", f"{key}2"]},
         {"event": "ended", "time_ms": at, "trial": "a", "status": "finished", "built": [f"{key}1"]},
         {"event": "ended", "time_ms": at, "trial": "b", "status": "finished", "built": []},
         {"event": "finish", "time_ms": at + 1, "finished": 2},
@@ -45,7 +45,7 @@ def write(store: Path, key: str, study: str, summary: str, at: int) -> None:
     blobs.put(f"sweeps/{key}/report/summary.csv", summary.encode())
     blobs.put(
         f"sweeps/{key}/report/results.csv",
-        b"trial,k,status,x/y\n0000-k3,3,finished,1\n0001-k9,9,finished,2\n",
+        b"trial,k,status,x/y\nk3,3,finished,1\nk9,9,finished,2\n",
     )
     blobs.put(
         f"sweeps/{key}/report/study.yaml", f"study: {study}\nbase:\n  data: {{dataset: {study}}}\n".encode()
@@ -73,8 +73,8 @@ def test_sweeps_of_all_stores_come_the_latest_first(sweeps: list[StoredSweep]) -
 def test_a_study_means_its_latest_sweep_and_a_key_its_own(sweeps: list[StoredSweep]) -> None:
     assert find_sweep(sweeps, "digits").key == "ac" * 32
     assert find_sweep(sweeps, "abab").key == "ab" * 32
-    assert find_trial(sweeps, "faces/1")[1] == "0001-k9"
-    assert find_trial(sweeps, "cdcd/0000-k3")[1] == "0000-k3"
+    assert find_trial(sweeps, "faces/1")[1] == "k9"
+    assert find_trial(sweeps, "cdcd/k3")[1] == "k3"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_study_means_its_latest_sweep_and_a_key_its_own(sweeps: list[StoredSwe
         ("digit", "sweep=digit is in no store given; did you mean digits"),
         ("facse", "did you mean faces"),
         ("abba", "sweep=abba is in no store given; did you mean abababab"),
-        ("faces/7", "trial=faces/7 is none of faces cdcdcdcd; did you mean 0000-k3"),
+        ("faces/7", "trial=faces/7 is none of faces cdcdcdcd; did you mean k3"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(sweeps: list[StoredSweep], name: str, text: str) -> None:
@@ -123,6 +123,6 @@ def test_settings_and_stages_are_those_of_the_journal_and_the_report(sweeps: lis
     faces = sweeps[1]
     assert faces.study == {"study": "faces", "base.data.dataset": "faces"}
     assert faces.needs == ["cd" * 32 + "1", "cd" * 32 + "2"]
-    assert faces.built_by("0000-k3") == ["cd" * 32 + "1"]
-    assert faces.built_by("0001-k9") == []
+    assert faces.built_by("k3") == ["cd" * 32 + "1"]
+    assert faces.built_by("k9") == []
     assert faces.forecast is None

@@ -97,7 +97,7 @@ def test_changed_settings_are_those_of_the_command(study: Study) -> None:
 def test_a_plan_is_tables_and_writes_nothing(study: Study, tmp_path: Path) -> None:
     plan = study.plan(out=tmp_path / "out")
     assert plan.trials[["trial", "m", "seed", "stored", "missing"]].values.tolist() == [
-        ["0000-m001-s0", 1, 0, 0, 10]
+        ["m001-s0", 1, 0, 0, 10]
     ]
     target = plan.stages.set_index("stage").to_dict("index")["target"]
     assert (target["distinct"], target["stored"], target["missing"]) == (1, 0, 1)
@@ -113,7 +113,7 @@ def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     results = study.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
-    assert lines == ["1 trials, 10 stages to run", "1/1 0000-m001-s0 finished", *results.links]
+    assert lines == ["1 trials, 10 stages to run", "1/1 m001-s0 finished", *results.links]
     assert "Trials as JSON lines: " in lines[2]
     assert results.folder == tmp_path / "out" / "tiny.smoke"
     written = (results.folder / "results.csv").read_bytes()

@@ -86,7 +86,7 @@ def test_what_fails_after_the_report_is_made_leaves_a_finished_run_alone(tmp_pat
 
 def test_the_first_tasks_are_those_of_a_plan_and_write_nothing(tmp_path: Path) -> None:
     (task,) = opened(tmp_path).first_tasks()
-    assert (task.point.name, len(task.stages)) == ("0000-s0", 10)
+    assert (task.point.name, len(task.stages)) == ("s0", 10)
     assert not (tmp_path / "out").exists()
 
 

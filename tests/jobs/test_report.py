@@ -187,9 +187,9 @@ def test_points_that_are_not_stored_are_told(study: Path, tmp_path: Path) -> Non
         f"python -m jobs.sweep {study} --out {out} --ship-later"
     )
     assert list(pd.read_csv(out / "tiny" / "results.csv")["trial"]) == [
-        "0000-m001-s0",
-        "0001-m001-s1",
-        "0002-m002-s0",
+        "m001-s0",
+        "m001-s1",
+        "m002-s0",
     ]
     assert "stages run/reused" not in result.stdout
 

@@ -63,7 +63,7 @@ def test_plan_prints_points_drops_stages_and_cost_and_stops(tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == "study tiny: 8 points"
-    assert lines[1] == "  0000-same-heldout-m001-s0"
+    assert lines[1] == "  same-heldout-m001-s0"
     assert (
         "dropped 4 combinations: release.truncation=5 must lie in 1..target.classes=3; use null to release "
         "every score." in lines
@@ -97,7 +97,7 @@ def test_a_sweep_ends_in_mlflow_and_again_it_trains_nothing(tmp_path: Path) -> N
     assert "\x1b" not in first.stdout
     results = (out / "tiny.smoke" / "results.csv").read_bytes()
     table = pd.read_csv(out / "tiny.smoke" / "results.csv")
-    assert list(table["trial"]) == ["0000-same-heldout-m001-s0", "0001-distinct-m001-s0"]
+    assert list(table["trial"]) == ["same-heldout-m001-s0", "distinct-m001-s0"]
     assert list(table["status"]) == ["finished", "finished"]
     names = {file.name for file in (out / "tiny.smoke").iterdir()}
     assert names - {"warnings.csv"} == {  # one epoch leaves a target at chance on some processors
@@ -167,7 +167,7 @@ def test_a_failed_trial_is_told_and_the_exit_code_says_so(tmp_path: Path) -> Non
     result = sweep(path, tmp_path / "runs", "--ship-later")
     assert result.exit_code == 1, (result.output, result.exception)
     error = "the training loss is nan in epoch 1 of 1, batch "
-    assert f"trial 0000-weight_decay10.0 failed in stage inversion: {error}" in result.stdout
+    assert f"trial weight_decay10.0 failed in stage inversion: {error}" in result.stdout
     assert "trials: 1 finished, 1 failed, 0 pruned" in result.stdout
     table = pd.read_csv(tmp_path / "runs" / "tiny" / "results.csv")
     assert list(table["status"]) == ["failed", "finished"]
@@ -183,14 +183,14 @@ def test_a_target_at_chance_is_a_warning_and_an_attack_that_a_look_up_beats_is_m
     result = sweep(path, tmp_path / "runs", "--ship-later")
     assert result.exit_code == 0, (result.output, result.exception)
     (warning,) = (line for line in result.stdout.splitlines() if line.startswith("warning: the target"))
-    assert warning.endswith(" in 0000-m001, 0001-m002")
+    assert warning.endswith(" in m001, m002")
     report = tmp_path / "runs" / "tiny"
     note = (report / "note.md").read_text()
     assert f"- **{warning.replace(':', '**:', 1)}" in note
     assert "1. **No setting is shown to leak** more than guesses without training." in note
     assert "Best" not in note
     told = pd.read_csv(report / "warnings.csv")
-    assert {("target", "0000-m001"), ("target", "0001-m002")} <= set(
+    assert {("target", "m001"), ("target", "m002")} <= set(
         zip(told["model"], told["trial"], strict=True)
     )
     table = pd.read_csv(report / "summary.csv")

@@ -25,7 +25,7 @@ def record(key: str, status: Status, **fields: Any) -> TrialRecord:
 
 
 def task(key: str, *stages: str) -> Any:
-    point = SimpleNamespace(key=key, axes={"seed": len(stages), "m": "all"})
+    point = SimpleNamespace(key=key, name=f"m001-{key}", axes={"seed": len(stages), "m": "all"})
     datasets = {"private": {"name": "digits"}}
     return SimpleNamespace(
         point=point, stages={one: SimpleNamespace(key=one, datasets=datasets) for one in stages}
@@ -44,6 +44,7 @@ def test_every_event_becomes_a_line(journal: Journal) -> None:
         {
             "event": "planned",
             "trials": ["a", "b"],
+            "names": ["m001-a", "m001-b"],
             "axes": ["seed", "m"],
             "values": [[2, "all"], [1, "all"]],
             "stages": 2,

@@ -49,7 +49,7 @@ def test_each_distinct_stage_is_built_once(finished: Sweep) -> None:
 
 def test_records_hold_what_is_known_of_a_trial(finished: Sweep) -> None:
     first, second = finished.books.told
-    assert (first.name, first.index, first.status) == ("0000-same-train", 0, "finished")
+    assert (first.name, first.index, first.status) == ("same-train", 0, "finished")
     assert dict(first.axes) == {"auxiliary": "same-train"}
     assert first.params["target.recipe.epochs"] == 1
     assert first.params["target.pretrain.dataset"] == "none"
@@ -109,7 +109,7 @@ def test_a_larger_study_runs_only_what_is_new(finished: Sweep, tmp_path: Path) -
     shutil.copytree(finished.folder, tmp_path / "store")
     larger = tiny.study({"auxiliary.kind": ["same-train", "generic"], "release.truncation": [1, 2]})
     sweep = Sweep(larger, tmp_path / "store").run()
-    assert sweep.books.running == ["0001-same-train-m002", "0003-generic-m002"]
+    assert sweep.books.running == ["same-train-m002", "generic-m002"]
     run = {name: count["run"] for name, count in sweep.ledger.stage_counts().items() if count["run"]}
     assert run == {"inversion": 2, "reconstructions": 2, "yardsticks": 2, "retrieval": 2, "evaluation": 2}
 

@@ -26,10 +26,10 @@ def test_points_follow_the_file_with_the_last_axis_fastest() -> None:
         {"k": 3, "m": 2},
     ]
     assert [point.name for point in points] == [
-        "0000-k002-m001",
-        "0001-k002-m002",
-        "0002-k003-m001",
-        "0003-k003-m002",
+        "k002-m001",
+        "k002-m002",
+        "k003-m001",
+        "k003-m002",
     ]
     assert dropped == []
 
@@ -88,7 +88,7 @@ def test_an_axis_may_be_a_part_of_the_spec() -> None:
         tiny.study({"target.model": [{"name": "ami-digit", "width": w} for w in (0.02, 0.03)]})
     )
     assert [point.spec.target.model.width for point in points] == [0.02, 0.03]
-    assert points[1].name == "0001-modelami-digit-width=0.03"
+    assert points[1].name == "modelami-digit-width=0.03"
 
 
 def test_names_have_every_kind_of_axis() -> None:
@@ -103,7 +103,7 @@ def test_names_have_every_kind_of_axis() -> None:
     }
     point = make_point(tiny.study({axis: [value] for axis, value in values.items()}), 12, values)
     assert isinstance(point, Point)
-    assert point.name == "0012-m003-k005-generic-block2-unaligned-offset1.5-s2"
+    assert point.name == "m003-k005-generic-block2-unaligned-offset1.5-s2"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -144,7 +144,7 @@ def test_laws_of_every_grid(ms: list[int | None], ks: list[int], numbers: list[i
 def test_an_axis_that_an_attack_does_not_have_is_a_dash_in_tables_and_absent_from_names() -> None:
     grids = [{"attack": [{"name": "inverter"}], "attack.align": [False]}, {"attack": [{"name": "mia"}]}]
     points, _ = expand(tiny.study(grids, {"evaluation.task": "class-inference"}))
-    assert [point.name for point in points] == ["0000-inverter-unaligned", "0001-mia"]
+    assert [point.name for point in points] == ["inverter-unaligned", "mia"]
     assert [dict(point.axes) for point in points] == [
         {"attack": "inverter", "align": False},
         {"attack": "mia", "align": "-"},
@@ -175,9 +175,24 @@ def test_tables_show_the_values_that_trials_have(axis: str, written: list[Any], 
     assert [(value, type(value)) for value in values] == [(value, type(value)) for value in shown]
 
 
+def test_a_name_stays_when_an_axis_is_given_a_value() -> None:
+    before = {point.key: point.name for point in named({"release.truncation": [2, 3], "seed": [0, 1]})}
+    after = {point.key: point.name for point in named({"release.truncation": [1, 2, 3], "seed": [0, 1]})}
+    assert before.items() < after.items()
+    assert list(before.values()) == ["m002-s0", "m002-s1", "m003-s0", "m003-s1"]
+
+
+def test_no_two_trials_have_one_name() -> None:
+    values = [{"offset": 1.0, "label": label} for label in ("the same", "the-same")]
+    values[1]["offset"] = 2.0
+    first, second = named({"attack": values})
+    assert first.name == "the-same"
+    assert second.name == f"the-same-{second.key[:8]}"
+
+
 def test_an_unaligned_trial_is_named_so_however_it_is_written() -> None:
     points = named({"attack.align": ["n"], "seed": ["1"]}, {"attack.align": ["y"], "seed": [1.0]})
-    assert [point.name for point in points] == ["0000-unaligned-s1", "0001-aligned-s1"]
+    assert [point.name for point in points] == ["unaligned-s1", "aligned-s1"]
 
 
 NETWORKS = [{"model": {"name": "ami-digit", "width": width}, "seed": 1} for width in (0.02, 0.03)]

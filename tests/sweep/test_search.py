@@ -145,7 +145,7 @@ def test_axes_of_a_search_are_its_points_names() -> None:
     study = searched("random", samples=1)
     point = make_point(study, 0, {"release.truncation": 1, "target.classes": 2, "attack.offset": 0.5})
     assert isinstance(point, Point)
-    assert point.name == "0000-m001-k002-offset0.5"
+    assert point.name == "m001-k002-offset0.5"
 
 
 def test_fixed_points_are_asked_once() -> None:

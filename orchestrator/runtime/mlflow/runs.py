@@ -52,9 +52,9 @@ class TrackedSweep:
         with tempfile.TemporaryDirectory() as scratch:
             return Path(self.client.download_artifacts(run_id, name, scratch)).read_bytes()
 
-    def keys(self, trial: int | None = None) -> list[str]:
-        """Return the keys of the stages of all trials, or of the trial of that number."""
-        chosen = (one for one in self.trials if trial is None or one.data.tags.get(INDEX) == str(trial))
+    def keys(self, trial: str | None = None) -> list[str]:
+        """Return the keys of the stages of all trials, or of the trial of that name."""
+        chosen = (one for one in self.trials if trial in (None, one.info.run_name))
         return list(dict.fromkeys(key for one in chosen for key, _ in _stages(one)))
 
     def stages(self, keys: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -123,7 +123,7 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
     searcher = TaskSearcher(sweep.ledger, lambda: 1, scheduler=Scheduler())
     assert searcher.prefetch()
     drawn = searcher.suggest("one")
-    assert drawn["name"] == "0000-s0"
+    assert drawn["name"] == "s0"
     assert searcher.suggest("two") is None  # one at a time
 
     reported: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
     searcher.on_trial_complete("one", reported[-1])
     (record,) = sweep.ledger.records
     assert (record.status, len(sweep.ledger.built)) == ("finished", 10)
-    assert searcher.suggest("two")["name"] == "0001-s1"
+    assert searcher.suggest("two")["name"] == "s1"
     searcher.on_trial_complete("two", {"epoch": 1})  # stopped by the scheduler
     pruned = sweep.ledger.records[1]
     assert (pruned.status, pruned.failed_stage) == ("pruned", "inversion")
