@@ -23,12 +23,11 @@ import typer
 
 from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
-from orchestrator.runtime.mlflow.check import ENVIRONMENT, check_tracking
+from orchestrator.runtime.mlflow.check import LOCAL_NAME, check_tracking, server_environment
 from orchestrator.runtime.mlflow.database import artifacts_folder, prepare, sqlite_path
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
-SERVER_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -54,7 +53,8 @@ def main(
     try:
         with server(uri, artifacts_folder(sqlite_path(uri)), port):
             print(f"MLflow shows {uri} on http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
-            print(*latest_links(f"http://{HOST}:{port}"), sep="\n", flush=True)
+            links = latest_links(f"http://{HOST}:{port}", f"http://{LOCAL_NAME}:{port}")
+            print(*links, sep="\n", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         print("MLflow's server is stopped.")
@@ -97,7 +97,7 @@ def server(uri: str, artifacts: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(
             command,
             cwd=empty,
-            env=os.environ | ENVIRONMENT | SERVER_ENVIRONMENT,
+            env=os.environ | server_environment(port),
             start_new_session=True,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -144,8 +144,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def latest_links(base: str) -> list[str]:
-    """Return lines with the saved views of the sweep that started last."""
+def latest_links(base: str, shown: str) -> list[str]:
+    """Return lines with the saved views of the sweep that started last; `shown`: the server in a browser."""
     experiments = _post(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1000})["experiments"]
     wanted = {
         "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
@@ -159,7 +159,7 @@ def latest_links(base: str) -> list[str]:
     tags = {tag["key"]: tag["value"] for tag in runs[0]["data"]["tags"]}
     links = json.loads(tags.get("inversion.links", "{}"))
     head = f"Latest sweep: {runs[0]['info']['run_name']} ({runs[0]['info']['status'].lower()})"
-    return [head, *(f"  {label:9} {base}{link}" for label, link in links.items())]
+    return [head, *(f"  {label:9} {shown}{link}" for label, link in links.items())]
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:

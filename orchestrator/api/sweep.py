@@ -292,6 +292,9 @@ class Sweep:
             maximize=is_maximized,
             started_ms=now_ms() if started_ms is None else started_ms,
             replicates=[axis for axis in axes if self.study.report.repeats(axis)],
+            metrics=self.study.report.metrics,
+            scale=self.options.scale,
+            overrides=tuple(self.options.overrides),
         )
 
     def _axes(self) -> dict[str, list[Scalar]]:

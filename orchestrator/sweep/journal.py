@@ -19,7 +19,7 @@ class JournalListener:
         self._statuses: Counter[str] = Counter()
 
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
-        """Write keys and names of a batch's trials, its distinct stages, and the data sets that these read."""
+        """Write keys and names of a batch's trials, the keys of its stages, and the data sets these read."""
         stages = {stage.key: stage for task in tasks for stage in task.stages.values()}
         datasets = {part["name"] for stage in stages.values() for part in stage.datasets.values()}
         axes = list(tasks[0].point.axes) if tasks else []

@@ -45,7 +45,7 @@ class TrialRecord:
 
     key: str  # digest of the resolved spec
     index: int  # position in the study
-    name: str  # sortable, e.g. `0007-m001-k05-same-heldout-full-s0`
+    name: str  # from its axes, e.g. `m001-k005-same-heldout-full-s0`; no other trial of the sweep has it
     params: Mapping[str, Scalar]  # flattened spec
     axes: Mapping[str, Scalar]  # swept fields only, short names; None is written `all`
     status: Status
@@ -82,6 +82,9 @@ class SweepRecord:
     maximize: bool
     started_ms: int
     replicates: Sequence[str] = ()  # axes that repeat a setting, over which tables average
+    metrics: Sequence[str] = ()  # that its report names
+    scale: str | None = None  # of the study, None as its file has it
+    overrides: Sequence[str] = ()  # `field=value`, over file and scale
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,22 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import yaml
 from PIL import Image
 
 from orchestrator.config.base import Scalar
 from orchestrator.metrics.skill import unbeaten_words
 from orchestrator.sweep.adversary import HELD, held_words, trial_note
 from orchestrator.sweep.inferred import bounds_of_classes
+from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
+MAP_PIXELS = 800  # of a heat map's, which is read as it is shown
+MAX_WORDS, MAX_WORD = 3, 40  # overrides in a sweep's name, letters of each
+MAP = "heatmap-"
+WALL = "cost/wall_seconds"
 
 HELD_TAG = f"inversion.{HELD}"
 UNBEATEN_TAG = "inversion.no_better_than"
@@ -37,6 +43,51 @@ def report_digest(report: SweepReport, trials: Sequence[TrialRecord]) -> str:
     files = {name: hashlib.sha256(content).hexdigest() for name, content in report.files.items()}
     plain = asdict(report) | {"files": files, "ended_ms": 0, "trials": [digest(trial) for trial in trials]}
     return _sha256(plain)
+
+
+def sweep_name(sweep: SweepRecord) -> str:
+    """Return the name of a sweep's run: study, scale, overrides without the middle of their path, size.
+
+    For example `demo (smoke, attack.epochs=8, 12 trials)`.
+    """
+    words = [_short(one) for one in sweep.overrides]
+    more = [f"{len(words) - MAX_WORDS} more"] if len(words) > MAX_WORDS else []
+    size = f"{sweep.num_points} trial{'s' if sweep.num_points != 1 else ''}"
+    inside = [*([sweep.scale] if sweep.scale else []), *words[:MAX_WORDS], *more, size]
+    return f"{sweep.study} ({', '.join(inside)})"
+
+
+def _short(override: str) -> str:
+    path, _, value = override.partition("=")
+    parts = path.strip().removeprefix("base.").removeprefix("sweep.").split(".")
+    text = f"{'.'.join(dict.fromkeys([parts[0], parts[-1]]))}={value.strip()}"
+    return text if len(text) <= MAX_WORD else f"{text[: MAX_WORD - 3]}..."
+
+
+def sweep_tags(sweep: SweepRecord) -> dict[str, str]:
+    """Return what a sweep's run is marked with: objective, axes, how the study was called."""
+    axes = json.dumps({axis: list(values) for axis, values in sweep.axes.items()})
+    found = {"inversion.objective": sweep.objective, "inversion.axes": axes}
+    found |= {"inversion.scale": sweep.scale or "none", "inversion.overrides": " ".join(sweep.overrides)}
+    return {name: value[:MAX_TAG] for name, value in found.items()}
+
+
+def sweep_params(sweep: SweepRecord) -> dict[str, str]:
+    """Return the values of each axis, and the base of the resolved study under `base.`.
+
+    All are in the sweep's key, so they never change.
+    """
+    base = (yaml.safe_load(sweep.study_yaml) or {}).get("base", {})
+    flat = {f"base.{name}": str(value) for name, value in flatten(base).items()}
+    axes = {axis: ", ".join(map(str, values)) for axis, values in sweep.axes.items()}
+    return {key(name): value[:MAX_PARAM] for name, value in {**flat, **axes}.items() if value}
+
+
+def ended_ms(trial: TrialRecord, base_ms: int) -> int:
+    """Return the end of a trial's run that began at `base_ms`, both in Unix milliseconds: after the seconds
+    that its stages took, shared ones in full. They may have run long before, or been waited for.
+    """
+    return base_ms + max(0, round(1000 * trial.costs.get(WALL, 0.0)))
 
 
 def params(trial: TrialRecord) -> dict[str, str]:
@@ -117,19 +168,33 @@ def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, by
 
     `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
     """
+    return _pictures({name: one.read() for name, one in trial.images.items()}, run_id, base_ms, PREVIEW_PIXELS)
+
+
+def map_files(report: SweepReport, run_id: str, base_ms: int) -> dict[str, bytes]:
+    """Return path -> bytes of the report's heat maps, as pictures of the parent run."""
+    return _pictures(heat_maps(report), run_id, base_ms, MAP_PIXELS)
+
+
+def heat_maps(report: SweepReport) -> dict[str, bytes]:
+    """Return key of a picture -> PNG of the report's heat maps."""
+    found = {name.removeprefix("report/").removesuffix(".png"): png for name, png in report.files.items()}
+    return {f"means/{name[len(MAP) :]}": png for name, png in found.items() if name.startswith(MAP)}
+
+
+def _pictures(images: Mapping[str, bytes], run_id: str, base_ms: int, pixels: int) -> dict[str, bytes]:
     files = {}
-    for name, picture in trial.images.items():
-        png = picture.read()
+    for name, png in images.items():
         fixed = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}")
         stem = f"images/{key(name).replace('/', '~').replace(':', '-')}+step+0+timestamp+{base_ms}+{fixed}"
         files[f"{stem}.png"] = png
-        files[f"{stem}+compressed.webp"] = _preview(png)
+        files[f"{stem}+compressed.webp"] = _preview(png, pixels)
     return files
 
 
-def _preview(png: bytes) -> bytes:
+def _preview(png: bytes, pixels: int) -> bytes:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        factor = PREVIEW_PIXELS / max(picture.size)
+        factor = pixels / max(picture.size)
         width, height = (max(1, round(side * factor)) for side in picture.size)
         way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BILINEAR
         small = picture.convert("RGB").resize((width, height), way)

@@ -21,7 +21,7 @@ from orchestrator.runtime.mlflow.shipping import ALIVE, DEAD_MS, KIND, PAGE, PAR
 from orchestrator.store.journal import now_ms
 from orchestrator.store.listing import SweepSummary
 
-STAGE, INDEX = "inversion.stage.", "inversion.index"
+STAGE = "inversion.stage."
 ENDED = tuple(f"sweep/trials_{status}" for status in ("finished", "failed", "pruned"))
 
 

@@ -80,10 +80,10 @@ class OpenSweep:
             return
         child = self._child(trial)
         self._fill(child, trial)
-        run_id = child.info.run_id
-        self.client.set_terminated(run_id, STATUS[trial.status], trial.ended_ms or None)
+        run_id, ended_ms = child.info.run_id, encoding.ended_ms(trial, child.info.start_time)
+        self.client.set_terminated(run_id, STATUS[trial.status], ended_ms)
         self.client.set_tag(run_id, DIGEST, digest)
-        self.children[trial.key] = Child(run_id, digest)
+        self.children[trial.key] = Child(run_id, digest, pictured=child.data.tags.get(views.PICTURED))
 
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
         """Upload the report, write the saved views, close the parent run."""
@@ -97,13 +97,20 @@ class OpenSweep:
                 if known.get(name) != value
             }
             metrics = [Metric(encoding.key(name), value, report.ended_ms, 0) for name, value in news.items()]
-            self._upload(self.parent, encoding.report_files(self.sweep, report, trials))
-            table = json.dumps([{"path": "tables/trials.json", "type": "table"}])
-            tags = {"mlflow.note.content": report.note, "mlflow.loggedArtifacts": table} | self._views(trials)
+            maps = encoding.map_files(report, run_id, self.parent.info.start_time)
+            self._upload(self.parent, encoding.report_files(self.sweep, report, trials) | maps)
+            self._mark_pictures(trials)
+            links = self._views(report, trials)
+            tags = {
+                LINKS: json.dumps(links),
+                "mlflow.note.content": f"{views.links_note(links)}\n\n{report.note}",
+                "mlflow.loggedArtifacts": json.dumps([{"path": "tables/trials.json", "type": "table"}]),
+            }
+            if maps:
+                tags["mlflow.loggedImages"] = "True"
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
-        self.client.set_terminated(
-            run_id, "FAILED" if report.num_failed else "FINISHED", report.ended_ms or None
-        )
+        ended_ms = max(report.ended_ms, self.parent.info.start_time) if report.ended_ms else None
+        self.client.set_terminated(run_id, "FAILED" if report.num_failed else "FINISHED", ended_ms)
         self.client.set_tag(run_id, DIGEST, digest)
         self.parent = self.client.get_run(run_id)
 
@@ -120,32 +127,53 @@ class OpenSweep:
         links: dict[str, str] = json.loads(self.parent.data.tags.get(LINKS, "{}"))
         return links
 
-    def _views(self, trials: Sequence[TrialRecord]) -> dict[str, str]:
-        """Write the saved views, which MLflow may refuse; return the tag with the links."""
+    def _views(self, report: SweepReport, trials: Sequence[TrialRecord]) -> dict[str, str]:
+        """Write the saved views, which MLflow may refuse, and delete the oldest; return the links."""
+        others = [axis for axis in self.sweep.axes if axis not in self.sweep.replicates]
         shown = views.Shown(
             metrics=sorted({encoding.key(name) for trial in trials for name in trial.metrics}),
             curves=sorted({encoding.key(curve.name) for trial in trials for curve in trial.curves}),
             images=sorted({encoding.key(name) for trial in trials for name in trial.images}),
+            maps=sorted(map(encoding.key, encoding.heat_maps(report))),
+            num_settings=len({tuple(str(trial.axes.get(axis)) for axis in others) for trial in trials}),
         )
         saved = views.views(self.sweep, shown)
         if not VERSION.startswith(views.KNOWN_VERSIONS):
             logger.warning("event=views_untested known=%s mlflow=%s", views.KNOWN_VERSIONS[-1], VERSION)
+        tags = dict(view.tag(self.sweep.started_ms) for view in saved)
         try:
-            for view in saved:
-                self.client.set_experiment_tag(self.experiment_id, *view.tag(self.sweep.started_ms))
+            known = self.client.get_experiment(self.experiment_id).tags
+            for name in views.outdated(known, tags, self.sweep.study):
+                self.client.delete_experiment_tag(self.experiment_id, name)
+            for name, value in tags.items():
+                self.client.set_experiment_tag(self.experiment_id, name, value)
         except MlflowException as error:
             logger.warning("event=views_not_written reason=%r", str(error).splitlines()[0])
-        return {
-            LINKS: json.dumps(views.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, saved))
-        }
+        return views.fragments(self.sweep, self.experiment_id, self.parent.info.run_id, saved)
+
+    def _mark_pictures(self, trials: Sequence[TrialRecord]) -> None:
+        """Tag the trials that the view of pictures begins with, and no others."""
+        wanted = views.pictured(self.sweep, trials)
+        for key, child in self.children.items():
+            if key in wanted and child.pictured != wanted[key]:
+                self.client.set_tag(child.run_id, views.PICTURED, wanted[key])
+            elif child.pictured is not None and key not in wanted:
+                self.client.delete_tag(child.run_id, views.PICTURED)
 
     def _open_parent(self) -> Run:
-        tags = {SWEEP: self.sweep.key, KIND: "sweep"}
-        parent = self._find_or_create(
-            tags, self.sweep.study, self.sweep.started_ms, extra=self._parent_tags()
-        )
-        if parent.info.status != "RUNNING":
-            self.client.update_run(parent.info.run_id, status="RUNNING")
+        sweep, name = self.sweep, encoding.sweep_name(self.sweep)
+        tags, marks = {SWEEP: sweep.key, KIND: "sweep"}, encoding.sweep_tags(sweep)
+        about = {"mlflow.note.content": sweep.about}
+        parent = self._find_or_create(tags, name, sweep.started_ms, extra=marks | about)
+        run_id, known = parent.info.run_id, parent.data
+        if parent.info.status != "RUNNING" or parent.info.run_name != name:
+            self.client.update_run(run_id, status="RUNNING", name=name)
+        news = {mark: value for mark, value in marks.items() if known.tags.get(mark) != value}
+        params = {n: value for n, value in encoding.sweep_params(sweep).items() if n not in known.params}
+        if news:
+            self.client.log_batch(run_id, tags=_run_tags(news))
+        for entries in _batches([Param(n, value) for n, value in params.items()], 100):
+            self.client.log_batch(run_id, params=entries)
         return parent
 
     def _close_dead(self) -> None:
@@ -160,14 +188,6 @@ class OpenSweep:
                     "event=sweep_closed run=%s silent_seconds=%d", run.info.run_id, (now - seen) // 1000
                 )
                 self.client.set_terminated(run.info.run_id, "KILLED", seen)
-
-    def _parent_tags(self) -> dict[str, str]:
-        axes = json.dumps({axis: list(values) for axis, values in self.sweep.axes.items()})
-        objective = {"inversion.objective": self.sweep.objective}
-        return objective | {
-            "mlflow.note.content": self.sweep.about,
-            "inversion.axes": axes[: encoding.MAX_TAG],
-        }
 
     def _list_children(self) -> dict[str, "Child"]:
         """Return trial key -> its one child run; ghosts are deleted, strays of an earlier parent adopted."""
@@ -268,13 +288,15 @@ class Child:
     digest: str | None = None  # of the record that it holds, None unless it is whole
     parent: str = ""
     started_ms: int = 0
+    pictured: str | None = None  # its place in the view of pictures
 
     @staticmethod
     def of(run: Run) -> "Child":
         """Return it of a run that was read."""
         tags, info = run.data.tags, run.info
         digest = tags.get(DIGEST) if info.status in TERMINAL else None
-        return Child(info.run_id, digest, tags.get(PARENT, ""), info.start_time)
+        pictured = tags.get(views.PICTURED)
+        return Child(info.run_id, digest, tags.get(PARENT, ""), info.start_time, pictured)
 
 
 def _experiment(client: MlflowClient, study: str, *, is_server: bool) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config.base import Refused
 from orchestrator.config.installation import ROOT, called
 from orchestrator.runtime.http import redact
-from orchestrator.runtime.mlflow.check import set_environment
+from orchestrator.runtime.mlflow.check import LOCAL_NAME, set_environment
 from orchestrator.runtime.mlflow.database import sqlite_path
 from orchestrator.sweep.records import StageCounts, SweepRecord, SweepReport, TrialRecord
 from orchestrator.sweep.trial import Task
@@ -34,7 +34,7 @@ MAX_PAUSE_SECONDS = 30.0  # between two tries while the sweep runs; 2 once it ha
 BEAT_SECONDS = 60.0  # between two signs of life
 MAX_REFUSALS = 3  # a record that MLflow understands and refuses this often is left out
 CLOSE_SECONDS = 0.9  # what an interrupted sweep spends on marking its run in MLflow
-LOCAL_UI = "http://127.0.0.1:5000"
+LOCAL_UI = f"http://{LOCAL_NAME}:5000"
 
 
 class MlflowTracker:

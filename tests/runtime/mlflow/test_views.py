@@ -1,6 +1,7 @@
 """Saved views and links as MLflow's pages read them."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,16 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.runtime.mlflow import views as module
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
-from orchestrator.runtime.mlflow.views import Shown, View, fragments, sweep_filter, views
+from orchestrator.runtime.mlflow.views import (
+    MAX_VIEWS,
+    Shown,
+    View,
+    fragments,
+    outdated,
+    pictured,
+    sweep_filter,
+    views,
+)
 from orchestrator.sweep.records import SweepRecord
 from tests.runtime.mlflow.trackers import MlflowBench, tell
 from tests.runtime.samples import OBJECTIVE, sample_sweep, sample_trials
@@ -43,16 +53,23 @@ def state(view: View) -> dict[str, Any]:
     return found
 
 
+def states(sweep: SweepRecord, shown: Shown) -> dict[str, dict[str, Any]]:
+    """Return name -> what the pages find in the tag of each view of a sweep called `sample`."""
+    return {view.name.removeprefix("sample: "): state(view) for view in views(sweep, shown)}
+
+
 @pytest.mark.parametrize("shown", [SHOWN, MANY, Shown([], [], [])], ids=["usual", "many", "nothing"])
 def test_a_view_is_a_small_envelope_that_never_changes(shown: Shown) -> None:
     found = views(with_seeds(), shown)
-    assert [view.name for view in found] == ["sample: trials", "sample: means"]
+    pictures = ["sample: pictures"] if shown.images else []
+    assert [view.name for view in found] == ["sample: table", "sample: means", *pictures, "sample: trials"]
     for view, again in zip(found, views(with_seeds(), shown), strict=True):
         assert view.tag(1234) == again.tag(1234)
         assert len(view.tag(1234)[1]) < 20_000
         told = state(view)
         assert told["searchFilter"] == sweep_filter(with_seeds())
-        assert (told["orderByKey"], told["orderByAsc"]) == (f"metrics.`{OBJECTIVE}`", True)
+        order = "tags.`inversion.pictured`" if view.name in pictures else f"metrics.`{OBJECTIVE}`"
+        assert (told["orderByKey"], told["orderByAsc"]) == (order, True)
         sections = {section["uuid"] for section in told["compareRunSections"]}
         cards = told["compareRunCharts"]
         assert {card["metricSectionId"] for card in cards} == sections
@@ -66,13 +83,84 @@ def test_a_view_that_mlflow_would_cut_off_is_left_out(monkeypatch: pytest.Monkey
 
 def test_means_are_over_the_axes_that_the_report_averages_over() -> None:
     sweep = replace(with_seeds(), replicates=["auxiliary"])
-    means = state(views(sweep, SHOWN)[1])
+    means = states(sweep, SHOWN)["means"]
     assert [one["groupByData"] for one in means["groupBy"]["groupByKeys"]] == ["m", "k", "budget", "seed"]
-    assert len(views(replace(sweep, replicates=[]), SHOWN)) == 1
+    assert list(states(replace(sweep, replicates=[]), SHOWN)) == ["table", "pictures", "trials"]
+
+
+def test_means_of_many_settings_are_the_heat_maps_of_the_sweep() -> None:
+    maps = ["means/m-k", "means/m-budget"]
+    few, many = (
+        states(with_seeds(), replace(SHOWN, maps=maps, num_settings=number))["means"] for number in (12, 13)
+    )
+    assert few["groupBy"] is not None
+    assert {card["type"] for card in few["compareRunCharts"]} == {"BAR", "LINE"}
+    assert many["groupBy"] is None
+    assert [card["imageKeys"] for card in many["compareRunCharts"]] == [[name] for name in maps]
+    assert many["searchFilter"] == sweep_filter(with_seeds(), "sweep")
+    bars = states(with_seeds(), replace(SHOWN, num_settings=13))["means"]
+    assert bars["groupBy"] is not None, "without a heat map bars are better than nothing"
+
+
+def test_the_table_has_axes_accuracies_and_what_the_report_names() -> None:
+    shown = replace(SHOWN, metrics=[*SHOWN.metrics, "attack/x", "judge/accuracy", "target/accuracy"])
+    sweep = replace(with_seeds(), metrics=["inversion/ssim_test", "inversion/psnr_test"])
+    table = states(sweep, shown)["table"]
+    assert table["selectedColumns"] == [
+        *(f"params.`{axis}`" for axis in ("m", "k", "auxiliary", "budget", "seed")),
+        *(f"metrics.`{name}`" for name in (OBJECTIVE, "inversion/ssim_test")),
+        *(f"metrics.`{name}`" for name in ("target/accuracy", "judge/accuracy")),
+        "attributes.`Duration`",
+    ]
+    assert table["compareRunCharts"] == []
+
+
+def test_the_first_pictures_are_of_the_strongest_the_weakest_and_each_auxiliary_kind() -> None:
+    kinds = ["same", "same", "generic", "generic", "distinct", "same"]
+    trials = [
+        replace(trial, params={"auxiliary.kind": kind}, metrics={OBJECTIVE: error})
+        for trial, kind, error in zip(
+            sample_trials(6), kinds, [0.03, 0.01, 0.02, 0.05, 0.04, math.nan], strict=True
+        )
+    ]
+    named = {trial.key: trial for trial in trials}
+
+    def order(sweep: SweepRecord) -> dict[float, str]:
+        found = pictured(sweep, trials[::-1])
+        return {named[key].metrics[OBJECTIVE]: reason for key, reason in found.items()}
+
+    wanted = {0.01: "01 strongest", 0.05: "02 weakest", 0.04: "03 distinct"}
+    assert order(sample_sweep()) == wanted
+    assert order(replace(sample_sweep(), maximize=True)) == wanted, "a larger error never leaks more"
+    alike = [replace(trial, params={}) for trial in trials[:1]]
+    assert list(pictured(sample_sweep(), alike).values()) == ["01 strongest"]
+    assert pictured(sample_sweep(), [replace(trials[0], status="failed")]) == {}
+    assert pictured(sample_sweep(), [replace(trials[0], images={})]) == {}
+
+
+def test_only_our_oldest_views_beyond_the_limit_are_outdated() -> None:
+    def tag(name: str, created: int, title: str) -> tuple[str, str]:
+        return f"mlflow.sharedViewState.{name}", json.dumps(
+            {"name": title, "createdAt": created, "state": ""}, separators=(",", ":")
+        )
+
+    ours = [tag(f"inversion-{number}", 1000 - number, "s: trials") for number in range(MAX_VIEWS)]
+    others = [
+        tag("cafe", 1, "my view"),
+        ("mlflow.note.content", "a note"),
+        tag("inversion-x", 0, "s: trials"),
+    ]
+    earlier = tag("0123abcd", 5, "s: means")
+    known = dict([*ours, *others[:2], earlier])
+    assert outdated(dict([*ours, *others[:2]]), [], "s") == []
+    assert outdated(known, [], "s") == [earlier[0]]
+    assert outdated(known, ["new"], "s") == [earlier[0], ours[-1][0]]
+    assert outdated(known, [earlier[0]], "s") == [ours[-1][0]]
 
 
 def test_views_show_what_was_swept() -> None:
-    trials, means = (state(view) for view in views(with_seeds(), SHOWN))
+    found = states(with_seeds(), SHOWN)
+    trials, means = found["trials"], found["means"]
     assert trials["groupBy"] is None
     axes = ["m", "k", "auxiliary", "budget"]
     assert means["groupBy"] == {
@@ -85,7 +173,7 @@ def test_views_show_what_was_swept() -> None:
     assert kinds["PARALLEL"]["selectedMetrics"] == [OBJECTIVE]
     assert kinds["IMAGE"]["imageKeys"] == ["inversion/test"]
     assert "IMAGE" not in {card["type"] for card in means["compareRunCharts"]}
-    assert [view.name for view in views(sample_sweep(), SHOWN)] == ["sample: trials"]
+    assert list(states(sample_sweep(), SHOWN)) == ["table", "pictures", "trials"]
 
 
 def test_other_judges_have_a_section_of_their_own() -> None:
@@ -93,11 +181,11 @@ def test_other_judges_have_a_section_of_their_own() -> None:
     shown = replace(
         SHOWN, metrics=[*SHOWN.metrics, "attack/accuracy_top1_test", "judge.wide/accuracy", *others]
     )
-    trials = state(views(sample_sweep(), shown)[0])
+    trials = states(sample_sweep(), shown)["trials"]
     (section,) = [one["uuid"] for one in trials["compareRunSections"] if one["name"] == "4. Judges"]
     cards = [card for card in trials["compareRunCharts"] if card["metricSectionId"] == section]
     assert [card["metricKey"] for card in cards] == others
-    sections = state(views(sample_sweep(), SHOWN)[0])["compareRunSections"]
+    sections = states(sample_sweep(), SHOWN)["trials"]["compareRunSections"]
     assert "4. Judges" not in [one["name"] for one in sections]
 
 
@@ -113,20 +201,17 @@ def address(link: str) -> tuple[str, Mapping[str, list[str]]]:
     return unquote(page), parse_qs(query)
 
 
-@pytest.mark.parametrize(("maximize", "ascending"), [(True, "false"), (False, "true")])
-def test_links_open_the_sweep_on_the_right_side_of_the_pages(maximize: bool, ascending: str) -> None:
-    sweep = replace(with_seeds(), maximize=maximize)
+def test_links_open_the_sweep_on_the_right_side_of_the_pages() -> None:
+    sweep = with_seeds()
     found = views(sweep, SHOWN)
     links = {label: address(link) for label, link in fragments(sweep, "7", "abc", found).items()}
-    assert list(links) == ["answer", "trials", "means", "table", "report"]
+    assert list(links) == ["answer", "table", "means", "pictures", "trials", "report"]
     assert links["answer"][0] == "/experiments/7/runs/abc/artifacts/report/report.html"
     assert all(query["workflowType"] == ["machine_learning"] for _, query in links.values())
     assert links["report"][0] == "/experiments/7/runs/abc"
-    assert {links[label][0] for label in ("trials", "means", "table")} == {"/experiments/7/runs"}
-    table = links["table"][1]
-    assert table["searchFilter"] == [sweep_filter(sweep)]
-    assert (table["orderByKey"], table["orderByAsc"]) == ([f"metrics.`{OBJECTIVE}`"], [ascending])
-    for view, label in zip(found, ("trials", "means"), strict=True):
+    assert "compareRunsMode" not in links["table"][1]
+    for view, label in zip(found, ("table", "means", "pictures", "trials"), strict=True):
+        assert links[label][0] == "/experiments/7/runs"
         assert links[label][1]["viewStateShareKey"] == [view.key]
         assert "searchFilter" not in links[label][1], "a search in the address overrides the view"
 
