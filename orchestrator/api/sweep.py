@@ -252,7 +252,12 @@ class Sweep:
             about += f"\n\nThe search ended: {self.search.ended}."
         num_failed = counts["failed"] + num_missing  # a sweep that is not whole is not shown as finished
         ended_ms = max((record.ended_ms for record in records), default=0)
-        return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms)
+        models = []
+        if self.study.report.register:
+            from orchestrator.api.best_models import best_models  # here, as above
+
+            models = best_models(self.study, records, self.store)
+        return SweepReport(files, metrics, about, num_failed, ended_ms=ended_ms, models=models)
 
     def _importance(self, ledger: Ledger) -> Callable[[str], Forest | None]:
         """Return what a model of the search's trials says of its axes, by metric."""

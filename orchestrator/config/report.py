@@ -4,6 +4,7 @@ Each section lists the metrics and axes that it names, by field; `sweep/validati
 starts, so that a new section is declared here and drawn in `report/`, and nowhere else.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -240,6 +241,10 @@ class Costs(Spec):
         return Named(axes=_keys("reference", reference), values=_values("reference", reference))
 
 
+# Every model class has a method of that name by its metaclass, which its objects do not have.
+warnings.filterwarnings("ignore", 'Field name "register" in "Report"', UserWarning)
+
+
 class Report(Spec):
     """What the sweep's report shows beside the objectives."""
 
@@ -288,6 +293,10 @@ class Report(Spec):
     costs: Costs | None = None
     """Table of one stage's seconds; they differ from store to store, so no other table has them. None makes
     none."""
+
+    register: bool = False
+    """Whether models of the setting that leaks most are registered in MLflow: F, prior and inverter of each
+    of its trials, as far as they are stored as safetensors."""
 
     @model_validator(mode="after")
     def _names_are_used_once(self) -> Self:

@@ -23,6 +23,7 @@ from orchestrator.stages.workload import Work
 
 __all__ = [
     "ATTACK",
+    "MODELS",
     "STAGES",
     "TARGET",
     "Kind",
@@ -44,6 +45,9 @@ INVERTER = ("inversion", "joint")
 
 ATTACK = (*INVERTER, "optimization")
 """Stages that leave an inverter or images."""
+
+MODELS = {"target": TARGET, "prior": ("prior",), "inverter": INVERTER}
+"""What a trial's networks are for -> stages, of which the first that the trial has leaves it."""
 
 IMAGES = ("reconstructions", "optimization")
 """Stages that leave an image for each thing that is attacked, in order: `reconstructions_PART.npy`."""

@@ -5,7 +5,7 @@ Files: `sweep.json`, `trials.jsonl`, `report.json`, the report's files under `re
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,7 +57,8 @@ class JsonTracker:
             path = self._root / "report" / PurePosixPath(name.removeprefix("report/"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        plain = asdict(report) | {"files": sorted(report.files)}
+        models = {one.key: one.role for one in report.models}
+        plain = asdict(replace(report, models=())) | {"files": sorted(report.files), "models": models}
         (self._root / "report.json").write_text(_line(plain) + "\n", encoding="utf-8")
         return [f"Trials as JSON lines: {self._root / 'trials.jsonl'}"]
 

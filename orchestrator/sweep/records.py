@@ -88,6 +88,18 @@ class SweepRecord:
 
 
 @dataclass(frozen=True)
+class StoredModel:
+    """A stage's networks as the store has them."""
+
+    role: str  # target, prior or inverter
+    key: str  # of the stage
+    trial: str  # key of a trial that has it
+    setting: str  # e.g. `m=1, k=5`
+    files: Sequence[str]  # safetensors
+    read: Callable[[str], bytes] = field(compare=False, repr=False)  # a plain function: records are copied
+
+
+@dataclass(frozen=True)
 class SweepReport:
     """A sweep as it ends."""
 
@@ -96,3 +108,4 @@ class SweepReport:
     note: str  # Markdown: what was swept, the best point, where to look
     num_failed: int
     ended_ms: int
+    models: Sequence[StoredModel] = ()  # to be registered

@@ -35,7 +35,13 @@ def write(store: Path, key: str, study: str, summary: str, at: int) -> None:
     blobs = DirectoryBlobs(store)
     events = [
         {"event": "start", "time_ms": at, "study": study, "points": 2},
-        {"event": "planned", "time_ms": at, "trials": ["a", "b"], "names": ["k3", "k9"], "needs": [f"{key}1", f"{key}2"]},
+        {
+            "event": "planned",
+            "time_ms": at,
+            "trials": ["a", "b"],
+            "names": ["k3", "k9"],
+            "needs": [f"{key}1", f"{key}2"],
+        },
         {"event": "ended", "time_ms": at, "trial": "a", "status": "finished", "built": [f"{key}1"]},
         {"event": "ended", "time_ms": at, "trial": "b", "status": "finished", "built": []},
         {"event": "finish", "time_ms": at + 1, "finished": 2},

@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import yaml
 from PIL import Image
@@ -41,7 +41,9 @@ def digest(trial: TrialRecord) -> str:
 def report_digest(report: SweepReport, trials: Sequence[TrialRecord]) -> str:
     """Return the SHA-256 of what the parent run shows, without its end time."""
     files = {name: hashlib.sha256(content).hexdigest() for name, content in report.files.items()}
-    plain = asdict(report) | {"files": files, "ended_ms": 0, "trials": [digest(trial) for trial in trials]}
+    models = [one.key for one in report.models]
+    plain = asdict(replace(report, models=())) | {"files": files, "ended_ms": 0, "models": models}
+    plain["trials"] = [digest(trial) for trial in trials]
     return _sha256(plain)
 
 

@@ -1,4 +1,4 @@
-"""Removal of sweeps from MLflow: their runs with every picture and report, deleted ones too.
+"""Removal of sweeps from MLflow: runs with every picture, report and registered model, deleted ones too.
 
 Behind a SQLite file nothing remains. A server only marks runs as deleted until its own `mlflow gc`; their
 files go at once. Importing this module takes seconds, because MLflow does.
@@ -14,6 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from orchestrator.runtime.mlflow.database import folder_of, sqlite_path
+from orchestrator.runtime.mlflow.registry import unregister
 from orchestrator.runtime.mlflow.shipping import SWEEP
 
 PAGE = 1000  # runs per search
@@ -38,6 +39,7 @@ def remove_runs(uri: str, sweeps: Collection[str], dataset: str | None, *, dry_r
         keys |= {run.data.tags[SWEEP] for run in reading if SWEEP in run.data.tags}
     runs = [run for key in sorted(keys) for run in _search(client, experiments, f"tags.`{SWEEP}` = '{key}'")]
     if not dry_run:
+        unregister(uri, keys)
         for run in runs:
             _remove(client, uri, run)
         for experiment in {run.info.experiment_id for run in runs}:

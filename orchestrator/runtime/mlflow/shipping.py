@@ -29,7 +29,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.version import VERSION
 
-from orchestrator.runtime.mlflow import encoding, views
+from orchestrator.runtime.mlflow import encoding, registry, views
 from orchestrator.runtime.mlflow.database import PROXIED, folder_of, prepare, sqlite_path, write_files
 from orchestrator.sweep.records import SweepRecord, SweepReport, TrialRecord
 
@@ -61,6 +61,7 @@ class OpenSweep:
 
     def __init__(self, tracking_uri: str, sweep: SweepRecord) -> None:
         _quieten()
+        self.uri = tracking_uri
         self.database = sqlite_path(tracking_uri) if tracking_uri.startswith("sqlite:") else None
         if self.database is not None:
             prepare(self.database)
@@ -86,7 +87,7 @@ class OpenSweep:
         self.children[trial.key] = Child(run_id, digest, pictured=child.data.tags.get(views.PICTURED))
 
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
-        """Upload the report, write the saved views, close the parent run."""
+        """Upload the report, write the saved views, register models, close the parent run."""
         run_id = self.parent.info.run_id
         digest = encoding.report_digest(report, trials)
         if self.parent.data.tags.get(DIGEST) != digest:
@@ -109,6 +110,7 @@ class OpenSweep:
             if maps:
                 tags["mlflow.loggedImages"] = "True"
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
+            registry.register(self.uri, self.sweep, report.models, self.children, self._upload)
         ended_ms = max(report.ended_ms, self.parent.info.start_time) if report.ended_ms else None
         self.client.set_terminated(run_id, "FAILED" if report.num_failed else "FINISHED", ended_ms)
         self.client.set_tag(run_id, DIGEST, digest)

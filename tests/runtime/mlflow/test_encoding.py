@@ -23,6 +23,60 @@ def test_names_keep_only_the_characters_that_mlflow_takes() -> None:
     assert len(encoding.key("x" * 999)) == encoding.MAX_KEY
 
 
+@pytest.mark.parametrize(
+    ("scale", "overrides", "number", "name"),
+    [
+        (None, [], 1, "sample (1 trial)"),
+        ("smoke", [], 12, "sample (smoke, 12 trials)"),
+        (
+            None,
+            ["attack.recipe.epochs=8", "sweep.seed=[0, 1]"],
+            2,
+            "sample (attack.epochs=8, seed=[0, 1], 2 trials)",
+        ),
+        ("x", [f"a.b{n}=1" for n in range(5)], 2, "sample (x, a.b0=1, a.b1=1, a.b2=1, 2 more, 2 trials)"),
+        (None, ["about=" + "y" * 99], 2, f"sample (about={'y' * 31}..., 2 trials)"),
+    ],
+)
+def test_a_sweep_is_named_by_scale_overrides_and_size(
+    scale: str | None, overrides: list[str], number: int, name: str
+) -> None:
+    sweep = replace(sample_sweep(num_points=number), scale=scale, overrides=overrides)
+    assert encoding.sweep_name(sweep) == name
+    assert encoding.sweep_tags(sweep)["inversion.scale"] == (scale or "none")
+    assert encoding.sweep_tags(sweep)["inversion.overrides"] == " ".join(overrides)
+
+
+def test_a_sweep_has_its_axes_and_its_base_as_parameters() -> None:
+    sweep = replace(sample_sweep(), study_yaml="base: {target: {classes: 5, none: null}}\nsweep: []\n")
+    assert encoding.sweep_params(sweep) == {
+        "base.target.classes": "5",
+        "base.target.none": "none",
+        "m": "1, 3, 10",
+        "k": "5, 10",
+        "auxiliary": "same-heldout, distinct",
+        "budget": "full, 0.04",
+    }
+
+
+def test_a_run_lasts_as_long_as_its_stages_whenever_they_ran() -> None:
+    trial = replace(TRIAL, costs={"cost/wall_seconds": 12.3456}, started_ms=5, ended_ms=99_999_999)
+    assert encoding.ended_ms(trial, BASE_MS) == BASE_MS + 12_346
+    assert encoding.ended_ms(replace(trial, costs={}), BASE_MS) == BASE_MS
+
+
+def test_heat_maps_are_pictures_of_the_sweep_that_can_be_read() -> None:
+    report = replace(
+        sample_report([TRIAL]), files={"heatmap-m-k.png": TRIAL.images["inversion/test"], "x.png": b""}
+    )
+    assert list(encoding.heat_maps(report)) == ["means/m-k"]
+    files = encoding.map_files(report, "run", BASE_MS)
+    assert {path.split("+")[0] for path in files} == {"images/means~m-k"}
+    (small,) = [content for path, content in files.items() if path.endswith(".webp")]
+    with Image.open(io.BytesIO(small)) as image:
+        assert max(image.size) == encoding.MAP_PIXELS
+
+
 def test_a_metric_named_like_a_curve_is_kept_beside_it() -> None:
     trial = replace(TRIAL, metrics={"a/loss": 0.5}, costs={}, curves=[Curve("a/loss", [(0, 2.0), (1, 1.0)])])
     assert encoding.points(trial, BASE_MS) == [

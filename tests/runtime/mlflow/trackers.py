@@ -157,9 +157,13 @@ class MlflowBench:
         return files(self._files(parent) / "report")
 
     def note(self, study: str) -> str:
-        """Return the parent's description."""
+        """Return the parent's description below the links to every view."""
         (parent,) = self.runs(study, "sweep")
-        return str(parent.data.tags["mlflow.note.content"])
+        links, _, note = str(parent.data.tags["mlflow.note.content"]).partition("\n\n")
+        views = json.loads(parent.data.tags["inversion.links"])
+        del views["report"]
+        assert links == " - ".join(f"[{label}]({link.removeprefix('/')})" for label, link in views.items())
+        return note
 
     def _folder(self, study: str) -> Path:
         location = self.client.get_experiment_by_name(study).artifact_location
