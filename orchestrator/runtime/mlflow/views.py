@@ -30,6 +30,7 @@ MAX_VIEWS = 32  # of ours in an experiment: with 40 in all the pages refuse to s
 WORKFLOW = "machine_learning"  # else the pages open on their side for language models
 MAX_GROUPS = 12  # bars that a reader tells apart; a heat map shows more settings
 MAX_BARS, BAR_RUNS = 6, 12  # charts of a view, trials in each
+MAX_PICTURED = 10  # trials whose pictures the pages show
 MAX_CHARTS = 12  # of curves or pictures in a view
 PICTURED = "inversion.pictured"  # place of a trial in the view `pictures`, with the reason
 AUXILIARY = "auxiliary.kind"  # a setting of every trial
@@ -140,7 +141,7 @@ def links_note(links: Mapping[str, str]) -> str:
 
 def pictured(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> dict[str, str]:
     """Return trial key -> its place among the pictures, with the reason: the trial that leaks most by the
-    objective, the one that leaks least, and the strongest of each further auxiliary kind.
+    objective, the one that leaks least, the strongest of each further auxiliary kind, the next strongest.
     """
     valued = [
         trial
@@ -158,7 +159,9 @@ def pictured(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> dict[str, str
             continue
         seen.add(kind)
         found[trial.key] = f"{len(found) + 1:02d} {reason}"
-    return found
+    rest = [trial for trial in ordered if trial.key not in found]
+    found |= {trial.key: f"{len(found) + place:02d} next" for place, trial in enumerate(rest, start=1)}
+    return dict(list(found.items())[:MAX_PICTURED])
 
 
 def _value(sweep: SweepRecord, trial: TrialRecord) -> float:
@@ -201,6 +204,8 @@ def _means(sweep: SweepRecord, shown: Shown, others: Sequence[str]) -> View:
 
 
 def _pictures(sweep: SweepRecord, shown: Shown) -> View:
+    """Pictures of the trials that are tagged for it; the pages show the rows of a table from the last to the
+    first, hence the descending order."""
     parts = [("1. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]])]
     return _view(sweep, "pictures", parts, order=f"tags.`{PICTURED}`")
 
@@ -232,16 +237,16 @@ def _view(
 ) -> View:
     """Return a view of charts in sections, or without any a table; `columns`: metrics beside the axes."""
     charts, sections = _charts(sweep, name, parts)
+    chosen = "" if order is None else f" and {order} LIKE '%'"
     axes = [f"params.`{axis}`" for axis in sweep.axes]
     place = [f"tags.`{PICTURED}`"] if order else []
     shown = [*place, *axes, *(f"metrics.`{metric}`" for metric in columns), *([] if parts else [DURATION])]
     state = {
-        "searchFilter": sweep_filter(sweep, kind),
+        "searchFilter": sweep_filter(sweep, kind) + chosen,
         "orderByKey": order or order_key(sweep),
-        "orderByAsc": order is not None or not sweep.maximize,
+        "orderByAsc": order is None and not sweep.maximize,
         "selectedColumns": shown[:40],
-        # The pages' default hides every run after the tenth; the rest of the pictures are a click away.
-        "runsHiddenMode": "FIRST_10_RUNS" if order else "SHOW_ALL",
+        "runsHiddenMode": "SHOW_ALL",  # the pages' default hides every run after the tenth
         "groupBy": grouping,
         "compareRunCharts": charts,
         "compareRunSections": sections,

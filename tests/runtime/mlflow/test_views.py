@@ -67,9 +67,11 @@ def test_a_view_is_a_small_envelope_that_never_changes(shown: Shown) -> None:
         assert view.tag(1234) == again.tag(1234)
         assert len(view.tag(1234)[1]) < 20_000
         told = state(view)
-        assert told["searchFilter"] == sweep_filter(with_seeds())
-        order = "tags.`inversion.pictured`" if view.name in pictures else f"metrics.`{OBJECTIVE}`"
-        assert (told["orderByKey"], told["orderByAsc"]) == (order, True)
+        is_chosen = view.name in pictures
+        chosen = " and tags.`inversion.pictured` LIKE '%'" if is_chosen else ""
+        assert told["searchFilter"] == sweep_filter(with_seeds()) + chosen
+        order = "tags.`inversion.pictured`" if is_chosen else f"metrics.`{OBJECTIVE}`"
+        assert (told["orderByKey"], told["orderByAsc"]) == (order, not is_chosen)
         sections = {section["uuid"] for section in told["compareRunSections"]}
         cards = told["compareRunCharts"]
         assert {card["metricSectionId"] for card in cards} == sections
@@ -129,9 +131,10 @@ def test_the_first_pictures_are_of_the_strongest_the_weakest_and_each_auxiliary_
         found = pictured(sweep, trials[::-1])
         return {named[key].metrics[OBJECTIVE]: reason for key, reason in found.items()}
 
-    wanted = {0.01: "01 strongest", 0.05: "02 weakest", 0.04: "03 distinct"}
+    wanted = {0.01: "01 strongest", 0.05: "02 weakest", 0.04: "03 distinct", 0.02: "04 next", 0.03: "05 next"}
     assert order(sample_sweep()) == wanted
     assert order(replace(sample_sweep(), maximize=True)) == wanted, "a larger error never leaks more"
+    assert len(pictured(sample_sweep(), sample_trials(20))) == 10
     alike = [replace(trial, params={}) for trial in trials[:1]]
     assert list(pictured(sample_sweep(), alike).values()) == ["01 strongest"]
     assert pictured(sample_sweep(), [replace(trials[0], status="failed")]) == {}
