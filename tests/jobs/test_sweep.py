@@ -190,9 +190,7 @@ def test_a_target_at_chance_is_a_warning_and_an_attack_that_a_look_up_beats_is_m
     assert "1. **No setting is shown to leak** more than guesses without training." in note
     assert "Best" not in note
     told = pd.read_csv(report / "warnings.csv")
-    assert {("target", "m001"), ("target", "m002")} <= set(
-        zip(told["model"], told["trial"], strict=True)
-    )
+    assert {("target", "m001"), ("target", "m002")} <= set(zip(told["model"], told["trial"], strict=True))
     table = pd.read_csv(report / "summary.csv")
     assert {"target/accuracy", "judge/accuracy", "inversion/skill_test"} <= set(table.columns)
     assert table["no better than"].str.contains("test").all()  # one epoch of G is worse than the mean image
