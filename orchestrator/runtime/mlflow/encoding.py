@@ -20,7 +20,7 @@ from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, T
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
 PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
-MAP_PIXELS = 800  # of a heat map's, which is read as it is shown
+MAP_PIXELS = 280  # of a heat map's: cards show it as it is and cut off what is wider; a click opens all
 MAX_WORDS, MAX_WORD = 3, 40  # overrides in a sweep's name, letters of each
 MAP = "heatmap-"
 WALL = "cost/wall_seconds"
@@ -170,7 +170,8 @@ def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, by
 
     `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
     """
-    return _pictures({name: one.read() for name, one in trial.images.items()}, run_id, base_ms, PREVIEW_PIXELS)
+    images = {name: one.read() for name, one in trial.images.items()}
+    return _pictures(images, run_id, base_ms, PREVIEW_PIXELS)
 
 
 def map_files(report: SweepReport, run_id: str, base_ms: int) -> dict[str, bytes]:

@@ -23,9 +23,9 @@ Upload = Callable[[Run, Mapping[str, bytes]], None]
 
 
 def register(
-    uri: str, sweep: SweepRecord, models: Sequence[StoredModel], runs: Mapping[str, Run], upload: Upload
+    uri: str, sweep: SweepRecord, models: Sequence[StoredModel], runs: Mapping[str, str], upload: Upload
 ) -> None:
-    """Register the models, with their files on the run of the trial that has them; `runs`: trial key -> run.
+    """Register the models, with their files on the run of a trial that has them; `runs`: trial key -> run id.
 
     What is registered already is left alone, and a version that a second writer made is deleted.
     """
@@ -36,7 +36,7 @@ def register(
         name = encoding.key(f"{sweep.study}-{model.role}").replace("/", "-").replace(":", "-")
         _make(client, name, sweep)
         if not _versions(client, name, model.key):
-            _add(client, name, sweep, model, runs[model.trial], upload)
+            _add(client, name, sweep, model, client.get_run(runs[model.trial]), upload)
         for extra in _versions(client, name, model.key)[1:]:
             client.delete_model_version(name, extra.version)
 

@@ -110,7 +110,8 @@ class OpenSweep:
             if maps:
                 tags["mlflow.loggedImages"] = "True"
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
-            registry.register(self.uri, self.sweep, report.models, self.children, self._upload)
+            runs = {key: child.run_id for key, child in self.children.items()}
+            registry.register(self.uri, self.sweep, report.models, runs, self._upload)
         ended_ms = max(report.ended_ms, self.parent.info.start_time) if report.ended_ms else None
         self.client.set_terminated(run_id, "FAILED" if report.num_failed else "FINISHED", ended_ms)
         self.client.set_tag(run_id, DIGEST, digest)

@@ -247,6 +247,7 @@ def _view(
         "orderByAsc": order is None and not sweep.maximize,
         "selectedColumns": shown[:40],
         "runsHiddenMode": "SHOW_ALL",  # the pages' default hides every run after the tenth
+        "runListHidden": kind == "sweep",  # one row
         "groupBy": grouping,
         "compareRunCharts": charts,
         "compareRunSections": sections,

@@ -67,7 +67,7 @@ def test_a_run_lasts_as_long_as_its_stages_whenever_they_ran() -> None:
 
 def test_heat_maps_are_pictures_of_the_sweep_that_can_be_read() -> None:
     report = replace(
-        sample_report([TRIAL]), files={"heatmap-m-k.png": TRIAL.images["inversion/test"], "x.png": b""}
+        sample_report([TRIAL]), files={"heatmap-m-k.png": TRIAL.images["inversion/test"].read(), "x.png": b""}
     )
     assert list(encoding.heat_maps(report)) == ["means/m-k"]
     files = encoding.map_files(report, "run", BASE_MS)
