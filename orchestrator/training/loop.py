@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -176,6 +176,7 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
         kept, held_out = hold_out(len(pairs), recipe.validation_fraction, seed)
         training, validation = pairs.at(kept), pairs.at(held_out)
     _require_batches(len(training), len(held_out), recipe, world)
+    training, validation = _placed(training, validation, world.device)
     model.to(world.device)
     model.to(memory_format=torch.channels_last)
     run = _Run(model, objective, recipe, seed, world)
@@ -187,6 +188,15 @@ def fit(  # noqa: PLR0913 - one for each thing that a training depends on
         model.load_state_dict(done.best_state)
     images_seen, positions = recipe.epochs * len(training), tuple(held_out.tolist())
     return Fitted(done.best_epoch, done.best, done.curves, images_seen, done.snapshots, positions)
+
+
+def _placed(training: Pairs, validation: Pairs, device: torch.device) -> tuple[Pairs, Pairs]:
+    """Return both on the device if they fit; parts of the same tensors share them there too."""
+    placed = training.on(device)
+    is_shared = validation.inputs is training.inputs and validation.outputs is training.outputs
+    if not is_shared or validation.order is None:
+        return placed, validation.on(device)
+    return placed, replace(placed, order=validation.order.to(placed.device))
 
 
 def batch_sizes(num_pairs: int, batch_size: int, workers: int) -> list[int]:
@@ -256,7 +266,7 @@ class _Run:
         self.model.train()
         with self._seeded("epoch", epoch, self.world.rank):
             self.tally = self._begun()
-            for index in islice(self._batches(epoch, len(training)), self.tally.num_batches, None):
+            for index in islice(self._batches(epoch, training), self.tally.num_batches, None):
                 self._pause(epoch)
                 inputs, outputs = training.batch(index, self.world.device)
                 changed = self.objective.augment(self.augment(inputs))
@@ -296,11 +306,14 @@ class _Run:
         with drawing_from(derive_seed(*key[:1], self.seed, *key[1:]), self.world.device):
             yield
 
-    def _batches(self, epoch: int, num_pairs: int) -> Iterator[Tensor]:
-        """Cut the epoch's order into global batches and each batch into equal shares of the workers."""
+    def _batches(self, epoch: int, training: Pairs) -> Iterator[Tensor]:
+        """Cut the epoch's order into global batches and each batch into equal shares of the workers.
+
+        It is drawn on the CPU, so that it is the same on every device, and copied once."""
         generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
         rank, size = self.world.rank, self.world.size
-        for batch in torch.randperm(num_pairs, generator=generator).split(self.recipe.batch_size):
+        order = torch.randperm(len(training), generator=generator).to(training.device)
+        for batch in order.split(self.recipe.batch_size):
             if share := _share(len(batch), size):
                 yield batch[rank * share : (rank + 1) * share]
 
@@ -310,7 +323,7 @@ class _Run:
         self.model.eval()
         sums: dict[str, float] = {}
         with self._seeded("validation"):  # a network may draw noise for each prediction
-            for index in torch.arange(len(validation)).split(EVALUATION_BATCH):
+            for index in torch.arange(len(validation), device=validation.device).split(EVALUATION_BATCH):
                 inputs, outputs = validation.batch(index, self.world.device)
                 for name, value in self.objective.sums(self.model, inputs, outputs).items():
                     sums[name] = sums.get(name, 0.0) + value

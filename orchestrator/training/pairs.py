@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.base import num_held_out
-from orchestrator.training.seeds import derive_seed
+from orchestrator.training.seeds import CPU, derive_seed
+
+RESIDENT_BYTES = 2 * 2**30
+"""Pairs up to this size are kept on an accelerator while they are trained on; images there are uint8."""
 
 
 class Rows(Protocol):
@@ -42,6 +45,22 @@ class Pairs:
     def at(self, index: Tensor) -> "Pairs":
         """Return the pairs at the given positions, (n,) int64, without copying them."""
         return replace(self, order=index if self.order is None else self.order[index])
+
+    def on(self, device: torch.device) -> "Pairs":
+        """Return the pairs with inputs, outputs and order on the device, if they fit `RESIDENT_BYTES`: then a
+        batch is gathered there, and no step waits for a copy. Others are returned as they are."""
+        inputs, outputs = self.inputs, self.outputs
+        if not isinstance(inputs, Tensor) or not isinstance(outputs, Tensor):
+            return self
+        if device.type == "cpu" or inputs.nbytes + outputs.nbytes > RESIDENT_BYTES:
+            return self
+        order = None if self.order is None else self.order.to(device)
+        return Pairs(inputs.to(device), outputs.to(device), order)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where positions have to be that `batch` is asked for."""
+        return self.inputs.device if isinstance(self.inputs, Tensor) else CPU
 
     def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return inputs and outputs at positions (n,) on the device; uint8 is scaled there."""
