@@ -107,7 +107,7 @@ def device() -> torch.device:
 
 def _in_bfloat16(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Cast float32 operands on the device, as autocast does on CUDA."""
-    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST))
     with torch._C._ExcludeDispatchKeyGuard(keys):
         return func(*tree_map(_lowered, args), **kwargs)
 
@@ -124,7 +124,7 @@ class Placed(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "Placed":
-        made: Placed = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Placed = torch.Tensor._make_wrapper_subclass(
             cls,
             held.size(),
             strides=held.stride(),
@@ -138,14 +138,14 @@ class Placed(Tensor):
     def __init__(self, held: Tensor) -> None:
         """`held`: on the CPU, without gradient."""
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Placed({self.held!r})"
 
     def tolist(self) -> Any:
         """Return the values, which the host reads for that."""
         return self.cpu().tolist()
 
-    @property  # type: ignore[override]
+    @property
     def data(self) -> Tensor:
         """Return the values without gradient, in the same memory."""
         return self.detach()
@@ -157,7 +157,7 @@ class Placed(Tensor):
         self.held = value.held
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return computed(func, args, kwargs or {}, Counter())

@@ -46,9 +46,9 @@ def trained(
 ) -> dict[str, Tensor]:
     """Train two epochs by `fit` and return the weights on the CPU."""
     where = place(device, precision)
-    model, *rest = data.trainings(where, 32, 48)[name]
-    data.watched_fit(model, *rest, where.world, switch)
-    return {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+    training = data.trainings(where, 32, 48)[name]
+    data.watched_fit(training, where.world, switch)
+    return {key: tensor.cpu() for key, tensor in training.model.state_dict().items()}
 
 
 def counted(name: str, precision: str = "float32") -> tuple[dict[str, Tensor], Counter[str]]:
@@ -149,9 +149,9 @@ def test_steps_are_in_bfloat16_and_scores_in_float32() -> None:
         images = rows.pictures(4, 1, 32).to(DEVICE) / 255.0
         with place(DEVICE, "bfloat16").world.autocast():
             network(images)
-            BlackBox(network, config.Release()).query(images)
+            BlackBox(network, config.Release()).query(images.cpu())  # as stages ask
             WhiteBox(network).logits(images)
-        assert predict(network, images, DEVICE).dtype == torch.float32
+        assert predict(network, images.cpu(), DEVICE).dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32, torch.float32, torch.float32]
 
 

@@ -16,6 +16,7 @@ import pytest
 import typer
 from ray.dashboard.modules.job.cli import submit
 
+from benchmarks.accelerator import __main__ as accelerator
 from jobs import doctor, notice, report, runs, stage_data, stage_weights, store, sweep, ui
 from orchestrator import config
 from orchestrator.api.shipped import find_study
@@ -145,7 +146,9 @@ def commands(page: Path) -> list[str]:
 def parse(command: str) -> None:
     """Raise an error if the command or one of its options does not exist."""
     words = shlex.split(command)
-    if words[:2] == ["python", "-m"]:
+    if words[:3] == ["python", "-m", "benchmarks.accelerator"]:
+        accelerator.parser().parse_args(words[3:])
+    elif words[:2] == ["python", "-m"]:
         _parse_job(words[2], words[3:])
     elif words[0] == "inversion":
         _parse_job(f"jobs.{words[1].replace('-', '_')}", words[2:])

@@ -1,0 +1,1 @@
+"""The path of an accelerator: `python -m benchmarks.accelerator`."""

@@ -1,0 +1,170 @@
+"""Spans modules: the path of an accelerator, on a device that is emulated on the CPU, and its benchmark."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.accelerator import __main__ as command
+from benchmarks.accelerator import data, product, replay, several, speed
+from benchmarks.accelerator.context import Context
+from benchmarks.accelerator.parts import PARTS, Part
+from benchmarks.rows import ROWS, Place
+from orchestrator.config.attacks import ATTACK_SPECS
+from orchestrator.config.load import read_study
+from orchestrator.sweep.points import expand
+from tests.test_floors import ROOT
+
+CASES = Path("tests/emulated_cases.py")
+HOUR = 3600.0
+
+
+@pytest.fixture
+def tiny() -> Context:
+    """Return the context of a dry run on the CPU."""
+    return Context(torch.device("cpu"), time.monotonic() + HOUR, is_tiny=True)
+
+
+def test_the_path_of_an_accelerator_holds_on_the_emulated_device() -> None:
+    command = [sys.executable, "-m", "pytest", str(CASES), "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:]
+    number = len(re.findall(r"^def test_", (ROOT / CASES).read_text(encoding="ascii"), flags=re.MULTILINE))
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= number
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["classifier", "classifier, flipped", "hinge prior"])
+def test_no_step_of_a_training_waits_on_cuda(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    place = Place(torch.device("cuda"), "bfloat16", 0.02)
+
+    def switch(is_on: bool) -> None:
+        torch.cuda.set_sync_debug_mode("error" if is_on else "default")
+
+    try:
+        data.watched_fit(data.trainings(place, 32, 48)[name], place.world, switch)
+    finally:
+        switch(False)
+
+
+def test_every_row_has_its_rate_and_its_share_of_the_peak(tiny: Context) -> None:
+    records = list(speed.rows(tiny))
+    assert [record["row"] for record in records] == list(ROWS)
+    for record in records:
+        assert 0.0 < record["share of peak"] < 1.5  # of tiny products, whose rate is no bound
+        expected = record["images/s"] * record["MFLOP an image"]
+        assert expected > 0.0
+    assert {record["precision"] for record in records if record["row"] == "GMI iteration"} == {"float32"}
+    iterated = list(speed.iterations(tiny))
+    assert [(record["row"], record["batch"]) for record in iterated] == [
+        (row, batch) for row in speed.ITERATED for batch in (4, 6)
+    ]
+
+
+def test_data_is_read_from_each_place_and_a_cpu_has_no_waits(tiny: Context) -> None:
+    assert [record["images"] for record in data.path(tiny)] == [
+        "uint8 on the device",
+        "uint8 on the host",
+        "float32 on the host",
+    ]
+    assert list(data.waits(tiny)) == [{"training": "all", "note": "no waits: the CPU is the device"}]
+
+
+def test_a_killed_training_resumes_with_equal_bytes(tiny: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "KINDS", replay.KINDS[:1])
+    (record,) = replay.replay(tiny)
+    assert record["killed by"] == "SIGKILL"
+    assert record["checkpoint bytes"] > 0
+    assert (record["repeated"], record["resumed"]) == ("equal", "equal")
+
+
+def test_stacked_inverters_have_the_losses_of_single_ones(tiny: Context) -> None:
+    by_way = {record["way"]: record for record in several.inverters(tiny)}
+    assert list(by_way) == ["one after the other", "streams", "stacked"]
+    assert "skipped" in by_way["streams"]["note"]
+    assert by_way["one after the other"]["losses apart"] == 0.0
+    assert 0.0 <= by_way["stacked"]["losses apart"] < 1e-3
+    assert by_way["stacked"]["pays"] == ("yes" if by_way["stacked"]["ratio"] >= several.PAYS else "no")
+
+
+def test_processes_share_the_device(tiny: Context) -> None:
+    records = list(several.fractions(tiny))
+    assert [record["processes"] for record in records] == [1, 2]
+    assert records[0]["ratio to one"] == 1.0
+    assert records[1]["images/s in all"] > 0.0
+
+
+def test_the_demo_and_an_attack_run_in_this_process(tiny: Context) -> None:
+    first, last = product.demo(tiny)
+    assert (first["device"], first["finished"]) == ("cpu", first["trials"])
+    assert last == {"note": "no comparison: the CPU is the device"}
+    *ends, total = product.attacks(tiny)
+    assert [(record["attack"], record["end"]) for record in ends] == [("mia", "finished")]
+    assert total["wall seconds"] > 0.0
+
+
+def test_the_study_of_attacks_has_every_one() -> None:
+    points, _ = expand(read_study(product.ATTACKS))
+    assert {point.spec.attack.name for point in points} == ATTACK_SPECS.keys()
+
+
+def test_differences_between_devices_are_judged_by_what_is_tolerated() -> None:
+    def trial(name: str, error: float) -> Any:
+        metrics = {"inversion/mse_test": error, "target/accuracy": 0.9, "judge/accuracy": 0.8}
+        return SimpleNamespace(name=name, metrics=metrics)
+
+    first = [trial("a", 0.10), trial("b", 0.12), trial("c", 0.121)]
+    near = [trial("a", 0.102), trial("b", 0.121), trial("c", 0.12)]  # b and c are as close as that
+    *metrics, order = product.compared(first, near)
+    assert [record["holds"] for record in metrics] == [True, True, True]
+    assert metrics[0]["apart"] == pytest.approx(0.02)
+    assert order["same order"]
+    *metrics, order = product.compared(first, [trial("a", 0.13), trial("b", 0.12), trial("c", 0.121)])
+    assert not metrics[0]["holds"]
+    assert not order["same order"]
+
+
+def test_the_command_writes_lines_and_a_table(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "benchmarks.accelerator", "--device", "cpu", "--tiny", "--only", "peak"]
+    done = subprocess.run(
+        [*line, "--minutes", "30", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(one) for one in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [record["part"] for record in records] == ["machine", "peak", "peak", "peak"]
+    assert records[-1]["status"] == "done"
+    table = (tmp_path / "results.md").read_text()
+    assert "| precision | TFLOP/s |" in table
+    assert table in done.stdout
+
+
+def test_a_part_without_its_modules_or_time_is_skipped_and_one_that_raises_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments: Any = SimpleNamespace(device="nowhere", tiny=True)
+    missing = Part("speed:peak", 1, ("torch", "no_such_module"))
+    monkeypatch.setattr(command, "PARTS", {**PARTS, "peak": missing})
+    (end,) = command.part_records("peak", ["peak"], time.monotonic() + HOUR, arguments)
+    assert (end["status"], end["reason"]) == ("skipped", "needs no_such_module")
+    (end,) = command.part_records("rows", ["rows", "attacks"], time.monotonic() + 6.0, arguments)
+    assert (end["status"], end["reason"]) == ("skipped", "3 s are left for it")
+    (end,) = command.part_records("data", ["data"], time.monotonic() + HOUR, arguments)
+    assert end["status"] == "failed"
+    assert "nowhere" in end["reason"]
+    text = command.markdown([{"part": "data", "way": "a", "images/s": 1234.5}, {**end, "part": "data"}])
+    assert "| way | images/s |\n| --- | --- |\n| a | 1234 |" in text
