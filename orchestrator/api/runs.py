@@ -140,7 +140,8 @@ class StoreSource:
         if trial is None:
             return list(dict.fromkeys(key for one in planned for key in one.get("needs", ())))
         named = [one for one in planned if "names" in one]
-        own = {name: key for one in named for name, key in zip(one["names"], one["trials"], strict=True)}.get(trial)
+        keys = {name: key for one in named for name, key in zip(one["names"], one["trials"], strict=True)}
+        own = keys.get(trial) if trial else None
         ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
         return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
 
