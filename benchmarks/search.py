@@ -24,6 +24,7 @@ from orchestrator.api.sweep import Sweep
 from orchestrator.runtime.hypervolume import hypervolume
 from orchestrator.store.journal import Journal
 from orchestrator.sweep.journal import JournalListener
+from orchestrator.sweep.requests import Size
 
 OBJECTIVES = {"attack/accuracy_top1_test": "minimize", "target/accuracy": "maximize"}
 REFERENCE = {"attack/accuracy_top1_test": 1.0, "target/accuracy": 0.2}
@@ -73,7 +74,7 @@ def found(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> 
     opened = Sweep(Options(str(path), (), None, folder, store, None, None, ship_later=True), local=True)
     with Journal(opened.store.blobs, opened.study.key) as journal:
         ledger = opened.ledger(journal, [JournalListener(journal)])
-        with opened.executor(journal, print) as executor:
+        with opened.executor(journal, Size(), print) as executor:
             executor.run(ledger)
     failed = [record.error for record in ledger.records if record.status != "finished"]
     if failed:

@@ -21,7 +21,7 @@ def best_models(study: Study, records: Sequence[TrialRecord], store: Artifacts) 
     Where no setting is shown to leak there is none, and a warning says so.
     """
     found = ranking(study, records, PerImage(store))
-    best = found and found.worst
+    best = found.worst if found else None
     if best is None:
         logger.warning("event=models_not_registered reason=%r", "no setting is shown to leak")
         return []

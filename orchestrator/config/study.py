@@ -58,7 +58,9 @@ class StudyError(ValueError):
 def _kind(values: Any) -> str:
     if isinstance(values, Mapping):
         return "choices" if "values" in values else "range"
-    return {Range: "range", Choices: "choices"}.get(type(values), "list")
+    if isinstance(values, Choices):
+        return "choices"
+    return "range" if isinstance(values, Range) else "list"
 
 
 AxisValues = Annotated[

@@ -1,7 +1,9 @@
 """The front of several objectives, and the line that reports it in place of a best trial."""
 
+from orchestrator.report.page.findings import findings
 from orchestrator.report.pareto import front_line
 from orchestrator.report.per_image import PerImage
+from orchestrator.report.sections import Sections
 from orchestrator.report.skill import best_lines
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -27,6 +29,8 @@ def test_the_front_has_its_ends_and_nothing_is_best() -> None:
 
 def test_a_study_of_two_objectives_has_no_best_of_one(tmp_path: object) -> None:
     study = tiny.study({"seed": [0]}, search={"objectives": OBJECTIVES})
-    (line,) = best_lines(study, RECORDS, PerImage(Artifacts(DirectoryBlobs(str(tmp_path)))))
-    assert line == front_line(RECORDS, OBJECTIVES)
-    assert "Best" not in line
+    assert best_lines(study, RECORDS) == []
+    store = Artifacts(DirectoryBlobs(str(tmp_path)))
+    found = findings(study, RECORDS, store, PerImage(store), Sections())
+    assert found.answer[0] == front_line(RECORDS, OBJECTIVES)
+    assert not any("Best" in line for line in found.answer)

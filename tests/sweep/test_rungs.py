@@ -36,7 +36,7 @@ def test_a_stage_is_compared_where_the_trial_trains_it() -> None:
         ("prior", plain, None),
         ("prior", searching, "prior"),
     ):
-        found = compared_stage(trial, Scheduler(stage=stage))  # type: ignore[arg-type]
+        found = compared_stage(trial, Scheduler(stage=stage))
         assert (found.name if found else None) == name, (stage, name)
     assert compared_stage(plain, None) is None
 

@@ -94,7 +94,8 @@ def test_a_lost_answer_leaves_one_version(
     mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
-    create, lost = MlflowClient.create_model_version, []
+    create = MlflowClient.create_model_version
+    lost: list[object] = []
 
     def lose(self: MlflowClient, name: str, source: str, **more: Any) -> object:
         made = create(self, name, source, **more)

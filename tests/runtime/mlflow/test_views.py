@@ -33,7 +33,11 @@ SHOWN = Shown(
     curves=["inversion/validation_loss"],
     images=["inversion/test"],
 )
-MANY = Shown(*([f"inversion/{kind}_{number:03d}" for number in range(300)] for kind in "mci"))
+MANY = Shown(
+    metrics=[f"inversion/m_{number:03d}" for number in range(300)],
+    curves=[f"inversion/c_{number:03d}" for number in range(300)],
+    images=[f"inversion/i_{number:03d}" for number in range(300)],
+)
 
 
 def with_seeds() -> SweepRecord:
