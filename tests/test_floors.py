@@ -145,6 +145,7 @@ SHARED_STAGES = {
     "kept",
     "runner",
     "stage",
+    "table",
     "uses",
     "work",
     "workload",

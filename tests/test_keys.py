@@ -1,7 +1,7 @@
 """Spans modules: golden stage keys, and the changes that do and do not alter them.
 
 A key that changes here throws away every stored artifact of that stage: do it on purpose, by raising the
-stage's version in the table `stages.graph.STAGES`, and say so in the commit.
+stage's version in the table `stages.table.STAGES`, and say so in the commit.
 """
 
 from dataclasses import replace

@@ -67,6 +67,7 @@ COVERED = {
     "stages.snapshot": FLOW,
     "stages.stage": "tests/stages/test_graph.py",
     "stages.surrogate": FLOW,
+    "stages.table": "tests/stages/test_graph.py",
     "stages.target": FLOW,
     "stages.uses": "tests/stages/test_attack_plans.py",
     "stages.workload": "tests/stages/test_work.py",
