@@ -33,7 +33,7 @@ def tiny() -> Context:
 
 
 def test_the_path_of_an_accelerator_holds_on_the_emulated_device() -> None:
-    command = [sys.executable, "-m", "pytest", str(CASES), "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", str(CASES), "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:]
     number = len(re.findall(r"^def test_", (ROOT / CASES).read_text(encoding="ascii"), flags=re.MULTILINE))
