@@ -47,6 +47,7 @@ class OptunaPoints:
             sampler=sampler_of(search, groups=bool(study.conditional)),
         )
         self._asked: dict[str, optuna.Trial] = {}
+        self._given_keys: set[str] = set()  # of the trials that it was told of without asking
         self._num_points = 0
         self._settings = Settings()
         self._growth = Growth(search) if search.stop else None
@@ -85,7 +86,8 @@ class OptunaPoints:
         """Give the objectives of a batch to the sampler, in index order: those that an earlier start gave it
         where there was one.
 
-        A trial in which a measured objective is undefined counts as failed.
+        A trial in which a measured objective is undefined counts as failed. One that the search started warm
+        with is not told again.
         Raise `StudyError` if a trial does not measure one of them.
         """
         told = self.memory.told if self.memory else {}
@@ -93,8 +95,10 @@ class OptunaPoints:
         for point, metrics in sorted(batch, key=lambda pair: pair[0].index):
             key = point.key
             values = found[key] = told[key] if key in told else self._values(point, metrics)
-            state = None if values else TrialState.FAIL
-            self._optuna.tell(self._asked[key], values, state=state)
+            if values is None or key in self._given_keys:  # the latter would count twice
+                self._optuna.tell(self._asked[key], state=TrialState.FAIL)
+            else:
+                self._optuna.tell(self._asked[key], values)
             if self._growth:
                 self._growth.add(values)
         if self.memory:
@@ -108,6 +112,9 @@ class OptunaPoints:
         generator = np.random.default_rng(self._study.search.seed)
         for one in known:
             self._optuna.add_trial(self._given(one, generator))
+            made = make_point(self._study, 0, one.values)
+            if isinstance(made, Point):
+                self._given_keys.add(self._preflight.resolve(made).key)
             if self._growth:
                 self._growth.start(one.objectives)
 

@@ -166,6 +166,12 @@ CONDITIONAL: dict[str, Any] = {
     "target.defense.bido.weight_y": WEIGHTS,
     "target.budget": ["full", "block1"],
 }
+ASKED: dict[str, Any] = {
+    "algorithm": "optuna",
+    "samples": 3,
+    "batch": 1,
+    "objectives": {"inversion/mse_test": "minimize", "target/accuracy": "maximize"},
+}
 SAMPLERS: list[dict[str, Any]] = [{"sampler": "tpe"}, {"sampler": "nsga-ii", "population": 4}]
 
 
@@ -256,3 +262,19 @@ def test_stored_trials_are_told_before_the_search_asks(sampler: dict[str, Any]) 
         told = [trial.values for trial in search._optuna.trials[:12]]
         assert told == [one.objectives for one in known]
     assert asked_warm[0] == asked_warm[1] != gone_on(opened(front_study(sampler))[0])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_a_stored_trial_that_is_asked_again_counts_once(sampler: dict[str, Any]) -> None:
+    """All that can be asked of two axes without ranges is stored but one."""
+    study = tiny.study({"target.budget": ["full", "block1", "block2"]}, search=ASKED | sampler)
+    known = [Known({"target.budget": budget}, [0.5, 0.5]) for budget in ("full", "block1")]
+    search = OptunaPoints(study, Preflight(Location()))
+    search.start_warm(known)
+    points: list[Point] = []
+    while batch := search.ask():
+        search.tell([(point, {"inversion/mse_test": 0.5, "target/accuracy": 0.5}) for point in batch])
+        points += batch
+    assert {point.axes["budget"] for point in points} == {"full", "block1", "block2"}
+    counted = [trial.params["target.budget"] for trial in search._optuna.trials if trial.values]
+    assert sorted(counted) == ["block1", "block2", "full"]
