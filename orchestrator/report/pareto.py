@@ -1,13 +1,15 @@
 """The front of a search for several objectives: trials that no other one beats in all of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from orchestrator.sweep.records import TrialRecord
 
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Mapping[str, str]) -> list[TrialRecord]:
-    """Return the finished trials that are not dominated: metric -> minimize or maximize."""
-    finished = [r for r in records if r.status == "finished" and all(m in r.metrics for m in objectives)]
+    """Return the finished trials that are not dominated: metric -> minimize or maximize. A trial in which an
+    objective is undefined is none of them."""
+    finished = _measured(records, objectives)
 
     def losses(record: TrialRecord) -> tuple[float, ...]:
         return tuple(
@@ -31,7 +33,7 @@ def front_line(records: Sequence[TrialRecord], objectives: Mapping[str, str]) ->
     front = sorted(pareto_front(records, objectives), key=lambda record: record.index)
     if not front:
         return ""
-    num = sum(1 for r in records if r.status == "finished" and all(m in r.metrics for m in objectives))
+    num = len(_measured(records, objectives))
     ends = []
     for name, direction in objectives.items():
         is_low = direction == "minimize"
@@ -45,3 +47,12 @@ def front_line(records: Sequence[TrialRecord], objectives: Mapping[str, str]) ->
         f"No trial is called best, as several objectives are asked ({asked}): {len(front)} of {num} finished "
         f"{are} on the front, which no other one beats in all of them (`pareto.csv`); {'; '.join(ends)}."
     )
+
+
+def _measured(records: Sequence[TrialRecord], objectives: Mapping[str, str]) -> list[TrialRecord]:
+    """Return the finished trials that have a finite value of every objective."""
+    return [
+        one
+        for one in records
+        if one.status == "finished" and all(math.isfinite(one.metrics.get(m, math.nan)) for m in objectives)
+    ]

@@ -1,7 +1,9 @@
 """The front of several objectives, and the line that reports it in place of a best trial."""
 
+import math
+
 from orchestrator.report.page.findings import findings
-from orchestrator.report.pareto import front_line
+from orchestrator.report.pareto import front_line, pareto_front
 from orchestrator.report.per_image import PerImage
 from orchestrator.report.sections import Sections
 from orchestrator.report.skill import best_lines
@@ -25,6 +27,12 @@ def test_the_front_has_its_ends_and_nothing_is_best() -> None:
     assert f"lowest `{LEAK}` 0.2 at `{ACCURACY}` 0.4 in `{RECORDS[3].name}`" in line
     assert f"highest `{ACCURACY}` 1 at `{LEAK}` 0.9 in `{RECORDS[0].name}`" in line
     assert front_line([], OBJECTIVES) == ""
+
+
+def test_an_objective_that_is_undefined_is_on_no_front() -> None:
+    undefined = record(9, {"m": 9}, {LEAK: math.nan, ACCURACY: 1.0})
+    assert pareto_front([*RECORDS, undefined], OBJECTIVES) == [RECORDS[0], RECORDS[1], RECORDS[3]]
+    assert front_line([*RECORDS, undefined], OBJECTIVES) == front_line(RECORDS, OBJECTIVES)
 
 
 def test_a_study_of_two_objectives_has_no_best_of_one(tmp_path: object) -> None:
