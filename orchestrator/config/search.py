@@ -51,6 +51,12 @@ class Range(Spec):
                 raise Refused(field, value, rule, "round it or set integer to false")
         return self
 
+    def has(self, value: object) -> bool:
+        """Return whether a value is one that may be drawn."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (not self.integer or value == int(value))
+
 
 class Choices(Spec):
     """An axis with a list of values that is asked only where other axes have given values."""

@@ -13,7 +13,6 @@ from orchestrator.config.base import Scalar
 from orchestrator.config.search import Range
 from orchestrator.config.study import Study, short_name
 from orchestrator.sweep.forest import Forest
-from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 
 LEAST_TRIALS = 8  # of which a forest is grown
@@ -87,13 +86,14 @@ def _explained(drawn: Sequence[Sequence[Scalar]], values: Sequence[float]) -> fl
 def _param(value: Scalar, own: object) -> Scalar:
     """Return a value as Optuna's space has it: words of a category, numbers of a range.
 
-    Where a trial was not asked the axis it is the middle of the range, which no tree splits such trials by.
+    Where a trial was not asked the axis, and has nothing or what the base has there, it is the middle of the
+    range, which no tree splits such trials by.
     """
     return _drawn(value, own) if isinstance(own, Range) else str(value)
 
 
 def _drawn(value: Scalar, own: object) -> Scalar:
-    if not isinstance(own, Range) or value != ABSENT:
+    if not isinstance(own, Range) or own.has(value):
         return value
     middle = math.sqrt(own.low * own.high) if own.log else (own.low + own.high) / 2
     return round(middle) if own.integer else middle

@@ -84,7 +84,7 @@ def _values(study: Study, row: Mapping[str, Scalar]) -> dict[str, Any] | None:
             continue
         shown = row.get(short_name(axis))
         if isinstance(own, Range):
-            if not _is_within(shown, own):
+            if not own.has(shown):
                 return None
             values[axis] = shown
             continue
@@ -93,9 +93,3 @@ def _values(study: Study, row: Mapping[str, Scalar]) -> dict[str, Any] | None:
             return None
         values[axis] = alike[0]
     return values
-
-
-def _is_within(value: Scalar | None, own: Range) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return own.low <= value <= own.high and (not own.integer or value == int(value))

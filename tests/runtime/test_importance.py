@@ -1,9 +1,11 @@
 """fANOVA of searches: the axis that decides has the share, grids have none."""
 
 import numpy as np
+import pytest
 
 from orchestrator.config.base import Scalar
 from orchestrator.runtime.importance import LEAST_TRIALS, axis_importance
+from orchestrator.sweep.points import ABSENT
 from orchestrator.sweep.records import TrialRecord
 from tests import tiny
 from tests.report.trials import MSE, record
@@ -66,3 +68,20 @@ def test_grids_few_trials_and_what_does_not_vary_have_none() -> None:
     assert axis_importance(search, drawn(20), "target/accuracy") is None
     grid = tiny.study({"release.truncation": [1, 2]})
     assert axis_importance(grid, drawn(40), MSE) is None
+
+
+def test_a_trial_that_was_not_asked_a_range_counts_as_one_in_its_middle_whatever_the_base_has() -> None:
+    """Nothing, a number outside of the range, or null, which tables write as a word."""
+    study = tiny.study(AXES, search={"algorithm": "random"})
+    found, others = [], list[Scalar]([ABSENT, 50.0, "all", 0.01])  # the last is the middle
+    for there in others:
+        trials = [
+            record(one.index, {**one.axes, RATE: there} if one.index % 2 else one.axes, one.metrics)
+            for one in drawn(40)
+        ]
+        found.append(axis_importance(study, trials, MSE))
+    assert found[0] is not None
+    assert found[0].shares[RATE] > 0
+    assert found[0] == found[1] == found[2]
+    assert found[3] is not None
+    assert found[3].shares == pytest.approx(found[0].shares)
