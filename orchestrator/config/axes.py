@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from orchestrator.config.base import NO_VALUE, Refused
-from orchestrator.config.conditions import Shown, combinations, condition, listed
+from orchestrator.config.conditions import Shown, combinations, condition, listed, values_beside
 from orchestrator.config.search import MAX_POINTS
 
 LABEL = "label"
@@ -36,7 +36,7 @@ def check_grids(grids: Sequence[Mapping[str, Any]], shorthands: Shorthands, show
                 )
         for axis, values in grid.items():
             _check_labels(axis, values)
-        _check_fields(grid, shorthands)
+        _check_fields(grid, shorthands, shown)
     points = sum(_num_points(grid, shown) for grid in grids)
     if points > MAX_POINTS:
         raise Refused(
@@ -67,10 +67,16 @@ def _check_labels(axis: str, values: Any) -> None:
             raise Refused(f"sweep.{axis}", NO_VALUE, rule, "shorten it or leave it out")
 
 
-def _check_fields(grid: Mapping[str, Any], shorthands: Shorthands) -> None:
-    """Raise `Refused` if an axis sets a field that an earlier axis of the same grid sets."""
-    earlier: dict[tuple[str, bool], str] = {}  # field, whether others may be set below it -> axis
+def _check_fields(grid: Mapping[str, Any], shorthands: Shorthands, shown: Shown) -> None:
+    """Raise `Refused` if an axis sets a field that an earlier axis of the same grid sets where both are
+    asked."""
+    above: list[str] = []
     for axis, values in grid.items():
+        earlier: dict[tuple[str, bool], str] = {}  # field, whether others may be set below it -> axis
+        for by in above:
+            own = values_beside(values, by, grid[by], shown)
+            set_by = [setting for path in shorthands.get(by, (by,)) for setting in _settings(path, own)]
+            earlier |= {leaf: by for field, value in set_by for leaf in _leaves(field, value)}
         replaced = [setting for path in shorthands.get(axis, (axis,)) for setting in _settings(path, values)]
         for field in dict.fromkeys(field for field, _ in replaced):
             for (other, is_open), by in earlier.items():
@@ -78,7 +84,7 @@ def _check_fields(grid: Mapping[str, Any], shorthands: Shorthands) -> None:
                 if is_undone:
                     rule = f"sets {max(field, other, key=len)}, which sweep.{by} sets too"
                     raise Refused(f"sweep.{axis}", NO_VALUE, rule, "sweep one of them")
-        earlier |= {leaf: axis for field, value in replaced for leaf in _leaves(field, value)}
+        above.append(axis)
 
 
 def _is_within(field: str, other: str) -> bool:

@@ -34,6 +34,14 @@ def is_asked(values: Any, chosen: Mapping[str, Any], shown: Shown) -> bool:
     )
 
 
+def values_beside(values: Any, parent: str, own: Any, shown: Shown) -> Any:
+    """Return the values of an axis above beside which an axis is asked; all that do not exclude it."""
+    conditions = condition(values)
+    if parent not in conditions:
+        return own
+    return [one for one in listed(own) or () if _is_wanted(one, parent, conditions[parent], shown)]
+
+
 def combinations(grid: Mapping[str, Any], shown: Shown) -> Iterator[dict[str, Any]]:
     """Yield the values of every combination of listed axes, the last one fastest, without axes that are
     not asked."""
@@ -53,14 +61,26 @@ def combinations(grid: Mapping[str, Any], shown: Shown) -> Iterator[dict[str, An
     yield from extended(0, {})
 
 
-def in_which_asked(grid: Mapping[str, Any], axis: str, shown: Shown) -> dict[str, Any]:
-    """Return values of the axes above at which an axis is asked."""
-    chosen: dict[str, Any] = {}
-    for parent, wanted in condition(grid[axis]).items():
-        chosen |= in_which_asked(grid, parent, shown)
-        own = listed(grid[parent]) or []
-        chosen[parent] = next(value for value in own if _is_wanted(value, parent, wanted, shown))
-    return chosen
+def in_which_asked(grid: Mapping[str, Any], axis: str, shown: Shown) -> dict[str, Any] | None:
+    """Return values of the axes above at which an axis is asked, those of its conditions and of theirs; None
+    if there are none."""
+    above = _depended_on(grid, axis)
+    lists = {parent: values for parent, values in grid.items() if parent in above}
+    return next((own for own in combinations(lists, shown) if is_asked(grid[axis], own, shown)), None)
+
+
+def _depended_on(grid: Mapping[str, Any], axis: str) -> set[str]:
+    parents = condition(grid[axis])
+    return set(parents).union(*(_depended_on(grid, parent) for parent in parents))
+
+
+def check_asked(grid: Mapping[str, Any], shown: Shown) -> None:
+    """Raise `Refused` if conditions that are right one by one exclude each other, so that an axis is never
+    asked."""
+    for axis, values in grid.items():
+        if condition(values) and in_which_asked(grid, axis, shown) is None:
+            rule = "never holds: the conditions of the axes that it names exclude each other"
+            raise Refused(f"sweep.{axis}.when", NO_VALUE, rule, "correct one of them or drop the axis")
 
 
 def check_conditions(grid: Mapping[str, Any], shown: Shown) -> None:

@@ -223,12 +223,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
-    """Set a dotted path; below `sweep` the rest of the path is one axis name, set in every grid."""
+    """Set a dotted path; below `sweep` the rest of the path is one axis name, set in every grid that has it,
+    where it stays asked under its condition."""
     head, _, rest = path.partition(".")
     if head == "sweep" and rest:
         grids = raw["sweep"] if isinstance(raw.get("sweep"), list) else [raw.setdefault("sweep", {})]
         for grid in grids if len(grids) == 1 else [grid for grid in grids if rest in grid]:
-            grid[rest] = value
+            grid[rest] = _where_asked(grid.get(rest), value)
         return
     if not rest:
         raw[head] = (
@@ -238,6 +239,15 @@ def _assign(raw: dict[str, Any], path: str, value: Any) -> None:
     if not isinstance(raw.get(head), dict):
         raw[head] = {}
     assign(raw[head], rest, value)
+
+
+def _where_asked(there: Any, value: Any) -> Any:
+    """Return an axis's new values with the condition that the axis has, unless they come with their own."""
+    if not isinstance(there, Mapping) or "when" not in there:
+        return value
+    if isinstance(value, list):
+        return {"when": there["when"], "values": value}
+    return {"when": there["when"], **value} if isinstance(value, Mapping) else value
 
 
 def _refuse_swept(raw: Mapping[str, Any], name: str, path: str, value: Any) -> None:

@@ -21,7 +21,7 @@ from orchestrator.config.axes import LABEL as LABEL
 from orchestrator.config.axes import SEED, check_grids
 from orchestrator.config.axes import is_seed as is_seed
 from orchestrator.config.base import NO_VALUE, Refused, Scalar, Spec, canonical, digest, one_line
-from orchestrator.config.conditions import check_conditions, condition, listed
+from orchestrator.config.conditions import check_asked, check_conditions, condition, listed
 from orchestrator.config.report import Report
 from orchestrator.config.resources import Resources
 from orchestrator.config.search import Choices, Range, Search
@@ -127,6 +127,8 @@ class Study(Spec):
         for grid in self.sweep:
             check_conditions(grid, self.shown)
         check_grids(self.sweep, SHORTHANDS, self.shown)
+        for grid in self.sweep:
+            check_asked(grid, self.shown)
         return self
 
     @property

@@ -84,7 +84,7 @@ def check_ranges(study: Study) -> None:
     for axis, choices in grid.items():
         if not isinstance(choices, Range):
             continue
-        others = draw(study, np.random.default_rng(0), in_which_asked(grid, axis, study.shown))
+        others = draw(study, np.random.default_rng(0), in_which_asked(grid, axis, study.shown) or {})
         between = draw_value(np.random.default_rng(1), choices)
         for value in (choices.low, choices.high, between):
             shown = round(value) if choices.integer else value

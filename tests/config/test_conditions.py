@@ -1,14 +1,16 @@
 """Conditional axes: asked where the value that they depend on is, absent elsewhere; refusals are one line."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config.conditions import combinations, in_which_asked, is_asked
-from orchestrator.config.load import faults
-from orchestrator.config.search import Choices
+from orchestrator.config.conditions import combinations, condition, in_which_asked, is_asked
+from orchestrator.config.defenses import Bido
+from orchestrator.config.load import faults, read_study
+from orchestrator.config.search import Choices, Range
 from orchestrator.config.study import Study
 from orchestrator.sweep.points import ABSENT, expand
 from orchestrator.sweep.search import check_ranges, draw
@@ -43,7 +45,7 @@ def test_a_grid_asks_an_axis_only_where_it_is_there() -> None:
         ("MID", ABSENT, 0.3, "all"),
     ]
     assert not dropped
-    assert [p.name for p in points][:3:2] == ["0000-none-m001", "0002-BiDO-weight_x0.1-m001"]
+    assert [p.name for p in points][:3:2] == ["none-m001", "BiDO-weight_x0.1-m001"]
 
 
 def test_what_is_not_asked_is_in_no_key() -> None:
@@ -76,6 +78,67 @@ def test_a_chain_of_conditions_holds_as_a_whole() -> None:
     assert list(combinations(grid, shown)) == [{"a": 0}, {"a": 1, "b": 5}, {"a": 1, "b": 6, "c": "x"}]
     assert in_which_asked(grid, "c", shown) == {"a": 1, "b": 6}
     assert not is_asked(grid["c"], {"a": 0}, shown)
+
+
+def test_conditions_that_share_an_axis_hold_together_in_either_order() -> None:
+    """Of two values that the last axis takes of the first one, one alone asks the axis between."""
+    between = Choices(values=[5], when={"a": 1})
+    for when in ({"a": [0, 1], "b": 5}, {"b": 5, "a": [0, 1]}):
+        grid = {"a": [0, 1], "b": between, "c": Choices(values=["x"], when=when)}
+        assert in_which_asked(grid, "c", lambda value, _: value) == {"a": 1, "b": 5}
+
+
+def test_values_by_override_and_scale_keep_an_axis_under_its_condition(tmp_path: Path) -> None:
+    file = tiny.write(tmp_path / "tiny.yaml", AXES, scales={"small": {f"sweep.{WEIGHT}": [0.5]}})
+    overrides = [f"sweep.{NOISE}=[0.4]", f"sweep.{WEIGHT}={{when: {{target.defense: MID}}, values: [1]}}"]
+    (grid,) = read_study(file, scale="small", overrides=overrides[:1]).sweep
+    assert grid[WEIGHT] == Choices(values=[0.5], when=IN_BIDO)
+    assert grid[NOISE] == Choices(values=[0.4], when={"target.defense": "MID"})
+    points, _ = expand(read_study(file, scale="small"))
+    weights = {(point.axes["defense"], point.axes[WEIGHT]) for point in points}
+    assert weights == {("none", ABSENT), ("BiDO", 0.5), ("MID", ABSENT)}
+    ranged = [f"sweep.{WEIGHT}={{low: 0.1, high: 0.2}}", "search.algorithm=random"]
+    assert read_study(file, overrides=ranged).sweep[0][WEIGHT] == Range(low=0.1, high=0.2, when=IN_BIDO)
+    (grid,) = read_study(file, overrides=overrides[1:]).sweep  # one of its own
+    assert condition(grid[WEIGHT]) == {"target.defense": "MID"}
+
+
+def test_values_without_label_are_named_as_tables_write_them() -> None:
+    axes = {
+        "target.defense": [{}, {"bido": {"kind": "hsic"}}],
+        WEIGHT: {"when": {"target.defense": "bido(hsic)"}, "values": [0.1]},
+        "release.truncation": {"when": {"target.defense": None}, "values": [1, 2]},
+    }
+    points, _ = expand(study(axes))
+    assert [(p.axes["defense"], p.axes[WEIGHT], p.axes["m"]) for p in points] == [
+        ("none", ABSENT, 1),
+        ("none", ABSENT, 2),
+        ("bido(hsic)", 0.1, 1),
+    ]
+
+
+def test_an_axis_goes_below_a_value_that_may_be_null_where_it_is_not() -> None:
+    axes: dict[str, Any] = {
+        "target.pretrain": [None, {"label": "pretrained", "recipe": tiny.RECIPE}],
+        "target.pretrain.seed": {"when": {"target.pretrain": "pretrained"}, "values": [2, 9]},
+    }
+    points, _ = expand(tiny.study(axes, {"target.budget": "full"}))
+    shown = [(p.axes["target.pretrain"], p.axes["target.pretrain.seed"]) for p in points]
+    assert shown == [("none", ABSENT), ("pretrained", 2), ("pretrained", 9)]
+    with pytest.raises(ValidationError, match=r"which sweep\.target\.pretrain sets too"):
+        tiny.study(axes | {"target.pretrain.seed": [2, 9]})
+
+
+def test_points_that_a_condition_makes_alike_are_dropped_by_name() -> None:
+    """A weight that is the default of a defense gives the point without it again."""
+    default = Bido().weight_x
+    axes = {
+        "target.defense": [{"label": "plain", "bido": {}}, {"label": "BiDO", "bido": {}}],
+        WEIGHT: {"when": IN_BIDO, "values": [0.1, default]},
+    }
+    points, dropped = expand(study(axes))
+    assert [point.axes[WEIGHT] for point in points] == [default, 0.1]
+    assert [one.reason for one in dropped] == ["repeats a point of the sweep"]
 
 
 def test_draws_have_what_is_asked_and_ranges_are_checked_where_they_are() -> None:
@@ -114,8 +177,22 @@ def test_draws_have_what_is_asked_and_ranges_are_checked_where_they_are() -> Non
             {"target.defense": DEFENSES, WEIGHT: {"when": IN_BIDO, "values": [1], "low": 1}},
             f"sweep.0.{WEIGHT}.low is not a field; known here: high, integer, log, low, values, when.",
         ),
+        (
+            {
+                "target.defense": DEFENSES,
+                WEIGHT: {"when": IN_BIDO, "values": [1]},
+                NOISE: {"when": {"target.defense": "MID", WEIGHT: 1}, "values": [1]},
+            },
+            f"sweep.{NOISE}.when never holds: the conditions of the axes that it names exclude each other; "
+            "correct one of them or drop the axis.",
+        ),
+        (
+            {WEIGHT: {"when": {WEIGHT: 1}, "values": [1]}},
+            f"sweep.{WEIGHT}.when={WEIGHT} is no axis above {WEIGHT}; there is none above; put {WEIGHT} "
+            "below the axis it depends on.",
+        ),
     ],
-    ids=["below", "no value", "range", "empty", "both"],
+    ids=["below", "no value", "range", "empty", "both", "never", "itself"],
 )
 def test_a_wrong_condition_is_one_line(axes: Any, line: str) -> None:
     with pytest.raises(ValidationError) as caught:
