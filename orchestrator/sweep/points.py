@@ -27,6 +27,7 @@ from orchestrator.config.study import (
 )
 
 LONGEST_PART = 80  # letters of one axis in a run's name
+LONGEST_NAME = 240  # letters of a run's name: MLflow's column takes 250
 MARK_LETTERS = 8
 
 _PLAIN = TypeAdapter(Any)
@@ -65,11 +66,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Run name from the values of its axes, e.g. `m003-k005-same-heldout-full-s0`: it stays the same when
-        the study is given more values.
+        """Run name of the values of its axes, e.g. `m003-k005-same-heldout-full-s0`, at most `LONGEST_NAME`
+        printable letters: it stays the same when the study is given more values.
         """
         shown = [_name_part(axis, value) for axis, value in self.axes.items() if value != ABSENT]
-        return "-".join([*shown, self.mark] if self.mark else shown) or "base"
+        end = f"-{self.mark}" if self.mark else ""
+        return (("-".join(shown) or "base")[: LONGEST_NAME - len(end)]) + end
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,11 @@ def _name_part(axis: str, value: Scalar) -> str:
             if axis in ("auxiliary", "budget", "attack", "defense")
             else f"{axis.rsplit('.', 1)[-1]}{value}"
         )
-        return text.replace(" ", "-").replace("/", "-")[:LONGEST_PART]
+        return "".join(_letter(one) for one in text)[:LONGEST_PART]
     widths = {"m": 3, "k": 3, "seed": 1}
     return f"{'s' if axis == 'seed' else axis.rsplit('.', 1)[-1]}{value:0{widths.get(axis, 1)}d}"
+
+
+def _letter(one: str) -> str:
+    """Return a letter for a run's name, which is no path, one line, and code in Markdown."""
+    return "-" if one in " /\\`" or not one.isprintable() else one

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.load import read_study
 from orchestrator.config.study import Study, StudyError
-from orchestrator.sweep.points import Dropped, Point, Settings, expand, flatten, make_point
+from orchestrator.sweep.points import LONGEST_NAME, Dropped, Point, Settings, expand, flatten, make_point
 from tests import tiny
 
 SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))
@@ -188,6 +188,21 @@ def test_no_two_trials_have_one_name() -> None:
     first, second = named({"attack": values})
     assert first.name == "the-same"
     assert second.name == f"the-same-{second.key[:8]}"
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    labels = [[{"name": "inverter", "offset": offset, "label": f"{'x' * 70}{offset}"} for offset in (40, 50)]]
+    axes = {"target.model": "m", "judge.model": "j", "target.recipe": "r", "judge.recipe": "q"}
+    values = {axis: [{"label": letter * 79}] for axis, letter in axes.items()}
+    names = [point.name for point in named({**values, "attack": labels[0]})]
+    assert [len(name) for name in names] == [LONGEST_NAME] * 2
+    assert names[0] != names[1]
+
+
+def test_names_are_printable_and_no_paths() -> None:
+    label = "a/b\\c `d`\ne\x00\u202ef: g"
+    (point,) = named({"attack": [{"name": "inverter", "label": label}]})
+    assert point.name == "a-b-c--d--e--f:-g"
 
 
 def test_an_unaligned_trial_is_named_so_however_it_is_written() -> None:
