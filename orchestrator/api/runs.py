@@ -37,6 +37,9 @@ UNBEATEN = "no better than"
 LETTERS = 8
 """Of a sweep's key as it is shown."""
 
+PLACE_DIGITS = 4
+"""Fewest digits of the place that names of trials began with."""
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -139,11 +142,22 @@ class StoreSource:
         planned = list(self._of("planned"))
         if trial is None:
             return list(dict.fromkeys(key for one in planned for key in one.get("needs", ())))
-        named = [one for one in planned if "names" in one]
-        keys = {name: key for one in named for name, key in zip(one["names"], one["trials"], strict=True)}
-        own = keys.get(trial) if trial else None
+        own = self._trial_key(planned, trial)
         ended = (one for one in self._of("ended") if own is not None and one.get("trial") == own)
         return list(dict.fromkeys(key for one in ended for key in one.get("built", ())))
+
+    @staticmethod
+    def _trial_key(planned: Sequence[Mapping[str, Any]], trial: str) -> str | None:
+        """Return the key of a trial by its name, which in journals without names began with its place."""
+        named = [one for one in planned if "names" in one]
+        keys = {name: key for one in named for name, key in zip(one["names"], one["trials"], strict=True)}
+        place = trial.partition("-")[0]
+        if trial in keys or not (len(place) >= PLACE_DIGITS and place.isdecimal()):
+            return keys.get(trial)
+        older = list(
+            dict.fromkeys(key for one in planned if one not in named for key in one.get("trials", ()))
+        )
+        return older[int(place)] if int(place) < len(older) else None
 
     def stages(self, keys: Sequence[str]) -> list[tuple[str, str, str]]:
         """Return key, stage and code version of those that are published."""
@@ -321,16 +335,18 @@ def of_study(sweeps: Sequence[StoredSweep], name: str) -> list[StoredSweep]:
 
 
 def find_trial(sweeps: Sequence[StoredSweep], name: str) -> tuple[StoredSweep, str]:
-    """Return the sweep and the trial of SWEEP/TRIAL, by name or place in results.csv, from 0.
+    """Return the sweep and the trial of SWEEP/TRIAL, by name or else by its place in results.csv, from 0.
 
     Raise `Refused` for an unknown one.
     """
     sweep_name, _, trial = name.partition("/")
     sweep = find_sweep(sweeps, sweep_name)
-    found = [one for place, one in enumerate(sweep.trials) if trial in (one, str(place))]
-    if not found:
-        raise Refused("trial", name, f"is none of {sweep.label}", nearest(trial, list(sweep.trials)))
-    return sweep, found[0]
+    known = list(sweep.trials)
+    if trial in known:
+        return sweep, trial
+    if trial.isascii() and trial.isdigit() and int(trial) < len(known):
+        return sweep, known[int(trial)]
+    raise Refused("trial", name, f"is none of {sweep.label}", nearest(trial, known))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

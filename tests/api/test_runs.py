@@ -83,6 +83,36 @@ def test_a_study_means_its_latest_sweep_and_a_key_its_own(sweeps: list[StoredSwe
     assert find_trial(sweeps, "cdcd/k3")[1] == "k3"
 
 
+def test_a_name_comes_before_a_place(tmp_path: Path) -> None:
+    write(tmp_path, "ab" * 32, "digits", DIGITS, 1000)
+    blobs = DirectoryBlobs(tmp_path)
+    blobs.put(f"sweeps/{'ab' * 32}/report/results.csv", b"trial,k,status\n7,7,finished\n0,0,finished\n")
+    (sweep,) = stored_sweeps([Artifacts(blobs)])
+    assert find_trial([sweep], "digits/0")[1] == "0"
+    assert find_trial([sweep], "digits/1")[1] == "0"
+    assert find_trial([sweep], "digits/0001")[1] == "0"
+
+
+def test_trials_of_journals_without_names_have_their_stages(tmp_path: Path) -> None:
+    write(tmp_path, "ab" * 32, "digits", DIGITS, 1000)
+    (journal,) = tmp_path.rglob("*.jsonl")
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text(
+        "".join(
+            json.dumps({name: value for name, value in one.items() if name != "names"}) + "\n"
+            for one in events
+        )
+    )
+    (sweep,) = stored_sweeps([Artifacts(DirectoryBlobs(tmp_path))])
+    assert [sweep.built_by(name) for name in ("0000-k3", "0001-k9", "0002-k9", "k3", "")] == [
+        [f"{'ab' * 32}1"],
+        [],
+        [],
+        [],
+        [],
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
