@@ -87,7 +87,7 @@ class OpenSweep:
         self.children[trial.key] = Child(run_id, digest, pictured=child.data.tags.get(views.PICTURED))
 
     def finish(self, report: SweepReport, trials: Sequence[TrialRecord]) -> None:
-        """Upload the report, write the saved views, register models, close the parent run."""
+        """Upload the report, write the saved views, close the parent run, register models."""
         run_id = self.parent.info.run_id
         digest = encoding.report_digest(report, trials)
         if self.parent.data.tags.get(DIGEST) != digest:
@@ -110,10 +110,11 @@ class OpenSweep:
             if maps:
                 tags["mlflow.loggedImages"] = "True"
             self.client.log_batch(run_id, metrics=metrics, tags=_run_tags(tags))
-            runs = {key: child.run_id for key, child in self.children.items()}
-            registry.register(self.uri, self.sweep, report.models, runs, self._upload)
         ended_ms = max(report.ended_ms, self.parent.info.start_time) if report.ended_ms else None
         self.client.set_terminated(run_id, "FAILED" if report.num_failed else "FINISHED", ended_ms)
+        if self.parent.data.tags.get(DIGEST) != digest:  # last: a registry that refuses leaves a closed sweep
+            runs = {key: child.run_id for key, child in self.children.items()}
+            registry.register(self.uri, self.sweep, report.models, runs, self._upload)
         self.client.set_tag(run_id, DIGEST, digest)
         self.parent = self.client.get_run(run_id)
 

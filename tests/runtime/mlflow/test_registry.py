@@ -111,6 +111,22 @@ def test_a_lost_answer_leaves_one_version(
     check(uri, "lost")
 
 
+def test_a_registry_that_refuses_leaves_a_closed_sweep_and_is_asked_again(
+    mlflow_database: Path, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
+    (refused, *_) = tell(
+        uri, "refused", [replace(MODELS[0], key="k" * 100_001)]
+    )  # MLflow's longest tag: 100,000
+    assert refused.startswith("MLflow refused the report: ")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("refused")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`inversion.kind` = 'sweep'")
+    assert parent.info.status == "FINISHED"
+    tell(uri, "refused", MODELS)
+    check(uri, "refused")
+
+
 def test_without_models_nothing_is_registered(mlflow_database: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
     tell(uri, "none", [])
