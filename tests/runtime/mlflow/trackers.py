@@ -123,7 +123,7 @@ class MlflowBench:
 
     def tracker(self) -> Tracker:
         """Return a new tracker object."""
-        return MlflowTracker(self.uri, patience_seconds=30)
+        return MlflowTracker(self.uri, patience_seconds=300)  # a busy machine is slow
 
     def runs(self, study: str, kind: str) -> list[Any]:
         """Return the active runs of a kind, `sweep` or `trial`."""
