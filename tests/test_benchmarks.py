@@ -161,7 +161,7 @@ def test_every_network_has_a_line_for_each_precision_and_equal_losses(
     assert operations["face-inverter"] > operations["digit-inverter"] > 0
     for name, precision, *cells in rows:
         our_loss, plain_loss = float(cells[-2]), float(cells[-1])
-        exact = 1e-3 if name == "vgg16" else 1e-4  # the first losses are equal; 13 batch norms of three images
+        exact = 1e-3 if name == "vgg16" else 1e-4  # first losses are equal; 13 batch norms of three images
         tolerance = exact if precision == "float32" else 0.1  # turn the rounding of one update into 4e-4
         assert our_loss == pytest.approx(plain_loss, rel=tolerance), (name, precision)
         assert all(float(cell.rstrip("%")) > 0 for cell in cells[:5]), (name, precision)

@@ -19,7 +19,7 @@ from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
-PREVIEW_PIXELS = 256  # longer side of the copy that the image grid shows
+PREVIEW_PIXELS = 180  # longer side of the copy that the image grid shows: a card of a screen of 1280 has 190
 MAP_PIXELS = 280  # of a heat map's: cards show it as it is and cut off what is wider; a click opens all
 MAX_WORDS, MAX_WORD = 3, 40  # overrides in a sweep's name, letters of each
 MAP = "heatmap-"
