@@ -129,7 +129,7 @@ def decide(
         own = [group for group in alive if group.pool == pool]
         coming = sum(group.phase in ("starting", "idle") for group in own)
         for _ in range(waiting - coming):
-            is_capped = cap is not None and len(alive) + len(start) >= cap
+            is_capped = cap is not None and len(alive) + len(start) + len(short) >= cap
             if not is_capped and _place(pool, free):
                 start.append(pool)
             elif spare := _spare(pool, queued, alive, dismiss):

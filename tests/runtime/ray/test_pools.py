@@ -79,8 +79,12 @@ def test_groups_beyond_a_lowered_cap_end_after_their_stage_those_without_one_fir
         group("idle", WHOLE, "idle"),
         group("going", PLAIN, "retiring", 3.0),
     ]
-    orders = [decide({PLAIN: 3}, groups, [GPU_NODE], cap).retire for cap in (4, 3, 2, 1)]
+    orders = [decide({}, groups, [GPU_NODE], cap).retire for cap in (4, 3, 2, 1)]
     assert orders == [(), ("idle",), ("new", "idle"), ("young", "new", "idle")]
+    # Where stages of another pool wait, the idle group makes room for them at once, and is not counted twice.
+    waiting = [decide({PLAIN: 3}, groups, [GPU_NODE], cap) for cap in (4, 3, 2, 1)]
+    assert [one.dismiss for one in waiting] == [("idle",)] * 4
+    assert [one.retire for one in waiting] == [(), (), ("new",), ("young", "new")]
     assert decide({PLAIN: 3}, groups, [GPU_NODE], 1).start == ()
     assert decide({PLAIN: 3}, groups, [GPU_NODE], None).retire == ()
 
@@ -89,7 +93,7 @@ def test_a_raised_cap_starts_groups_as_far_as_they_fit() -> None:
     groups = [group("a", PLAIN, "busy")]
     assert decide({PLAIN: 9}, groups, [{"CPU": 3.0}], 2).start == (PLAIN,)
     decision = decide({PLAIN: 9}, groups, [{"CPU": 3.0}], 5)
-    assert (decision.start, decision.short) == ((PLAIN, PLAIN), (PLAIN,) * 6)
+    assert (decision.start, decision.short) == ((PLAIN, PLAIN), (PLAIN,) * 2)  # room for five is asked for
 
 
 def test_several_small_groups_share_one_accelerator() -> None:
