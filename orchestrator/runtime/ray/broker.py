@@ -73,7 +73,8 @@ class Broker:
         if job is not None and not (job.done.is_set() and job.may_run_again()):
             job.waiting += 1
             return False
-        job = _Job(stage, key, pool, priority, waiting=1)
+        waiting = job.waiting if job is not None else 0  # drivers that have not seen its end yet
+        job = _Job(stage, key, pool, priority, waiting=waiting + 1)
         self._jobs[key] = job
         if self._halting:
             self._end(job, {"kind": "left", "message": "the sweep was interrupted"})
@@ -166,7 +167,8 @@ class Broker:
     async def finish(self, group: str, key: str, error: dict[str, str] | None, ran: bool) -> None:
         """Note that a stage is published, failed with an error that would repeat, or was left midway."""
         state, job = self._group(group), self._jobs.get(key)
-        if job is None:
+        if job is None:  # built by another group meanwhile, and forgotten
+            state.in_flight = None
             return
         if error is not None and error["kind"] == "left":
             job.attempts -= 1

@@ -294,3 +294,34 @@ def test_a_halted_sweep_has_nothing_queued_that_a_group_would_start_for() -> Non
         assert not any((await broker.state())["queued"].values())
 
     play(story)
+
+
+def test_a_stage_that_is_queued_again_counts_those_who_still_read_its_end() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.take("g", 0, 0)
+        await broker.finish("g", "a", None, True)
+        assert await broker.submit(STAGE, "a", "p", 1)  # by one who found it missing just before
+        await broker.leave("a", True)  # the first, which its scheduler stopped
+        assert await broker.report("a", {"epoch": 1}), "the second still wants it"
+        await broker.leave("a", True)
+        assert not await broker.report("a", {"epoch": 2})
+
+    play(story)
+
+
+def test_a_group_whose_stage_another_has_built_is_idle() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        for number, group in enumerate("gh"):
+            await broker.begin(group, "p")
+            await broker.take(group, 0, 0)
+            if number == 0:
+                await broker.abandon(group)  # it still runs: its node was only out of reach
+        await broker.finish("g", "a", None, True)
+        await broker.leave("a", False)
+        await broker.finish("h", "a", None, False)
+        assert (await broker.state())["groups"]["h"]["building"] is None
+
+    play(story)
