@@ -102,6 +102,7 @@ class Ledger:
         self.built: set[str] = set()  # keys of the stages that this start ran
         self.needed: dict[str, str] = {}  # stage key -> name, of all points asked so far
         self.is_halted = False
+        self._unbuilt: set[str] = set()  # keys that the store lacked when they were planned, not built since
         self._batch: list[Point] = []
         self._waiting: dict[str, Task] = {}  # trials of the batch that have not ended, by trial key
         self._ready: list[Task] = []
@@ -143,6 +144,10 @@ class Ledger:
         ready = {**self._waiting, **{task.point.key: task for task in (*self._ready, *self._again)}}
         self._ready, self._again, self.is_halted = list(ready.values()), [], False
 
+    def is_built(self, key: str) -> bool:
+        """Return whether a planned stage was in the store when it was planned, or was built since."""
+        return key not in self._unbuilt
+
     def start(self, task: Task) -> None:
         """Note that a task runs."""
         for listener in self.listeners:
@@ -154,6 +159,7 @@ class Ledger:
         A finished one whose stored files are damaged runs again, as one that is adopted does.
         """
         self.built |= set(outcome.built)
+        self._unbuilt -= set(outcome.built)
         built = list(dict.fromkeys([*self._built.pop(task.point.key, ()), *outcome.built]))
         self._built[task.point.key] = built
         if outcome.status == "left":
@@ -165,6 +171,7 @@ class Ledger:
             self._rebuilds[task.point.key] += 1
             if self._rebuilds[task.point.key] < REBUILDS:
                 self._again.append(task)
+                self._unbuilt |= {stage.key for stage in lacking.stages}
                 return
             stage = lacking.stages[0].label
             error = f"{lacking} after {REBUILDS} runs; check the store's disk"
@@ -184,6 +191,7 @@ class Ledger:
         whole = {one.key for one in verify(self._store, keys) if not one.faults}
         lost = set(keys) - whole
         self._stored.forget(lost)
+        self._unbuilt |= lost
         opened = [record for record in finished if lost & set(record.stage_keys.values())]
         if not opened:
             return 0
@@ -218,6 +226,7 @@ class Ledger:
         for listener in self.listeners:
             listener.planned(tasks, len(stages) - len(stored))
         records = parallel_map(lambda task: self._read_stored(task, stored), tasks)
+        self._unbuilt = (self._unbuilt | stages.keys()) - stored  # a damaged one has left `stored`
         return [task for task, record in zip(tasks, records, strict=True) if not self._adopted(task, record)]
 
     def _read_stored(self, task: Task, stored: set[str]) -> TrialRecord | None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import math
 import tempfile
 import time
 import uuid
@@ -114,6 +115,7 @@ def scheduler_of(scheduler: Scheduler) -> ASHAScheduler | MedianStoppingRule:
             mode="min",
             grace_period=scheduler.grace_epochs,
             min_samples_required=scheduler.least_trials,
+            min_time_slice=math.inf,  # else it pauses trials while others wait, which cancels their stages
         )
     return ASHAScheduler(
         time_attr="epoch",
@@ -153,6 +155,8 @@ class TaskSearcher(Searcher):
         tasks = self._ledger.next_tasks()
         self._waiting = TaskQueue(tasks)
         self._priorities = Counter(stage.key for task in tasks for stage in task.stages.values())
+        for key in filter(self._ledger.is_built, self._priorities):  # no driver waits for these
+            self._waiting.built(key)
         return bool(self._waiting)
 
     def suggest(self, trial_id: str) -> Any:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -84,6 +86,18 @@ def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
     assert [decide(scheduler, fair, epoch, 0.05) for epoch in (1, 2, 3)] == [CONTINUE] * 3
 
 
+def test_median_never_pauses_a_trial_that_has_nothing_to_be_compared_with_yet() -> None:
+    class Waiting:  # Tune's controller while another trial waits for its start
+        def get_live_trials(self) -> list[Any]:
+            return [SimpleNamespace(status=Trial.PENDING)]
+
+    scheduler = scheduler_of(Scheduler(kind="median", grace_epochs=2, least_trials=3))
+    controller: Any = Waiting()
+    one = trial(scheduler, "one")
+    results = [{"epoch": epoch, RUNG_METRIC: 0.5} for epoch in range(1, 9)]
+    assert {scheduler.on_trial_result(controller, one, result) for result in results} == {CONTINUE}
+
+
 def test_grace_may_be_longer_than_a_training() -> None:
     scheduler = scheduler_of(Scheduler(grace_epochs=10))
     for number in range(4):
@@ -160,3 +174,20 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
     assert pruned.error == "stopped after epoch 1 of 1"
     assert searcher.suggest("three") == Searcher.FINISHED
     sweep.journal.close()
+
+
+def test_nobody_waits_for_a_stage_that_is_stored(tmp_path: Path) -> None:
+    """Trials of a sweep that is started again share their target, which nobody builds any more."""
+    sweep = Sweep(tiny.study({"attack.recipe.epochs": list(range(1, 9))}), tmp_path)
+    first, *others = sweep.ledger.next_tasks()
+    shared = set.intersection(*({one.key for one in task.stages.values()} for task in (first, *others)))
+    assert shared
+    for stage in first.stages.values():
+        if stage.key in shared:
+            sweep.store.publish(Artifact(stage.key, stage.name, stage.version, {}), {})
+    again = Sweep(sweep.study, tmp_path)
+    searcher = TaskSearcher(again.ledger, lambda: 8)
+    assert searcher.prefetch()
+    assert [searcher.suggest(str(number)) is not None for number in range(8)] == [True] * 8
+    for one in (sweep, again):
+        one.journal.close()
