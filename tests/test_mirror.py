@@ -47,7 +47,6 @@ COVERED = {
     "runtime.mlflow.check": TRACKERS,
     "runtime.sampling": "tests/runtime/test_optuna.py",
     "runtime.search": "tests/runtime/test_optuna.py",
-    "runtime.ray.groups": RAY,
     "runtime.ray.leases": RAY,
     "runtime.ray.worker": RAY,
     "models.library_operations": "tests/models/test_operations.py",

@@ -10,6 +10,7 @@ from orchestrator.store.listing import KILLED
 from orchestrator.store.requests import RequestFolder, Start, State, Subject
 
 MOST_GROUPS = 4096
+AGAIN = "run its command again: what is stored is not computed again"
 LOOK_SECONDS = 0.5  # between two looks for the answer
 
 
@@ -27,7 +28,7 @@ def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float)
     """Make a request and wait up to `seconds` until it is done: `subject` pause with 1, or 0 to resume, or
     groups with the most that may run, 1..4096.
 
-    Raise `Refused` for a sweep that does not run, or cannot do what is asked.
+    Raise `Refused` for a sweep that does not run, ends meanwhile, or cannot do what is asked.
     """
     start = _running(sweep)
     if subject == "groups" and not 1 <= value <= MOST_GROUPS:
@@ -41,6 +42,8 @@ def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float)
     asked, end = folder.ask(subject, value), time.monotonic() + seconds
     while True:
         state = folder.read_state()
+        if state.phase == "ending":
+            raise Refused("sweep", sweep.label, "has built everything and ends now", AGAIN)
         is_taken = asked.id in state.answered
         is_done = is_taken and (subject == "groups" or state.phase == ("paused" if value else "running"))
         if is_done or time.monotonic() >= end:
@@ -51,10 +54,9 @@ def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float)
 def _running(sweep: StoredSweep) -> Start:
     """Return the start that requests are made to; raise `Refused` if the sweep has ended."""
     about = sweep.about
-    again = "run its command again: what is stored is not computed again"
     if about.state is None:
         rule = "was killed" if about.status == KILLED else f"has ended ({about.status})"
-        raise Refused("sweep", sweep.label, rule, again)
+        raise Refused("sweep", sweep.label, rule, AGAIN)
     if about.start is None or not about.start.name:
-        raise Refused("sweep", sweep.label, "was started by a version that takes no requests", again)
+        raise Refused("sweep", sweep.label, "was started by a version that takes no requests", AGAIN)
     return about.start

@@ -52,7 +52,7 @@ class Request:
 class State:
     """What a start makes of the requests to it."""
 
-    phase: str = "running"  # running, pausing (stages are being saved), paused
+    phase: str = "running"  # running, pausing (stages are being saved), paused, ending
     groups: int = 0  # worker groups now, those that end after their stage included
     asked: int | None = None  # worker groups at most; None: as many as fit the nodes
     room: int | None = None  # worker groups that the nodes take; None before they are known

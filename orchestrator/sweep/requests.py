@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from orchestrator.config.installation import to_call
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 HALT_SECONDS = 5.0  # for one call to the executor; one that raises is repeated by the next poll
+HALT_AGAIN_SECONDS = 30.0  # where it still runs: what it was halted by may have died since
 END_SECONDS = 10.0  # for the thread to end, which may wait for a store that is away
 
 
@@ -54,7 +55,7 @@ class Requests:
         self._folder, self._journal, self._say = folder, journal, say
         self._taken: dict[str, Request] = {}  # subject -> the last one
         self._executor: Executor | None = None
-        self._is_halted = False
+        self._halts_at = 0.0  # seconds of the monotonic clock: not before
         self._is_paused = self._waits = False
         self._changed = threading.Condition()
         self._written = State(asked=size.asked)
@@ -72,16 +73,22 @@ class Requests:
         self.end()
 
     def end(self) -> None:
-        """Follow no further request: nothing is left to run."""
+        """Follow no further request, and leave word of that: nothing is left to run."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(END_SECONDS)
+        try:
+            self._folder.write_state(replace(self.state, phase="ending", groups=0))
+        except Exception as error:  # of the store: who asked is told of no answer
+            logger.warning("event=requests_not_ended error=%s", type(error).__name__)
 
     @contextmanager
     def halting(self, executor: Executor) -> Iterator[Executor]:
         """While the block runs a pause halts this executor."""
         with self._changed:
-            self._executor, self._is_halted = executor, False
+            self._executor, self._halts_at = executor, 0.0
         try:
             yield executor
         finally:
@@ -147,13 +154,13 @@ class Requests:
         self._changed.notify_all()
 
     def _halt(self) -> None:
-        """Halt the executor of a sweep that is to pause, once."""
+        """Halt the executor of a sweep that is to pause; again if it goes on, as after its broker's death."""
         with self._changed:
-            executor = None if self._is_halted or not self._is_paused else self._executor
+            executor = self._executor if self._is_paused and time.monotonic() >= self._halts_at else None
         if executor is None:
             return
         executor.halt(HALT_SECONDS)
-        self._is_halted = True
+        self._halts_at = time.monotonic() + HALT_AGAIN_SECONDS
 
     def _report(self) -> None:
         """Keep the state in the store where it has changed; print that there is no room for all groups."""

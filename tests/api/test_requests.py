@@ -18,7 +18,8 @@ from orchestrator.stages.graph import Stage
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
-from orchestrator.store.requests import start_fields
+from orchestrator.store.requests import RequestFolder, start_fields
+from orchestrator.sweep.requests import Requests, Size
 from orchestrator.training.world import World
 from tests import tiny
 from tests.sweeps import events
@@ -96,6 +97,16 @@ def test_a_sweep_runs_a_number_of_groups(groups: int, tmp_path: Path) -> None:
 def test_a_process_that_does_not_answer_is_told_from_one_that_does(tmp_path: Path) -> None:
     answer = request(started(tmp_path, local=False), "groups", 2, seconds=0)
     assert (answer.is_taken, answer.is_done) == (False, False)
+
+
+def test_a_sweep_that_ends_before_it_reads_a_request_is_not_waited_for(tmp_path: Path) -> None:
+    sweep = started(tmp_path, local=False)
+    assert sweep.about.start is not None
+    folder = RequestFolder(DirectoryBlobs(tmp_path), sweep.key, sweep.about.start.name)
+    with Journal(DirectoryBlobs(tmp_path), sweep.key) as journal:
+        Requests(folder, journal, Size(), print).end()
+    with pytest.raises(Refused, match="has built everything and ends now; run its command again"):
+        request(sweep, "pause", 1, seconds=300)
 
 
 def test_a_start_of_an_earlier_version_takes_no_requests(tmp_path: Path) -> None:

@@ -107,6 +107,32 @@ def test_a_pause_before_anything_runs_halts_what_is_opened_then(steered: Steered
     assert executor.halts == 1
 
 
+def test_an_executor_that_goes_on_in_spite_of_a_pause_is_halted_again(
+    steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.sweep.requests.HALT_AGAIN_SECONDS", 0.1)
+
+    class Forgets(Halted):  # as a broker that died after it was halted
+        def halt(self, seconds: float) -> None:
+            self.halts += 1
+            if self.halts > 1:
+                self.ended.set()
+
+    executor = Forgets()
+    with steered.journal, steered.requests as requests, requests.halting(executor):
+        steered.folder.ask("pause", 1)
+        executor.run(None)  # type: ignore[arg-type]
+        assert executor.halts == 2
+
+
+def test_who_asks_too_late_is_told_that_the_sweep_ends(steered: Steered) -> None:
+    with steered.journal, steered.requests as requests:
+        steered.size.groups = 2
+        until(lambda: steered.folder.read_state().groups == 2)
+        requests.end()
+        assert (steered.folder.read_state().phase, steered.folder.read_state().groups) == ("ending", 0)
+
+
 def test_a_resize_changes_the_size_and_says_where_there_is_no_room(steered: Steered) -> None:
     with steered.journal, steered.requests:
         steered.size.groups, steered.size.room = 2, 3

@@ -88,6 +88,8 @@ class WorkerGroups:
         """Wait up to `seconds` for the groups to end, after the broker was stopped."""
         self._stopped.set()
         end = time.monotonic() + seconds
+        if self._thread.is_alive():  # it may start a group still, or count those that have ended
+            self._thread.join(seconds)
         for running in list(self._running.values()):
             running.thread.join(max(0.0, end - time.monotonic()))
         self._reserve({})
@@ -125,17 +127,24 @@ class WorkerGroups:
         decision = decide(queued, groups, nodes, self._size.asked)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%r leaving=%d", " ".join(dismissed), len(leaving))
-            ray.get(self._broker.dismiss.remote(dismissed))
             self._enter(dismissed, "ending")
         if decision.retire:
             logger.info("event=groups_retired groups=%r", " ".join(decision.retire))
-            ray.get(self._broker.retire.remote(decision.retire))
             self._enter(decision.retire, "retiring")
+        self._order()
         for pool in decision.start:
             self._start(pool)
         self._reserve(Counter(decision.short) if self._may_grow else {})
         if queued:
             self._check(queued, groups, nodes)
+
+    def _order(self) -> None:
+        """Ask groups to leave, at every tick: a broker that died has forgotten which ones were asked."""
+        for phase, method in (("ending", self._broker.dismiss), ("retiring", self._broker.retire)):
+            with self._lock:
+                names = [name for name, running in self._running.items() if running.phase == phase]
+            if names:
+                ray.get(method.remote(names))
 
     def _enter(self, names: Iterable[str], phase: str) -> None:
         with self._lock:

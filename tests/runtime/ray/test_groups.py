@@ -1,0 +1,81 @@
+"""Worker groups on a real Ray: groups that were asked to end do so in spite of the broker's death.
+
+A group is a thread here that calls the broker as a worker does: no worker is started.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.config.resources import Resources
+from orchestrator.runtime.ray.connect import start_ray
+from orchestrator.runtime.ray.pools import Pool, pool_of
+from orchestrator.sweep.requests import Size
+from tests.servers import Cluster
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+PLAIN = pool_of(Resources())
+
+
+@pytest.fixture
+def ray(ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in ray_cluster.env.items():
+        monkeypatch.setenv(name, value)
+    handler = signal.getsignal(signal.SIGTERM)
+    start_ray()
+    import ray
+
+    yield ray
+    ray.shutdown()
+    signal.signal(signal.SIGTERM, handler)  # Ray leaves its own
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("second_node")
+def test_a_group_that_was_asked_to_end_does_so_though_the_broker_died_meanwhile(ray: Any) -> None:
+    from orchestrator.runtime.ray.groups import WorkerGroups
+    from orchestrator.runtime.ray.tune import start_broker
+
+    broker, size, may_build = start_broker(), Size(2), threading.Event()
+
+    def serve(name: str, pool: Pool) -> None:
+        while True:
+            try:
+                position = 0
+                ray.get(broker.begin.remote(name, pool.name))
+                while ray.get(broker.take.remote(name, 0, position)) is not None:
+                    position += 1
+                    may_build.wait()
+                return
+            except LookupError:  # the broker knows no group: it begins again, as a worker does
+                continue
+
+    groups = WorkerGroups(size, broker, [PLAIN], train=serve, patience_seconds=0.0, say=print)
+    for key in ("a", "b"):
+        ray.get(broker.submit.remote({"name": "target"}, key, PLAIN.name, 1))
+    groups.start()
+    until(lambda: sum(bool(one["building"]) for one in state(ray, broker).values()) == 2)
+    size.asked = 1
+    until(lambda: "retiring" in [one.phase for one in list(groups._running.values())])
+    ray.kill(broker, no_restart=False)
+    may_build.set()
+    until(lambda: size.groups == 1 and len(state(ray, broker)) == 1)
+    ray.get(broker.stop.remote())
+    groups.join(60)
+    assert size.groups == 0
+
+
+def state(ray: Any, broker: Any) -> dict[str, Any]:
+    groups: dict[str, Any] = ray.get(broker.state.remote())["groups"]
+    return groups
