@@ -185,7 +185,7 @@ RANDOM = {"algorithm": "random"}
         (
             {"sweep": {OFFSET: {"low": 1, "high": 2, "step": 1}}},
             [],
-            f"sweep.0.{OFFSET}.step is not a field; known here: high, integer, log, low.",
+            f"sweep.0.{OFFSET}.step is not a field; known here: high, integer, log, low, values, when.",
         ),
         (
             {"sweep": {"release.truncation": [0]}},

@@ -146,7 +146,7 @@ def test_a_copied_folder_shows_its_own_pictures(ui: Ui) -> None:
         query = urlencode({"path": path, "run_uuid": run.info.run_id})
         with urllib.request.urlopen(f"http://127.0.0.1:{ui.port}/get-artifact?{query}", timeout=10) as answer:
             shown[run.info.run_name] = answer.read()
-    assert shown == {trial.name: trial.images["inversion/test"] for trial in sample_trials(6)}
+    assert shown == {trial.name: trial.images["inversion/test"].read() for trial in sample_trials(6)}
 
 
 @pytest.mark.mlflow

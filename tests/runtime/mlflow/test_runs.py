@@ -48,7 +48,13 @@ def document(*words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("where", ["file", "server"])
 @pytest.mark.parametrize(
-    "words", [("show", "tiny"), ("show", "tiny", *METRIC), ("best",), ("compare", "tiny", "tiny", *METRIC)]
+    "words",
+    [
+        ("show", "tiny"),
+        ("show", "tiny", *METRIC),
+        ("best", "--study", "tiny"),
+        ("compare", "tiny", "tiny", *METRIC),
+    ],
 )
 def test_tables_are_those_of_the_store(
     words: tuple[str, ...], where: str, places: Mapping[str, tuple[str, str]]

@@ -119,7 +119,7 @@ def test_the_parent_says_how_the_sweep_ended(bench: MlflowBench) -> None:
     lines = tell(bench.tracker(), "clean", sample_trials(1))
     (parent,) = bench.runs("clean", "sweep")
     assert parent.info.status == "FINISHED"
-    assert {line.split()[0] for line in lines[1:]} == {"answer", "trials", "table", "report"}
+    assert {line.split()[0] for line in lines[1:]} == {"answer", "trials", "table", "pictures", "report"}
 
 
 @both

@@ -234,8 +234,8 @@ def test_views_are_written_once_and_their_filter_finds_the_trials(
     tell(bench.tracker(), "viewed", [*trials, *sample_trials(3)[2:]])
     after = client.get_experiment_by_name("viewed")
     assert after.tags == before.tags
-    (text,) = [text for name, text in after.tags.items() if name.startswith(module.TAG_PREFIX)]
-    told = json.loads(json.loads(text)["state"])
+    saved = [json.loads(text) for name, text in after.tags.items() if name.startswith(module.TAG_PREFIX)]
+    (told,) = [json.loads(view["state"]) for view in saved if view["name"] == "viewed: table"]
     found = client.search_runs(
         [after.experiment_id], told["searchFilter"], order_by=[f"{told['orderByKey']} ASC"]
     )
