@@ -21,7 +21,7 @@ class Answer:
     start: Start
     state: State
     is_taken: bool  # its process has read the request
-    is_done: bool  # it is paused, runs, or knows how many groups fit
+    is_done: bool  # it is paused, runs (or ran to its end), or knows how many groups fit
 
 
 def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float) -> Answer:
@@ -42,10 +42,10 @@ def request(sweep: StoredSweep, subject: Subject, value: int, *, seconds: float)
     asked, end = folder.ask(subject, value), time.monotonic() + seconds
     while True:
         state = folder.read_state()
-        if state.phase == "ending":
-            raise Refused("sweep", sweep.label, "has built everything and ends now", AGAIN)
         is_taken = asked.id in state.answered
-        is_done = is_taken and (subject == "groups" or state.phase == ("paused" if value else "running"))
+        is_done = is_taken and (subject == "groups" or not value or state.phase == "paused")
+        if state.phase == "ending" and (value or not is_taken):  # what was resumed may have ended
+            raise Refused("sweep", sweep.label, "has built everything and ends now", AGAIN)
         if is_done or time.monotonic() >= end:
             return Answer(start, state, is_taken, is_done)
         time.sleep(LOOK_SECONDS)

@@ -43,12 +43,14 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     ended: list[Any] = []
     lines: list[str] = []
     asked: list[Answer] = []
-    run_stage = runner.run
+    run_stage, is_answered = runner.run, threading.Event()
 
     def pause_in_the_attack(stage: Stage, world: World, store: Artifacts, location: Location) -> None:
         if stage.name == "inversion" and not asked:
             asked.append(request(sweep_of(store), "pause", 1, seconds=0))
             until(world.is_preempted)  # its first look at that is in the training
+        elif asked:
+            is_answered.wait(600)  # resumed, the sweep is not over before somebody looks
         run_stage(stage, world, store, location)
 
     def run() -> None:
@@ -71,6 +73,7 @@ def test_a_paused_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     assert running.is_alive()
 
     answer = request(sweep_of(store), "pause", 0, seconds=300)
+    is_answered.set()
     assert (answer.is_taken, answer.is_done, answer.state.phase) == (True, True, "running")
     running.join(600)
     (results,) = ended
@@ -107,6 +110,27 @@ def test_a_sweep_that_ends_before_it_reads_a_request_is_not_waited_for(tmp_path:
         Requests(folder, journal, Size(), print).end()
     with pytest.raises(Refused, match="has built everything and ends now; run its command again"):
         request(sweep, "pause", 1, seconds=300)
+
+
+def test_a_sweep_that_is_resumed_and_ends_before_anybody_looks_has_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.sweep.requests.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("orchestrator.api.requests.LOOK_SECONDS", 3.0)  # it ends between two looks
+    sweep = started(tmp_path, local=False)
+    assert sweep.about.start is not None
+    folder = RequestFolder(DirectoryBlobs(tmp_path), sweep.key, sweep.about.start.name)
+
+    def resume_and_end() -> None:
+        journal = Journal(DirectoryBlobs(tmp_path), sweep.key)
+        with journal, Requests(folder, journal, Size(), print):
+            until(lambda: bool(folder.read_state().answered))
+
+    running = threading.Thread(target=resume_and_end, daemon=True)
+    running.start()
+    answer = request(sweep, "pause", 0, seconds=300)
+    running.join()
+    assert (answer.is_taken, answer.is_done, answer.state.phase) == (True, True, "ending")
 
 
 def test_a_start_of_an_earlier_version_takes_no_requests(tmp_path: Path) -> None:
