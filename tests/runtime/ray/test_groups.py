@@ -1,12 +1,13 @@
 """Worker groups on a real Ray: groups that were asked to end do so in spite of the broker's death.
 
-A group is a thread here that calls the broker as a worker does: no worker is started.
+A group is a thread here that calls the broker as a worker does: no worker is started. The driver is a
+process of its own: Ray reads a cluster's token once in a process, and other tests may have started it here.
 """
 
-import signal
+import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,19 +23,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 PLAIN = pool_of(Resources())
 
 
-@pytest.fixture
-def ray(ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in ray_cluster.env.items():
-        monkeypatch.setenv(name, value)
-    handler = signal.getsignal(signal.SIGTERM)
-    start_ray()
-    import ray
-
-    yield ray
-    ray.shutdown()
-    signal.signal(signal.SIGTERM, handler)  # Ray leaves its own
-
-
 def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 120
     while not condition():
@@ -43,7 +31,25 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("second_node")
-def test_a_group_that_was_asked_to_end_does_so_though_the_broker_died_meanwhile(ray: Any) -> None:
+def test_a_group_that_was_asked_to_end_does_so_though_the_broker_died_meanwhile(
+    ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ray_cluster.env.items():
+        monkeypatch.setenv(name, value)
+    driver = multiprocessing.get_context("spawn").Process(target=end_a_group_whose_broker_dies)
+    driver.start()
+    driver.join(280)
+    is_stuck = driver.is_alive()
+    driver.kill()
+    driver.join()
+    assert not is_stuck
+    assert driver.exitcode == 0, "the driver's error is above"
+
+
+def end_a_group_whose_broker_dies() -> None:
+    start_ray()
+    import ray
+
     from orchestrator.runtime.ray.groups import WorkerGroups
     from orchestrator.runtime.ray.tune import start_broker
 
