@@ -25,7 +25,7 @@ from tests.sweeps import ROOT, command, events, run_locally, table, write_study
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 POINTS = "sweep={auxiliary.kind: [same-heldout, distinct], target.budget: [block2]}"  # four trials
-EPOCHS = 300
+EPOCHS = 1500  # about half a minute for each attack: a second group is up before the last one begins
 GROUP = re.compile(r"event=stage_taken stage=inversion key=\w+ group=(\S+)")
 
 
