@@ -239,4 +239,4 @@ ROWS: dict[str, Row] = {
     "hinge-prior": Row(_prior, "gmi", 0, 3, 64, 64),
     "gmi-iteration": Row(_gmi, "vgg16", 1000, 3, 64, 60, precisions=("float32",)),
 }
-"""Name -> row. A search runs in float32 whatever the precision of training steps."""
+"""Name -> row. A search runs in float32 at any precision of training steps."""
