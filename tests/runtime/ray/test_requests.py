@@ -105,6 +105,8 @@ def test_a_sweep_that_is_resized_paused_and_killed_ends_as_an_undisturbed_one(
     asked(store, "pause", "steered")
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
+    assert sweep.stdout is not None
+    sweep.stdout.close()
     (killed,) = sweeps(store.blobs)
     assert killed.status == "killed"
     refused = CliRunner().invoke(app, ["resume", "steered", "--store", str(store.blobs.uri)])
