@@ -173,7 +173,7 @@ ROWS: Mapping[str, Callable[[Place, int], Ready]] = {
 """Label -> the function of place and batch that builds it."""
 
 SEARCHES = {"GMI iteration"}
-"""Rows that are computed in float32 whatever the precision of training steps is."""
+"""Rows that are computed in float32 at any precision of training steps."""
 
 
 def flops(ready: Ready) -> float:

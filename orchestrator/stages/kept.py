@@ -2,7 +2,7 @@
 
 Stages of many trials read the same target, evaluation model and private images. A result is named by what it
 is and by the content of the files that it follows from, so a file is read and verified each time; the least
-recently used leave when all together exceed `MOST_BYTES`. Results are shared: nobody changes them in place.
+recently used leave when all together exceed `MOST_BYTES`. Results are shared: never change them in place.
 """
 
 import hashlib

@@ -65,8 +65,8 @@ class Known:
 
 
 class SearchMemory:
-    """What a search was told, in its sweep's journal: told again when the sweep starts again, whatever the
-    store has by then. With `writes` false nothing is added."""
+    """What a search was told, in its sweep's journal: told again when the sweep starts again, even if
+    the store has changed since. With `writes` false nothing is added."""
 
     def __init__(self, journal: Journal, *, writes: bool = True) -> None:
         self._journal, self._writes = journal, writes

@@ -67,7 +67,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_pause_halts_the_executor_and_lasts_until_it_is_resumed(steered: Steered, errors: int) -> None:
     executor, ledger = Halted(errors), None
     with steered.journal, steered.requests as requests:
-        requests.wait()  # nobody asked
+        requests.wait()  # no request is there
         steered.folder.ask("pause", 1)
         with requests.halting(executor):
             executor.run(ledger)  # type: ignore[arg-type]

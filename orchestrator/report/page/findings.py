@@ -69,8 +69,8 @@ def findings(
     artifacts = sections.made(COSTS, "the costs", partial(artifacts_of, records, store), none)
     stages = {one.stage for one in artifacts.values()}
     seconds = WALL if any(study.resources.of(stage).gpus_per_worker for stage in stages) else CPU
-    several = study.search.objectives if len(study.search.objectives) > 1 else {}
-    lines = list(filter(None, [front_line(records, several)])) if several else []
+    several = len(study.search.objectives) > 1
+    lines = [line] if several and (line := front_line(records, study.search.objectives)) else []
     if ANSWER not in sections.faults:
         make_lines = partial(_answer, ranked, axes, seconds)
         lines += sections.made(ANSWER, "the answer", make_lines, [])

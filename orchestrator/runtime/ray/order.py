@@ -55,7 +55,7 @@ class TaskQueue:
         return key in self._users
 
     def built(self, key: str) -> None:
-        """Note that a stage is built, or has failed: nobody waits for it any longer."""
+        """Note that a stage is built, or has failed: no trial waits for it now."""
         users = self._users.pop(key, None)
         if users is None:
             return

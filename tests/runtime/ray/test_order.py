@@ -45,7 +45,7 @@ def test_trials_of_different_targets_are_drawn_first() -> None:
     drawn = [taken(queue) for _ in range(4)]
     assert [one.point.index for one in drawn] == [0, 3, 6, 9]
     assert len(queue) == 8
-    queue.end(drawn[1])  # its target is built: its neighbours wait for nobody
+    queue.end(drawn[1])  # its target is built: its neighbours wait for no trial
     assert [taken(queue).point.index for _ in range(2)] == [4, 5]
     assert queue.take(may_wait=False) is None  # nothing is left but trials whose targets are being built
     next_one = queue.take()

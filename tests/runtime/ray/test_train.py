@@ -1,4 +1,4 @@
-"""Worker groups as Ray Train's controller gets them: whatever it unpickles brings no torch."""
+"""Worker groups as Ray Train's controller gets them: nothing that it unpickles imports torch."""
 
 import subprocess
 import sys

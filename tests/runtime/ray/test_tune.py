@@ -177,7 +177,7 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
 
 
 def test_nobody_waits_for_a_stage_that_is_stored(tmp_path: Path) -> None:
-    """Trials of a sweep that is started again share their target, which nobody builds any more."""
+    """Trials of a sweep that is started again share their target, which is built already."""
     sweep = Sweep(tiny.study({"attack.recipe.epochs": list(range(1, 9))}), tmp_path)
     first, *others = sweep.ledger.next_tasks()
     shared = set.intersection(*({one.key for one in task.stages.values()} for task in (first, *others)))
