@@ -32,6 +32,8 @@ from orchestrator.sweep.records import StageCounts, SweepReport, TrialRecord
 from orchestrator.sweep.requests import Requests
 from orchestrator.sweep.trial import Task
 
+SILENT_SECONDS = 60.0  # in the log of a job
+
 
 class SweepProgress:
     """Implements `Listener`: stages and trials done, trials running, the objective so far, time left."""
@@ -44,7 +46,8 @@ class SweepProgress:
         self._missing = self._built = self._ended = self._trials = 0
         self._requests: Requests | None = None
         self._best: tuple[float, str] | None = None
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
+        self._closed = threading.Event()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -60,9 +63,12 @@ class SweepProgress:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        if not self._console.is_terminal:
+            threading.Thread(target=self._break_silence, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._progress.stop()
 
     def follow(self, requests: Requests) -> None:
@@ -71,7 +77,8 @@ class SweepProgress:
 
     @property
     def state(self) -> str:
-        """Worker groups now and asked, or that it is paused; empty where there is nothing to say."""
+        """Worker groups now and asked, or that it is paused, and what is built; empty where there is nothing
+        to say."""
         return "" if self._requests is None else self._requests.state.words
 
     def planned(self, tasks: Sequence[Task], num_missing: int) -> None:
@@ -124,7 +131,20 @@ class SweepProgress:
     def _say(self, line: str) -> None:
         """Print a line where no bar is shown: in the log of a job."""
         if not self._console.is_terminal:
+            self._said = time.monotonic()
             self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
+
+    def _break_silence(self) -> None:
+        """Print what is being built where no line came for `SILENT_SECONDS`, and that has moved since."""
+        last = ""
+        while not self._closed.wait(max(0.1, self._said + SILENT_SECONDS - time.monotonic())):
+            line = f"{self._words()}: {self.state}"
+            if time.monotonic() - self._said < SILENT_SECONDS:
+                continue
+            if self.state and line != last:
+                self._say(line)
+                last = line
+            self._said = time.monotonic()
 
     def _words(self) -> str:
         return f"{self._built}/{self._missing} stages, {self._ended}/{self._trials} trials"

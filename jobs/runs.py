@@ -93,6 +93,8 @@ def show(
         notes = [f"report: {one.source.report}"] if rows else []
         if not rows:
             notes = ["no report yet: it is written when every trial has ended"]
+        if about.state and about.state.work:
+            notes.insert(0, about.state.work)
         print_rows(form, title, rows, [*notes, *filter(None, [one.forecast])])
 
 

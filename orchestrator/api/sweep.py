@@ -201,7 +201,9 @@ class Sweep:
                 from orchestrator.runtime.pruning import LocalRungs  # here: Optuna, as above
 
                 rungs = LocalRungs(scheduler)
-            executor = LocalExecutor(self.store, self.location, seconds, scheduler=scheduler, rungs=rungs)
+            executor = LocalExecutor(
+                self.store, self.location, seconds, scheduler=scheduler, rungs=rungs, size=size
+            )
             return nullcontext(executor)
         wait_seconds = 60.0 * self.options.wait_for_nodes
         return ray_executor(

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from orchestrator.store.journal import Journal, now_ms
 
 Subject = Literal["pause", "groups"]
 SUBJECTS: tuple[Subject, ...] = ("pause", "groups")
+SHOWN = 4  # stages that are being built
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class State:
     asked: int | None = None  # worker groups at most; None: as many as fit the nodes
     room: int | None = None  # worker groups that the nodes take; None before they are known
     answered: tuple[str, ...] = ()  # ids of the last request of each subject that was taken
+    building: tuple[str, ...] = ()  # stages that are being built and how far, in words
 
     @property
     def size(self) -> str:
@@ -70,9 +72,25 @@ class State:
 
     @property
     def words(self) -> str:
-        """Phase and size; empty where there is nothing beyond that it runs."""
+        """Phase, size and what is built; empty where there is nothing beyond that it runs."""
         phase = "" if self.phase == "running" else self.phase
-        return ", ".join(filter(None, (phase, self.size)))
+        return ", ".join(filter(None, (phase, self.size, self.work)))
+
+    @property
+    def work(self) -> str:
+        """What is being built, in words; empty where nothing is."""
+        shown, num_left = ", ".join(self.building[:SHOWN]), len(self.building) - SHOWN
+        left = f" and {num_left} more" if num_left > 0 else ""
+        return f"building {shown}{left}" if shown else ""
+
+
+def progress_words(stage: str, progress: Mapping[str, float]) -> str:
+    """Return a stage that is being built: what it has reached and of how many are the first two of its
+    progress; its name alone before the first."""
+    match list(progress.items())[:2]:
+        case [(unit, done), (_, of)]:
+            return f"{stage} ({unit} {done:g} of {of:g})"
+    return stage
 
 
 def counted(groups: int) -> str:
@@ -141,7 +159,8 @@ class RequestFolder:
         """Return the state; that of a sweep that runs if none was written."""
         plain = _parsed(self._blobs.get(f"{self._folder}/state.json"))
         known = {name.name: plain[name.name] for name in fields(State) if name.name in plain}
-        return State(**{**known, "answered": tuple(known.get("answered", ()))})
+        lists = {name: tuple(known.get(name, ())) for name in ("answered", "building")}
+        return State(**{**known, **lists})
 
 
 def _parsed(data: bytes | None) -> dict[str, Any]:

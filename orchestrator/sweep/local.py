@@ -14,7 +14,9 @@ from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.leases import Leases, LocalLeases
+from orchestrator.store.requests import progress_words
 from orchestrator.sweep.ledger import Ledger
+from orchestrator.sweep.requests import Size
 from orchestrator.sweep.rungs import Report, Rungs, compared_stage
 from orchestrator.sweep.trial import Outcome, Task, Trial
 from orchestrator.training.world import World
@@ -30,6 +32,7 @@ class LocalExecutor:
     leases: Leases = field(default_factory=LocalLeases)
     scheduler: Scheduler | None = None
     rungs: Rungs | None = None  # what compares the trainings that the scheduler names
+    size: Size = field(default_factory=Size)  # is told what is being built
     failures: dict[str, StageFailed] = field(default_factory=dict)  # errors and ends that would only repeat
     must_leave: Event = field(default_factory=Event)
     ended: Event = field(default_factory=Event)
@@ -71,11 +74,24 @@ class LocalExecutor:
         runner.use_profile(int(stage.profile["threads"]))
         try:
             report = self.rungs.begin(stage) if self.rungs and is_compared else _continue
+            report = self._telling(stage, report)
             runner.run(stage, self._world(stage.profile, report), self.store, self.location)
         except StageFailed as failure:
             if failure.kind in ("error", "cancelled"):
                 self.failures[stage.key] = failure
             raise
+        finally:
+            self.size.building = ()
+
+    def _telling(self, stage: Stage, report: Report) -> Report:
+        """Return a report that also tells how far the stage is."""
+
+        def tell(progress: Mapping[str, float]) -> bool:
+            self.size.building = (progress_words(stage.name, progress),)
+            return report(progress)
+
+        self.size.building = (stage.name,)
+        return tell
 
     def _world(self, profile: Mapping[str, str | int], report: Report) -> World:
         return World(

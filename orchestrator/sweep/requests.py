@@ -24,12 +24,14 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 HALT_SECONDS = 5.0  # for one call to the executor; one that raises is repeated by the next poll
 HALT_AGAIN_SECONDS = 30.0  # where it still runs: what it was halted by may have died since
+BUILDING_SECONDS = 15.0  # between two writes of nothing but what is being built
 END_SECONDS = 10.0  # for the thread to end, which may wait for a store that is away
 
 
 @dataclass
 class Size:
-    """How many worker groups a sweep may have, and has; read and written by several threads, never locked."""
+    """How many worker groups a sweep may have, and has, and what they build; read and written by several
+    threads, never locked."""
 
     asked: int | None = None
     """At most; None takes as many as fit the nodes."""
@@ -39,6 +41,9 @@ class Size:
 
     room: int | None = None
     """How many the nodes take; None before they are known."""
+
+    building: tuple[str, ...] = ()
+    """Stages that are being built, in words; of one process too."""
 
 
 class Requests:
@@ -58,7 +63,7 @@ class Requests:
         self._halts_at = 0.0  # seconds of the monotonic clock: not before
         self._is_paused = self._waits = False
         self._changed = threading.Condition()
-        self._written = State(asked=size.asked)
+        self._written, self._written_at = State(asked=size.asked), time.monotonic()
         self._is_unfit = False  # the line about missing room is printed
         self._since: float | None = None
         self._paused_seconds = 0.0
@@ -80,7 +85,7 @@ class Requests:
         if self._thread.is_alive():
             self._thread.join(END_SECONDS)
         try:
-            self._folder.write_state(replace(self.state, phase="ending", groups=0))
+            self._folder.write_state(replace(self.state, phase="ending", groups=0, building=()))
         except Exception as error:  # of the store: who asked is told of no answer
             logger.warning("event=requests_not_ended error=%s", type(error).__name__)
 
@@ -115,7 +120,8 @@ class Requests:
         """What the requests have come to."""
         phase = "running" if not self._is_paused else "paused" if self._waits else "pausing"
         answered = tuple(request.id for request in self._taken.values())
-        return State(phase, self.size.groups, self.size.asked, self.size.room, answered)
+        size = self.size
+        return State(phase, size.groups, size.asked, size.room, answered, size.building)
 
     @property
     def paused_seconds(self) -> float:
@@ -163,11 +169,13 @@ class Requests:
         self._halts_at = time.monotonic() + HALT_AGAIN_SECONDS
 
     def _report(self) -> None:
-        """Keep the state in the store where it has changed; print that there is no room for all groups."""
+        """Keep the state in the store where it has changed, what is built less often; print that there is no
+        room for all groups."""
         state = self.state
-        if state != self._written:
+        is_due = time.monotonic() - self._written_at >= BUILDING_SECONDS
+        if state != (self._written if is_due else replace(self._written, building=state.building)):
             self._folder.write_state(state)
-            self._written = state
+            self._written, self._written_at = state, time.monotonic()
         lacks = "groups" in self._taken and state.asked is not None and state.room is not None
         if lacks and not self._is_unfit and (state.asked or 0) > (state.room or 0):
             self._is_unfit = True

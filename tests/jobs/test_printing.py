@@ -1,14 +1,17 @@
-"""The plan: a forecast from few manifests, however many the store has."""
+"""The plan: a forecast from few manifests, however many the store has; how far a sweep is, in a log."""
 
 import re
 import tempfile
+import time
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from jobs import printing
 from jobs.printing import print_plan
 from orchestrator.api.forecast import OTHERS_READ, STAGE_READ, Known, forecast
 from orchestrator.config.normalise import normalise
@@ -17,8 +20,11 @@ from orchestrator.datasets.weights_manifest import key_of
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.store.journal import Journal
+from orchestrator.store.requests import RequestFolder
 from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.points import expand
+from orchestrator.sweep.requests import Requests, Size
 from orchestrator.sweep.trial import Task
 from tests import tiny
 
@@ -196,3 +202,24 @@ def test_a_plan_of_a_search_is_of_its_first_batch_and_offers_no_measuring_twice(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("forecast")]
     assert line.startswith("forecast of the first batch of 1 trials: unknown, the store has nothing like")
     assert "--calibrate" not in line
+
+
+def test_the_log_of_a_job_says_how_far_stages_are_where_no_trial_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing, "SILENT_SECONDS", 0.05)
+    blobs, size, text = DirectoryBlobs(tmp_path), Size(), StringIO()
+    journal = Journal(blobs, "ab" * 32)
+    requests = Requests(RequestFolder(blobs, "ab" * 32, journal.attempt), journal, size, print)
+    progress = printing.SweepProgress(Console(file=text, width=300), "inversion/skill_test", True)
+    progress.follow(requests)
+    with progress:
+        for epoch in (1, 2):
+            size.building = (f"prior (epoch {epoch} of 40)",)
+            end = time.monotonic() + 20
+            while f"epoch {epoch}" not in text.getvalue():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        time.sleep(0.3)
+    lines = [line.partition(" ")[2] for line in text.getvalue().splitlines()]
+    assert lines == [f"0/0 stages, 0/0 trials: building prior (epoch {epoch} of 40)" for epoch in (1, 2)]

@@ -217,7 +217,7 @@ def test_a_running_sweep_is_listed_with_its_groups_and_asked_for_others(
     assert f"on {socket.gethostname()}, process {os.getpid()}: no answer within 0 s; if" in done.stdout
     (request,) = running.read()
     assert (request.subject, request.value) == ("groups", 4)
-    running.write_state(State("running", 1, 4, 2, (request.id,)))
+    running.write_state(State("running", 1, 4, 2, (request.id,), ("prior (epoch 3 of 40)",)))
     assert [(row["study"], row["groups"]) for row in rows("ls", *stores)] == [
         ("busy", "1 group, 4 asked, room for 2"),
         ("faces", ""),
@@ -225,6 +225,7 @@ def test_a_running_sweep_is_listed_with_its_groups_and_asked_for_others(
     ]
     shown = runs("show", "busy", *stores).stdout
     assert "busy efefefef: 0 of 8 trials ended, running, 1 group, 4 asked, room for 2, " in shown
+    assert "building prior (epoch 3 of 40)" in shown
     answering = threading.Timer(0.3, lambda: running.write_state(State("paused", 0, 4, None, ids())))
 
     def ids() -> tuple[str, ...]:

@@ -8,7 +8,14 @@ import pytest
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import HOST
 from orchestrator.store.journal import Journal
-from orchestrator.store.requests import RequestFolder, Start, State, latest_start, start_fields
+from orchestrator.store.requests import (
+    RequestFolder,
+    Start,
+    State,
+    latest_start,
+    progress_words,
+    start_fields,
+)
 
 ONE = Start("b", "node", os.getpid(), HOST, False, 2)
 
@@ -27,7 +34,7 @@ def test_the_last_request_of_each_subject_is_read_by_the_start_that_it_was_made_
 def test_the_state_comes_back_whole(blobs: Blobs) -> None:
     folder = RequestFolder(blobs, "key", "start-1")
     assert folder.read_state() == State()
-    state = State("paused", 0, 4, 2, ("a", "b"))
+    state = State("paused", 0, 4, 2, ("a", "b"), ("target (epoch 3 of 20)",))
     folder.write_state(state)
     assert folder.read_state() == state
 
@@ -41,10 +48,24 @@ def test_the_state_comes_back_whole(blobs: Blobs) -> None:
         (State(groups=1, asked=4, room=2), "1 group, 4 asked, room for 2"),
         (State("paused"), "paused"),
         (State("pausing", groups=1, asked=1), "pausing, 1 group, 1 asked"),
+        (State(groups=1, building=("judge",)), "1 group, as many as fit, building judge"),
+        (State(building=tuple("abcdefg")), "building a, b, c, d and 3 more"),
     ],
 )
 def test_a_state_is_said_in_words(state: State, words: str) -> None:
     assert state.words == words
+
+
+@pytest.mark.parametrize(
+    ("progress", "words"),
+    [
+        ({}, "prior"),
+        ({"epoch": 3, "epochs": 20, "train_loss": 0.5}, "prior (epoch 3 of 20)"),
+        ({"images": 34, "of": 102}, "prior (images 34 of 102)"),
+    ],
+)
+def test_a_stage_says_how_far_it_is(progress: dict[str, float], words: str) -> None:
+    assert progress_words("prior", progress) == words
 
 
 def test_the_latest_start_is_the_one_that_is_asked(blobs: Blobs) -> None:

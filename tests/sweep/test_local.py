@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
+from orchestrator.sweep.requests import Size
 from tests import tiny
 from tests.sweep.books import Sweep
 
@@ -49,6 +50,27 @@ def test_an_interrupted_sweep_builds_nothing_more_and_goes_on_later(tmp_path: Pa
     assert sweep.books.running == []
     assert sweep.store.keys() == []
     assert [record.status for record in Sweep(study, tmp_path).run().ledger.records] == ["finished"] * 2
+
+
+def test_what_is_built_is_told_epoch_by_epoch(tmp_path: Path) -> None:
+    class Told(Size):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "building":
+                told.append(value)
+
+    told: list[object] = []
+    sweep = Sweep(tiny.study({"seed": [0]}, {"target.recipe": {"epochs": 2}}), tmp_path)
+    sweep.executor = replace(sweep.executor, size=Told())
+    sweep.run()
+    start = told.index(("target",))
+    assert told[start : start + 4] == [
+        ("target",),
+        ("target (epoch 1 of 2)",),
+        ("target (epoch 2 of 2)",),
+        (),
+    ]
+    assert told[-1] == ()
 
 
 class AfterAWhile(Event):

@@ -12,7 +12,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
 from orchestrator.store.requests import RequestFolder
 from orchestrator.sweep.ledger import Ledger
-from orchestrator.sweep.requests import Requests, Size
+from orchestrator.sweep.requests import BUILDING_SECONDS, Requests, Size
 
 
 @dataclass
@@ -131,6 +131,19 @@ def test_who_asks_too_late_is_told_that_the_sweep_ends(steered: Steered) -> None
         until(lambda: steered.folder.read_state().groups == 2)
         requests.end()
         assert (steered.folder.read_state().phase, steered.folder.read_state().groups) == ("ending", 0)
+
+
+def test_what_is_built_is_kept_in_the_store_less_often_than_changes_of_groups(steered: Steered) -> None:
+    with steered.journal, steered.requests:
+        steered.size.building = ("target (epoch 1 of 9)",)
+        time.sleep(0.2)
+        assert steered.folder.read_state().building == ()
+        steered.size.groups = 1
+        until(lambda: steered.folder.read_state().building == ("target (epoch 1 of 9)",))
+        steered.size.building = ("target (epoch 2 of 9)",)
+        steered.requests._written_at -= BUILDING_SECONDS
+        until(lambda: steered.folder.read_state().building == ("target (epoch 2 of 9)",))
+    assert steered.folder.read_state().building == ()
 
 
 def test_a_resize_changes_the_size_and_says_where_there_is_no_room(steered: Steered) -> None:

@@ -299,4 +299,4 @@ class Broker:
 def _shown(job: _Job | None) -> dict[str, Any] | None:
     if job is None:
         return None
-    return {"stage": job.stage["name"], "key": job.key, "progress": job.progress[-1:]}
+    return {"stage": job.stage["name"], "key": job.key, "progress": (job.progress or [{}])[-1]}

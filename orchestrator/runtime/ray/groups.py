@@ -19,6 +19,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from orchestrator.runtime.ray.pools import LEAVING, Group, Node, Pool, decide, shown, slots
+from orchestrator.store.requests import progress_words
 from orchestrator.sweep.requests import Size
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class WorkerGroups:
         for running in list(self._running.values()):
             running.thread.join(max(0.0, end - time.monotonic()))
         self._reserve({})
-        self._size.groups = len(self._running)
+        self._size.groups, self._size.building = len(self._running), ()
 
     def _watch(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
@@ -124,6 +125,8 @@ class WorkerGroups:
         if self._failures:
             remove_orphans()
         self._size.groups, self._size.room = len(groups), self._room(nodes)
+        building = (group["building"] for group in state["groups"].values())
+        self._size.building = tuple(progress_words(one["stage"], one["progress"]) for one in building if one)
         decision = decide(queued, groups, nodes, self._size.asked)
         if dismissed := list(dict.fromkeys([*leaving, *decision.dismiss])):
             logger.warning("event=groups_dismissed groups=%r leaving=%d", " ".join(dismissed), len(leaving))

@@ -72,6 +72,8 @@ def end_a_group_whose_broker_dies() -> None:
         ray.get(broker.submit.remote({"name": "target"}, key, PLAIN.name, 1))
     groups.start()
     until(lambda: sum(bool(one["building"]) for one in state(ray, broker).values()) == 2)
+    ray.get(broker.report.remote("a", {"epoch": 3, "epochs": 20}))
+    until(lambda: sorted(size.building) == ["target", "target (epoch 3 of 20)"])
     size.asked = 1
     until(lambda: "retiring" in [one.phase for one in list(groups._running.values())])
     ray.kill(broker, no_restart=False)
@@ -79,7 +81,7 @@ def end_a_group_whose_broker_dies() -> None:
     until(lambda: size.groups == 1 and len(state(ray, broker)) == 1)
     ray.get(broker.stop.remote())
     groups.join(60)
-    assert size.groups == 0
+    assert (size.groups, size.building) == (0, ())
 
 
 def state(ray: Any, broker: Any) -> dict[str, Any]:
