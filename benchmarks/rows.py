@@ -44,6 +44,37 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The network of a row by its name, and the sizes that the papers give it."""
+
+    model: str
+    classes: int
+    channels: int
+    side: int
+    batch: int
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """Arguments that networks are built with."""
+        return {"classes": self.classes, "channels": self.channels, "image_size": self.side}
+
+
+NETWORKS: Mapping[str, Network] = {
+    "digit-inverter": Network("ami-digit", 10, 1, 32, 128),
+    "face-inverter": Network("ami-face", 530, 1, 64, 128),
+    "digit-classifier": Network("ami-digit", 10, 1, 32, 128),
+    "face-classifier": Network("ami-face", 530, 1, 64, 128),
+    "vgg16": Network("vgg16", 1000, 3, 64, 64),
+    "hinge-prior": Network("gmi", 0, 3, 64, 64),
+    "gmi-iteration": Network("vgg16", 1000, 3, 64, 60, precisions=("float32",)),
+}
+"""Row -> its network. A search runs in float32 at any precision of training steps."""
+
+SEARCHES = {name for name, network in NETWORKS.items() if network.precisions == ("float32",)}
+
+
+@dataclass(frozen=True)
 class Ready:
     """A row that is built."""
 
@@ -81,77 +112,63 @@ def scores_of(number: int, classes: int) -> Tensor:
     return (4 * torch.randn(number, classes, generator=drawn)).softmax(dim=1)
 
 
-def inverter(name: str, classes: int, side: int) -> Callable[[Place, int], Ready]:
-    """Return the row of an inverter of full scores."""
-
-    def build(place: Place, batch: int) -> Ready:
-        network, pairs = inverter_parts(name, classes, side, place, batch)
-        return training(network, pairs, reconstruction(), config.Recipe(), place)
-
-    return build
+def inverter(sizes: Network, place: Place, batch: int) -> Ready:
+    """Return a step of an inverter of full scores."""
+    network, pairs = inverter_parts(sizes, place, batch)
+    return training(network, pairs, reconstruction(), config.Recipe(), place)
 
 
-def inverter_parts(  # noqa: PLR0913 - the sizes of a network and of its images
-    name: str,
-    classes: int,
-    side: int,
-    place: Place,
-    number: int,
-    *,
-    m: int | None = None,
-    offset: float = 50.0,
-    seed: int = SEED,
+def inverter_parts(
+    sizes: Network, place: Place, number: int, *, m: int | None = None, offset: float = 50.0, seed: int = SEED
 ) -> tuple[nn.Module, Pairs]:
     """Build an inverter's network and its pairs: encoded scores of which the m largest are kept (None: all),
-    images (number, 1, side, side)."""
-    attack = config.InverterAttack(model=config.Model(name=name, width=place.width), offset=offset)
-    made: Any = seeded(lambda: build_attack(attack, classes=classes, channels=1, image_size=side), seed)
-    kept = m or classes
-    scores = truncate(scores_of(number, classes), kept)
-    return made.network, Pairs(made.encode(scores, kept), pictures(number, 1, side))
+    images (number, channels, side, side)."""
+    attack, kept = new_inverter(sizes, place, offset=offset, seed=seed), m or sizes.classes
+    scores = truncate(scores_of(number, sizes.classes), kept)
+    return attack.network, Pairs(attack.encode(scores, kept), pictures(number, sizes.channels, sizes.side))
 
 
-def classifier(name: str, classes: int, channels: int, side: int) -> Callable[[Place, int], Ready]:
-    """Return the row of a classifier."""
-
-    def build(place: Place, batch: int) -> Ready:
-        pairs = Pairs(pictures(batch, channels, side), torch.arange(batch) % classes)
-        network = new_classifier(name, classes, channels, side, place)
-        return training(network, pairs, classification(), config.Recipe(), place)
-
-    return build
+def new_inverter(sizes: Network, place: Place, *, offset: float = 50.0, seed: int = SEED) -> Any:
+    """Build an inverter whose weights depend on the seed alone."""
+    attack = config.InverterAttack(model=config.Model(name=sizes.model, width=place.width), offset=offset)
+    return seeded(lambda: build_attack(attack, **sizes.shapes), seed)
 
 
-def new_classifier(name: str, classes: int, channels: int, side: int, place: Place) -> Any:
+def classifier(sizes: Network, place: Place, batch: int) -> Ready:
+    """Return a step of a classifier."""
+    pairs = Pairs(pictures(batch, sizes.channels, sizes.side), torch.arange(batch) % sizes.classes)
+    return training(new_classifier(sizes, place), pairs, classification(), config.Recipe(), place)
+
+
+def new_classifier(sizes: Network, place: Place) -> Any:
     """Build a classifier whose weights depend on `SEED` alone."""
-    model = config.Model(name=name, width=place.width)
-    return seeded(lambda: build_classifier(model, classes=classes, channels=channels, image_size=side), SEED)
+    model = config.Model(name=sizes.model, width=place.width)
+    return seeded(lambda: build_classifier(model, **sizes.shapes), SEED)
 
 
-def adversaries(place: Place, channels: int, side: int) -> tuple[config.Prior, Adversaries]:
-    """Build the networks of a prior by the hinge loss."""
+def adversaries(sizes: Network, place: Place) -> tuple[config.Prior, Adversaries]:
+    """Build the networks of GMI's prior by the hinge loss, for images of these sizes."""
     spec = config.Prior(model=config.Model(name="gmi", width=place.width))
-    shapes: Any = {"classes": 0, "channels": channels, "image_size": side}
+    shapes: Any = {**sizes.shapes, "classes": 0}
     made: Any = seeded(
         lambda: Adversaries(build_generator(spec, **shapes), build_critic(spec, **shapes)), SEED
     )
     return spec, made
 
 
-def hinge_prior(place: Place, batch: int) -> Ready:
-    """Return a step of critic and generator at 64x64 in colour."""
-    spec, networks = adversaries(place, 3, 64)
-    pairs = Pairs(pictures(batch, 3, 64), torch.zeros(batch))
+def hinge_prior(sizes: Network, place: Place, batch: int) -> Ready:
+    """Return a step of critic and generator."""
+    spec, networks = adversaries(sizes, place)
+    pairs = Pairs(pictures(batch, sizes.channels, sizes.side), torch.zeros(batch))
     return training(networks, pairs, prior.objective(spec), spec.recipe, place)
 
 
-def gmi_iterations(place: Place, batch: int) -> Ready:
-    """Return `ITERATIONS` steps of GMI with a batch of classes, against VGG16 at 64x64 in colour, float32."""
-    classes = 1000
-    box = WhiteBox(new_classifier("vgg16", classes, 3, 64, place).to(place.device))
-    _, networks = adversaries(place, 3, 64)
+def gmi_iterations(sizes: Network, place: Place, batch: int) -> Ready:
+    """Return `ITERATIONS` steps of GMI with a batch of classes, float32."""
+    box = WhiteBox(new_classifier(sizes, place).to(place.device))
+    _, networks = adversaries(sizes, place)
     learned = GenerativePrior(networks.average, networks.critic)
-    rows = torch.eye(classes)[torch.arange(batch) % classes]
+    rows = torch.eye(sizes.classes)[torch.arange(batch) % sizes.classes]
 
     def search(steps: int) -> Any:
         return gmi.search(config.GmiAttack(name="gmi", steps=steps), box, learned)
@@ -161,23 +178,24 @@ def gmi_iterations(place: Place, batch: int) -> Ready:
     return Ready(lambda: on.advance(rows, state), ITERATIONS * batch, ITERATIONS)
 
 
-ROWS: Mapping[str, Callable[[Place, int], Ready]] = {
-    "digit inverter": inverter("ami-digit", 10, 32),
-    "face inverter": inverter("ami-face", 530, 64),
-    "digit classifier": classifier("ami-digit", 10, 1, 32),
-    "face classifier": classifier("ami-face", 530, 1, 64),
-    "VGG16": classifier("vgg16", 1000, 3, 64),
-    "hinge prior": hinge_prior,
-    "GMI iteration": gmi_iterations,
+BUILDERS: Mapping[str, Callable[[Network, Place, int], Ready]] = {
+    "digit-inverter": inverter,
+    "face-inverter": inverter,
+    "digit-classifier": classifier,
+    "face-classifier": classifier,
+    "vgg16": classifier,
+    "hinge-prior": hinge_prior,
+    "gmi-iteration": gmi_iterations,
 }
-"""Label -> the function of place and batch that builds it."""
-
-SEARCHES = {"GMI iteration"}
-"""Rows that are computed in float32 at any precision of training steps."""
 
 
-def flops(ready: Ready) -> float:
+def ready(row: str, place: Place, batch: int) -> Ready:
+    """Build a row at a place."""
+    return BUILDERS[row](NETWORKS[row], place, batch)
+
+
+def flops(built: Ready) -> float:
     """Return the floating-point operations of convolutions and matrix products for each image of a call."""
     with FlopCounterMode(display=False) as counter:
-        ready.call()
-    return counter.get_total_flops() / ready.images
+        built.call()
+    return counter.get_total_flops() / built.images

@@ -34,6 +34,7 @@ from tests.attacks.test_contract import ROWS
 DEVICE = emulated.device()
 CPU = torch.device("cpu")
 WIDTH = 0.02
+DIGITS = rows.Network("ami-digit", 3, 1, 32, 16)
 
 
 def place(device: torch.device, precision: str = "float32") -> rows.Place:
@@ -111,7 +112,7 @@ def test_placed_pairs_are_uint8_on_the_device_and_share_their_images() -> None:
 
 def test_a_search_goes_on_without_the_host_within_a_segment() -> None:
     with emulated.Watch() as watch:
-        ready = rows.gmi_iterations(place(DEVICE), 3)
+        ready = rows.ready("gmi-iteration", place(DEVICE), 3)
         with watch.counted() as transfers:
             ready.call()
     # Variable, velocity, steps, queries and whether rows are finished go to the device and back, classes go
@@ -141,7 +142,7 @@ def test_an_attack_is_the_same_on_every_device(name: str, tmp_path: Path) -> Non
 
 def test_steps_are_in_bfloat16_and_scores_in_float32() -> None:
     seen: list[torch.dtype] = []
-    network = rows.new_classifier("ami-digit", 3, 1, 32, place(DEVICE)).eval()
+    network = rows.new_classifier(DIGITS, place(DEVICE)).eval()
     layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     layer.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
     with emulated.Watch():
@@ -156,7 +157,7 @@ def test_steps_are_in_bfloat16_and_scores_in_float32() -> None:
 
 
 def test_images_and_weights_are_channels_last_where_steps_run() -> None:
-    network, pairs = rows.inverter_parts("ami-digit", 3, 32, place(DEVICE), 16)
+    network, pairs = rows.inverter_parts(DIGITS, place(DEVICE), 16)
     layouts: list[bool] = []
     with emulated.Watch():
         fit(network, pairs, reconstruction(), config.Recipe(epochs=1, batch_size=8), 0, World(device=DEVICE))
@@ -181,7 +182,7 @@ def test_a_checkpoint_of_the_device_resumes_there_with_equal_bytes() -> None:
             self.all.append(data)
 
     def train(kept: Kept) -> tuple[dict[str, Tensor], Any]:
-        network, pairs = rows.inverter_parts("ami-digit", 3, 32, place(DEVICE), 40)
+        network, pairs = rows.inverter_parts(DIGITS, place(DEVICE), 40)
         world = World(device=DEVICE, checkpoint=kept, checkpoint_seconds=1e-9)
         with emulated.Watch():
             fitted = fit(network, pairs, reconstruction(), config.Recipe(epochs=2, batch_size=8), 0, world)

@@ -16,7 +16,7 @@ from benchmarks.accelerator import __main__ as command
 from benchmarks.accelerator import data, product, replay, several, speed
 from benchmarks.accelerator.context import Context
 from benchmarks.accelerator.parts import PARTS, Part
-from benchmarks.rows import ROWS, Place
+from benchmarks.rows import NETWORKS, Place
 from orchestrator.config.attacks import ATTACK_SPECS
 from orchestrator.config.load import read_study
 from orchestrator.sweep.points import expand
@@ -60,12 +60,12 @@ def test_no_step_of_a_training_waits_on_cuda(name: str) -> None:
 
 def test_every_row_has_its_rate_and_its_share_of_the_peak(tiny: Context) -> None:
     records = list(speed.rows(tiny))
-    assert [record["row"] for record in records] == list(ROWS)
+    assert [record["row"] for record in records] == list(NETWORKS)
     for record in records:
-        assert 0.0 < record["share of peak"] < 1.5  # of tiny products, whose rate is no bound
+        assert record["share of peak"] > 0.0  # of tiny products, whose rate bounds nothing
         expected = record["images/s"] * record["MFLOP an image"]
         assert expected > 0.0
-    assert {record["precision"] for record in records if record["row"] == "GMI iteration"} == {"float32"}
+    assert {record["precision"] for record in records if record["row"] == "gmi-iteration"} == {"float32"}
     iterated = list(speed.iterations(tiny))
     assert [(record["row"], record["batch"]) for record in iterated] == [
         (row, batch) for row in speed.ITERATED for batch in (4, 6)

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import budgets, demo, forecast, reading, scale, search
+from benchmarks.rows import NETWORKS, Place
 from benchmarks.simulation import SimulatedLoop
 from benchmarks.steps import __main__ as steps
-from benchmarks.steps.rows import ROWS, Setting
+from benchmarks.steps.rows import Setting, loops
 from orchestrator.attacks import latent
 from orchestrator.datasets import Location, load, staging
 from orchestrator.datasets.catalog import Dataset
@@ -155,7 +155,7 @@ def test_every_network_has_a_line_for_each_precision_and_equal_losses(
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split("  ")[0] == "row"
     rows = [line.split() for line in lines]
-    wanted = [[name, precision] for name, row in ROWS.items() for precision in row.precisions]
+    wanted = [[name, precision] for name, one in NETWORKS.items() for precision in one.precisions]
     assert [row[:2] for row in rows] == wanted
     operations = {name: float(row[5]) for name, *_ in wanted for row in rows if row[0] == name}
     assert operations["face-inverter"] > operations["digit-inverter"] > 0
@@ -177,14 +177,13 @@ def test_rows_and_precisions_are_chosen(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_operations_of_an_image_are_those_of_its_layers() -> None:
     """Digit F, forward: three convolutions of 3x3 and two linear layers; a gradient takes twice as many."""
-    setting = Setting(torch.device("cpu"), "float32", 1 / 16, 2)
-    row = ROWS["digit-classifier"]
+    setting = Setting(NETWORKS["digit-classifier"], Place(precision="float32", width=1 / 16), 2)
     c1, c2, c3 = (count // 16 for count in AMI_CHANNELS[32])
     convolutions = [9 * 1 * c1 * 32**2, 9 * c1 * c2 * 16**2, 9 * c2 * c3 * 8**2]
     linear = [c3 * 4 * 4 * AMI_HIDDEN_PER_CLASS * 10, AMI_HIDDEN_PER_CLASS * 10 * 10]
     # The gradient by the images is not needed: the first convolution takes one product fewer.
     adds = 3 * sum((*convolutions, *linear)) - convolutions[0]
-    assert row.build(setting, row).flop == 2 * 2 * adds
+    assert loops("digit-classifier", setting).flop == 2 * 2 * adds
 
 
 def test_stages_of_the_demo_are_counted_and_the_largest_comes_first(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.accelerator.context import Context, Record
-from benchmarks.rows import SEED, Place, adversaries, new_classifier, pictures
+from benchmarks.rows import NETWORKS, SEED, Place, adversaries, new_classifier, pictures
 from orchestrator import config
 from orchestrator.attacks import prior
 from orchestrator.training.loop import Objective, fit
@@ -84,11 +84,12 @@ def trainings(place: Place, side: int, number: int) -> dict[str, Training]:
     """Return trainings of two epochs by name."""
     recipe = config.Recipe(epochs=2, batch_size=16)
     labelled = Pairs(pictures(number, 1, side), torch.arange(number) % 10)
-    spec, networks = adversaries(place, 3, 64)
+    spec, networks = adversaries(NETWORKS["hinge-prior"], place)
     public = Pairs(pictures(number, 3, 64), torch.zeros(number))
 
     def labelling(own: config.Recipe) -> Training:
-        return Training(new_classifier("ami-digit", 10, 1, side, place), labelled, classification(), own)
+        sizes = replace(NETWORKS["digit-classifier"], side=side)
+        return Training(new_classifier(sizes, place), labelled, classification(), own)
 
     return {
         "classifier": labelling(recipe),

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.accelerator.context import Context, Record
-from benchmarks.rows import SEED, Place, adversaries, inverter_parts, new_classifier, pictures
+from benchmarks.rows import NETWORKS, SEED, Place, adversaries, inverter_parts, new_classifier, pictures
 from orchestrator import config
 from orchestrator.attacks import prior
 from orchestrator.stages.runner import use_profile
@@ -60,15 +60,15 @@ def parts(kind: str, place: Place, is_tiny: bool) -> tuple[Any, Pairs, Objective
     number = 256 if is_tiny else 4096
     recipe = config.Recipe(epochs=6 if is_tiny else 4, batch_size=16 if is_tiny else 64)
     if kind == "hinge prior":
-        spec, networks = adversaries(place, 3, 64)
+        spec, networks = adversaries(NETWORKS["hinge-prior"], place)
         recipe = spec.recipe.but(epochs=2, batch_size=recipe.batch_size)
         return networks, Pairs(pictures(number, 3, 64), torch.zeros(number)), prior.objective(spec), recipe
     if kind == "digit inverter":
-        network, pairs = inverter_parts("ami-digit", 10, 32, place, number)
+        network, pairs = inverter_parts(NETWORKS["digit-inverter"], place, number)
         return network, pairs, reconstruction(), recipe
     pairs = Pairs(pictures(number, 1, 32), torch.arange(number) % 10)
     return (
-        new_classifier("ami-digit", 10, 1, 32, place),
+        new_classifier(NETWORKS["digit-classifier"], place),
         pairs,
         classification(),
         recipe.but(augmentation="flip"),

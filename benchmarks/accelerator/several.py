@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from benchmarks.accelerator.context import Context, Record
-from benchmarks.rows import inverter_parts, training
+from benchmarks.rows import NETWORKS, inverter_parts, training
 from orchestrator import config
 from orchestrator.training.objectives import reconstruction
 from orchestrator.training.optimizers import new_optimizer
@@ -30,7 +30,9 @@ def members(context: Context, width: float, batch: int) -> list[tuple[nn.Module,
     made = []
     for number in range(MEMBERS):
         m, seed, offset = (10, 5, 3, 1)[number % 4], number // 4, 50.0 if number < 6 else 10.0
-        network, pairs = inverter_parts("ami-digit", 10, 32, place, batch, m=m, seed=seed, offset=offset)
+        network, pairs = inverter_parts(
+            NETWORKS["digit-inverter"], place, batch, m=m, seed=seed, offset=offset
+        )
         for module in network.modules():
             if isinstance(module, nn.ConvTranspose2d):
                 module.__class__ = nn.ConvTranspose2d  # torch's own operation, which can be stacked

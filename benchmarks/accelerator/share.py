@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from benchmarks.rows import ROWS, Place
+from benchmarks.rows import Place, ready
 from orchestrator.stages.runner import use_profile
 
 CALLS = 8  # between two looks at the clock
@@ -15,11 +15,11 @@ CALLS = 8  # between two looks at the clock
 def main(device: torch.device, seconds: float, width: float, batch: int) -> None:
     """Train and print."""
     use_profile(1)
-    ready = ROWS["digit inverter"](Place(device, "bfloat16", width), batch)
+    built = ready("digit-inverter", Place(device, "bfloat16", width), batch)
 
     def run() -> None:
         for _ in range(CALLS):
-            ready.call()
+            built.call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -30,7 +30,7 @@ def main(device: torch.device, seconds: float, width: float, batch: int) -> None
     while time.perf_counter() - begun < seconds:
         run()
         calls += CALLS
-    print(calls * ready.images / (time.perf_counter() - begun), flush=True)
+    print(calls * built.images / (time.perf_counter() - begun), flush=True)
 
 
 if __name__ == "__main__":

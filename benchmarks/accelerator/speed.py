@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.accelerator.context import Context, Record
-from benchmarks.rows import ROWS, SEARCHES, flops
+from benchmarks.rows import NETWORKS, SEARCHES, flops, ready
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BATCH = 128
 LARGER = (256, 512, 1024, 2048)
-ITERATED = ("hinge prior", "GMI iteration")
+ITERATED = ("hinge-prior", "gmi-iteration")
 BATCHES = (60, 300)  # of TL-DMI's searches
 
 
@@ -35,13 +35,13 @@ def rows(context: Context) -> Iterator[Record]:
     """Yield images a second and share of the measured peak: each row at batch 128, then larger batches in
     bfloat16 while they pay, then float32."""
     peaks = {name: measured_peak(context, name) for name in PRECISIONS}
-    for label, _ in context.in_time(ROWS, 3.0):
+    for label, _ in context.in_time(NETWORKS, 3.0):
         yield at_batch(context, label, _precision(label, "bfloat16"), 8 if context.is_tiny else BATCH, peaks)
     if context.is_tiny:
         return
-    for label, _ in context.in_time(ROWS, 8.0):
+    for label, _ in context.in_time(NETWORKS, 8.0):
         yield best_batch(context, label, peaks)
-    for label, _ in context.in_time({one: None for one in ROWS if one not in SEARCHES}, 5.0):
+    for label, _ in context.in_time({one: None for one in NETWORKS if one not in SEARCHES}, 5.0):
         yield at_batch(context, label, "float32", BATCH, peaks)
 
 
@@ -51,9 +51,9 @@ def _precision(label: str, wanted: str) -> str:
 
 def at_batch(context: Context, label: str, precision: str, batch: int, peaks: Record) -> Record:
     """Return a row's record at a batch."""
-    ready = ROWS[label](context.place(precision), batch)
-    work = flops(ready)
-    rate = ready.images / context.seconds(ready.call)
+    built = ready(label, context.place(precision), batch)
+    work = flops(built)
+    rate = built.images / context.seconds(built.call)
     return {
         "row": label,
         "precision": precision,
@@ -89,6 +89,6 @@ def iterations(context: Context) -> Iterator[Record]:
             if context.left < 3.0:
                 return
             precision = _precision(label, "bfloat16")
-            ready = ROWS[label](context.place(precision), batch)
-            rate = ready.iterations / context.seconds(ready.call)
+            built = ready(label, context.place(precision), batch)
+            rate = built.iterations / context.seconds(built.call)
             yield {"row": label, "precision": precision, "batch": batch, "iterations/s": rate}

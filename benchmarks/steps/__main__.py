@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.steps.rows import ROWS, Loops, Row, Setting, Take, chosen
+from benchmarks.rows import NETWORKS, Place
+from benchmarks.steps.rows import Loops, Setting, Take, loops
 from orchestrator.attacks import latent
 from orchestrator.stages.runner import use_profile
 
@@ -67,12 +68,12 @@ def peak_seconds(side: int, precision: str, device: torch.device) -> float:
     return seconds(lambda: some @ other, device)
 
 
-def measure(loops: Loops, setting: Setting, arguments: argparse.Namespace) -> Line:
+def measure(built: Loops, place: Place, arguments: argparse.Namespace) -> Line:
     """Take warm-up steps, then both loops and the peak in turns."""
-    takes: dict[str, Take] = {"ours": loops.ours, "plain": loops.plain}
+    takes: dict[str, Take] = {"ours": built.ours, "plain": built.plain}
     spent: dict[str, list[float]] = {"ours": [], "plain": [], "peak": []}
     losses: dict[str, list[torch.Tensor]] = {"ours": [], "plain": []}
-    peak_seconds(arguments.side, setting.precision, setting.device)
+    peak_seconds(arguments.side, place.precision, place.device)
     number = dict.fromkeys(takes, 0)
 
     def steps(name: str, count: int) -> None:
@@ -85,13 +86,13 @@ def measure(loops: Loops, setting: Setting, arguments: argparse.Namespace) -> Li
         steps(name, 1)
     for _ in range(arguments.repeats):
         for name in takes:
-            taken = seconds(lambda name=name: steps(name, arguments.steps), setting.device)  # type: ignore[misc]
+            taken = seconds(lambda name=name: steps(name, arguments.steps), place.device)  # type: ignore[misc]
             spent[name].append(taken / arguments.steps)
-        spent["peak"].append(peak_seconds(arguments.side, setting.precision, setting.device))
+        spent["peak"].append(peak_seconds(arguments.side, place.precision, place.device))
     medians = {name: statistics.median(values) for name, values in spent.items()}
     means = [torch.stack(values).float().mean().item() for values in losses.values()]
     peak = 2.0 * arguments.side**3 / medians["peak"]
-    return Line(medians["ours"], medians["plain"], loops.flop, loops.images, peak, (means[0], means[1]))
+    return Line(medians["ours"], medians["plain"], built.flop, built.images, peak, (means[0], means[1]))
 
 
 def parsed(words: Sequence[str] | None) -> argparse.Namespace:
@@ -99,7 +100,9 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[], help="default: all")
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="default: all"
+    )
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS))
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -111,11 +114,12 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def settings(row: Row, arguments: argparse.Namespace) -> list[Setting]:
+def settings(row: str, arguments: argparse.Namespace) -> list[Setting]:
     """Return what a row is measured with, one for each of its precisions."""
-    device, width, batch = torch.device(arguments.device), arguments.width, arguments.batch
-    wanted = [name for name in arguments.precisions if name in row.precisions]
-    return [Setting(device, precision, width, batch) for precision in wanted]
+    sizes, device = NETWORKS[row], torch.device(arguments.device)
+    wanted = [name for name in arguments.precisions if name in sizes.precisions]
+    batch = arguments.batch or sizes.batch
+    return [Setting(sizes, Place(device, precision, arguments.width), batch) for precision in wanted]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -124,11 +128,11 @@ def main(words: Sequence[str] | None = None) -> None:
     use_profile(arguments.threads)
     latent.SEGMENT = 1  # a search's loop returns after each step
     print(f"{'row':17}{'precision':10}" + "".join(f"{column:>13}" for column in COLUMNS))
-    for name, row in chosen(arguments.rows):
+    for row in (name for name in NETWORKS if name in arguments.rows):
         for setting in settings(row, arguments):
-            line = measure(row.build(setting, row), setting, arguments)
+            line = measure(loops(row, setting), setting.place, arguments)
             print(
-                f"{name:17}{setting.precision:10}" + "".join(f"{cell:>13}" for cell in line.cells()),
+                f"{row:17}{setting.place.precision:10}" + "".join(f"{cell:>13}" for cell in line.cells()),
                 flush=True,
             )
 

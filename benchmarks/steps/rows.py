@@ -4,7 +4,7 @@ Both start from the same weights and take the same batches in the same order, so
 Images are random bytes: no step depends on what they show.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.rows import (
+    SEED,
+    Network,
+    Place,
+    adversaries,
+    new_classifier,
+    new_inverter,
+    pictures,
+)
 from benchmarks.steps import plain
 from orchestrator import config
-from orchestrator.attacks import build_attack, gmi, latent, prior
+from orchestrator.attacks import gmi, latent, prior
 from orchestrator.attacks.latent import GenerativePrior, LatentSearch
-from orchestrator.attacks.prior import Adversaries
 from orchestrator.attacks.row_search import State
-from orchestrator.models.build import build_classifier, build_critic, build_generator
 from orchestrator.threat import BlackBox, WhiteBox
 from orchestrator.training.augmentation import augmentation
 from orchestrator.training.loop import Objective
 from orchestrator.training.objectives import classification, reconstruction
 from orchestrator.training.pairs import Pairs, as_unit
-from orchestrator.training.seeds import seeded
-from orchestrator.training.world import World
 
-SEED, BATCHES = 0, 4  # of weights and images; batches that a loop goes through in turns
+BATCHES = 4  # that a loop goes through in turns
 
 Take = Callable[[int], Tensor]
 """Takes one step with the batch of a number and returns its loss, a scalar."""
@@ -36,17 +41,26 @@ Take = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a row is measured with."""
+    """What a row is measured with: its sizes, a place, and batches of how many images."""
 
-    device: torch.device
-    precision: str
-    width: float
-    batch: int | None  # images; None takes the row's own
+    sizes: Network
+    place: Place
+    batch: int
 
     @property
-    def world(self) -> World:
-        """One worker with the device and the precision."""
-        return World(device=self.device, precision=self.precision)
+    def images(self) -> Tensor:
+        """Random images (N, C, S, S) uint8 of all batches."""
+        return pictures(BATCHES * self.batch, self.sizes.channels, self.sizes.side)
+
+    @property
+    def labels(self) -> Tensor:
+        """Random labels (N,) int64; 0 where there are no classes."""
+        generator = torch.Generator().manual_seed(SEED + 1)
+        return torch.randint(0, max(1, self.sizes.classes), (BATCHES * self.batch,), generator=generator)
+
+    def recipe(self) -> config.Recipe:
+        """Return one epoch of the authors' recipe."""
+        return _RECIPES.get(self.sizes.model, config.Recipe(epochs=1)).but(batch_size=self.batch)
 
 
 @dataclass(frozen=True)
@@ -59,93 +73,52 @@ class Loops:
     images: int  # of a step
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table for each precision."""
-
-    build: Callable[[Setting, "Row"], Loops]
-    model: str
-    classes: int
-    channels: int
-    side: int
-    batch: int
-    precisions: tuple[str, ...] = ("float32", "bfloat16")
-
-    @property
-    def shapes(self) -> dict[str, Any]:
-        """Arguments that networks are built with."""
-        return {"classes": self.classes, "channels": self.channels, "image_size": self.side}
-
-    def images(self, setting: Setting) -> Tensor:
-        """Return random images (N, C, S, S) uint8 of all batches."""
-        count = BATCHES * (setting.batch or self.batch)
-        generator = torch.Generator().manual_seed(SEED)
-        shape = (count, self.channels, self.side, self.side)
-        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-    def labels(self, setting: Setting) -> Tensor:
-        """Return random labels (N,) int64; 0 where there are no classes."""
-        generator = torch.Generator().manual_seed(SEED + 1)
-        count = BATCHES * (setting.batch or self.batch)
-        return torch.randint(0, max(1, self.classes), (count,), generator=generator)
-
-
-def _classifier(setting: Setting, row: Row) -> Loops:
+def _classifier(setting: Setting) -> Loops:
     """Return the loops of a classifier on images and labels."""
-    model = config.Model(name=row.model, width=setting.width)
-    network = seeded(lambda: build_classifier(model, **row.shapes), SEED)
-    recipe = _RECIPES[row.model].but(batch_size=setting.batch or row.batch)
-    images, labels = row.images(setting), row.labels(setting)
+    network = new_classifier(setting.sizes, setting.place)
+    recipe, device = setting.recipe(), setting.place.device
+    images, labels = setting.images, setting.labels
     step, counted = (
-        plain.ClassifierStep(deepcopy(network), plain.optimizer(recipe), setting.device) for _ in range(2)
+        plain.ClassifierStep(deepcopy(network), plain.optimizer(recipe), device) for _ in range(2)
     )
-    batches = plain.Batches(images, labels, recipe.batch_size, setting.device)
+    batches = plain.Batches(images, labels, recipe.batch_size, device)
     flop = plain.flop((lambda: counted.loss(*batches.first()), counted.network.parameters()))
     ours = _fitted(network, Pairs(images, labels), classification(), recipe, setting)
     return Loops(ours, lambda number: step.take(*batches.next()), flop, recipe.batch_size)
 
 
-def _inverter(setting: Setting, row: Row) -> Loops:
+def _inverter(setting: Setting) -> Loops:
     """Return the loops of an inverter: ours on stored scores, the plain one asks F in every step."""
-    model = config.Model(name=row.model, width=setting.width)
-    attack = config.InverterAttack(model=model)
-    target = seeded(lambda: build_classifier(model, **row.shapes), SEED).to(setting.device).eval()
-    inverter: Any = seeded(lambda: build_attack(attack, **row.shapes), SEED).to(setting.device)
-    recipe = _RECIPES[row.model].but(batch_size=setting.batch or row.batch)
-    images = row.images(setting)
+    sizes, device = setting.sizes, setting.place.device
+    target = new_classifier(sizes, setting.place).to(device).eval()
+    inverter = new_inverter(sizes, setting.place).to(device)
+    recipe, images = setting.recipe(), setting.images
     step, counted = (
         plain.InverterStep(
-            target, plain.inverter(inverter, row.channels), float(inverter.offset), plain.optimizer(recipe)
+            target, plain.inverter(inverter, sizes.channels), float(inverter.offset), plain.optimizer(recipe)
         )
         for _ in range(2)
     )
-    batches = plain.Batches(images, row.labels(setting), recipe.batch_size, setting.device)
+    batches = plain.Batches(images, setting.labels, recipe.batch_size, device)
     flop = plain.flop(
         (lambda: counted.loss(batches.first()[0], has_scores=True), counted.network.parameters())
     )
     scores = BlackBox(deepcopy(target), config.Release()).query(as_unit(images))
     with torch.no_grad():
-        encoded = inverter.cpu().encode(scores.cpu(), row.classes)
+        encoded = inverter.cpu().encode(scores.cpu(), sizes.classes)
     ours = _fitted(inverter.network, Pairs(encoded, images), reconstruction(), recipe, setting)
     return Loops(ours, lambda number: step.take(batches.next()[0]), flop, recipe.batch_size)
 
 
-def _prior(setting: Setting, row: Row) -> Loops:
+def _prior(setting: Setting) -> Loops:
     """Return the loops of a generator and its critic under the hinge loss, one step of each on a batch."""
-    spec = config.Prior(model=config.Model(name=row.model, width=setting.width))
-    shapes: dict[str, Any] = {"classes": 0, "channels": row.channels, "image_size": row.side}
-
-    def build() -> Adversaries:
-        return Adversaries(build_generator(spec, **shapes), build_critic(spec, **shapes))
-
-    network: Any = seeded(build, SEED)
-    recipe = spec.recipe.but(batch_size=setting.batch or row.batch)
-    images = row.images(setting)
+    spec, network = adversaries(setting.sizes, setting.place)
+    recipe, images = spec.recipe.but(batch_size=setting.batch), setting.images
     step, counted = (
-        plain.HingeStep(deepcopy(network), spec, augmentation(spec.augmentation), setting.device)
+        plain.HingeStep(deepcopy(network), spec, augmentation(spec.augmentation), setting.place.device)
         for _ in range(2)
     )
-    batches = plain.Batches(images, row.labels(setting), recipe.batch_size, setting.device)
+    batches = plain.Batches(images, setting.labels, recipe.batch_size, setting.place.device)
     flop = plain.flop(
         (lambda: counted.critic_loss(batches.first()[0]), counted.model.critic.parameters()),
         (lambda: counted.generator_loss(batches.first()[0]), counted.model.generator.parameters()),
@@ -155,20 +128,18 @@ def _prior(setting: Setting, row: Row) -> Loops:
     return Loops(ours, lambda number: step.take(batches.next()[0]), flop, recipe.batch_size)
 
 
-def _gmi(setting: Setting, row: Row) -> Loops:
+def _gmi(setting: Setting) -> Loops:
     """Return the loops of one iteration of GMI on a batch of classes; its target answers in float32."""
-    spec = config.Prior(model=config.Model(name="gmi", width=setting.width))
-    shapes: dict[str, Any] = {"classes": 0, "channels": row.channels, "image_size": row.side}
-    model = config.Model(name=row.model, width=setting.width)
-    target = seeded(lambda: build_classifier(model, **row.shapes), SEED).to(setting.device).eval()
-    generator: Any = seeded(lambda: build_generator(spec, **shapes), SEED).to(setting.device).eval()
-    critic = seeded(lambda: build_critic(spec, **shapes), SEED).to(setting.device).eval()
-    count = setting.batch or row.batch
-    classes = torch.arange(count) % row.classes
+    sizes, device, count = setting.sizes, setting.place.device, setting.batch
+    target = new_classifier(sizes, setting.place).to(device).eval()
+    _, networks = adversaries(sizes, setting.place)
+    generator: Any = networks.generator.to(device).eval()
+    critic = networks.critic.to(device).eval()
+    classes = torch.arange(count) % sizes.classes
     attack = config.GmiAttack(name="gmi", steps=100_000, identities=count)
     starts = latent.normal_rows(classes, (1, generator.latent_size), "gmi", attack.seed)[:, 0]
     step, counted = (
-        plain.GmiStep(*deepcopy((generator, critic, target)), starts.to(setting.device), classes, attack)
+        plain.GmiStep(*deepcopy((generator, critic, target)), starts.to(device), classes, attack)
         for _ in range(2)
     )
     for network in (counted.generator, counted.critic, counted.target):
@@ -176,7 +147,7 @@ def _gmi(setting: Setting, row: Row) -> Loops:
     flop = plain.flop((counted.loss, [counted.latents]))
     box, adversary = WhiteBox(target), GenerativePrior(generator, critic)
     search = _Recorded(gmi.search(attack, box, adversary).method, box, adversary)
-    rows = functional.one_hot(classes, row.classes).float()
+    rows = functional.one_hot(classes, sizes.classes).float()
     state: State = {}
 
     def take(number: int) -> Tensor:
@@ -203,40 +174,37 @@ def _fitted(
     network: nn.Module, pairs: Pairs, objective: Objective, recipe: config.Recipe, setting: Setting
 ) -> Take:
     """Return the step of `training.loop.fit`, on batches in their order."""
-    network.to(setting.device)
+    device = setting.place.device
+    network.to(device)
     network.to(memory_format=torch.channels_last)
-    step = objective.step(network, objective, recipe, setting.world)
+    step = objective.step(network, objective, recipe, setting.place.world)
     step.begin(1, 1)
     augment = augmentation(recipe.augmentation)
     places = torch.arange(len(pairs)).split(recipe.batch_size)
     network.train()
 
     def take(number: int) -> Tensor:
-        inputs, outputs = pairs.batch(places[number % BATCHES], setting.device)
+        inputs, outputs = pairs.batch(places[number % BATCHES], device)
         return step.train(objective.augment(augment(inputs)), outputs)["loss"]
 
     return take
 
 
-def chosen(names: list[str]) -> Iterator[tuple[str, Row]]:
-    """Yield the rows of these names, or all, in the table's order."""
-    yield from ((name, row) for name, row in ROWS.items() if name in (names or ROWS))
-
-
-_AMI = config.Recipe(epochs=1)
 _RECIPES = {
-    "ami-digit": _AMI,
-    "ami-face": _AMI,
     "vgg16": config.Recipe(epochs=1, optimizer="sgd", learning_rate=0.02, momentum=0.9, weight_decay=1e-4),
 }
 
-ROWS: dict[str, Row] = {
-    "digit-inverter": Row(_inverter, "ami-digit", 10, 1, 32, 128),
-    "face-inverter": Row(_inverter, "ami-face", 530, 1, 64, 128),
-    "digit-classifier": Row(_classifier, "ami-digit", 10, 1, 32, 128),
-    "face-classifier": Row(_classifier, "ami-face", 530, 1, 64, 128),
-    "vgg16": Row(_classifier, "vgg16", 1000, 3, 64, 64),
-    "hinge-prior": Row(_prior, "gmi", 0, 3, 64, 64),
-    "gmi-iteration": Row(_gmi, "vgg16", 1000, 3, 64, 60, precisions=("float32",)),
+BUILDERS: Mapping[str, Callable[[Setting], Loops]] = {
+    "digit-inverter": _inverter,
+    "face-inverter": _inverter,
+    "digit-classifier": _classifier,
+    "face-classifier": _classifier,
+    "vgg16": _classifier,
+    "hinge-prior": _prior,
+    "gmi-iteration": _gmi,
 }
-"""Name -> row. A search runs in float32 at any precision of training steps."""
+
+
+def loops(row: str, setting: Setting) -> Loops:
+    """Build both loops of a row."""
+    return BUILDERS[row](setting)
