@@ -35,6 +35,12 @@ FEATURES, STARTS = 1024, 256
 """Features of an evaluation model, and images that a search starts from, about."""
 
 
+STEP = 140e6
+"""Multiply-adds that take a CPU as long as the part of a training's step that no batch makes shorter, about
+6.5 ms where 20 million take one (docs/results.md): most of a step of a narrow network, little of a wide
+one's."""
+
+
 def nothing(specs: Any, shapes: Shapes | None) -> Work:
     """No formula: every stage takes the same."""
     return Work("nothing", 1.0, lambda sizes: 0)
@@ -358,7 +364,9 @@ def _training(
     weights = sum(one.parameters for one in networks)
     return Work(
         _family(*networks, note=note),
-        (network.trained if each is None else each) + network.forward * fraction / (1.0 - fraction),
+        (network.trained if each is None else each)
+        + network.forward * fraction / (1.0 - fraction)
+        + STEP / recipe.batch_size,
         lambda sizes: _seen(recipe, count(sizes), holds_out=holds_out),
         parameters=weights,
         trained=weights,
