@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 SAY_SECONDS = 60.0  # between two lines about nodes that are waited for
 LOST_NODE_SECONDS = 600.0  # a node that died may come back, where none is promised
+ORPHAN_SECONDS = 30.0  # after a group failed: what its controller had reserved is looked for
 MAX_FAILED_STARTS = 6  # groups that end in a row before they ever ask for work
 
 
@@ -64,7 +65,8 @@ class WorkerGroups:
         self._running: dict[str, _Running] = {}
         self._reserved: dict[Pool, list[Any]] = {}  # pending placement groups: requests to an autoscaler
         self._failures: list[str] = []
-        self._counted = 0, -TICK_SECONDS  # room and when it was counted; 0 s is the machine's start
+        self._failed = -ORPHAN_SECONDS  # when a group last did; 0 s is the machine's start
+        self._counted = 0, -TICK_SECONDS  # room and when it was counted
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._said, self._fitted = -SAY_SECONDS, time.monotonic()
@@ -122,7 +124,7 @@ class WorkerGroups:
                 for name, running in self._running.items()
             ]
         queued = {self._pools[name]: count for name, count in state["queued"].items() if count}
-        if self._failures:
+        if time.monotonic() - self._failed < ORPHAN_SECONDS:  # also while other groups work
             remove_orphans()
         self._size.groups, self._size.room = len(groups), self._room(nodes)
         building = (group["building"] for group in state["groups"].values())
@@ -179,6 +181,7 @@ class WorkerGroups:
             reason = " ".join(str(error).split())[:300]
             logger.warning("event=group_failed group=%s reason=%r", name, reason)
             self._failures.append(reason)
+            self._failed = time.monotonic()
         with self._lock:
             del self._running[name]
         try:

@@ -1,4 +1,5 @@
-"""Worker groups as Ray Train's controller gets them: nothing that it unpickles imports torch."""
+"""Worker groups as Ray Train's controller gets them: nothing that it unpickles imports torch, and it starts
+no actor that a group does without."""
 
 import subprocess
 import sys
@@ -58,3 +59,23 @@ def test_torch_is_imported_by_none_but_the_workers(program: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"]
+
+
+CALLBACKS = """
+from orchestrator.runtime.ray.train import GroupTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+trainer = GroupTrainer(print)
+every, ours = (kind._create_default_callbacks(trainer) for kind in (DataParallelTrainer, GroupTrainer))
+print(*sorted({type(one).__name__ for one in every} - {type(one).__name__ for one in ours}))
+print(*(type(one).__name__ for one in ours))
+"""
+
+
+def test_a_group_has_no_actor_for_data_sets_and_none_that_frees_what_the_sweep_itself_frees() -> None:
+    words = [sys.executable, "-c", CALLBACKS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    left_out, kept = done.stdout.splitlines()
+    assert left_out.split() == ["DatasetsCallback", "PlacementGroupCleanerCallback"]
+    assert "BackendSetupCallback" in kept.split()
