@@ -74,6 +74,7 @@ COVERED = {
     "store.blob_leases": "tests/store/test_leases.py",
     "store.directory": STORES,
     "sweep.forest": "tests/runtime/test_importance.py",
+    "sweep.given_networks": "tests/sweep/test_apart.py",
     "sweep.image_counts": "tests/stages/test_work.py",
     "sweep.network_checks": "tests/sweep/test_validation.py",
     "sweep.records": TRACKERS,

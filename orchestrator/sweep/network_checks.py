@@ -12,6 +12,7 @@ from orchestrator.datasets.weights_manifest import Weights
 from orchestrator.models import CRITICS, GENERATORS, INVERTERS, find, outline
 from orchestrator.models.budgets import resolve_budget
 from orchestrator.models.outlines import count_halvings, gan_channels
+from orchestrator.sweep.apart import Apart
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -22,6 +23,7 @@ class NetworkChecks:
     def __init__(self) -> None:
         self._cuts: dict[Hashable, NamedBudget] = {}
         self._checked: set[Hashable] = set()
+        self._apart = Apart()
 
     def check(self, spec: TrialSpec) -> None:
         """Raise `Refused` if a network of the trial is unknown or does not admit its sizes."""
@@ -71,7 +73,7 @@ class NetworkChecks:
         known = (model, weights.name, name, data.channels, data.image_size)
         if known not in self._checked:
             classes = checked_on.num_classes if checked_on else 2
-            wanted, given = _heads("target.pretrain", model, weights, data, classes=classes)
+            wanted, given = self._heads("target.pretrain", model, weights, data, classes=classes)
             if checked_on is not None:
                 _check_head(wanted, given, weights.name, checked_on)
             self._checked.add(known)
@@ -82,20 +84,9 @@ class NetworkChecks:
         known = ("given", target, data.channels, data.image_size)
         if known in self._checked:
             return
-        import torch  # here, as plans of trainings need none
-
-        from orchestrator.defenses import protected
-        from orchestrator.models.build import build_classifier
-
-        with torch.device("meta"):
-            network = build_classifier(
-                target.model,
-                classes=target.classes,
-                channels=data.channels,
-                image_size=data.image_size,
-            )
-            protected(network, target)
-        given = _outputs("target", network, weights)
+        given = self._outputs(
+            "target", "target_outputs", target, data, dict(weights.shapes), name=weights.name
+        )
         if given != target.classes:
             rule = f"have {given} outputs, and target.classes={target.classes}"
             raise Refused("target.weights", weights.name, rule, f"set target.classes={given}")
@@ -108,20 +99,9 @@ class NetworkChecks:
         known = ("given judge", model, weights.name, classes, data.channels, data.image_size)
         if known in self._checked:
             return
-        import torch  # here, as plans of trainings need none
-
-        from orchestrator.models.build import build_classifier
-
-        with torch.device("meta"):
-            network = build_classifier(
-                model,
-                classes=classes,
-                channels=data.channels,
-                image_size=data.image_size,
-                field=f"{field}.model",
-                resizes=True,
-            )
-        given = _outputs(field, network, weights)
+        given = self._outputs(
+            field, "judge_outputs", field, model, data, classes, dict(weights.shapes), name=weights.name
+        )
         if given != classes:
             rule = f"have {given} outputs, and data.dataset={about.name} has {classes} classes"
             way_out = "name weights that tell all of them, or train the judge"
@@ -134,16 +114,15 @@ class NetworkChecks:
         data, model, resizes = spec.data, spec.started[field].model, field in spec.every_judge
         known = ("start", model, weights.name, data.channels, data.image_size, resizes)
         if known not in self._checked:
-            _heads(field, model, weights, data, classes=2, resizes=resizes)
+            self._heads(field, model, weights, data, classes=2, resizes=resizes)
             self._checked.add(known)
 
     def check_prior(self, weights: Weights) -> None:
         """Raise `Refused` if weights are no whole generator, or its images are neither grey nor RGB."""
         known = ("prior", weights.name)
         if known not in self._checked:
-            from orchestrator.models.public_generators import check_generator  # here, as it needs torch
-
-            channels = check_generator(weights.shapes, weights.name).channels
+            check = "orchestrator.models.public_generators.check_generator"
+            channels = self._apart.call(check, dict(weights.shapes), weights.name).channels
             if channels not in (1, 3):
                 rule = f"makes images of {channels} channels, which are neither grey nor RGB"
                 raise Refused("prior.weights", weights.name, rule, "choose another generator")
@@ -153,10 +132,42 @@ class NetworkChecks:
         """Raise `Refused` if weights are not the face descriptor's."""
         known = ("recogniser", weights.name)
         if known not in self._checked:
-            from orchestrator.models.face_descriptor import check_shapes  # here, as it needs torch
-
-            check_shapes(weights.shapes, weights.name)
+            check = "orchestrator.models.face_descriptor.check_shapes"
+            self._apart.call(check, dict(weights.shapes), weights.name)
             self._checked.add(known)
+
+    def _heads(
+        self, field: str, model: Model, weights: Weights, data: Data, *, classes: int, resizes: bool = False
+    ) -> tuple[Shapes, Shapes]:
+        """Return what `fit.heads` does; raise `Refused` of the field's `weights` if the body does not fit."""
+        heads: tuple[Shapes, Shapes] = self._fitted(
+            field,
+            "orchestrator.models.fit.heads",
+            model,
+            dict(weights.shapes),
+            name=weights.name,
+            classes=classes,
+            channels=data.channels,
+            image_size=data.image_size,
+            resizes=resizes,
+        )
+        return heads
+
+    def _outputs(self, field: str, function: str, *arguments: Any, name: str) -> int:
+        """Return what a function of `given_networks` does; raise `Refused` of the field's `weights` if they
+        are another network's."""
+        path = f"orchestrator.sweep.given_networks.{function}"
+        outputs: int = self._fitted(field, path, *arguments, name=name)
+        return outputs
+
+    def _fitted(self, field: str, path: str, *arguments: Any, name: str, **named: Any) -> Any:
+        """Return what a function does that takes weights called `name`, with its refusals under the field."""
+        try:
+            return self._apart.call(path, *arguments, name=name, **named)
+        except Refused as refused:
+            if refused.field != f"weights {name}":  # of the network
+                raise
+            raise Refused(f"{field}.weights", name, refused.rule, refused.way_out) from None
 
 
 def check_names(field: str, weights: Weights, classes: Sequence[str]) -> None:
@@ -185,29 +196,6 @@ def _check_generator(prior: Prior, image_size: int) -> None:
         fitting = [other for other, one in GENERATORS.items() if one.is_conditional == needs_classes]
         rule = f"is no generator for prior.loss={prior.loss}"
         raise Refused("prior.model.name", name, rule, f"use {' or '.join(fitting)}")
-
-
-def _heads(
-    field: str, model: Model, weights: Weights, data: Data, *, classes: int, resizes: bool = False
-) -> tuple[Shapes, Shapes]:
-    """Return what `fit.heads` does; raise `Refused` of the field's `weights` if their body does not fit."""
-    from orchestrator.models.fit import heads  # here, as it needs torch
-
-    sizes = {"classes": classes, "channels": data.channels, "image_size": data.image_size}
-    try:
-        return heads(model, weights.shapes, name=weights.name, resizes=resizes, **sizes)
-    except Refused as refused:  # of the weights: `check` has seen the network
-        raise Refused(f"{field}.weights", weights.name, refused.rule, refused.way_out) from None
-
-
-def _outputs(field: str, network: Any, weights: Weights) -> int:
-    """Return what `fit.outputs` does; raise `Refused` of the field's `weights` if they are another's."""
-    from orchestrator.models.fit import outputs  # here, as it needs torch
-
-    try:
-        return outputs(network, weights.shapes, name=weights.name)
-    except Refused as refused:
-        raise Refused(f"{field}.weights", weights.name, refused.rule, refused.way_out) from None
 
 
 def _check_head(wanted: Shapes, given: Shapes, name: str, checked_on: Description) -> None:
