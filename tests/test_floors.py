@@ -187,6 +187,7 @@ LIGHT = [
     "orchestrator.runtime.open_store",
     "orchestrator.models.budgets",
     "orchestrator.sweep.validation",
+    "orchestrator.sweep.apart",
     "orchestrator.sweep.ledger",
     "orchestrator.runtime.search",
     "orchestrator.runtime.ray.tune",
@@ -194,18 +195,36 @@ LIGHT = [
 ]
 """Modules of trial drivers and of plans; tests/jobs/test_imports.py holds what each command may import."""
 
+PLAIN_STAGES = sorted(kind.path for kind in STAGES.values() if kind.path != "orchestrator.stages.fisher")
+WORKER = [
+    "orchestrator.runtime.ray.worker",
+    "orchestrator.models.vgg",
+    "orchestrator.models.ir",
+    *PLAIN_STAGES,
+]
+"""Modules of a group's workers in a study without a library's networks; Fisher profiles draw a figure."""
 
-def test_trial_drivers_start_without_torch() -> None:
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (LIGHT, ("torch", "torchvision", "sklearn", "mlflow", "matplotlib")),
+        (
+            WORKER,
+            ("torchvision", "torchmetrics", "timm", "opacus", "scipy", "sklearn", "mlflow", "matplotlib"),
+        ),
+    ],
+    ids=["trial drivers without torch", "workers without libraries of networks and metrics"],
+)
+def test_processes_start_with_few_packages(modules: list[str], heavy: tuple[str, ...]) -> None:
     code = (
         "import importlib, sys\n"
-        "for name in sys.argv[1:]:\n"
+        f"for name in {modules}:\n"
         "    importlib.import_module(name)\n"
-        "    heavy = {'torch', 'torchvision', 'sklearn', 'mlflow', 'matplotlib'} & set(sys.modules)\n"
-        "    assert not heavy, f'{name} loads {heavy}'\n"
+        f"    loaded = set({heavy}) & set(sys.modules)\n"
+        "    assert not loaded, f'{name} loads {loaded}'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *LIGHT], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from orchestrator.training.pairs import Rows
 
@@ -81,6 +80,8 @@ def frechet_distance(real: Tensor, found: Tensor) -> float:
     """
     if min(len(real), len(found)) < 2:
         return math.nan
+    from torchmetrics.image.fid import FrechetInceptionDistance  # here: 100 MiB, and few studies measure it
+
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]))
     metric.update(real.double(), real=True)
     metric.update(found.double(), real=False)

@@ -6,20 +6,21 @@ S, S) in [0, 1] or uint8, C 1 (repeated to RGB) or 3.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torchmetrics.functional.image.lpips import _normalize_tensor, _NoTrainLpips
-from torchvision.models import inception_v3
 
 from orchestrator.metrics.features import by_class
 from orchestrator.models.face_descriptor import MEANS
 from orchestrator.models.inception_resnet import load_public
 from orchestrator.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from orchestrator.training.pairs import Rows, as_unit, concatenated
+
+if TYPE_CHECKING:
+    from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 LPIPS_MIN_SIDE = 64  # side of the patches that the heads were fitted on
 LPIPS_BATCH = 16  # VGG16's responses to one image of 224x224 take 25 MB
@@ -38,12 +39,14 @@ SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
 face descriptor's x - mean / 255."""
 
 
-def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) -> _NoTrainLpips:
+def lpips_network(kind: Literal["vgg", "alex"], public: Mapping[str, Tensor]) -> "_NoTrainLpips":
     """Build LPIPS (v0.1) on torchvision's public VGG16 or AlexNet; the linear heads come with the library.
 
     public: torchvision's ImageNet state dict, of which `features.*` is used. The network stays in evaluation
     mode and its parameters need no gradient. Raise `ValueError` if the state dict is of another network.
     """
+    from torchmetrics.functional.image.lpips import _NoTrainLpips  # here: 100 MiB, and few studies measure it
+
     with torch.random.fork_rng(devices=[]), _Uninitialised():
         network = _NoTrainLpips(net=kind, pnet_rand=True)
     # The library cuts the backbone into slices, in which each layer keeps its number.
@@ -64,7 +67,7 @@ class _Uninitialised(TorchFunctionMode):
         return function(*arguments, **named)
 
 
-def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
+def lpips(network: "_NoTrainLpips", images: Tensor, others: Tensor) -> Tensor:
     """Return the LPIPS distance of each pair of images (N, C, S, S), (N,), >= 0; lower means more leaks.
     Gradients reach both arguments.
 
@@ -74,7 +77,7 @@ def lpips(network: _NoTrainLpips, images: Tensor, others: Tensor) -> Tensor:
 
 
 def nearest_lpips(
-    network: _NoTrainLpips, reconstructions: Tensor, labels: Tensor, private: Rows, private_labels: Tensor
+    network: "_NoTrainLpips", reconstructions: Tensor, labels: Tensor, private: Rows, private_labels: Tensor
 ) -> Tensor:
     """Return the LPIPS distance to the nearest private image of the same class, (N,) float64; lower means
     more leaks.
@@ -85,7 +88,7 @@ def nearest_lpips(
     return by_class(partial(_nearest, network), reconstructions, labels, private, private_labels)
 
 
-PERCEPTUAL_DISTANCES: dict[str, Callable[[_NoTrainLpips, Tensor, Tensor, Rows, Tensor], Tensor]] = {
+PERCEPTUAL_DISTANCES: dict[str, Callable[["_NoTrainLpips", Tensor, Tensor, Rows, Tensor], Tensor]] = {
     "lpips_vgg": nearest_lpips,
     "lpips_alex": nearest_lpips,
 }
@@ -99,6 +102,8 @@ def inception_network(public: Mapping[str, Tensor]) -> nn.Module:
     FID and the overlaps differ from those with the TensorFlow weights of 2015, which most papers used:
     compare the numbers with each other only. Raise `ValueError` if the state dict is of another network.
     """
+    from torchvision.models import inception_v3  # here, as above
+
     has_auxiliary = any(name.startswith("AuxLogits.") for name in public)
     with torch.random.fork_rng(devices=[]):
         network = inception_v3(weights=None, aux_logits=has_auxiliary, init_weights=False)
@@ -133,8 +138,10 @@ def features_of(
     return concatenated((of(batch) for batch in images.split(FEATURES_BATCH)), len(images))
 
 
-def _responses(network: _NoTrainLpips, images: Tensor) -> list[Tensor]:
+def _responses(network: "_NoTrainLpips", images: Tensor) -> list[Tensor]:
     """Return the backbone's maps (N, c, h, w) at each depth, of unit length over channels."""
+    from torchmetrics.functional.image.lpips import _normalize_tensor  # here, as above
+
     prepared = 2.0 * _as_rgb(images) - 1.0
     if min(prepared.shape[-2:]) < LPIPS_MIN_SIDE:
         size = (LPIPS_MIN_SIDE, LPIPS_MIN_SIDE)
@@ -142,7 +149,7 @@ def _responses(network: _NoTrainLpips, images: Tensor) -> list[Tensor]:
     return [_normalize_tensor(maps) for maps in network.net(network.scaling_layer(prepared))]
 
 
-def _differences(network: _NoTrainLpips, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+def _differences(network: "_NoTrainLpips", ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     """Return the weighted squared differences, averaged over pixels and summed over depths, (N,).
 
     As the library's forward pass, but responses can be used again: each image meets all others of its class.
@@ -155,7 +162,7 @@ def _differences(network: _NoTrainLpips, ours: list[Tensor], theirs: list[Tensor
 
 
 @torch.no_grad()
-def _nearest(network: _NoTrainLpips, reconstructions: Tensor, private: Tensor) -> Tensor:
+def _nearest(network: "_NoTrainLpips", reconstructions: Tensor, private: Tensor) -> Tensor:
     """Return the smallest distance of each reconstruction (n, C, S, S) to private images (m, C, S, S), (n,)
     on the CPU."""
     device = next(network.parameters()).device
