@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
+from orchestrator.datasets import weights
+from orchestrator.store.directory import DirectoryBlobs
 from tests import tiny
+from tests.stages.test_given import GIVEN, GIVEN_JUDGE, Theirs
 from tests.test_floors import ROOT
 
 HEAVY = {
@@ -85,6 +88,20 @@ def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
         command, torch = (run(w, tmp_path) for w in (["-m", *words.split()], ["-c", "import torch"]))
         shares.append(command.seconds / torch.seconds)
     assert min(shares) < LIMIT, shares
+
+
+def test_a_plan_with_staged_weights_checks_them_without_a_heavy_package(tmp_path: Path) -> None:
+    data = DirectoryBlobs(tmp_path / "data")
+    for staged, classes in (("theirs", 3), ("judging", 10), ("few", 4)):
+        weights.stage(Theirs(classes).state_dict(), "test", data, staged)
+    for name, code, text in (("judging", 0, "1 given, 1 judge"), ("few", 2, "have 4 outputs, and data")):
+        changes = {**GIVEN, "judge": {**GIVEN_JUDGE, "weights": name}}
+        study = tiny.write(tmp_path / "s.yaml", {"seed": [0]}, changes)
+        words = ["-m", "jobs.sweep", str(study), "--plan", "--data", str(data.path), "--store", "nothing"]
+        done = run(["-X", "importtime", *words], tmp_path)
+        assert done.code == code, done.output[-2000:]
+        assert text in done.output
+        assert imported(done.output) & HEAVY == set()
 
 
 def test_the_console_command_imports_no_more_than_the_command_that_it_runs(tmp_path: Path) -> None:
