@@ -21,9 +21,7 @@ from pathlib import Path
 
 MARK = "INVERSION_MEASURED"  # in the environment of every process of the sweep
 POLL_SECONDS = 1.0
-LOOKS = (
-    10  # seconds between two looks for each that a look takes: on a busy machine they would slow the start
-)
+MOST_SECONDS = 10.0  # between two looks; ten times what a look took, as looks must not slow the start
 TICKS = os.sysconf("SC_CLK_TCK")
 ROLES = {
     "sweep's own process": r"jobs\.sweep",
@@ -124,7 +122,7 @@ def measure(words: list[str], folder: Path, temporary: Path) -> Seen:
             look(seen, mark)
             if seen.cpu_before_stages is None and has_stage(temporary):
                 seen.cpu_before_stages = seen.cpu_seconds
-            time.sleep(max(POLL_SECONDS, LOOKS * (time.monotonic() - began)))
+            time.sleep(min(MOST_SECONDS, max(POLL_SECONDS, 10 * (time.monotonic() - began))))
     text = (folder / "log").read_text()
     if running.returncode:
         raise RuntimeError(text[-3000:])
