@@ -43,7 +43,7 @@ from orchestrator.runtime.ray.connect import num_drivers
 from orchestrator.runtime.ray.groups import TICK_SECONDS
 from orchestrator.runtime.ray.pools import Group, Pool, decide
 from orchestrator.runtime.ray.tune import OUTCOME, BrokerClient, TaskSearcher, unpacked
-from orchestrator.stages.graph import STAGES, Profile, Stage
+from orchestrator.stages.graph import STAGES, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal, now_ms
@@ -55,7 +55,7 @@ from orchestrator.sweep.records import SweepRecord, TrialRecord
 from orchestrator.sweep.search import FixedPoints
 from orchestrator.sweep.trial import Trial
 
-POOL = Pool(Profile(), 1.0)
+POOL = Pool(gpus_per_worker=1.0)
 NODE = {"CPU": 8.0, "GPU": 1.0}
 MEAN_SECONDS = {"pretrain": 300.0, "target": 300.0, "judge": 300.0, "inversion": 300.0}
 OTHER_SECONDS = 30.0

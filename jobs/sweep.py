@@ -163,13 +163,15 @@ class Sweep(OpenedSweep):
             from orchestrator.api.calibration import calibrate  # here: it imports torch, a plan needs none
 
             described = self.preflight.descriptions
-            done = calibrate(tasks, expected.unknown, self.study.resources, described)
+            done = calibrate(tasks, expected.unknown, self.study.resources, described, self.precisions.choose)
             for fault in done.faults:
                 self.say(f"not measured: {fault}")
             expected = self.forecast(tasks, done.stages)
             for stage in expected.unknown:
                 self.say(f"not measured: {stage}: {done.why(stage)}")
         print_plan(self.console, self.study, tasks, self.dropped, expected, rate, is_measured=calibrates)
+        for line in self.precision_lines():
+            self.say(line)
         if self.began:
             self.say(self.began)
         for words in needed:

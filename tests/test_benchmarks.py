@@ -152,7 +152,8 @@ def test_every_network_has_a_line_for_each_precision_and_equal_losses(
 ) -> None:
     monkeypatch.setattr(latent, "SEGMENT", latent.SEGMENT)  # which the benchmark sets
     steps.main(["--width", "0.02", "--batch", "3", "--steps", "1", "--repeats", "1", "--side", "32"])
-    heading, *lines = capsys.readouterr().out.splitlines()
+    choice, heading, *lines = capsys.readouterr().out.splitlines()
+    assert choice.startswith("auto: float32 (width 0.02, ")
     assert heading.split("  ")[0] == "row"
     rows = [line.split() for line in lines]
     wanted = [[name, precision] for name, one in NETWORKS.items() for precision in one.precisions]
@@ -170,7 +171,7 @@ def test_every_network_has_a_line_for_each_precision_and_equal_losses(
 def test_rows_and_precisions_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--width", "0.02", "--batch", "2", "--steps", "1", "--repeats", "1", "--side", "32"]
     steps.main(["--rows", "digit-classifier", "--precisions", "bfloat16", *tiny])
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[2:]] == [
         ["digit-classifier", "bfloat16"]
     ]
 

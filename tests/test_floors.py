@@ -262,6 +262,7 @@ LINUX_ONLY = {
 READ_IF_THERE = {
     "orchestrator.stages.cost": ("/proc/self",),
     "orchestrator.runtime.doctor.gpu": ("/proc/driver",),
+    "orchestrator.runtime.matrix_units": ("/proc/cpuinfo",),
     "orchestrator.store.directory": ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"),
 }
 """Modules that read files of Linux's kernel, and do without them where they are not."""

@@ -1,5 +1,6 @@
 """Benchmark: `python -m benchmarks.steps` prints, for each network, what a training step costs here.
 
+The first line has the precision that `resources.precision: auto` takes for the width and device.
 Columns: CPU milliseconds of a step (on a GPU: of its CUDA events) for our loop and for the plain one, their
 ratio, operations of an image (a multiply-add is two), the share of the matrix peak that our loop reaches, and
 the mean loss of both, which must agree. Medians of interleaved repeats, in the mode that sweeps run in. The
@@ -18,7 +19,9 @@ import torch
 from benchmarks.rows import NETWORKS, Place
 from benchmarks.steps.rows import Loops, Setting, Take, loops
 from orchestrator.attacks import latent
+from orchestrator.runtime.matrix_units import units_here
 from orchestrator.stages.runner import use_profile
+from orchestrator.sweep.precision import faster
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COLUMNS = ("ours ms", "plain ms", "ratio", "MFLOP/image", "of peak", "our loss", "plain loss")
@@ -123,8 +126,11 @@ def settings(row: str, arguments: argparse.Namespace) -> list[Setting]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure and print a line for each row and precision."""
+    """Print what `auto` takes here, then measure and print a line for each row and precision."""
     arguments = parsed(words)
+    units = units_here(torch.device(arguments.device).type)
+    precision = faster([arguments.width], lambda: units.are_there)
+    print(f"auto: {precision} (width {arguments.width:g}, {units.words})")
     use_profile(arguments.threads)
     latent.SEGMENT = 1  # a search's loop returns after each step
     print(f"{'row':17}{'precision':10}" + "".join(f"{column:>13}" for column in COLUMNS))

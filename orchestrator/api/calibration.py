@@ -22,7 +22,7 @@ from orchestrator.datasets.builtin import BUILTINS
 from orchestrator.datasets.manifest import Options, SplitRule
 from orchestrator.datasets.sources.base import array_source
 from orchestrator.datasets.staging import publish
-from orchestrator.stages.graph import Planner, Stage, StageFailed
+from orchestrator.stages.graph import Choose, Planner, Stage, StageFailed, in_float32
 from orchestrator.stages.workload import Reader, Sizes
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -66,9 +66,14 @@ class Calibration:
 
 
 def calibrate(
-    tasks: Sequence[Task], unknown: Iterable[str], resources: Resources, sets: Mapping[str, Description]
+    tasks: Sequence[Task],
+    unknown: Iterable[str],
+    resources: Resources,
+    sets: Mapping[str, Description],
+    choose: Choose = in_float32,
 ) -> Calibration:
-    """Run short trials with the kinds of stages of these names and return what they took.
+    """Run short trials with the kinds of stages of these names and return what they took; `choose` is the
+    planner's.
 
     Raise `Refused` for stages of several workers, or of an accelerator that is not here.
     """
@@ -82,7 +87,7 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
         data = DirectoryBlobs(Path(folder) / "data")
         digests = {name: _noise(about, data) for name, about in sets.items()}
-        planner = Planner(digests, profile_of(resources), profiles_of(resources))
+        planner = Planner(digests, profile_of(resources), profiles_of(resources), choose)
         stores = [Artifacts(DirectoryBlobs(Path(folder) / name)) for name in ("first", "measured")]
         for number, epochs in ((0, EPOCHS[0]), *((1, epochs) for epochs in EPOCHS)):  # the first pays for all
             executor = LocalExecutor(stores[number], Location(data), 1e6)

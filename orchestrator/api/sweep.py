@@ -29,10 +29,11 @@ from orchestrator.config.load import as_written, read_study
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Location, footprint
 from orchestrator.runtime.importance import axis_importance
+from orchestrator.runtime.matrix_units import units_here
 from orchestrator.runtime.mlflow.check import check_tracking
 from orchestrator.runtime.mlflow.tracker import MlflowTracker
 from orchestrator.runtime.open_store import check, check_place
-from orchestrator.runtime.ray.connect import ray_executor
+from orchestrator.runtime.ray.connect import is_cluster_named, ray_executor
 from orchestrator.runtime.search import Start, known_points, search_points
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.stages.workload import Sizes
@@ -45,6 +46,7 @@ from orchestrator.sweep.journal import JournalListener, read_pruned, read_starte
 from orchestrator.sweep.json_tracker import JsonTracker
 from orchestrator.sweep.ledger import Executor, Ledger, Listener, Points, Tracker
 from orchestrator.sweep.points import Dropped, Point
+from orchestrator.sweep.precision import Precisions, Units, read_units
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport
 from orchestrator.sweep.requests import Requests, Size
@@ -93,8 +95,13 @@ class Sweep:
         self.search, self.num_points, self.dropped = search_points(
             study, self.preflight, as_written(file) if options.scale or options.overrides else None
         )
+        self._plans = plans
+        self.precisions = Precisions(study.resources, self._find_units, self._read_units)
         self._planner = Planner(
-            self.preflight.digests, profile_of(study.resources), profiles_of(study.resources)
+            self.preflight.digests,
+            profile_of(study.resources),
+            profiles_of(study.resources),
+            self.precisions.choose,
         )
         if local:
             check_local(study)
@@ -102,6 +109,25 @@ class Sweep:
     def plan(self, point: Point) -> dict[str, Stage]:
         """Return the stages of a point."""
         return self._planner.plan(normalise(point.spec))
+
+    def _find_units(self, device: str) -> Units:
+        """Return what the machines that the stages run on have of a kind of device."""
+        if self.local or not self._runs or not is_cluster_named():
+            return units_here(device)
+        if self._plans:  # of a cluster that it need not reach
+            units = units_here(device)
+            return Units(units.are_there, f"{units.words}, of this machine; a run asks the cluster's nodes")
+        from orchestrator.runtime.ray.nodes import units_of_nodes  # here: Ray takes seconds to import
+
+        return units_of_nodes(device)
+
+    def _read_units(self) -> dict[str, Units]:
+        return read_units(Journal(self.store.blobs, self.study.key))
+
+    def precision_lines(self) -> list[str]:
+        """Return lines for people: the precision that planned trainings have where the resources leave it
+        open, and warnings of bfloat16 on devices that are slow in it."""
+        return list(filter(None, (self.precisions.words, *self.precisions.warnings())))
 
     def first_tasks(self) -> list[Task]:
         """Return the points that are known now with their stages: in a grid all of them, of a search that
@@ -111,6 +137,8 @@ class Sweep:
             return [self._task(point) for point in known_points(self.search)]
 
     def _begin(self, journal: Journal, *, writes: bool) -> None:
+        if writes:
+            self.precisions.keep(journal)
         start = Start(self.study, self.preflight, self._task, self.store, self._describe)
         self.began = start.begin(self.search, journal, writes=writes)
 
@@ -359,6 +387,9 @@ class Run:
                 way_out = "check the store's disk, then run the same command again"
                 rule = f"damaged what was built {REBUILDS} times"
                 raise Refused("store", self._sweep.store.blobs.uri, rule, way_out)
+        if not self._num_opened:
+            for line in self._sweep.precision_lines():
+                self._say(line)
         self.requests.wait()
         self._num_opened += 1
         opening = self._sweep.executor(

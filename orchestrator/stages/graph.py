@@ -4,9 +4,10 @@ A stage's key is SHA-256 over its name, its version, the whole sub-specs that it
 data sets and weights, the keys of its inputs and the numeric profile. Same key, same artifact.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from types import MappingProxyType
+from typing import Any
 
 from orchestrator.config import Spec, TrialSpec
 from orchestrator.config.normalise import PlannedSpec
@@ -17,6 +18,7 @@ from orchestrator.stages.uses import Use
 
 __all__ = [
     "ATTACK",
+    "Choose",
     "IMAGES",
     "MODELS",
     "STAGES",
@@ -28,6 +30,7 @@ __all__ = [
     "StageFailed",
     "Use",
     "dataset_names",
+    "in_float32",
     "plan",
     "weight_names",
 ]
@@ -62,11 +65,21 @@ def weight_names(spec: TrialSpec) -> dict[str, str]:
     return names
 
 
+Choose = Callable[[str, Sequence[float]], str]
+"""Returns the precision of a training on a kind of device of networks of some widths."""
+
+
+def in_float32(device: str, widths: Sequence[float]) -> str:
+    """Return float32 on every device for every width."""
+    return "float32"
+
+
 class Planner:
     """Plans trials. A stage that several of them have is one object, whose key is computed once.
 
     `digests`: data set name -> manifest digest, `weights/NAME` -> digest of their file, of all trials when
-    they are planned; `profiles`: those of stages (by name) that have another than `profile`.
+    they are planned; `profiles`: those of stages (by name) that have another than `profile`; `choose`: what a
+    stage that trains has for the precision `auto`, in place of which every other stage has float32.
     """
 
     def __init__(
@@ -74,9 +87,11 @@ class Planner:
         digests: Mapping[str, str],
         profile: Profile,
         profiles: Mapping[str, Profile] = MappingProxyType({}),
+        choose: Choose = in_float32,
     ) -> None:
-        self._digests = digests
-        self._profiles = {name: asdict(profiles.get(name, profile)) for name in STAGES}
+        self._digests, self._choose = digests, choose
+        self._profiles = {name: profiles.get(name, profile) for name in STAGES}
+        self._plain: dict[Profile, dict[str, str | int]] = {}  # stages share it
         self._stages: dict[tuple[object, ...], Stage] = {}
 
     def plan(self, spec: PlannedSpec) -> dict[str, Stage]:
@@ -124,11 +139,20 @@ class Planner:
                 datasets=datasets,
                 needs=needs,
                 weights=weights,
-                profile=self._profiles[kind.name],
+                profile=self._profile(kind, specs),
                 instance=instance,
                 compared=compared,
             )
         return self._stages[same]
+
+    def _profile(self, kind: Kind, specs: Mapping[str, Any]) -> dict[str, str | int]:
+        """Return the numeric profile of a stage with these sub-specs."""
+        profile = self._profiles[kind.name]
+        if profile.precision == "auto":
+            widths = [getattr(specs[role], "model", specs[role]).width for role in kind.trains]
+            precision = self._choose(profile.device, widths) if widths else "float32"
+            profile = replace(profile, precision=precision)
+        return self._plain.setdefault(profile, asdict(profile))
 
 
 def plan(

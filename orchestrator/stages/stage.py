@@ -12,7 +12,7 @@ class Profile:
     """The numeric profile: what changes bits although the spec is the same."""
 
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "float32"  # or bfloat16; auto before a stage is planned
     workers: int = 1
     threads: int = 1
 

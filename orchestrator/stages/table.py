@@ -67,6 +67,10 @@ class Kind:
     uses: Callable[[PlannedSpec], Sequence[Use]] = lambda spec: (Use(),)
     """Return what a trial uses the stage for: nothing, once, or several times."""
 
+    trains: tuple[str, ...] = ()
+    """Roles of the sub-specs whose networks it trains, in the precision of its profile; other stages compute
+    in float32."""
+
     work: Callable[[Any, Shapes | None], Work] = work.nothing
     """Return what the stage does, of its sub-specs by role and the tensors of its public generator's weights,
     where these are known."""
@@ -92,6 +96,7 @@ _ROWS = (
         weights=("pretrain",),
         metrics=("pretrain",),
         uses=uses.pretrain,
+        trains=("model",),
         work=work.pretrain,
     ),
     Kind(
@@ -101,6 +106,7 @@ _ROWS = (
         needs={"pretrain": ("pretrain",)},
         metrics=("target",),
         uses=uses.target,
+        trains=("target",),
         work=work.target,
     ),
     Kind(
@@ -119,6 +125,7 @@ _ROWS = (
         needs={"pretrain": ("pretrain",)},
         metrics=("joint", "target"),
         uses=uses.joint,
+        trains=("target", "attack"),
         work=work.joint,
     ),
     Kind(
@@ -137,6 +144,7 @@ _ROWS = (
         weights=("start",),
         metrics=("judge",),
         uses=uses.judge,
+        trains=("judge",),
         work=work.judge,
     ),
     Kind(
@@ -166,6 +174,7 @@ _ROWS = (
         datasets=("prior",),
         metrics=("prior",),
         uses=uses.prior,
+        trains=("prior",),
         work=work.prior,
     ),
     Kind(
@@ -209,6 +218,7 @@ _ROWS = (
         weights=("start",),
         metrics=("student",),
         uses=uses.student,
+        trains=("student",),
         work=work.student,
     ),
     Kind(
@@ -219,6 +229,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("surrogate",),
         uses=uses.surrogate,
+        trains=("surrogate",),
         work=work.surrogate,
     ),
     Kind(
@@ -234,6 +245,7 @@ _ROWS = (
         datasets=("private", "auxiliary"),
         metrics=("inversion", "attack"),
         uses=uses.inversion,
+        trains=("attack",),
         work=work.inversion,
     ),
     Kind(

@@ -5,7 +5,8 @@ from orchestrator.stages.graph import Profile
 
 
 def profile_of(resources: Resources, stage: str | None = None) -> Profile:
-    """Return the numeric profile of a stage, or of all stages that name no resources of their own."""
+    """Return the numeric profile of a stage, or of all stages that name no resources of their own; where its
+    precision is `auto`, planning a stage decides."""
     needs = resources.of(stage)
     return Profile(
         device="cuda" if needs.gpus_per_worker else "cpu",

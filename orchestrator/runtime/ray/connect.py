@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import site
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -113,7 +114,14 @@ def check_room(pools: Iterable[Pool], nodes: Sequence[Node]) -> None:
     for pool in dict.fromkeys(pools):
         if slots(pool, nodes) < 1:
             rule = f"need {pool.needs}, but {shown(nodes)}"
-            raise Refused("resources.workers", pool.profile.workers, rule, way_out)
+            raise Refused("resources.workers", pool.workers, rule, way_out)
+
+
+def is_cluster_named() -> bool:
+    """Return whether a sweep joins a cluster that exists, in place of starting Ray on this machine."""
+    if os.environ.get("RAY_ADDRESS") is not None:
+        return True
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def start_ray() -> bool:

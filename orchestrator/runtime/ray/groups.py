@@ -198,7 +198,7 @@ class WorkerGroups:
                 remove_placement_group(one)
             kept = [one for one in waiting if one not in over]
             missing = wanted.get(pool, 0) - len(kept)
-            kept += [placement_group([pool.bundle] * pool.profile.workers) for _ in range(missing)]
+            kept += [placement_group([pool.bundle] * pool.workers) for _ in range(missing)]
             if kept:
                 self._reserved[pool] = kept
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.resources import Resources
-from orchestrator.stages.graph import Profile
-from orchestrator.sweep.profiles import profile_of
 
 STUCK_SECONDS = 30.0  # a group that waits longer for its resources may take those of idle groups
 IDLE_SECONDS = 120.0  # a group without work for longer gives its resources back
@@ -17,35 +15,34 @@ Node = Mapping[str, float]  # resource name -> amount
 
 @dataclass(frozen=True)
 class Pool:
-    """Worker groups of one shape; stages with the same resources share it."""
+    """Worker groups of one shape; stages with the same resources share it, in any precision."""
 
-    profile: Profile
-    gpus_per_worker: float
+    workers: int = 1
+    threads: int = 1  # of each worker
+    gpus_per_worker: float = 0.0
 
     @property
     def name(self) -> str:
         """Its name at the broker and in logs."""
-        profile = self.profile
-        return (
-            f"{profile.workers}x(threads={profile.threads},gpus={self.gpus_per_worker:g}) {profile.precision}"
-        )
+        return f"{self.workers}x(threads={self.threads},gpus={self.gpus_per_worker:g})"
 
     @property
     def bundle(self) -> dict[str, float]:
         """What Ray reserves for each worker."""
-        wanted = {"CPU": float(self.profile.threads), "GPU": self.gpus_per_worker}
+        wanted = {"CPU": float(self.threads), "GPU": self.gpus_per_worker}
         return {name: amount for name, amount in wanted.items() if amount}
 
     @property
     def needs(self) -> str:
         """The resources of a group, in words."""
         per_worker = ", ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())
-        return f"{self.profile.workers} x ({per_worker})"
+        return f"{self.workers} x ({per_worker})"
 
 
 def pool_of(resources: Resources, stage: str | None = None) -> Pool:
     """Return the pool of a stage, or of all stages that name no resources of their own."""
-    return Pool(profile_of(resources, stage), resources.of(stage).gpus_per_worker)
+    needs = resources.of(stage)
+    return Pool(needs.workers, needs.threads, needs.gpus_per_worker)
 
 
 def slots(pool: Pool, nodes: Sequence[Node]) -> int:
@@ -71,7 +68,7 @@ def _place(pool: Pool, free: list[dict[str, float]]) -> bool:
     """Take a group's resources out of `free`; False, and nothing taken, if it does not fit."""
     bundle = pool.bundle
     chosen: list[dict[str, float]] = []
-    for _ in range(pool.profile.workers):
+    for _ in range(pool.workers):
         # The fullest node that takes it leaves large gaps for large workers.
         fitting = [node for node in free if all(node.get(k, 0.0) + 1e-9 >= v for k, v in bundle.items())]
         if not fitting:

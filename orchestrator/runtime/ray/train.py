@@ -35,7 +35,7 @@ def train(
         },
         backend_config=ProcessGroup("nccl" if pool.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=pool.profile.workers,
+            num_workers=pool.workers,
             use_gpu=bool(pool.gpus_per_worker),
             resources_per_worker=pool.bundle,
         ),

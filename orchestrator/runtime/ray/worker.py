@@ -27,7 +27,7 @@ def serve(*, group: str, pool: Pool, broker: Any, locations: Locations, checkpoi
     device = ray.train.torch.get_device() if pool.gpus_per_worker else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    runner.use_profile(pool.profile.threads)
+    runner.use_profile(pool.threads)
     _log_progress()
     if rank == 0:
         ray.get(broker.begin.remote(group, pool.name))
@@ -45,7 +45,7 @@ def serve(*, group: str, pool: Pool, broker: Any, locations: Locations, checkpoi
             rank=rank,
             size=size,
             device=device,
-            precision=pool.profile.precision,
+            precision=str(stage.profile["precision"]),
             report=_reporter(broker, stage.key),
             is_preempted=must_leave,
             checkpoint_seconds=checkpoint_seconds,

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from mlflow.entities import Run
 
 from orchestrator.config.base import Refused
+from orchestrator.runtime.matrix_units import units_here
 from orchestrator.runtime.open_store import open_blobs
 from orchestrator.runtime.ray.connect import job_config, num_drivers, start_ray
 from orchestrator.store.artifacts import Artifact, Artifacts
@@ -156,8 +158,9 @@ def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
     ray_cluster: Cluster, env: dict[str, str], tmp_path: Path
 ) -> None:
     study = write_study(tmp_path, "wide")
-    wide = ["--set", "resources.threads=2", "--set", "resources.stages.judge.precision=bfloat16", *TWO_TRIALS]
-    wide += ["--set", FURTHER_JUDGE]
+    settings = ("threads=2", "stages.judge.threads=3", "stages.judge.precision=bfloat16")
+    wide = [word for setting in settings for word in ("--set", f"resources.{setting}")]
+    wide += [*TWO_TRIALS, "--set", FURTHER_JUDGE, "--set", "target.model.width=0.25"]
     refused = run(command(study, tmp_path / "out", *wide), env)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
@@ -168,9 +171,9 @@ def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
     waiting = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     assert waiting.stdout is not None
     line = next(line for line in waiting.stdout if "waiting for nodes" in line)
-    assert "stages need 1 x (2 CPU); the cluster has 1 x (1 CPU); " in line
+    assert re.search(r"stages need 1 x \([23] CPU\); the cluster has 1 x \(1 CPU\); ", line)
     assert line.endswith(" min until they fail.\n")
-    with ray_node(ray_cluster, cpus=2):
+    with ray_node(ray_cluster, cpus=3):
         printed, _ = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, printed
     assert "trials: 2 finished, 0 failed, 0 pruned" in printed
@@ -178,8 +181,11 @@ def test_two_pools_that_do_not_fit_wait_for_a_node_and_take_turns_on_it(
     (groups,) = events(store, "groups")
     assert len(dict(groups["starts"])) >= 2
     found = [artifact for key in store.keys() if (artifact := store.find(key))]  # noqa: SIM118
-    assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge"}
-    assert {a.profile["threads"] for a in found} == {2}
+    (precision,) = events(store, "precision")
+    assert (precision["device"], precision["are_there"]) == ("cpu", units_here("cpu").are_there)
+    wide_ones = {"pretrain", "target"} if precision["are_there"] else set()
+    assert {a.stage for a in found if a.profile["precision"] == "bfloat16"} == {"judge", *wide_ones}
+    assert {(a.stage == "judge", a.profile["threads"]) for a in found} == {(True, 3), (False, 2)}
     stages = [a.stage for a in found]
     assert (stages.count("judge"), stages.count("judgement")) == (2, 2)  # one judges again what is stored
     assert table(tmp_path / "out", study) == run_locally(study, tmp_path / "local", *wide)

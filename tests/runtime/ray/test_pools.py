@@ -49,7 +49,7 @@ def test_a_stage_may_have_resources_of_its_own() -> None:
     assert pool_of(resources, "evaluation") == QUARTER
     assert pool_of(resources, "target") == pool_of(resources) == WHOLE
     judge = pool_of(resources, "judge")
-    assert (judge.profile.workers, judge.gpus_per_worker, judge.profile.device) == (2, 1, "cuda")
+    assert (judge.workers, judge.gpus_per_worker) == (2, 1)
     assert judge.needs == "2 x (1 CPU, 1 GPU)"
 
 

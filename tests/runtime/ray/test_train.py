@@ -19,7 +19,6 @@ from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray import train
 from orchestrator.runtime.ray.pools import Pool
 from orchestrator.runtime.ray.process_group import ProcessGroup
-from orchestrator.stages.graph import Profile
 
 class Caught(Exception):
     pass
@@ -33,7 +32,7 @@ def callbacks(self):
 train.DataParallelTrainer._initialize_and_run_controller = catch
 train.DataParallelTrainer._create_default_callbacks = callbacks
 ray.put = cloudpickle.dumps
-pool, none = Pool(Profile(workers=2), 0.0), pathlib.Path("/none")
+pool, none = Pool(workers=2), pathlib.Path("/none")
 try:
     train.train("g", pool, Locations(store="/none"), 1.0, None, none)
 except Caught as caught:
