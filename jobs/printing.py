@@ -184,7 +184,7 @@ def _duration(seconds: float) -> str:
     )
 
 
-def print_plan(
+def print_plan(  # noqa: PLR0913 - one for each part of what is printed
     console: Console,
     study: Study,
     tasks: Sequence[Task],
@@ -192,15 +192,17 @@ def print_plan(
     expected: Forecast,
     rate: float | None = None,
     *,
+    precision: Sequence[str] = (),
     is_measured: bool = False,
 ) -> None:
-    """Print points, dropped combinations with reasons, distinct stages with their memory, and a forecast of
-    their seconds, priced at `rate` for a device hour; `is_measured`: what could be measured was."""
+    """Print points, dropped combinations with reasons, lines on the precision, distinct stages with their
+    memory, and a forecast of their seconds, priced at `rate` for a device hour; `is_measured`: what could be
+    measured was."""
     console.print(f"study {study.study}: {len(tasks)} points")
     if tasks:  # at once: a line costs more to print than a point to plan
         console.print("\n".join(f"  {task.point.name}" for task in tasks), markup=False, soft_wrap=True)
     print_dropped(console, dropped)
-    for words in (*_search(study, len(tasks)), *_budgets(tasks), *_held(tasks)):
+    for words in (*_search(study, len(tasks)), *_budgets(tasks), *_held(tasks), *precision):
         console.print(words, markup=False, soft_wrap=True)
     on_device = any(row.device_bytes for row in expected.stages)
     table = Table(

@@ -169,9 +169,16 @@ class Sweep(OpenedSweep):
             expected = self.forecast(tasks, done.stages)
             for stage in expected.unknown:
                 self.say(f"not measured: {stage}: {done.why(stage)}")
-        print_plan(self.console, self.study, tasks, self.dropped, expected, rate, is_measured=calibrates)
-        for line in self.precision_lines():
-            self.say(line)
+        print_plan(
+            self.console,
+            self.study,
+            tasks,
+            self.dropped,
+            expected,
+            rate,
+            precision=self.precision_lines(),
+            is_measured=calibrates,
+        )
         if self.began:
             self.say(self.began)
         for words in needed:
