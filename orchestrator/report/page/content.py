@@ -190,7 +190,9 @@ def tradeoff_chart(found: Ranking, front: Front, axes: Sequence[str]) -> Chart |
     y_label = f"{found.leakage}, upwards leaks more"
     svg = scatter_chart(dots, title, ACCURACY, y_label, is_flipped=found.sign < 0)
     few = f" {_few(len(dots), len(known), 'settings')}" if len(dots) < len(known) else ""
-    caption = f"Each dot is a setting with its 95 % intervals.{few} {front.words}"
+    has_interval = any(math.isfinite(half) for dot in dots for half in (dot.x_half, dot.y_half))
+    bars = " with its 95 % intervals" if has_interval else "; one replicate has no interval"
+    caption = f"Each dot is a setting{bars}.{few} {front.words}"
     return Chart(title, svg, caption)
 
 

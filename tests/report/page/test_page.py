@@ -125,6 +125,14 @@ def test_one_trial_has_a_page_without_intervals() -> None:
     assert "1 of 1 settings have one replicate: no interval" in seen.text
     assert "No setting is shown to leak" in seen.text  # nothing can be resampled
     assert seen.cells["settings-table"][1][1].startswith("0.202")
+    assert "Each dot is a setting; one replicate has no interval." in seen.text
+
+
+def test_links_to_parts_are_in_the_order_of_the_parts() -> None:
+    seen = page(sweep(seeds=(0,)))  # which warns
+    linked = [one.removeprefix("#") for one in seen.targets]
+    assert {"warnings", "settings", "tradeoff", "costs"} <= set(linked)
+    assert linked == [one for one in seen.ids if one in linked]
 
 
 def test_where_nothing_finished_the_page_says_so() -> None:
