@@ -343,16 +343,17 @@ def _escape(text: str) -> str:
 def note(
     study: Study, records: Sequence[TrialRecord], answer: Sequence[str], faults: Sequence[str] = ()
 ) -> str:
-    """Return Markdown for the parent run: what was swept, the page's answer, and what not to trust.
+    """Return Markdown for the parent run: the page's answer, what was swept, and what not to trust.
 
+    The answer comes first: MLflow's page of a run shows the first few lines and hides the rest behind a link.
     `faults`: what could not be made of the report.
     """
     records = sorted(records, key=lambda one: one.index)
-    lines = [f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
+    lines = [f"{place}. {line}" for place, line in enumerate(answer, start=1)]
+    lines += ["", f"**{study.study}**: {study.about}", "", "| axis | values |", "| --- | --- |"]
     axes = dict.fromkeys(axis for record in records for axis in record.axes)
     shown = {axis: dict.fromkeys(map(str, present_values(axis, records))) for axis in axes} or study.axes()
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
-    lines += ["", *(f"{place}. {line}" for place, line in enumerate(answer, start=1))]
     if best := best_lines(study, records):
         lines += ["", *best]
     lines += ["", *(f"- **not in this report**: {line}" for line in faults), *cautions(records, study.report)]
