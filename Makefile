@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)   ## sweep m, k, auxiliary kind and frozen-layer budget on the built-in digits
 	$(BIN)/python -m jobs.sweep jobs/studies/demo.yaml
 
-ui: $(READY)     ## browse the sweeps in MLflow on http://127.0.0.1:5000
+ui: $(READY)     ## browse the sweeps in MLflow: prints the links
 	$(BIN)/python -m jobs.ui
 
 cluster: $(READY) ## start a Ray head, 3 worker nodes, MLflow and an S3 test server on this machine

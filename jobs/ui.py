@@ -25,6 +25,7 @@ from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import LOCAL_NAME, check_tracking, server_environment
 from orchestrator.runtime.mlflow.database import artifacts_folder, prepare, sqlite_path
+from orchestrator.runtime.mlflow.views import EXPERIMENTS
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -52,8 +53,9 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)  # SIGTERM ends the server too
     try:
         with server(uri, artifacts_folder(sqlite_path(uri)), port):
-            print(f"MLflow shows {uri} on http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
-            links = latest_links(f"http://{HOST}:{port}", f"http://{LOCAL_NAME}:{port}")
+            shown = f"http://{LOCAL_NAME}:{port}"
+            print(f"MLflow shows {uri} on {shown}{EXPERIMENTS}; Ctrl-C ends it.", flush=True)
+            links = latest_links(f"http://{HOST}:{port}", shown)
             print(*links, sep="\n", flush=True)
             signal.pause()
     except KeyboardInterrupt:

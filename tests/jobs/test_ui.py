@@ -127,7 +127,8 @@ def test_two_server_processes_answer_on_the_loopback_address(ui: Ui) -> None:
 
 @pytest.mark.mlflow
 def test_the_last_sweep_is_linked(ui: Ui) -> None:
-    assert ui.lines[0].endswith(f"on http://127.0.0.1:{ui.port}; Ctrl-C ends it.")
+    models = f"http://mlflow.localhost:{ui.port}/#/experiments?workflowType=machine_learning"
+    assert ui.lines[0].endswith(f" on {models}; Ctrl-C ends it.")
     assert ui.lines[1] == f"Latest sweep: {STUDY} (6 trials) (finished)"
     assert all(f" http://mlflow.localhost:{ui.port}/#/experiments/" in line for line in ui.lines[2:])
     assert [line.split()[0] for line in ui.lines[2:]] == ["answer", "table", "pictures", "trials", "report"]

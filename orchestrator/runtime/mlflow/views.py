@@ -28,6 +28,7 @@ KNOWN_VERSIONS = ("3.17",)  # releases whose pages were looked at with these vie
 MAX_TAG = 20_000  # characters MLflow keeps in an experiment tag
 MAX_VIEWS = 32  # of ours in an experiment: with 40 in all the pages refuse to save another one
 WORKFLOW = "machine_learning"  # else the pages open on their side for language models
+EXPERIMENTS = f"/#/experiments?workflowType={WORKFLOW}"  # a bare address opens that side's home too
 MAX_GROUPS = 12  # bars that a reader tells apart; a heat map shows more settings
 MAX_BARS, BAR_RUNS = 6, 12  # charts of a view, trials in each
 MAX_PICTURED = 10  # trials whose pictures the pages show
