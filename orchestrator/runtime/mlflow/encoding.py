@@ -19,8 +19,8 @@ from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
-PREVIEW_PIXELS = 180  # longer side of the copy that the image grid shows: a card of a screen of 1280 has 190
-MAP_PIXELS = 280  # of a heat map's: cards show it as it is and cut off what is wider; a click opens all
+PREVIEW = (250, 180)  # most pixels across and down of the copy in a card, which shows it unscaled in a square
+# as wide as the run's name: on a screen of 1280, three cards in a row, what is larger is cut; a click opens all
 MAX_WORDS, MAX_WORD = 3, 40  # overrides in a sweep's name, letters of each
 MAP = "heatmap-"
 WALL = "cost/wall_seconds"
@@ -171,12 +171,12 @@ def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, by
     `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
     """
     images = {name: one.read() for name, one in trial.images.items()}
-    return _pictures(images, run_id, base_ms, PREVIEW_PIXELS)
+    return _pictures(images, run_id, base_ms)
 
 
 def map_files(report: SweepReport, run_id: str, base_ms: int) -> dict[str, bytes]:
     """Return path -> bytes of the report's heat maps, as pictures of the parent run."""
-    return _pictures(heat_maps(report), run_id, base_ms, MAP_PIXELS)
+    return _pictures(heat_maps(report), run_id, base_ms)
 
 
 def heat_maps(report: SweepReport) -> dict[str, bytes]:
@@ -185,19 +185,19 @@ def heat_maps(report: SweepReport) -> dict[str, bytes]:
     return {f"means/{name[len(MAP) :]}": png for name, png in found.items() if name.startswith(MAP)}
 
 
-def _pictures(images: Mapping[str, bytes], run_id: str, base_ms: int, pixels: int) -> dict[str, bytes]:
+def _pictures(images: Mapping[str, bytes], run_id: str, base_ms: int) -> dict[str, bytes]:
     files = {}
     for name, png in images.items():
         fixed = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}")
         stem = f"images/{key(name).replace('/', '~').replace(':', '-')}+step+0+timestamp+{base_ms}+{fixed}"
         files[f"{stem}.png"] = png
-        files[f"{stem}+compressed.webp"] = _preview(png, pixels)
+        files[f"{stem}+compressed.webp"] = _preview(png)
     return files
 
 
-def _preview(png: bytes, pixels: int) -> bytes:
+def _preview(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        factor = pixels / max(picture.size)
+        factor = min(most / side for most, side in zip(PREVIEW, picture.size, strict=True))
         width, height = (max(1, round(side * factor)) for side in picture.size)
         way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BILINEAR
         small = picture.convert("RGB").resize((width, height), way)

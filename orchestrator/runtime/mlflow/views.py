@@ -30,7 +30,8 @@ MAX_VIEWS = 32  # of ours in an experiment: with 40 in all the pages refuse to s
 WORKFLOW = "machine_learning"  # else the pages open on their side for language models
 EXPERIMENTS = f"/#/experiments?workflowType={WORKFLOW}"  # a bare address opens that side's home too
 MAX_GROUPS = 12  # bars that a reader tells apart; a heat map shows more settings
-MAX_BARS, BAR_RUNS = 6, 12  # charts of a view, trials in each
+MAX_BARS = 6  # charts of a view
+ALL, FIRST = "SHOW_ALL", "FIRST_20_RUNS"  # runs that charts draw; the pages' default is the first ten
 MAX_PICTURED = 10  # trials whose pictures the pages show
 MAX_CHARTS = 12  # of curves or pictures in a view
 PICTURED = "inversion.pictured"  # place of a trial in the view `pictures`, with the reason
@@ -193,14 +194,14 @@ def _means(sweep: SweepRecord, shown: Shown, others: Sequence[str]) -> View:
     """Bars of up to `MAX_GROUPS` settings; of more, the heat maps of the parent run."""
     if shown.num_settings > MAX_GROUPS and shown.maps:
         parts = [("1. Means by two axes", [_images(name) for name in shown.maps[:MAX_CHARTS]])]
-        return _view(sweep, "means", parts, kind="sweep")
+        return _view(sweep, "means", parts, kind="sweep", has_list=False)
     grouping = {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "param", "groupByData": axis} for axis in others],
     }
     parts = [("1. Sweep", [_bar(name) for name in _first(sweep, shown.metrics)])]
     if shown.curves:
-        parts.append(("3. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
+        parts.append(("2. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
     return _view(sweep, "means", [*parts, *_judges(shown)], grouping=grouping)
 
 
@@ -208,22 +209,21 @@ def _pictures(sweep: SweepRecord, shown: Shown) -> View:
     """Pictures of the trials that are tagged for it; the pages show the rows of a table from the last to the
     first, hence the descending order."""
     parts = [("1. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]])]
-    return _view(sweep, "pictures", parts, order=f"tags.`{PICTURED}`")
+    return _view(sweep, "pictures", parts, order=f"tags.`{PICTURED}`", has_list=False)
 
 
 def _trials(sweep: SweepRecord, shown: Shown) -> View:
-    """Parallel coordinates, bars, pictures and curves of every trial."""
+    """Parallel coordinates of every trial; bars and curves of the first in the order of the objective, as
+    many as can be told apart."""
     parts = [("1. Sweep", [_parallel(sweep), *(_bar(name) for name in _first(sweep, shown.metrics))])]
-    if shown.images:
-        parts.append(("2. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]]))
     if shown.curves:
-        parts.append(("3. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
-    return _view(sweep, "trials", [*parts, *_judges(shown)], columns=shown.metrics)
+        parts.append(("2. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
+    return _view(sweep, "trials", [*parts, *_judges(shown)], columns=shown.metrics, drawn=FIRST)
 
 
 def _judges(shown: Shown) -> list[Part]:
     others = [name for name in shown.metrics if is_by_others(name)]
-    return [("4. Judges", [_bar(name) for name in others[:MAX_CHARTS]])] if others else []
+    return [("3. Judges", [_bar(name) for name in others[:MAX_CHARTS]])] if others else []
 
 
 def _view(
@@ -235,8 +235,14 @@ def _view(
     columns: Sequence[str] = (),
     grouping: Mapping[str, Any] | None = None,
     order: str | None = None,
+    has_list: bool = True,
+    drawn: str = ALL,
 ) -> View:
-    """Return a view of charts in sections, or without any a table; `columns`: metrics beside the axes."""
+    """Return a view of charts in sections, or without any a table; `columns`: metrics beside the axes.
+
+    `has_list`: whether runs are listed beside the charts. Pictures need that room: beside the list cards cut
+    them and the names above them on a screen of 1280 pixels.
+    """
     charts, sections = _charts(sweep, name, parts)
     chosen = "" if order is None else f" and {order} LIKE '%'"
     axes = [f"params.`{axis}`" for axis in sweep.axes]
@@ -247,8 +253,8 @@ def _view(
         "orderByKey": order or order_key(sweep),
         "orderByAsc": order is None and not sweep.maximize,
         "selectedColumns": shown[:40],
-        "runsHiddenMode": "SHOW_ALL",  # the pages' default hides every run after the tenth
-        "runListHidden": kind == "sweep",  # one row
+        "runsHiddenMode": drawn,
+        "runListHidden": not has_list,
         "groupBy": grouping,
         "compareRunCharts": charts,
         "compareRunSections": sections,
@@ -302,7 +308,7 @@ def _bar(metric: str) -> dict[str, Any]:
         "metricKey": metric,
         "selectedMetricKeys": [metric],
         "displayName": metric,
-        "runsCountToCompare": BAR_RUNS,
+        "runsCountToCompare": 100,
     }
 
 

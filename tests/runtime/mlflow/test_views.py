@@ -102,6 +102,8 @@ def test_means_of_many_settings_are_the_heat_maps_of_the_sweep() -> None:
     assert few["groupBy"] is not None
     assert {card["type"] for card in few["compareRunCharts"]} == {"BAR", "LINE"}
     assert many["groupBy"] is None
+    assert many["runListHidden"], "it has one row"
+    assert not few["runListHidden"]
     assert [card["imageKeys"] for card in many["compareRunCharts"]] == [[name] for name in maps]
     assert many["searchFilter"] == sweep_filter(with_seeds(), "sweep")
     bars = states(with_seeds(), replace(SHOWN, num_settings=13))["means"]
@@ -175,11 +177,16 @@ def test_views_show_what_was_swept() -> None:
         "groupByKeys": [{"mode": "param", "groupByData": axis} for axis in axes],
     }
     kinds = {card["type"]: card for card in trials["compareRunCharts"]}
-    assert kinds.keys() == {"PARALLEL", "BAR", "IMAGE", "LINE"}
+    assert kinds.keys() == {"PARALLEL", "BAR", "LINE"}
+    assert trials["runsHiddenMode"] == "FIRST_20_RUNS", "hundreds of bars are no picture"
+    assert {found[view]["runsHiddenMode"] for view in ("table", "means", "pictures")} == {"SHOW_ALL"}
     assert kinds["PARALLEL"]["selectedParams"] == [*axes, "seed"]
     assert kinds["PARALLEL"]["selectedMetrics"] == [OBJECTIVE]
-    assert kinds["IMAGE"]["imageKeys"] == ["inversion/test"]
     assert "IMAGE" not in {card["type"] for card in means["compareRunCharts"]}
+    (picture,) = found["pictures"]["compareRunCharts"]
+    assert picture["imageKeys"] == ["inversion/test"]
+    hidden = {view for view, state in found.items() if state["runListHidden"]}
+    assert hidden == {"pictures"}, "beside the list of runs cards are too narrow for names and pictures"
     assert list(states(sample_sweep(), SHOWN)) == ["table", "pictures", "trials"]
 
 
@@ -189,11 +196,11 @@ def test_other_judges_have_a_section_of_their_own() -> None:
         SHOWN, metrics=[*SHOWN.metrics, "attack/accuracy_top1_test", "judge.wide/accuracy", *others]
     )
     trials = states(sample_sweep(), shown)["trials"]
-    (section,) = [one["uuid"] for one in trials["compareRunSections"] if one["name"] == "4. Judges"]
+    (section,) = [one["uuid"] for one in trials["compareRunSections"] if one["name"] == "3. Judges"]
     cards = [card for card in trials["compareRunCharts"] if card["metricSectionId"] == section]
     assert [card["metricKey"] for card in cards] == others
     sections = states(sample_sweep(), SHOWN)["trials"]["compareRunSections"]
-    assert "4. Judges" not in [one["name"] for one in sections]
+    assert "3. Judges" not in [one["name"] for one in sections]
 
 
 def test_two_sweeps_of_one_study_have_their_own_views() -> None:
