@@ -113,8 +113,9 @@ def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     results = study.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
-    assert lines == ["1 trials, 10 stages to run", "1/1 m001-s0 finished", *results.links]
-    assert "Trials as JSON lines: " in lines[2]
+    precision = "precision: float32 (every network that trains is narrower than 0.25)"
+    assert lines == ["1 trials, 10 stages to run", precision, "1/1 m001-s0 finished", *results.links]
+    assert "Trials as JSON lines: " in lines[3]
     assert results.folder == tmp_path / "out" / "tiny.smoke"
     written = (results.folder / "results.csv").read_bytes()
     assert results.files["results.csv"] == written
@@ -128,7 +129,7 @@ def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("INVERSION_STORE", str(tmp_path / "out" / "store"))
     again = study.run(out=tmp_path / "elsewhere", ship_later=True, say=lines.append)
     assert again.files == results.files
-    assert lines[3:] == ["1 trials, 0 stages to run", *again.links]
+    assert lines[4:] == ["1 trials, 0 stages to run", *again.links]
 
 
 def test_a_trial_that_fails_is_a_row(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_trial_that_fails_is_a_row(tmp_path: Path) -> None:
     failing = Study.load(tiny.write(tmp_path / "tiny.yaml", axes, changes))
     results = failing.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert results.table["status"].tolist() == ["failed"]
-    assert "failed in inversion: the training loss is nan" in lines[1]
+    assert "failed in inversion: the training loss is nan" in lines[2]
     with pytest.raises(Refused, match="is failed and has no images"):
         results.images(0)
 
