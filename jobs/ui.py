@@ -25,10 +25,11 @@ from orchestrator.config.base import NO_VALUE, Refused
 from orchestrator.runtime.http import redact
 from orchestrator.runtime.mlflow.check import LOCAL_NAME, check_tracking, server_environment
 from orchestrator.runtime.mlflow.database import artifacts_folder, prepare, sqlite_path
-from orchestrator.runtime.mlflow.views import EXPERIMENTS
+from orchestrator.runtime.mlflow.views import runs_fragment
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+MOST_STUDIES = 10  # that have a link
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,9 +54,8 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)  # SIGTERM ends the server too
     try:
         with server(uri, artifacts_folder(sqlite_path(uri)), port):
-            shown = f"http://{LOCAL_NAME}:{port}"
-            print(f"MLflow shows {uri} on {shown}{EXPERIMENTS}; Ctrl-C ends it.", flush=True)
-            links = latest_links(f"http://{HOST}:{port}", shown)
+            print(f"MLflow shows {uri} on port {port} of this machine; Ctrl-C ends it.", flush=True)
+            links = latest_links(f"http://{HOST}:{port}", f"http://{LOCAL_NAME}:{port}")
             print(*links, sep="\n", flush=True)
             signal.pause()
     except KeyboardInterrupt:
@@ -147,13 +147,14 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def latest_links(base: str, shown: str) -> list[str]:
-    """Return lines with the saved views of the sweep that started last; `shown`: the server in a browser."""
+    """Return lines with the saved views of the sweep that started last, and the runs of each study, the latest
+    first; `shown`: the server in a browser."""
     experiments = _post(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1000})["experiments"]
     wanted = {
         "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
         "filter": "tags.`inversion.kind` = 'sweep'",
         "order_by": ["attributes.start_time DESC"],
-        "max_results": 1,
+        "max_results": 1000,
     }
     runs = _post(f"{base}/api/2.0/mlflow/runs/search", wanted).get("runs", [])
     if not runs:
@@ -161,7 +162,14 @@ def latest_links(base: str, shown: str) -> list[str]:
     tags = {tag["key"]: tag["value"] for tag in runs[0]["data"]["tags"]}
     links = json.loads(tags.get("inversion.links", "{}"))
     head = f"Latest sweep: {runs[0]['info']['run_name']} ({runs[0]['info']['status'].lower()})"
-    return [head, *(f"  {label:9} {shown}{link}" for label, link in links.items())]
+    names = {experiment["experiment_id"]: experiment["name"] for experiment in experiments}
+    studies = list(dict.fromkeys(run["info"]["experiment_id"] for run in runs))[:MOST_STUDIES]
+    return [
+        head,
+        *(f"  {label:9} {shown}{link}" for label, link in links.items()),
+        "All sweeps of a study:",
+        *(f"  {names[one]:9} {shown}{runs_fragment(one)}" for one in studies),
+    ]
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:

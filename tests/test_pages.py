@@ -66,6 +66,9 @@ const done = () => {
         found.filtered = values().length;
       }
     }
+    page.addEventListener("click", (event) => event.preventDefault(), true);  // as MLflow's viewer does
+    page.querySelector('a[href="#again"]').click();
+    found.jumped = own.scrollY > 0;
     const blank = Array.from(page.images).filter((one) => !one.naturalWidth).length;
     seen.push({ name: frame.title, width: page.documentElement.scrollWidth, frame: frame.clientWidth, blank,
       wide: wide.slice(0, 5).map((one) => one.outerHTML.slice(0, 120)), cut: cut.slice(0, 8),
@@ -168,5 +171,6 @@ def test_a_browser_shows_every_page_whole_at_both_widths(
         assert one["least"] >= 9, name  # pixels of a letter's box
         assert one["down"], name
         assert one["up"], name
+        assert one["jumped"], name  # by a link inside the page, where links lead nowhere
     for width in WIDTHS:
         assert (seen[f"large {width}"]["rows"], seen[f"large {width}"]["filtered"]) == (100, 50)

@@ -98,7 +98,7 @@ def ui(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     lines: list[str] = []
     with process:
         try:
-            while not lines or not lines[-1].lstrip().startswith("report"):
+            while not lines or not lines[-1].lstrip().startswith(STUDY):
                 line = process.stdout.readline()
                 assert line, f"the command ended: {lines}"
                 lines.append(line.rstrip())
@@ -127,11 +127,13 @@ def test_two_server_processes_answer_on_the_loopback_address(ui: Ui) -> None:
 
 @pytest.mark.mlflow
 def test_the_last_sweep_is_linked(ui: Ui) -> None:
-    models = f"http://mlflow.localhost:{ui.port}/#/experiments?workflowType=machine_learning"
-    assert ui.lines[0].endswith(f" on {models}; Ctrl-C ends it.")
+    assert ui.lines[0].endswith(f" on port {ui.port} of this machine; Ctrl-C ends it.")
     assert ui.lines[1] == f"Latest sweep: {STUDY} (6 trials) (finished)"
-    assert all(f" http://mlflow.localhost:{ui.port}/#/experiments/" in line for line in ui.lines[2:])
-    assert [line.split()[0] for line in ui.lines[2:]] == ["answer", "table", "pictures", "trials", "report"]
+    *links, head, study = ui.lines[2:]
+    assert all(f" http://mlflow.localhost:{ui.port}/#/experiments/" in line for line in [*links, study])
+    assert [line.split()[0] for line in links] == ["answer", "table", "pictures", "trials", "report"]
+    assert head == "All sweeps of a study:"
+    assert study.endswith("/runs?workflowType=machine_learning"), "without it the pages are for language models"
 
 
 @pytest.mark.mlflow

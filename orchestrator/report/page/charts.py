@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH = 360
-LABEL, NUMBER = 122, 112  # of rows: widths of names and of numbers
+LABEL, NUMBER = 134, 112  # of rows: widths of names and of numbers
 ROW = 22
-LETTERS = 17  # of a name beside a row, in fonts as wide as DejaVu Sans
+LETTERS = 19  # of a name beside a row, in fonts as wide as DejaVu Sans: `auxiliary x budget` has 18
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"
 LIGHTEST, DARKEST = (222, 235, 247), (8, 48, 107)  # of the scale that says how much leaks
 TICKS = 4

@@ -96,7 +96,7 @@ def settings_table(
     measured = [
         name for name in dict.fromkeys(measured) if any(name in one.estimates for one in found.ranked)
     ]
-    judges = {f"recognised by {judge}": name for judge, name in found.recognition.items()}
+    judges = judge_columns(found)
     plain = {"queries": QUERIES, f"{seconds[1]} a trial": seconds[0]}
     plain = {
         title: name for title, name in plain.items() if any(name in one.estimates for one in found.ranked)
@@ -124,6 +124,11 @@ def settings_table(
     numbers = frozenset(range(first, len(columns) - len(marks)))
     note = "" if len(found.ranked) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(found.ranked)} settings."
     return Table("settings-table", "Settings, the one that leaks most first", columns, rows, note, numbers)
+
+
+def judge_columns(found: Ranking) -> dict[str, str]:
+    """Return title -> metric of the columns that say what judges recognise."""
+    return {f"recognised by {judge}": name for judge, name in found.recognition.items()}
 
 
 def _estimate(one: Ranked, name: str) -> Cell:

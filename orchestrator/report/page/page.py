@@ -197,9 +197,11 @@ def _counts(records: Sequence[TrialRecord], finished: Sequence[TrialRecord], num
 
 
 def _meanings(ranked: Ranking, study: Study) -> list[tuple[str, str]]:
-    """Return the metrics of the settings with unit and direction."""
-    names = [ranked.leakage, *ranked.recognition.values(), *study.search.objectives]
-    return [(name, MetricName.parse(name).describe()) for name in dict.fromkeys(names)]
+    """Return the columns of the settings that are about metrics, with unit and direction."""
+    names = dict.fromkeys((ranked.leakage, *study.search.objectives))
+    judges = content.judge_columns(ranked)
+    found = [(name, MetricName.parse(name).describe()) for name in names]
+    return found + [(title, f"{name}, {MetricName.parse(name).describe()}") for title, name in judges.items()]
 
 
 def _single_axes(

@@ -19,8 +19,12 @@ from orchestrator.sweep.points import flatten
 from orchestrator.sweep.records import DatasetInput, SweepRecord, SweepReport, TrialRecord
 
 MAX_PARAM, MAX_TAG, MAX_KEY = 6000, 8000, 250  # characters MLflow keeps
-PREVIEW = (250, 180)  # most pixels across and down of the copy in a card, which shows it unscaled in a square
-# as wide as the run's name: on a screen of 1280, three cards in a row, what is larger is cut; a click opens all
+Box = tuple[int, int]
+"""Pixels across and down. A card shows its copy of a picture unscaled, in the middle of a square as wide as
+the run's name; what is larger is cut on a screen of 1280. A click opens the picture itself."""
+
+PREVIEW: Box = (250, 150)  # most of a trial's pictures, with room for a scroll bar below a long name
+MAP_PREVIEW: Box = (250, 180)  # most of a heat map
 MAX_WORDS, MAX_WORD = 3, 40  # overrides in a sweep's name, letters of each
 MAP = "heatmap-"
 WALL = "cost/wall_seconds"
@@ -171,12 +175,12 @@ def picture_files(trial: TrialRecord, run_id: str, base_ms: int) -> dict[str, by
     `log_image` puts a fresh random id into the name: a crash between its two files leaves half a picture.
     """
     images = {name: one.read() for name, one in trial.images.items()}
-    return _pictures(images, run_id, base_ms)
+    return _pictures(images, run_id, base_ms, PREVIEW)
 
 
 def map_files(report: SweepReport, run_id: str, base_ms: int) -> dict[str, bytes]:
     """Return path -> bytes of the report's heat maps, as pictures of the parent run."""
-    return _pictures(heat_maps(report), run_id, base_ms)
+    return _pictures(heat_maps(report), run_id, base_ms, MAP_PREVIEW)
 
 
 def heat_maps(report: SweepReport) -> dict[str, bytes]:
@@ -185,19 +189,19 @@ def heat_maps(report: SweepReport) -> dict[str, bytes]:
     return {f"means/{name[len(MAP) :]}": png for name, png in found.items() if name.startswith(MAP)}
 
 
-def _pictures(images: Mapping[str, bytes], run_id: str, base_ms: int) -> dict[str, bytes]:
+def _pictures(images: Mapping[str, bytes], run_id: str, base_ms: int, box: Box) -> dict[str, bytes]:
     files = {}
     for name, png in images.items():
         fixed = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}")
         stem = f"images/{key(name).replace('/', '~').replace(':', '-')}+step+0+timestamp+{base_ms}+{fixed}"
         files[f"{stem}.png"] = png
-        files[f"{stem}+compressed.webp"] = _preview(png)
+        files[f"{stem}+compressed.webp"] = _preview(png, box)
     return files
 
 
-def _preview(png: bytes) -> bytes:
+def _preview(png: bytes, box: Box) -> bytes:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        factor = min(most / side for most, side in zip(PREVIEW, picture.size, strict=True))
+        factor = min(most / side for most, side in zip(box, picture.size, strict=True))
         width, height = (max(1, round(side * factor)) for side in picture.size)
         way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BILINEAR
         small = picture.convert("RGB").resize((width, height), way)

@@ -28,7 +28,6 @@ KNOWN_VERSIONS = ("3.17",)  # releases whose pages were looked at with these vie
 MAX_TAG = 20_000  # characters MLflow keeps in an experiment tag
 MAX_VIEWS = 32  # of ours in an experiment: with 40 in all the pages refuse to save another one
 WORKFLOW = "machine_learning"  # else the pages open on their side for language models
-EXPERIMENTS = f"/#/experiments?workflowType={WORKFLOW}"  # a bare address opens that side's home too
 MAX_GROUPS = 12  # bars that a reader tells apart; a heat map shows more settings
 MAX_BARS = 6  # charts of a view
 ALL, FIRST = "SHOW_ALL", "FIRST_20_RUNS"  # runs that charts draw; the pages' default is the first ten
@@ -118,6 +117,12 @@ def _created_ms(value: str) -> int:
 def swept(sweep: SweepRecord) -> list[str]:
     """Return the axes with more than one value."""
     return [axis for axis, values in sweep.axes.items() if len(values) > 1]
+
+
+def runs_fragment(experiment_id: str) -> str:
+    """Return the part of an address after the server: an experiment's runs. The pages' own list of experiments
+    leads to their side for language models."""
+    return f"/#/experiments/{experiment_id}/runs?workflowType={WORKFLOW}"
 
 
 def fragments(

@@ -85,6 +85,12 @@ def test_settings_are_sorted_by_skill_with_all_that_they_cost() -> None:
     assert table[1][-2:] == ["200", "3"]
 
 
+def test_what_columns_mean_is_told_by_their_titles() -> None:
+    seen = page(sweep())
+    assert "recognised by judge" in seen.cells["settings-table"][0]
+    assert f"recognised by judge: {TOP1}, share in [0, 1]; higher leaks more" in seen.section("settings")
+
+
 def test_charts_and_maps_have_their_numbers_as_text() -> None:
     seen = page(sweep())
     assert seen.tags.count("svg") == 5  # leakage over accuracy, two axes, importance for error and for skill

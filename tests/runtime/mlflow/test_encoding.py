@@ -65,9 +65,9 @@ def test_a_run_lasts_as_long_as_its_stages_whenever_they_ran() -> None:
     assert encoding.ended_ms(replace(trial, costs={}), BASE_MS) == BASE_MS
 
 
-def _fits(size: tuple[int, int]) -> bool:
-    """Return whether a preview is as large as a card shows whole."""
-    (width, height), (across, down) = size, encoding.PREVIEW
+def _fits(size: tuple[int, int], box: encoding.Box) -> bool:
+    """Return whether a preview is as large as its box."""
+    (width, height), (across, down) = size, box
     return (width == across and height <= down) or (height == down and width <= across)
 
 
@@ -80,7 +80,7 @@ def test_heat_maps_are_pictures_of_the_sweep_that_can_be_read() -> None:
     assert {path.split("+")[0] for path in files} == {"images/means~m-k"}
     (small,) = [content for path, content in files.items() if path.endswith(".webp")]
     with Image.open(io.BytesIO(small)) as image:
-        assert _fits(image.size)
+        assert _fits(image.size, encoding.MAP_PREVIEW)
 
 
 def test_a_metric_named_like_a_curve_is_kept_beside_it() -> None:
@@ -125,7 +125,7 @@ def test_pictures_have_the_same_names_every_time_and_a_small_copy() -> None:
     for path, content in files.items():
         if path.endswith(".webp"):
             with Image.open(io.BytesIO(content)) as image:
-                assert _fits(image.size)
+                assert _fits(image.size, encoding.PREVIEW)
 
 
 def test_a_trial_says_what_its_adversary_had() -> None:
