@@ -106,7 +106,7 @@ ACROSS_CPUS, LIKENESS_ACROSS_CPUS = 3e-3, 3e-4
 SHARES_ACROSS_CPUS = 0.06
 RANKS_ACROSS_CPUS = 0.2  # three of sixteen images, or as much of a rank
 DISTANCES_ACROSS_CPUS = 0.05
-NEAREST_ACROSS_CPUS = 0.2  # an image nearest in the scores of one CPU's F is another for the next
+SCORES_ACROSS_CPUS = 0.2  # images nearest in the scores of a CPU's F, or in a bin, are others for the next
 
 
 def tolerance(name: str) -> float:
@@ -115,9 +115,9 @@ def tolerance(name: str) -> float:
         return RANKS_ACROSS_CPUS * max(1.0, GOLDEN[name])
     if "accuracy" in name or "over_chance" in name:
         return SHARES_ACROSS_CPUS
-    if name.startswith("yardstick/nearest"):
-        return NEAREST_ACROSS_CPUS * GOLDEN[name]
-    is_near = any(word in name for word in ("distance", "yardstick", "skill"))
+    if name.startswith(("yardstick/nearest", "yardstick/bins", "inversion/skill")):
+        return SCORES_ACROSS_CPUS * abs(GOLDEN[name])
+    is_near = any(word in name for word in ("distance", "yardstick"))
     share = DISTANCES_ACROSS_CPUS if is_near else ACROSS_CPUS
     return max(share * abs(GOLDEN[name]), LIKENESS_ACROSS_CPUS if "ssim" in name else 0.0)
 

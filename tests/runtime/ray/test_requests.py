@@ -93,9 +93,11 @@ def test_a_sweep_that_is_resized_paused_and_killed_ends_as_an_undisturbed_one(
     def epochs() -> int:  # of the attacks
         return sum(count for (_, epoch), count in work().epochs.items() if epoch > 2)
 
-    def attackers() -> set[str]:
-        return {group for log in worker_logs(ray_cluster) for group in GROUP.findall(log)}
+    def attackers() -> set[str]:  # groups, those of earlier sweeps on this cluster left out
+        return {group for log in worker_logs(ray_cluster) for group in GROUP.findall(log)} - others
 
+    others = set[str]()
+    others = attackers()
     sweep = start()
     until(lambda: len(attackers()) == 1, "a group attacks", sweep)
     with stopped(training_workers(ray_cluster)):
