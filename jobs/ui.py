@@ -147,8 +147,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def latest_links(base: str, shown: str) -> list[str]:
-    """Return lines with the saved views of the sweep that started last, and the runs of each study, the latest
-    first; `shown`: the server in a browser."""
+    """Return lines with the saved views of the sweep that started last, and with the runs of each study, the
+    latest first; `shown`: the server in a browser."""
     experiments = _post(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1000})["experiments"]
     wanted = {
         "experiment_ids": [experiment["experiment_id"] for experiment in experiments],

@@ -133,7 +133,7 @@ def test_the_last_sweep_is_linked(ui: Ui) -> None:
     assert all(f" http://mlflow.localhost:{ui.port}/#/experiments/" in line for line in [*links, study])
     assert [line.split()[0] for line in links] == ["answer", "table", "pictures", "trials", "report"]
     assert head == "All sweeps of a study:"
-    assert study.endswith("/runs?workflowType=machine_learning"), "without it the pages are for language models"
+    assert study.endswith("/runs?workflowType=machine_learning")
 
 
 @pytest.mark.mlflow
@@ -161,10 +161,8 @@ def test_a_browser_opens_the_saved_view(ui: Ui, tmp_path: Path) -> None:
     page = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     text = re.sub(r"<[^>]*>", " ", re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL))
     text = " ".join(text.split())
-    for shown in (STUDY, f"{STUDY}: trials", "viewing a shared view", "6 matching runs"):
+    for shown in (STUDY, f"{STUDY}: trials", "viewing a shared view", "1. Sweep", "2. Learning curves"):
         assert shown in text
-    for section in ("1. Sweep", "2. Learning curves"):
-        assert section in text
     trials = {trial.name: trial.metrics[OBJECTIVE] for trial in sample_trials(6)}
     order = sorted(trials, key=text.index)  # fails where a trial is not on the page
     assert [trials[name] for name in order] == sorted(trials.values())

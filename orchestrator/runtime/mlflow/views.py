@@ -9,7 +9,7 @@ import json
 import math
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -30,7 +30,6 @@ MAX_VIEWS = 32  # of ours in an experiment: with 40 in all the pages refuse to s
 WORKFLOW = "machine_learning"  # else the pages open on their side for language models
 MAX_GROUPS = 12  # bars that a reader tells apart; a heat map shows more settings
 MAX_BARS = 6  # charts of a view
-ALL, FIRST = "SHOW_ALL", "FIRST_20_RUNS"  # runs that charts draw; the pages' default is the first ten
 MAX_PICTURED = 10  # trials whose pictures the pages show
 MAX_CHARTS = 12  # of curves or pictures in a view
 PICTURED = "inversion.pictured"  # place of a trial in the view `pictures`, with the reason
@@ -120,8 +119,8 @@ def swept(sweep: SweepRecord) -> list[str]:
 
 
 def runs_fragment(experiment_id: str) -> str:
-    """Return the part of an address after the server: an experiment's runs. The pages' own list of experiments
-    leads to their side for language models."""
+    """Return the part of an address after the server: an experiment's runs. The pages' own list of
+    experiments leads to their side for language models."""
     return f"/#/experiments/{experiment_id}/runs?workflowType={WORKFLOW}"
 
 
@@ -199,7 +198,7 @@ def _means(sweep: SweepRecord, shown: Shown, others: Sequence[str]) -> View:
     """Bars of up to `MAX_GROUPS` settings; of more, the heat maps of the parent run."""
     if shown.num_settings > MAX_GROUPS and shown.maps:
         parts = [("1. Means by two axes", [_images(name) for name in shown.maps[:MAX_CHARTS]])]
-        return _view(sweep, "means", parts, kind="sweep", has_list=False)
+        return _view(sweep, "means", parts, kind="sweep")
     grouping = {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "param", "groupByData": axis} for axis in others],
@@ -214,7 +213,7 @@ def _pictures(sweep: SweepRecord, shown: Shown) -> View:
     """Pictures of the trials that are tagged for it; the pages show the rows of a table from the last to the
     first, hence the descending order."""
     parts = [("1. Reconstructions", [_images(name) for name in shown.images[:MAX_CHARTS]])]
-    return _view(sweep, "pictures", parts, order=f"tags.`{PICTURED}`", has_list=False)
+    return _view(sweep, "pictures", parts, order=f"tags.`{PICTURED}`")
 
 
 def _trials(sweep: SweepRecord, shown: Shown) -> View:
@@ -223,7 +222,8 @@ def _trials(sweep: SweepRecord, shown: Shown) -> View:
     parts = [("1. Sweep", [_parallel(sweep), *(_bar(name) for name in _first(sweep, shown.metrics))])]
     if shown.curves:
         parts.append(("2. Learning curves", [_line(name) for name in shown.curves[:MAX_CHARTS]]))
-    return _view(sweep, "trials", [*parts, *_judges(shown)], columns=shown.metrics, drawn=FIRST)
+    view = _view(sweep, "trials", [*parts, *_judges(shown)], columns=shown.metrics)
+    return replace(view, state={**view.state, "runsHiddenMode": "FIRST_20_RUNS"})
 
 
 def _judges(shown: Shown) -> list[Part]:
@@ -240,13 +240,11 @@ def _view(
     columns: Sequence[str] = (),
     grouping: Mapping[str, Any] | None = None,
     order: str | None = None,
-    has_list: bool = True,
-    drawn: str = ALL,
 ) -> View:
     """Return a view of charts in sections, or without any a table; `columns`: metrics beside the axes.
 
-    `has_list`: whether runs are listed beside the charts. Pictures need that room: beside the list cards cut
-    them and the names above them on a screen of 1280 pixels.
+    Charts take the room of the list of runs, which a handle opens: beside it cards cut pictures, axes and
+    names on a screen of 1280 pixels, and the list cuts names too.
     """
     charts, sections = _charts(sweep, name, parts)
     chosen = "" if order is None else f" and {order} LIKE '%'"
@@ -258,8 +256,8 @@ def _view(
         "orderByKey": order or order_key(sweep),
         "orderByAsc": order is None and not sweep.maximize,
         "selectedColumns": shown[:40],
-        "runsHiddenMode": drawn,
-        "runListHidden": not has_list,
+        "runsHiddenMode": "SHOW_ALL",  # the pages' default hides every run after the tenth
+        "runListHidden": bool(parts),
         "groupBy": grouping,
         "compareRunCharts": charts,
         "compareRunSections": sections,
