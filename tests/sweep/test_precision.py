@@ -87,7 +87,7 @@ def test_each_training_has_its_own_precision_and_what_trains_nothing_float32() -
 
 
 def test_a_precision_that_is_set_has_the_keys_that_it_had() -> None:
-    """Whatever the device has, and also where it is set for single stages."""
+    """On every device, and also where it is set for single stages."""
     chosen = precisions()  # finds nothing: asking would fail
     for precision in ("float32", "bfloat16"):
         stages = planned(chosen, {"precision": precision}, WIDE)
