@@ -6,6 +6,7 @@ the store's listing take names, units, directions and files from here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, Self
 
 from orchestrator.config.base import Refused
@@ -291,6 +292,7 @@ class MetricName:
         return f"{self.stage}/{self.metric.name}{part}"
 
     @classmethod
+    @cache
     def parse(cls, text: str, field: str = "metric") -> Self:
         """Return the name that a text spells; raise `Refused` of `field` if no stage leaves such a metric.
 

@@ -6,6 +6,7 @@ which class of the data set a label is follows from the trial's data spec.
 """
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,30 @@ CLASS_SEED, CLASS_ORDER = "data.class_seed", "data.class_order"
 MOST_CLASSES = 2**32  # of one data set, among which identities are numbered
 
 
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """A file's images by class."""
+
+    identities: np.ndarray  # of the classes, ascending
+    places: np.ndarray  # of each image's class among them, (N,)
+
+    def means(self, values: np.ndarray) -> ByClass:
+        """Return the mean of the images that have a value over each class that has one; `values` (N,)."""
+        there = ~np.isnan(values)
+        sizes = np.bincount(self.places[there], minlength=len(self.identities))
+        sums = np.bincount(self.places[there], weights=values[there], minlength=len(self.identities))
+        measured = sizes > 0
+        return ByClass(self.identities[measured], sums[measured] / sizes[measured])
+
+
 class PerImage:
     """Reads and caches values by image; each file is read once."""
 
     def __init__(self, store: Artifacts) -> None:
         self._store = store
         self._read: dict[tuple[str, str], np.ndarray | None] = {}
-        self._classes: dict[tuple[str, str, int, int, str], ByClass] = {}
+        self._grouped: dict[tuple[str, str, str, int, str, int], _Grouped] = {}
+        self._means: dict[tuple[_Grouped, str], ByClass] = {}
         self._sets: dict[str, int] = {}  # digest of a data set -> its number
 
     def of(self, record: TrialRecord, metric: str) -> np.ndarray | None:
@@ -53,18 +71,25 @@ class PerImage:
         place = MetricName.parse(metric).file()
         if rows is None or place is None or not len(rows):
             return None
+        grouped = self._group(record, place, rows["label"])
+        if (grouped, place.field) not in self._means:
+            self._means[grouped, place.field] = grouped.means(rows[place.field].astype(np.float64))
+        return self._means[grouped, place.field]
+
+    def _group(self, record: TrialRecord, place: ImageFile, labels: np.ndarray) -> "_Grouped":
+        """Return a file's images by class."""
         private = next((one for one in record.datasets if one.context == "private"), None)
-        number = self._sets.setdefault(private.digest if private else "", len(self._sets))
+        digest, size = (private.digest, private.num_classes) if private else ("", 0)
         seed = int(record.params.get(CLASS_SEED, 0))
         order: Any = record.params.get(CLASS_ORDER, "seeded")  # ids are a list
-        cached = (str(_key(record, place)), metric, number, seed, str(order))
-        if cached not in self._classes:
-            kept = present(rows, place.field)
-            labels, _, values = class_means(kept["label"], kept[place.field].astype(np.float64))
-            classes = labels if private is None else ordered(private.num_classes, order, seed)[labels]
-            order = np.argsort(classes)
-            self._classes[cached] = ByClass(number * MOST_CLASSES + classes[order], values[order])
-        return self._classes[cached]
+        cached = (str(_key(record, place)), place.file, digest, size, str(order), seed)
+        if cached not in self._grouped:
+            found, places = np.unique(labels, return_inverse=True)
+            classes = found.astype(np.int64) if private is None else ordered(size, order, seed)[found]
+            number = self._sets.setdefault(digest, len(self._sets))
+            ranks = np.argsort(np.argsort(classes))
+            self._grouped[cached] = _Grouped(number * MOST_CLASSES + np.sort(classes), ranks[places])
+        return self._grouped[cached]
 
     def _load(self, key: str, name: str) -> np.ndarray | None:
         artifact = self._store.find(key)

@@ -48,7 +48,7 @@ from orchestrator.report.skill import (
 )
 from orchestrator.report.statistics import WIDE, half_column
 from orchestrator.report.variance import variance_table
-from orchestrator.store.artifacts import Artifacts
+from orchestrator.store.artifacts import Artifacts, ReadOnce
 from orchestrator.sweep.adversary import BEYOND, HELD
 from orchestrator.sweep.records import TrialRecord
 
@@ -175,6 +175,7 @@ def report_files(
     A file or a section that cannot be made is left out, and `note.md` and the page have a line on it. Raise
     `Refused` if the study names an unknown metric.
     """
+    store = ReadOnce(store.blobs)
     metrics, images, sections = summary_metrics(study, records), PerImage(store), Sections()
     files = {
         "results.csv": csv(results_table(records)),

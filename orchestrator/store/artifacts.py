@@ -67,7 +67,7 @@ class Artifact:
         if not isinstance(document, dict):
             raise Refused("manifest", NO_VALUE, "must be a JSON object", "rebuild the stage")
         seal = document.pop("sha256", None)
-        if seal != sha256(_canonical(document).encode()):
+        if seal != sha256(canonical(document).encode()):
             raise Refused("manifest", NO_VALUE, "differs from the digest it carries", "rebuild the stage")
         return _PARSED.validate_python(document)
 
@@ -227,6 +227,20 @@ class Artifacts:
         where = f"conflicts/{ours.key}/{sha256(record)[:12]}-manifest.json"
         self.blobs.put(where, record)
         logger.warning("event=publish_conflict key=%s stage=%s where=%s", ours.key, ours.stage, where)
+
+
+class ReadOnce(Artifacts):
+    """Artifacts of which each manifest is read once: a report's, which every section of it asks for again."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        super().__init__(blobs)
+        self._found: dict[str, Artifact | None] = {}
+
+    def find(self, key: str) -> Artifact | None:
+        """Return what the first call for this key returned."""
+        if key not in self._found:
+            self._found[key] = super().find(key)
+        return self._found[key]
 
 
 def _canonical(document: dict[str, Any]) -> str:

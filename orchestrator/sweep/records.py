@@ -1,7 +1,7 @@
 """Records of a sweep for its listeners: plain data with fixed times, so repeating one changes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from orchestrator.config.base import Scalar
@@ -64,7 +64,11 @@ class TrialRecord:
     def plain(self) -> dict[str, Any]:
         """Return it as plain data, with the SHA-256 of each picture."""
         pictures = {name: picture.sha256 for name, picture in self.images.items()}
-        return asdict(replace(self, images={})) | {"images": pictures}
+        parts = {
+            "curves": [asdict(one) for one in self.curves],
+            "datasets": [asdict(one) for one in self.datasets],
+        }
+        return {one.name: getattr(self, one.name) for one in fields(self)} | parts | {"images": pictures}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.runtime.open_store import open_blobs
-from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt
+from orchestrator.store.artifacts import Artifact, Artifacts, Corrupt, ReadOnce
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from tests import s3
@@ -54,6 +54,18 @@ def test_what_is_published_is_found_and_read(artifacts: Artifacts) -> None:
     assert artifacts.keys() == [KEY]
     assert published.files["empty"].size == 0
     assert published.files["empty"].object == f"artifacts/ab/{KEY}/e3b0c44298fc-empty"
+
+
+def test_a_manifest_is_read_once_and_a_damaged_file_is_found_all_the_same(artifacts: Artifacts) -> None:
+    published = artifacts.publish(artifact(), FILES)
+    once = ReadOnce(artifacts.blobs)
+    assert (once.find(KEY), once.find("ef" * 32)) == (published, None)
+    artifacts.blobs.put(published.files["empty"].object, b"not empty")
+    artifacts.blobs.remove(f"artifacts/ab/{KEY}/manifest.json")
+    found = once.find(KEY)
+    assert found == published
+    with pytest.raises(Corrupt, match="want 0 bytes"):
+        once.read(found, "empty")
 
 
 def test_the_manifest_is_canonical_json_that_comes_back() -> None:
