@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -192,11 +193,17 @@ class Rig:
         return [self.cluster.process.pid, *(node.pid for node in self.nodes)]
 
 
-def worker_logs(cluster: servers.Cluster) -> list[str]:
-    """Return what each worker process of a cluster's nodes wrote to its own log."""
+def written(cluster: servers.Cluster) -> dict[Path, int]:
+    """Return how many bytes each log of a cluster's worker processes has by now."""
     scratch = cluster.scratch
     files = scratch.parent.glob(f"{scratch.name}*/session_2*/logs/worker-*.err")
-    return [file.read_text(errors="replace") for file in files]
+    return {file: file.stat().st_size for file in files}
+
+
+def worker_logs(cluster: servers.Cluster, before: Mapping[Path, int] = MappingProxyType({})) -> list[str]:
+    """Return what each worker process of a cluster's nodes wrote to its own log; `before`: bytes left out,
+    those of earlier sweeps on a cluster that several tests use."""
+    return [file.read_bytes()[before.get(file, 0) :].decode(errors="replace") for file in written(cluster)]
 
 
 def work_of(logs: Iterable[str]) -> Work:

@@ -19,7 +19,7 @@ from orchestrator.runtime.open_store import open_blobs
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.listing import sweeps
 from orchestrator.store.requests import State
-from tests.drills.rig import Work, work_of, worker_logs
+from tests.drills.rig import Work, work_of, worker_logs, written
 from tests.servers import Cluster
 from tests.sweeps import ROOT, command, events, run_locally, table, write_study
 
@@ -87,17 +87,20 @@ def test_a_sweep_that_is_resized_paused_and_killed_ends_as_an_undisturbed_one(
             words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
+    before = written(ray_cluster)
+
+    def logs() -> list[str]:
+        return worker_logs(ray_cluster, before)
+
     def work() -> Work:
-        return work_of(worker_logs(ray_cluster))
+        return work_of(logs())
 
     def epochs() -> int:  # of the attacks
         return sum(count for (_, epoch), count in work().epochs.items() if epoch > 2)
 
-    def attackers() -> set[str]:  # groups, those of earlier sweeps on this cluster left out
-        return {group for log in worker_logs(ray_cluster) for group in GROUP.findall(log)} - others
+    def attackers() -> set[str]:  # groups
+        return {group for log in logs() for group in GROUP.findall(log)}
 
-    others = set[str]()
-    others = attackers()
     sweep = start()
     until(lambda: len(attackers()) == 1, "a group attacks", sweep)
     with stopped(training_workers(ray_cluster)):
@@ -112,9 +115,9 @@ def test_a_sweep_that_is_resized_paused_and_killed_ends_as_an_undisturbed_one(
     assert "paused" in asked(store, "pause", "steered")
     assert training_workers(ray_cluster) == []
     assert len(store.blobs.names("checkpoints/")) == 1
-    before, reached = store.keys(), epochs()
+    stored, reached = store.keys(), epochs()
     time.sleep(5)
-    assert (store.keys(), epochs()) == (before, reached)
+    assert (store.keys(), epochs()) == (stored, reached)
 
     assert "running" in asked(store, "resume", "steered")
     until(lambda: epochs() > reached + 5, "the attack goes on", sweep)
