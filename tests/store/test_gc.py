@@ -389,15 +389,18 @@ def test_publishes_among_collections_end_whole(blobs: Blobs) -> None:
     for key in keys:
         leave_parts(store, key)
     time.sleep(3.2)  # the parts are old now; a listing of S3 rounds to seconds
-    is_over = threading.Event()
+    has_begun, is_over = threading.Event(), threading.Event()
     found: list[Collected] = []
+    other = Artifacts(open_blobs(blobs.uri))  # now: a client of S3 takes a busy machine seconds
 
     def collect_on() -> None:
+        has_begun.set()
         while not is_over.is_set():
-            found.append(collect(Artifacts(open_blobs(blobs.uri)), older_than_seconds=2))
+            found.append(collect(other, older_than_seconds=2))
 
     collector = threading.Thread(target=collect_on)
     collector.start()
+    has_begun.wait()
     try:
         for key in keys:
             store.publish(artifact(key), FILES)
