@@ -196,6 +196,7 @@ class Ledger:
         if not opened:
             return 0
         self._again += [self._tasks[record.key] for record in opened]
+        self._waiting |= {record.key: self._tasks[record.key] for record in opened}  # should no one take them
         gone = {record.key for record in opened}
         self.records = [record for record in self.records if record.key not in gone]
         for listener in self.listeners:

@@ -202,6 +202,21 @@ def test_a_report_that_finds_damage_has_the_trials_run_again(finished: Sweep, tm
     assert sweep.ledger.reopen() == 0
 
 
+def test_trials_that_a_pause_leaves_while_damage_is_rebuilt_run_after_it(
+    finished: Sweep, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "store")
+    sweep = Sweep(TWO, tmp_path / "store")
+    assert sweep.ledger.has_work() is False
+    flip(tmp_path / "store", sweep.ledger.records[0].stage_keys["evaluation"], "reconstructions_test.npy")
+    assert sweep.ledger.reopen() == 1
+    assert sweep.ledger.has_work()  # an executor takes the trial, and leaves it
+    assert len(sweep.ledger.next_tasks()) == 1
+    sweep.ledger.go_on()
+    assert len(sweep.ledger.records) == 1
+    assert sweep.run().table == finished.table
+
+
 def test_a_damaged_manifest_counts_as_absent(finished: Sweep, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path / "store")
     key = finished.ledger.records[0].stage_keys["inversion"]
