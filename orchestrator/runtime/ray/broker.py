@@ -126,11 +126,18 @@ class Broker:
         """Return the group's stage number `position`, waiting for work; None means stop.
 
         Rank 0 decides, the other ranks get the same. Raise `LookupError` for a group from before the broker's
-        own death, and for a rank that is KEPT_STAGES behind: the group has to begin again.
+        own death, and for a rank that is KEPT_STAGES behind: the group has to begin again. Raise it too for a
+        rank that died while it waited: its call goes on, but what it would take is left to others.
         """
         state = self._group(group)
         if rank == 0 and position == state.num_assigned:
+            assigned = state.assigned
             job = await self._next(group, state)
+            if state.assigned is not assigned or self._groups.get(group) is not state:
+                if job is not None:
+                    job.attempts -= 1
+                    await self._enqueue(job)
+                raise LookupError(f"worker group {group} has begun again, or is gone")
             state.in_flight = job
             state.assigned[position] = None if job is None else job.stage
             state.assigned.pop(position - KEPT_STAGES, None)
@@ -254,12 +261,14 @@ class Broker:
         def must_end() -> bool:
             return self._stopping or group.leaving.is_set() or name in self._retired
 
+        job: _Job | None = None
         async with self._queued:
-            while not (must_end() or self._queues.get(group.pool)):
-                await self._queued.wait()
-            if must_end():
-                return None
-            job = self._jobs[heapq.heappop(self._queues[group.pool])[2]]
+            while job is None or job.done.is_set():  # a group that was given up may have built it meanwhile
+                while not (must_end() or self._queues.get(group.pool)):
+                    await self._queued.wait()
+                if must_end():
+                    return None
+                job = self._jobs.get(heapq.heappop(self._queues[group.pool])[2])
         job.attempts += 1
         return job
 

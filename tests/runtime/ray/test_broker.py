@@ -76,6 +76,59 @@ def test_a_stage_goes_back_when_its_group_dies_and_fails_when_it_always_does() -
     play(story)
 
 
+def test_what_the_call_of_a_dead_rank_takes_goes_to_others() -> None:
+    """Ray goes on with the calls of a worker that died; its group had waited for work, and begins again."""
+
+    async def story(broker: Broker) -> None:
+        await broker.begin("g", "p")
+        dead = asyncio.create_task(broker.take("g", 0, 0))
+        await asyncio.sleep(0.01)
+        await broker.begin("g", "p")
+        alive = asyncio.create_task(broker.take("g", 0, 0))
+        await asyncio.sleep(0.01)  # both wait, the dead one first
+        await broker.submit(STAGE, "a", "p", 1)
+        assert await alive == STAGE
+        with pytest.raises(LookupError, match="begun again"):
+            await dead
+        await broker.begin("g", "p")  # attempts: the dead one's does not count
+        for _ in range(MAX_ATTEMPTS - 1):
+            assert await broker.take("g", 0, 0) == STAGE
+            await broker.begin("g", "p")
+        assert (await news(broker, "a"))["error"]["kind"] == "lost"
+
+    play(story)
+
+
+def test_a_lost_groups_waiting_call_takes_nothing() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.begin("gone", "p")
+        waits = asyncio.create_task(broker.take("gone", 0, 0))
+        await asyncio.sleep(0.01)
+        await broker.lose("gone")
+        await broker.submit(STAGE, "a", "p", 1)
+        with pytest.raises(LookupError, match="gone"):
+            await waits
+        await broker.begin("g", "p")
+        assert await broker.take("g", 0, 0) == STAGE
+
+    play(story)
+
+
+def test_what_a_given_up_group_has_built_is_not_taken_again() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("slow", "p")
+        assert await broker.take("slow", 0, 0) == STAGE
+        await broker.abandon("slow")  # the stage is queued again
+        await broker.finish("slow", "a", None, True)
+        await broker.leave("a", False)  # published, and forgotten
+        await broker.submit({"name": "judge"}, "b", "p", 1)
+        await broker.begin("g", "p")
+        assert await broker.take("g", 0, 0) == {"name": "judge"}
+
+    play(story)
+
+
 def test_deaths_do_not_count_while_the_stage_comes_further() -> None:
     async def story(broker: Broker) -> None:
         await broker.submit(STAGE, "a", "p", 1)
