@@ -5,6 +5,7 @@ Nothing is written. Importing this module takes seconds, because MLflow does.
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from orchestrator.store.journal import now_ms
 from orchestrator.store.listing import SweepSummary
 
 STAGE = "inversion.stage."
+WAY_OUT = "correct it, or read a store with --store"
 ENDED = tuple(f"sweep/trials_{status}" for status in ("finished", "failed", "pruned"))
 
 
@@ -41,15 +43,18 @@ class TrackedSweep:
         return f"{self.uri}, run {self.parent.info.run_id}, report"
 
     def file(self, name: str) -> bytes | None:
-        """Return a file of the parent run, such as `report/summary.csv`; None where it has none."""
+        """Return a file of the parent run, such as `report/summary.csv`; None where it has none.
+
+        Raise `Refused` if MLflow cannot be read.
+        """
         if self.database is not None and (here := folder_of(self.database, self.parent.info.artifact_uri)):
             path = here / name
             return path.read_bytes() if path.is_file() else None
         folder, _, _ = name.rpartition("/")
         run_id = self.parent.info.run_id
-        if not any(one.path == name for one in self.client.list_artifacts(run_id, folder or None)):
-            return None
-        with tempfile.TemporaryDirectory() as scratch:
+        with _readable(self.uri), tempfile.TemporaryDirectory() as scratch:
+            if not any(one.path == name for one in self.client.list_artifacts(run_id, folder or None)):
+                return None
             return Path(self.client.download_artifacts(run_id, name, scratch)).read_bytes()
 
     def keys(self, trial: str | None = None) -> list[str]:
@@ -64,15 +69,20 @@ class TrackedSweep:
 
     @cached_property
     def trials(self) -> list[Run]:
-        """The child runs."""
+        """The child runs; raise `Refused` if MLflow cannot be read."""
+        return list(self._children())
+
+    def _children(self) -> Iterator[Run]:
         text = f"tags.`{PARENT}` = '{self.parent.info.run_id}'"
-        return list(_search(self.client, [self.parent.info.experiment_id], text))
+        with _readable(self.uri):
+            yield from _search(self.client, [self.parent.info.experiment_id], text)
 
     def about(self, study: str) -> SweepSummary:
         """Return what a listing has of it."""
         info, data = self.parent.info, self.parent.data
         is_whole = info.status in ("FINISHED", "FAILED") and ENDED[0] in data.metrics
-        num_ended = sum(int(data.metrics.get(name, 0)) for name in ENDED) if is_whole else len(self.trials)
+        ended = (int(data.metrics.get(name, 0)) for name in ENDED)
+        num_ended = sum(ended) if is_whole else sum(1 for _ in self._children())  # read, but not kept
         return SweepSummary(
             key=data.tags[SWEEP],
             study=study,
@@ -96,22 +106,28 @@ def tracked_sweeps(tracking_uri: str) -> list[tuple[TrackedSweep, SweepSummary]]
     """Return the sweeps of every experiment; raise `Refused` if MLflow is not there or cannot be read."""
     set_environment()
     database = sqlite_path(tracking_uri) if tracking_uri.startswith("sqlite:") else None
-    way_out = "correct it, or read a store with --store"
     try:
         check_tracking(tracking_uri)
     except Refused as refused:
-        raise Refused("--mlflow", refused.value, refused.rule, way_out) from None
+        raise Refused("--mlflow", refused.value, refused.rule, WAY_OUT) from None
     if database is not None and not database.is_file():
-        raise Refused("--mlflow", tracking_uri, "names no file", way_out)
+        raise Refused("--mlflow", tracking_uri, "names no file", WAY_OUT)
     client = MlflowClient(tracking_uri=tracking_uri)
-    try:
+    with _readable(redact(tracking_uri)):
         studies = {one.experiment_id: one.name for one in client.search_experiments(max_results=PAGE)}
         parents = list(_search(client, list(studies), f"tags.`{KIND}` = 'sweep'")) if studies else []
-        found = [TrackedSweep(client, parent, redact(tracking_uri), database) for parent in parents]
-        return [(one, one.about(studies[one.parent.info.experiment_id])) for one in found]
+    found = [TrackedSweep(client, parent, redact(tracking_uri), database) for parent in parents]
+    return [(one, one.about(studies[one.parent.info.experiment_id])) for one in found]
+
+
+@contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    """Refuse what MLflow raises in the block; its messages repeat the URI with user and password."""
+    try:
+        yield
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Refused("--mlflow", redact(tracking_uri), f"cannot be read: {reason}", way_out) from error
+        reason = redact(" ".join(str(error).split()))[:200]
+        raise Refused("--mlflow", uri, f"cannot be read: {reason}", WAY_OUT) from None
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], text: str) -> Iterator[Run]:

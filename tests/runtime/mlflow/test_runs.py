@@ -2,21 +2,26 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunData, RunInfo
 from typer.testing import CliRunner
 
 import orchestrator as inv
 from jobs.runs import app
 from orchestrator.config.base import Refused
-from orchestrator.runtime.mlflow.runs import tracked_sweeps
+from orchestrator.runtime.mlflow.runs import TrackedSweep, tracked_sweeps
 from tests import tiny
 
 pytestmark = pytest.mark.mlflow
 
+RUN = Run(RunInfo("r", "0", "me", "RUNNING", 0, None, "active"), RunData())
 METRIC = ("--metric", "inversion/skill_test")
 
 
@@ -109,6 +114,41 @@ def test_mlflow_is_read_where_only_a_tracking_uri_is_known(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", places["file"][1])
     assert [row["study"] for row in document("ls")["rows"]] == ["tiny"]
     assert [row["study"] for row in document("ls", *places["store"])["rows"]] == ["tiny"]
+
+
+class Ending(BaseHTTPRequestHandler):
+    """A server that answers once, and then ends every connection without an answer."""
+
+    answers = iter([b"{}"])
+
+    def do_GET(self) -> None:
+        """Answer the check of the tracking URI alone."""
+        for answer in self.answers:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+def test_a_server_that_ends_while_it_is_read_costs_no_password() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ending) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://me:secret@127.0.0.1:{server.server_port}"
+        with pytest.raises(
+            Refused, match=r"--mlflow=http://\*\*\*@.* cannot be read: .*http://\*\*\*@"
+        ) as refused:
+            tracked_sweeps(uri)
+        assert "secret" not in str(refused.value)
+        sweep = TrackedSweep(MlflowClient(uri), RUN, "http://***@127.0.0.1", None)
+        for read in (lambda: sweep.file("report/summary.csv"), lambda: sweep.trials):
+            with pytest.raises(Refused, match="cannot be read") as refused:
+                read()
+            assert "secret" not in str(refused.value)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
