@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.forecast import Forecast, Known, forecast
 from orchestrator.api.forecast_record import ForecastListener
@@ -224,15 +224,7 @@ class Sweep:
             from orchestrator.sweep.local import LocalExecutor  # here: it imports torch, a plan needs none
 
             seconds = self.study.resources.checkpoint_seconds
-            scheduler, rungs = self.study.search.scheduler, None
-            if scheduler is not None:
-                from orchestrator.runtime.pruning import LocalRungs  # here: Optuna, as above
-
-                rungs = LocalRungs(scheduler)
-            executor = LocalExecutor(
-                self.store, self.location, seconds, scheduler=scheduler, rungs=rungs, size=size
-            )
-            return nullcontext(executor)
+            return nullcontext(LocalExecutor(self.store, self.location, seconds, size=size, **self._kept))
         wait_seconds = 60.0 * self.options.wait_for_nodes
         return ray_executor(
             self.study,
@@ -243,6 +235,17 @@ class Sweep:
             checks_room=is_first and wait_seconds <= 0,
             say=say,
         )
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What all local executors of a start share: a pause forgets no failure, and compares with the
+        trainings before it too."""
+        scheduler, rungs = self.study.search.scheduler, None
+        if scheduler is not None:
+            from orchestrator.runtime.pruning import LocalRungs  # here: Optuna, as above
+
+            rungs = LocalRungs(scheduler)
+        return {"scheduler": scheduler, "rungs": rungs, "failures": {}}
 
     def report_files(self, ledger: Ledger) -> dict[str, bytes] | None:
         """Return the report of the recorded trials; None if the ledger has to run some of them again.

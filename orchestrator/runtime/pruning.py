@@ -16,25 +16,29 @@ class LocalRungs:
     def __init__(self, scheduler: Scheduler) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(direction="minimize", pruner=_pruner(scheduler))
-        self._before: tuple[optuna.Trial, list[float]] | None = None  # the last training, with its losses
+        self._last = ""  # key of the last training
+        self._training: optuna.Trial | None = None  # that training, unless it was stopped
+        self._losses: dict[int, float] = {}  # its epochs
 
     def begin(self, stage: Stage) -> Report:
-        """Return what takes the progress of a training that begins; the one before it has ended."""
-        if self._before is not None and (losses := self._before[1]):
-            self._study.tell(self._before[0], losses[-1])
-        training, losses = self._study.ask(), list[float]()
-        self._before = training, losses
+        """Return what takes the progress of a training that begins, or goes on after a pause; another one
+        before it has ended."""
+        if self._training is None or self._last != stage.key:
+            if self._training is not None and self._losses:
+                self._study.tell(self._training, list(self._losses.values())[-1])
+            self._last, self._training, self._losses = stage.key, self._study.ask(), {}
+        training, losses = self._training, self._losses
 
         def report(progress: Mapping[str, float]) -> bool:
-            loss = loss_of(stage.name, progress)
-            if loss is None:
+            loss, epoch = loss_of(stage.name, progress), int(progress.get("epoch", 0))
+            if loss is None or epoch in losses:
                 return True
-            training.report(loss, int(progress["epoch"]))
-            losses.append(loss)
+            training.report(loss, epoch)
+            losses[epoch] = loss
             if not training.should_prune():
                 return True
             self._study.tell(training, state=TrialState.PRUNED)
-            self._before = None
+            self._training = None
             return False
 
         return report

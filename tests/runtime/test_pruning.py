@@ -1,5 +1,7 @@
 """Early stopping in this process: real trainings that lag are stopped, by either rule, and the same again."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from orchestrator.sweep.local import LocalExecutor
 from tests import tiny
 from tests.sweep.books import Sweep
 
+NUMBERS = itertools.count()
 STAGES = tiny.stages(tiny.spec())
 
 
 def epochs(rungs: LocalRungs, *losses: float) -> int:
-    """Return after how many epochs of these losses a target's training is stopped; 0 if it is not."""
-    report = rungs.begin(STAGES["target"])
+    """Return after how many epochs of these losses a target's training is stopped; 0 if it is not. Equal
+    losses are another training all the same."""
+    report = rungs.begin(replace(STAGES["target"], version=next(NUMBERS)))
     for epoch, loss in enumerate(losses, start=1):
         if not report({"epoch": epoch, "validation_accuracy": 1.0 - loss}):
             return epoch
@@ -37,6 +41,17 @@ def test_median_waits_for_enough_others() -> None:
     assert epochs(rungs, 0.9, 0.8, 0.7) == 0  # one other is not enough
     assert epochs(rungs, 0.9, 0.8, 0.7) == 2  # their median is 0.5
     assert epochs(rungs, 0.5, 0.4, 0.3) == 0
+
+
+def test_a_training_that_goes_on_after_a_pause_is_one_training() -> None:
+    rungs = LocalRungs(Scheduler(kind="median", stage="target", grace_epochs=2, least_trials=2))
+    epochs(rungs, 0.3, 0.2, 0.1)
+    paused = replace(STAGES["target"], version=-1)
+    for losses in ((0.5,), (0.5, 0.4, 0.3)):  # it is left in its second epoch, and begins that one again
+        report = rungs.begin(paused)
+        for epoch, loss in enumerate(losses, start=1):
+            assert report({"epoch": epoch, "validation_accuracy": 1.0 - loss})
+    assert epochs(rungs, 0.9, 0.8, 0.7) == 2  # two others are enough: 0.5 is counted once
 
 
 def test_a_target_that_lags_is_pruned_with_its_budget_and_stays_so(tmp_path: Path) -> None:
