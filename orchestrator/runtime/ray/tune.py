@@ -148,6 +148,7 @@ class TaskSearcher(Searcher):
         self._waiting = TaskQueue([])
         self._running: dict[str, Task] = {}
         self._priorities: Counter[str] = Counter()  # stage key -> trials of the batch that need it
+        self._stopped: dict[str, Outcome] = {}  # compared stage that the scheduler ended -> how
         self.error: Exception | None = None
 
     def prefetch(self) -> bool:
@@ -171,15 +172,18 @@ class TaskSearcher(Searcher):
         most = self._max_running()
         if len(self._running) >= most:
             return None
-        drawn = self._waiting.take(may_wait=self._num_waiting() < max(2, most // WAITING_DRIVERS))
-        if drawn is None:
-            return None
-        task, stage = drawn
+        while drawn := self._waiting.take(may_wait=self._num_waiting() < max(2, most // WAITING_DRIVERS)):
+            task, stage = drawn
+            compared = compared_stage(task, self._scheduler)
+            self._ledger.start(task)
+            if compared is None or compared.key not in self._stopped:
+                break
+            self._end(task, self._stopped[compared.key])
+        else:
+            return None if self._waiting or self._running else self.suggest(trial_id)
         if stage is not None:
             self._waits[trial_id] = stage
         self._running[trial_id] = task
-        self._ledger.start(task)
-        compared = compared_stage(task, self._scheduler)
         plain = {
             "stages": [asdict(stage) for stage in task.stages.values()],
             "priorities": {stage.key: self._priorities[stage.key] for stage in task.stages.values()},
@@ -204,7 +208,6 @@ class TaskSearcher(Searcher):
         if task is None:  # noted before
             return
         self._waits.pop(trial_id, None)
-        self._waiting.end(task)
         result = result or {}
         if OUTCOME in result:
             outcome = Outcome(**json.loads(result[OUTCOME]))
@@ -215,6 +218,11 @@ class TaskSearcher(Searcher):
             assert compared is not None  # only its epochs are reported
             words = stopped_words(compared, result["epoch"])
             outcome = Outcome("pruned", failed_stage=compared.label, error=words)
+            self._stopped[compared.key] = outcome  # of every trial that shares it: it is not trained again
+        self._end(task, outcome)
+
+    def _end(self, task: Task, outcome: Outcome) -> None:
+        self._waiting.end(task)
         try:
             self._ledger.end(task, outcome)
         except Exception as error:  # Tune would take it for a failure of the trial and go on

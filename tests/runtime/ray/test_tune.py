@@ -1,7 +1,8 @@
 """Tune's side of a sweep: which stage a scheduler compares, and when it ends a trial."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +16,20 @@ from orchestrator.config.normalise import normalise
 from orchestrator.config.search import Scheduler
 from orchestrator.datasets import Location
 from orchestrator.runtime.ray import tune as module
-from orchestrator.runtime.ray.tune import RUNG_METRIC, BrokerClient, Rungs, TaskSearcher, scheduler_of
+from orchestrator.runtime.ray.tune import (
+    OUTCOME,
+    RUNG_METRIC,
+    BrokerClient,
+    Rungs,
+    TaskSearcher,
+    scheduler_of,
+)
 from orchestrator.stages.graph import Stage, plan
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.leases import LocalLeases
 from orchestrator.sweep.rungs import compared_stage
 from orchestrator.sweep.search import fixed_points
-from orchestrator.sweep.trial import Task
+from orchestrator.sweep.trial import Outcome, Task
 from orchestrator.sweep.validation import Preflight
 from tests import tiny
 from tests.sweep.books import Sweep
@@ -173,6 +181,30 @@ def test_a_drawn_task_is_driven_to_its_end_and_noted(tmp_path: Path, monkeypatch
     assert (pruned.status, pruned.failed_stage) == ("pruned", "inversion")
     assert pruned.error == "stopped after epoch 1 of 1"
     assert searcher.suggest("three") == Searcher.FINISHED
+    sweep.journal.close()
+
+
+def test_a_training_that_was_stopped_early_is_not_trained_for_the_next_trial(tmp_path: Path) -> None:
+    """Three attacks on each of two targets: the scheduler stops the first target."""
+    study = tiny.study({"seed": [0, 1], "attack.recipe.epochs": [1, 2, 3]})
+    scheduler = Scheduler(stage="target")
+    sweep = Sweep(study, tmp_path)
+    searcher = TaskSearcher(sweep.ledger, lambda: 1, scheduler=scheduler)
+    assert searcher.prefetch()
+    searcher.suggest("0")
+    searcher.on_trial_complete("0", {"epoch": 1})
+    for number in range(1, 4):
+        assert searcher.suggest(str(number)) is not None
+        outcome = json.dumps(asdict(Outcome("failed", failed_stage="judge", error="no")))
+        searcher.on_trial_complete(str(number), {OUTCOME: outcome})
+    assert searcher.suggest("4") == Searcher.FINISHED
+    records = sweep.ledger.records
+    pruned = [one for one in records if one.status == "pruned"]
+    assert {one.index for one in pruned} == {
+        one.index for one in records if one.axes["seed"] == records[0].axes["seed"]
+    }
+    assert {(one.failed_stage, one.error) for one in pruned} == {("target", pruned[0].error)}
+    assert (len(pruned), len(records)) == (3, 6)
     sweep.journal.close()
 
 
