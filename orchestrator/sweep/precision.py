@@ -21,8 +21,11 @@ LEAST_WIDTH = 0.25
 a processor with AMX a step of the digit inverter takes 0.57 of float32's time at width 1 and 1.16 of it at
 width 1/16; what lies between is not measured: this is the geometric mean of the two."""
 
-SLOWDOWN = "2 to 32 times float32's CPU seconds on a processor with AVX2"
+SLOWDOWN = "1.7 to 32 times float32's CPU seconds on a processor with AVX2"
 """Of steps in bfloat16 without matrix units."""
+
+NO_NODE = "no node has one yet; nodes that join may be set to another resources.precision"
+"""Said of a kind of device of a cluster that nodes with it have still to join."""
 
 EVENT = "precision"
 """In the journal, of one kind of device."""
@@ -54,7 +57,7 @@ def joined(machines: Iterable[Units]) -> Units:
     words = ", ".join(dict.fromkeys(shown))
     if len(each) > 1:
         words = f"{len(shown)} of {len(each)} nodes: {words}" if lacking else f"{len(each)} nodes: {words}"
-    return Units(bool(each) and not lacking, words or "no node has one")
+    return Units(bool(each) and not lacking, words or NO_NODE)
 
 
 class Precisions:
@@ -110,7 +113,7 @@ class Precisions:
         if not asked and (device, "bfloat16") not in self._chosen:
             return ""
         units = self._find(device)
-        if units.are_there:
+        if units.are_there or units.words == NO_NODE:
             return ""
         own = self._resources.stages.get(asked)
         field = f"resources.stages.{asked}.precision" if own and own.precision else "resources.precision"

@@ -11,7 +11,7 @@ from orchestrator.stages.graph import STAGES, Planner, Stage
 from orchestrator.store.blobs import Blobs
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.store.journal import Journal
-from orchestrator.sweep.precision import LEAST_WIDTH, Precisions, Units, faster, joined, read_units
+from orchestrator.sweep.precision import LEAST_WIDTH, NO_NODE, Precisions, Units, faster, joined, read_units
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from tests import tiny
 
@@ -65,7 +65,7 @@ def test_bfloat16_is_faster_for_wide_networks_with_matrix_units(
 @pytest.mark.parametrize(
     ("machines", "shared"),
     [
-        ([], Units(False, "no node has one")),
+        ([], Units(False, NO_NODE)),
         ([AMX], AMX),
         ([AMX, AMX], Units(True, "2 nodes: amx_bf16")),
         ([AMX, Units(True, "avx512_bf16")], Units(True, "2 nodes: amx_bf16, avx512_bf16")),
@@ -183,6 +183,11 @@ def test_bfloat16_without_matrix_units_is_warned_of(settings: dict[str, Any], fi
     (warning,) = precisions(settings, cpu=AVX2).warnings()
     assert warning.startswith(f"warning: {field}=bfloat16, for which cpu has no matrix units here: neither")
     assert warning.endswith(f"; set {field}=float32, which changes keys.")
+
+
+def test_nodes_that_have_still_to_join_are_not_warned_of() -> None:
+    settings = {"precision": "bfloat16", "gpus_per_worker": 1.0}
+    assert precisions(settings, cuda=joined([])).warnings() == []
 
 
 def test_stages_that_train_nothing_are_not_warned_of() -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from orchestrator.runtime.matrix_units import units_here
-from orchestrator.sweep.precision import Units, joined
+from orchestrator.sweep.precision import NO_NODE, Units, joined
 from tests.servers import Cluster
 from tests.sweeps import ROOT
 
@@ -27,5 +27,5 @@ def test_every_node_that_runs_stages_is_asked(ray_cluster: Cluster) -> None:
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.stdout.splitlines() == [
         str(joined([units_here("cpu")] * 2)),
-        str(Units(False, "no node has one")),
+        str(Units(False, NO_NODE)),
     ], done.stderr
