@@ -454,8 +454,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=10_000, help="of the largest sweep")
-    parser.add_argument("--stages", type=int, default=3_000, help="of the largest sweep's laid graph")
+    parser.add_argument("--trials", type=int, default=10_000, help="in the largest sweep; default: 10000")
+    parser.add_argument("--stages", type=int, default=3_000, help="of its laid graph; default: 3000")
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--spread", type=float, default=SPREAD, help="of the logarithm of a stage's length")
     parser.add_argument("--planned", action="store_true", help="the study's own stages instead")

@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=20, help="of each search")
+    parser.add_argument("--trials", type=int, default=20, help="in each search; default: 20")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=5, help="points asked at once")
     parser.add_argument("--population", type=int, default=5, help="of NSGA-II")

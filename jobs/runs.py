@@ -175,7 +175,7 @@ def best(
 
 @app.command()
 def diff(
-    one: Annotated[str, typer.Argument(help="SWEEP, or SWEEP/TRIAL by the trial's name or number.")],
+    one: Annotated[str, typer.Argument(help="SWEEP, or SWEEP/TRIAL by the trial's name or place from 0.")],
     other: Annotated[str, typer.Argument(help="The same.")],
     store: Stores = [],  # noqa: B006
     mlflow: Trackings = [],  # noqa: B006

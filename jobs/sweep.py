@@ -2,8 +2,8 @@
 
 Running the same command again resumes; what is stored is never computed twice.
 
-Exit code 0: every trial finished. 1: some failed. 2: the study cannot be run as written, nothing was started.
-3: every trial finished, but MLflow did not take all records.
+Exit code 0: every trial finished or was stopped early. 1: some failed. 2: the study cannot be run as written,
+nothing was started. 3: as 0, but MLflow did not take all records.
 """
 
 import logging

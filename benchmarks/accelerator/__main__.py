@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__)
     made.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    made.add_argument("--minutes", type=float, default=8.0, help="of all parts together; 8")
+    made.add_argument("--minutes", type=float, default=8.0, help="of all parts together; default: 8")
     made.add_argument("--out", type=Path, default=Path("runs/accelerator"), help="folder of the results")
     made.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts alone")
     made.add_argument("--tiny", action="store_true", help="small networks: see that everything runs")

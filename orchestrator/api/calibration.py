@@ -39,7 +39,7 @@ MOST_ATTACKED = 64
 """Private images that are attacked."""
 
 EPOCHS = (1, 4)
-"""Of two short trials, so that a fixed part is told from the rest."""
+"""Of two short trials, so that a fixed part can be told from the rest."""
 
 SHORT = {"steps": 4, "pool": 64, "starts": 1, "restarts": 1, "views": 2, "population": 32, "generations": 2}
 """Setting of a search -> its largest value in a short trial."""

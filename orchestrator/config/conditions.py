@@ -1,4 +1,4 @@
-"""Conditional axes: an axis with `when` is asked only where axes above it have given values.
+"""Conditional axes: an axis with `when` is active only where axes above it have certain values.
 
 target.defense: [{label: none}, {label: BiDO, bido: {}}]
 target.defense.bido.weight_x: {when: {target.defense: BiDO}, low: 0.001, high: 1, log: true}

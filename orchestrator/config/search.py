@@ -33,8 +33,8 @@ class Range(Spec):
     """Draw whole numbers."""
 
     when: When = added_field({})
-    """The axis is asked only where the axes named here, which stand above it, have these values (a list: one
-    of them); all must hold. A trial in which it is not asked keeps what the base has there."""
+    """The axis is active only where the axes named here, which stand above it, have these values (a list: one
+    of them); all must hold. A trial in which it is not active keeps what the base has there."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -59,7 +59,7 @@ class Range(Spec):
 
 
 class Choices(Spec):
-    """An axis with a list of values that is asked only where other axes have given values."""
+    """An axis with a list of values that is active only where other axes have certain values."""
 
     values: Annotated[list[Any], Field(min_length=1)]
     """Its values."""

@@ -1,4 +1,4 @@
-"""MLflow's model registry: the models of a sweep's best setting, each stage once however often it is told.
+"""MLflow's model registry: the models of a sweep's best setting, one version of each stage, registered once.
 
 A registered model is called `STUDY-target`, `STUDY-prior` or `STUDY-inverter`; a version is one stage, marked
 by its key. Importing this module takes seconds, because MLflow does.
