@@ -108,13 +108,13 @@ def ray_head(
 
 
 @contextmanager
-def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[None]:
-    """Add a node with a raylet of its own until the block ends."""
+def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """Add a node with a raylet of its own until the block ends; yield the process that started it."""
     before = alive(cluster)  # those that ended just now may be among them
     node = start_node(cluster, cpus)
     try:
         _wait(lambda: bool(alive(cluster) - before), cluster)
-        yield
+        yield node
     finally:
         end(node)
 

@@ -1,5 +1,6 @@
 """`python -m jobs.doctor` as people call it: without a cluster, on a real one, as a submitted job."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -138,6 +140,35 @@ def test_it_runs_as_a_submitted_job(ray_cluster: servers.Cluster, env: Env, s3_u
     assert re.search(r"^ok +ray cluster +1 nodes with 1 CPU", done.stdout, re.MULTILINE)
     assert re.search(r"^ok +node .*; room, clock, store in order$", done.stdout, re.MULTILINE)
     assert "0 failed, 0 warnings" in done.stdout
+
+
+LOOK = """
+import sys
+from orchestrator.runtime.doctor import nodes
+nodes.TASKS_SECONDS = 6.0
+nodes.main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.ray
+def test_a_node_that_does_not_answer_is_named(ray_cluster: servers.Cluster, env: Env, tmp_path: Path) -> None:
+    with servers.ray_node(ray_cluster) as node:
+        stopped = [one for one in psutil.Process(node.pid).children(recursive=True) if one.name() == "raylet"]
+        for raylet in stopped:
+            raylet.suspend()
+        words = [sys.executable, "-c", LOOK, env["RAY_ADDRESS"], str(tmp_path), str(tmp_path)]
+        done = subprocess.run(
+            words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        for raylet in stopped:
+            raylet.resume()
+    assert len(stopped) == 1
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"status"')]
+    (late,) = [one for one in found if one["status"] == "FAIL"]
+    assert re.fullmatch(r"node [0-9.]+/[0-9a-f]{6}", late["name"])
+    assert late["found"] == "a small task: none within 6 s"
+    assert sum(one["name"].startswith("node ") for one in found) == 2
+    assert cluster.TASKS_SECONDS < cluster.NODES_SECONDS < cluster.JOINED_SECONDS
 
 
 def test_the_help_is_text() -> None:

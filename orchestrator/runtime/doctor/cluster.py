@@ -22,7 +22,9 @@ from orchestrator.runtime.http import ANSWER_SECONDS, get, redact
 from orchestrator.runtime.words import last_line
 
 VERSION_BYTES = 10_000  # of the job server's description of itself
-JOINED_SECONDS = 2 * LIMIT_SECONDS + 5.0  # joining, the checks of nodes, and the start of the process
+TASKS_SECONDS = 30.0  # a cold worker of a busy node takes seconds; one that takes longer is unfit for sweeps
+NODES_SECONDS = TASKS_SECONDS + LIMIT_SECONDS  # so that a node which does not answer is named
+JOINED_SECONDS = LIMIT_SECONDS + NODES_SECONDS + 5.0  # and the start of the process
 _REFUSED = "InvalidAuthToken"  # in Ray's log, once a second
 TOKEN = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE with the head's token"
 CLOSE = "start head, workers and clients with RAY_AUTH_MODE=token and one token"

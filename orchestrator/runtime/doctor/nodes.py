@@ -25,14 +25,13 @@ from ray.cloudpickle import register_pickle_by_value
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.runtime.doctor import gpu
-from orchestrator.runtime.doctor.cluster import JOIN
+from orchestrator.runtime.doctor.cluster import JOIN, NODES_SECONDS, TASKS_SECONDS
 from orchestrator.runtime.doctor.findings import GIB, Finding, clock, fail, ok, room, run
 from orchestrator.runtime.doctor.machine import differing
 from orchestrator.runtime.doctor.places import Probe, probe
 from orchestrator.runtime.ray.connect import QUIET
 from orchestrator.runtime.words import last_line
 
-TASKS_SECONDS = 30.0  # a cold worker of a busy node takes seconds; one that takes longer is unfit for sweeps
 LIBRARIES = ("ray", "torch", "mlflow", "boto3")
 BUSY = "look at that node's load and at its raylet's log, then run this again"
 SAME = (
@@ -178,7 +177,7 @@ def main(address: str, store: str, cache: str) -> None:
     for finding in run("ray cluster", lambda: join(address), JOIN):
         print(json.dumps(asdict(finding)), flush=True)
     if ray.is_initialized():
-        for finding in run("ray nodes", lambda: look(store, cache), BUSY):
+        for finding in run("ray nodes", lambda: look(store, cache), BUSY, seconds=NODES_SECONDS):
             print(json.dumps(asdict(finding)), flush=True)
     os._exit(0)
 
