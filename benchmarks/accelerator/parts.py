@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SCIENCE = ("torch", "torchvision", "numpy", "pydantic", "yaml", "safetensors", "PIL", "sklearn")
+SCIENCE = ("torch", "torchvision", "numpy", "pydantic", "yaml", "safetensors", "PIL", "sklearn", "urllib3")
 PRODUCT = (*SCIENCE, "pandas", "torchmetrics", "scipy", "matplotlib", "psutil")
 
 

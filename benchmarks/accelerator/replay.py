@@ -107,14 +107,15 @@ def replay(context: Context) -> Iterator[Record]:
         with tempfile.TemporaryDirectory() as name:
             code, size = killed(kind, Path(name), context)
             resumed = trained(kind, place, is_tiny=context.is_tiny, folder=Path(name))
-        named = {str(one.message).partition(" does not have a deterministic")[0] for one in caught}
+        said = [str(one.message).partition(" does not have a deterministic") for one in caught]
+        named = {name for name, words, _ in said if words}
         yield {
             "training": kind,
             "repeated": "equal" if again == first else "differs",
             "killed by": code,
             "checkpoint bytes": size,
-            "resumed": "equal" if resumed == first else "differs",
-            "not deterministic": sorted(one for one in named if len(one) < 80) or "none",
+            "resumed": ("equal" if resumed == first else "differs") if size else "nothing to resume",
+            "not deterministic": sorted(named) or "none",
         }
 
 

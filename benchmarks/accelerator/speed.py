@@ -39,9 +39,10 @@ def rows(context: Context) -> Iterator[Record]:
         yield at_batch(context, label, _precision(label, "bfloat16"), 8 if context.is_tiny else BATCH, peaks)
     if context.is_tiny:
         return
-    for label, _ in context.in_time(NETWORKS, 8.0):
-        yield best_batch(context, label, peaks)
-    for label, _ in context.in_time({one: None for one in NETWORKS if one not in SEARCHES}, 5.0):
+    trained = {label: None for label in NETWORKS if label not in SEARCHES}  # searches have their own batch
+    for label, _ in context.in_time(trained, 8.0):
+        yield from best_batch(context, label, peaks)
+    for label, _ in context.in_time(trained, 5.0):
         yield at_batch(context, label, "float32", BATCH, peaks)
 
 
@@ -64,10 +65,10 @@ def at_batch(context: Context, label: str, precision: str, batch: int, peaks: Re
     }
 
 
-def best_batch(context: Context, label: str, peaks: Record) -> Record:
-    """Return a row's record at the batch with most images a second; a batch that outgrows the memory ends
-    the search."""
-    best: Record = {"row": label, "images/s": 0.0}
+def best_batch(context: Context, label: str, peaks: Record) -> Iterator[Record]:
+    """Yield a row's record at the batch with most images a second; a batch that outgrows the memory ends the
+    search. Nothing where none was measured."""
+    best: Record = {}
     for batch in LARGER:
         if context.left < 5.0:
             break
@@ -76,10 +77,11 @@ def best_batch(context: Context, label: str, peaks: Record) -> Record:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
-        if record["images/s"] < best["images/s"]:
+        if best and record["images/s"] < best["images/s"]:
             break
         best = record
-    return {**best, "note": "best of larger batches"}
+    if best:
+        yield {**best, "note": "best of larger batches"}
 
 
 def iterations(context: Context) -> Iterator[Record]:

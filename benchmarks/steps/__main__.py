@@ -24,6 +24,7 @@ from orchestrator.stages.runner import use_profile
 from orchestrator.sweep.precision import faster
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRODUCTS = 100
 COLUMNS = ("ours ms", "plain ms", "ratio", "MFLOP/image", "of peak", "our loss", "plain loss")
 
 
@@ -66,9 +67,16 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def peak_seconds(side: int, precision: str, device: torch.device) -> float:
-    """Return what a product of square matrices of this side takes."""
-    some, other = (torch.ones(side, side, dtype=PRECISIONS[precision], device=device) for _ in range(2))
-    return seconds(lambda: some @ other, device)
+    """Return what a product of square matrices of this side takes: one on a processor, a mean of PRODUCTS on
+    a GPU, where one ends before the next is asked for. Numbers are random: of equal ones a GPU is faster."""
+    some, other = (torch.randn(side, side, device=device).to(PRECISIONS[precision]) for _ in range(2))
+    count = 1 if device.type == "cpu" else PRODUCTS
+
+    def multiply() -> None:
+        for _ in range(count):
+            _ = some @ other
+
+    return seconds(multiply, device) / count
 
 
 def measure(built: Loops, place: Place, arguments: argparse.Namespace) -> Line:

@@ -180,7 +180,8 @@ def _fitted(
     step = objective.step(network, objective, recipe, setting.place.world)
     step.begin(1, 1)
     augment = augmentation(recipe.augmentation)
-    places = torch.arange(len(pairs)).split(recipe.batch_size)
+    pairs = pairs.on(device)
+    places = torch.arange(len(pairs), device=pairs.device).split(recipe.batch_size)
     network.train()
 
     def take(number: int) -> Tensor:
