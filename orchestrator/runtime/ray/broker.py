@@ -56,7 +56,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._queues: dict[str, list[tuple[int, int, str]]] = {}  # pool -> heap
+        self._queues: dict[str, list[tuple[int, int, _Job]]] = {}  # pool -> heap
         self._order = itertools.count()
         self._groups: dict[str, _Group] = {}
         self._queued = asyncio.Condition()
@@ -137,7 +137,7 @@ class Broker:
                 if job is not None:
                     job.attempts -= 1
                     await self._enqueue(job)
-                raise LookupError(f"worker group {group} has begun again, or is gone")
+                raise LookupError(f"worker group {group} has begun again, or is given up")
             state.in_flight = job
             state.assigned[position] = None if job is None else job.stage
             state.assigned.pop(position - KEPT_STAGES, None)
@@ -195,7 +195,7 @@ class Broker:
     async def abandon(self, group: str) -> None:
         """Return the stage of a group whose node is gone to the queue; the group may begin again later."""
         if state := self._groups.get(group):
-            state.nodes = set()
+            state.nodes, state.assigned = set(), dict(state.assigned)  # its waiting call takes nothing now
             await self._give_back(state)
 
     async def ended(self, since: int) -> list[str]:
@@ -263,19 +263,20 @@ class Broker:
 
         job: _Job | None = None
         async with self._queued:
-            while job is None or job.done.is_set():  # a group that was given up may have built it meanwhile
+            # A group that was given up may have ended the job meanwhile, or another one has taken its place.
+            while job is None or job.done.is_set() or self._jobs.get(job.key) is not job:
                 while not (must_end() or self._queues.get(group.pool)):
                     await self._queued.wait()
                 if must_end():
                     return None
-                job = self._jobs.get(heapq.heappop(self._queues[group.pool])[2])
+                job = heapq.heappop(self._queues[group.pool])[2]
         job.attempts += 1
         return job
 
     async def _enqueue(self, job: _Job) -> None:
         async with self._queued:
             queue = self._queues.setdefault(job.pool, [])
-            heapq.heappush(queue, (-job.priority, next(self._order), job.key))
+            heapq.heappush(queue, (-job.priority, next(self._order), job))
             self._queued.notify_all()
 
     async def _give_back(self, group: _Group) -> None:

@@ -162,25 +162,20 @@ class TaskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next task as plain data, None if there is none yet, or the end."""
-        if self.error is not None or self._ledger.is_halted:
-            return Searcher.FINISHED
-        if not self._waiting:
-            if self._running:
-                return None
-            if not self.prefetch():
+        while True:
+            if self.error is not None or self._ledger.is_halted:
                 return Searcher.FINISHED
-        most = self._max_running()
-        if len(self._running) >= most:
-            return None
-        while drawn := self._waiting.take(may_wait=self._num_waiting() < max(2, most // WAITING_DRIVERS)):
+            if not self._waiting and not self._running and not self.prefetch():
+                return Searcher.FINISHED
+            drawn = self._draw()
+            if drawn is None:
+                return None
             task, stage = drawn
-            compared = compared_stage(task, self._scheduler)
             self._ledger.start(task)
+            compared = compared_stage(task, self._scheduler)
             if compared is None or compared.key not in self._stopped:
                 break
             self._end(task, self._stopped[compared.key])
-        else:
-            return None if self._waiting or self._running else self.suggest(trial_id)
         if stage is not None:
             self._waits[trial_id] = stage
         self._running[trial_id] = task
@@ -190,6 +185,13 @@ class TaskSearcher(Searcher):
             "compared": compared.key if compared else None,
         }
         return {"name": task.point.name, "task": packed(plain)}
+
+    def _draw(self) -> tuple[Task, str | None] | None:
+        """Return the next task, and the stage of others that it waits for first; None if it has to wait."""
+        most = self._max_running()
+        if not self._waiting or len(self._running) >= most:
+            return None
+        return self._waiting.take(may_wait=self._num_waiting() < max(2, most // WAITING_DRIVERS))
 
     def _num_waiting(self) -> int:
         """Return how many drivers still wait for the stage that they had to wait for at first."""
@@ -218,7 +220,8 @@ class TaskSearcher(Searcher):
             assert compared is not None  # only its epochs are reported
             words = stopped_words(compared, result["epoch"])
             outcome = Outcome("pruned", failed_stage=compared.label, error=words)
-            self._stopped[compared.key] = outcome  # of every trial that shares it: it is not trained again
+            if not any(compared.key in _keys(other) for other in self._running.values()):
+                self._stopped[compared.key] = outcome  # of every trial that shares it: no one trains it now
         self._end(task, outcome)
 
     def _end(self, task: Task, outcome: Outcome) -> None:
@@ -237,6 +240,10 @@ class TaskSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
+
+
+def _keys(task: Task) -> set[str]:
+    return {stage.key for stage in task.stages.values()}
 
 
 def packed(plain: Mapping[str, Any]) -> str:

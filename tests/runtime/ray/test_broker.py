@@ -99,14 +99,15 @@ def test_what_the_call_of_a_dead_rank_takes_goes_to_others() -> None:
     play(story)
 
 
-def test_a_lost_groups_waiting_call_takes_nothing() -> None:
+@pytest.mark.parametrize("end", [Broker.lose, Broker.abandon])
+def test_the_waiting_call_of_a_group_that_is_gone_takes_nothing(end: Any) -> None:
     async def story(broker: Broker) -> None:
         await broker.begin("gone", "p")
         waits = asyncio.create_task(broker.take("gone", 0, 0))
         await asyncio.sleep(0.01)
-        await broker.lose("gone")
+        await end(broker, "gone")
         await broker.submit(STAGE, "a", "p", 1)
-        with pytest.raises(LookupError, match="gone"):
+        with pytest.raises(LookupError, match="given up"):
             await waits
         await broker.begin("g", "p")
         assert await broker.take("g", 0, 0) == STAGE
@@ -125,6 +126,23 @@ def test_what_a_given_up_group_has_built_is_not_taken_again() -> None:
         await broker.submit({"name": "judge"}, "b", "p", 1)
         await broker.begin("g", "p")
         assert await broker.take("g", 0, 0) == {"name": "judge"}
+
+    play(story)
+
+
+def test_a_stage_that_is_asked_for_again_is_in_the_queue_once() -> None:
+    async def story(broker: Broker) -> None:
+        await broker.submit(STAGE, "a", "p", 1)
+        await broker.begin("slow", "p")
+        await broker.take("slow", 0, 0)
+        await broker.abandon("slow")  # the stage is queued again
+        await broker.finish("slow", "a", {"kind": "corrupt", "message": "an input is damaged"}, False)
+        await broker.submit(STAGE, "a", "p", 1)  # and once more, as a new attempt
+        await broker.submit({"name": "judge"}, "b", "p", 0)
+        for group in ("g", "h"):
+            await broker.begin(group, "p")
+        assert await broker.take("g", 0, 0) == STAGE
+        assert await broker.take("h", 0, 0) == {"name": "judge"}
 
     play(story)
 
