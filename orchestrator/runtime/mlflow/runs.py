@@ -122,10 +122,11 @@ def tracked_sweeps(tracking_uri: str) -> list[tuple[TrackedSweep, SweepSummary]]
 
 @contextmanager
 def _readable(uri: str) -> Iterator[None]:
-    """Refuse what MLflow raises in the block; its messages repeat the URI with user and password."""
+    """Refuse what MLflow, or the connection to it, raises in the block; messages repeat the URI with user and
+    password."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         reason = redact(" ".join(str(error).split()))[:200]
         raise Refused("--mlflow", uri, f"cannot be read: {reason}", WAY_OUT) from None
 
