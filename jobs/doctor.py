@@ -1,7 +1,8 @@
 """Checks before a sweep: `python -m jobs.doctor`, here or behind `ray job submit --working-dir . --`.
 
 Checks libraries, store, data, MLflow and Ray with the options and the environment of `jobs.sweep`; prints a
-line for each and, under a fault, its fix. No check waits longer than 15 s or stops another.
+line for each and, under a fault, its fix. No check stops another, or waits longer than 15 s; those of nodes
+may take 70 s.
 
 Exit code 0: nothing failed. 1: something did.
 """

@@ -145,7 +145,7 @@ def test_it_runs_as_a_submitted_job(ray_cluster: servers.Cluster, env: Env, s3_u
 LOOK = """
 import sys
 from orchestrator.runtime.doctor import nodes
-nodes.TASKS_SECONDS = 6.0
+nodes.TASKS_SECONDS = 15.0
 nodes.main(*sys.argv[1:])
 """
 
@@ -154,19 +154,21 @@ nodes.main(*sys.argv[1:])
 def test_a_node_that_does_not_answer_is_named(ray_cluster: servers.Cluster, env: Env, tmp_path: Path) -> None:
     with servers.ray_node(ray_cluster) as node:
         stopped = [one for one in psutil.Process(node.pid).children(recursive=True) if one.name() == "raylet"]
+        words = [sys.executable, "-c", LOOK, env["RAY_ADDRESS"], str(tmp_path), str(tmp_path)]
         for raylet in stopped:
             raylet.suspend()
-        words = [sys.executable, "-c", LOOK, env["RAY_ADDRESS"], str(tmp_path), str(tmp_path)]
-        done = subprocess.run(
-            words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
-        )
-        for raylet in stopped:
-            raylet.resume()
+        try:
+            done = subprocess.run(
+                words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+            )
+        finally:
+            for raylet in stopped:
+                raylet.resume()
     assert len(stopped) == 1
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"status"')]
     (late,) = [one for one in found if one["status"] == "FAIL"]
     assert re.fullmatch(r"node [0-9.]+/[0-9a-f]{6}", late["name"])
-    assert late["found"] == "a small task: none within 6 s"
+    assert late["found"] == "a small task: none within 15 s"
     assert sum(one["name"].startswith("node ") for one in found) == 2
     assert cluster.TASKS_SECONDS < cluster.NODES_SECONDS < cluster.JOINED_SECONDS
 
