@@ -44,8 +44,9 @@ def random_views(images: Tensor, numbers: Tensor, *, jitter: float) -> Tensor:
     enlarged, mirrored with probability 1/2, turned by up to 5 degrees either way; with probability `jitter`
     brightness and contrast, in this order, change by up to 20 % within [0, 1].
 
-    numbers (N, 8) in [0, 1). All moves are one bilinear interpolation, where released code has one for each
-    and fills the corners that a turn uncovers with black; here they are of the image around the square.
+    numbers (N, 8) in [0, 1). All moves are one bilinear interpolation. Released code has one for each, turns
+    one image of two, and fills corners that a turn uncovers with black. Here each image is turned, and its
+    corners are of the image around the square.
     """
     area, across, down, coin, turn, is_changed, *colours = numbers.to(images).unbind(dim=1)
     low, high = VIEW_AREA
