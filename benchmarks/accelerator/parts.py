@@ -22,7 +22,7 @@ class Part:
 
 
 PARTS: Mapping[str, Part] = {
-    "peak": Part("speed:peak", 1),
+    "peak": Part("speed:peak", 3),
     "rows": Part("speed:rows", 8),
     "iterations": Part("speed:iterations", 3),
     "data": Part("data:path", 1),
