@@ -108,6 +108,18 @@ def ray_head(
 
 
 @contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Processes that do not run while the block does: what they do cannot be over before it is."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
 def ray_node(cluster: Cluster, cpus: int = 1) -> Iterator[subprocess.Popen[bytes]]:
     """Add a node with a raylet of its own until the block ends; yield the process that started it."""
     before = alive(cluster)  # those that ended just now may be among them

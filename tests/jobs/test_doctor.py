@@ -153,18 +153,15 @@ nodes.main(*sys.argv[1:])
 @pytest.mark.ray
 def test_a_node_that_does_not_answer_is_named(ray_cluster: servers.Cluster, env: Env, tmp_path: Path) -> None:
     with servers.ray_node(ray_cluster) as node:
-        stopped = [one for one in psutil.Process(node.pid).children(recursive=True) if one.name() == "raylet"]
+        raylets = [
+            one.pid for one in psutil.Process(node.pid).children(recursive=True) if one.name() == "raylet"
+        ]
         words = [sys.executable, "-c", LOOK, env["RAY_ADDRESS"], str(tmp_path), str(tmp_path)]
-        for raylet in stopped:
-            raylet.suspend()
-        try:
+        with servers.stopped(raylets):
             done = subprocess.run(
                 words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
             )
-        finally:
-            for raylet in stopped:
-                raylet.resume()
-    assert len(stopped) == 1
+    assert len(raylets) == 1
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"status"')]
     (late,) = [one for one in found if one["status"] == "FAIL"]
     assert re.fullmatch(r"node [0-9.]+/[0-9a-f]{6}", late["name"])

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,7 +19,7 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.listing import sweeps
 from orchestrator.store.requests import State
 from tests.drills.rig import Work, work_of, worker_logs, written
-from tests.servers import Cluster
+from tests.servers import Cluster, stopped
 from tests.sweeps import ROOT, command, events, run_locally, table, write_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
@@ -59,18 +58,6 @@ def training_workers(cluster: Cluster) -> list[int]:
     raylets = {pid for pid, line in lines if "raylet" in line and scratch in line}
     workers = [pid for pid, line in lines if "ray::RayTrainWorker" in line]
     return [pid for pid in workers if raylets & {one.pid for one in psutil.Process(pid).parents()}]
-
-
-@contextmanager
-def stopped(pids: list[int]) -> Iterator[None]:
-    """Processes that do not run while the block does: what they train cannot be over before it is."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("second_node")
