@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator.models.transposed import Doubling, Seed, ToPixels
+from orchestrator.models.transposed import WIDE, Doubling, Seed, ToPixels
 
 CASES = [
     (Seed, 7, 12, 1),
     (Doubling, 12, 8, 4),
     (Doubling, 12, 8, 8),
+    (Doubling, WIDE, 8, 4),
+    (Doubling, WIDE, 4, 1),
     (ToPixels, 8, 1, 16),
     (ToPixels, 8, 3, 8),
 ]
