@@ -69,7 +69,7 @@ def use_profile(threads: int) -> None:
     """Fix what would change bits in this process: threads and non-deterministic kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with a fixed workspace
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` imports torch's compiler
     # float32 as on a processor: on accelerators convolutions would take inputs of 10 bits (TF32) by default.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     # On with deterministic algorithms: it writes NaN into memory that is overwritten before it is read.
