@@ -12,6 +12,7 @@ from orchestrator import config
 from orchestrator.attacks import image_priors as priors
 from orchestrator.attacks.pixel_search import BestImages, SearchResult, first_image, in_batches
 from orchestrator.threat import WhiteBox, largest
+from orchestrator.training.optimizers import SGD, Adam
 
 
 def invert(
@@ -60,8 +61,8 @@ def _descend(
 def _optimizer(attack: config.OptimizationAttack, images: Tensor) -> torch.optim.Optimizer:
     """Return the optimiser of images (N, C, S, S); either works pixel by pixel, so rows stay independent."""
     if attack.optimizer == "sgd":
-        return torch.optim.SGD([images], lr=attack.learning_rate, momentum=0.9)
-    return torch.optim.Adam([images], lr=attack.learning_rate)
+        return SGD([images], lr=attack.learning_rate, momentum=0.9)
+    return Adam([images], lr=attack.learning_rate)
 
 
 def _distances(target: WhiteBox, images: Tensor, scores: Tensor, known: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Optimisers and steps: the recipe's optimiser, its learning rate by epoch, its state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import unwrap
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +14,33 @@ from orchestrator.training.world import World
 
 AMI_BETAS = (0.5, 0.999)  # released code of Yang, Chang and Liang, for every network
 
+KindT = TypeVar("KindT", bound=Optimizer)
 
 Groups = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """Parameters, or torch's groups of them, each with a learning rate `lr` if it has one of its own."""
+
+
+def _eager(kind: type[KindT]) -> type[KindT]:
+    """Return torch's optimiser without the wrappers for `torch.compile` around its methods: they import the
+    compiler (about 150 MiB and 2 CPU s) into every process that trains, and nothing is compiled here."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(unwrap(kind.step))
+    return cast(type[KindT], type(kind.__name__, (kind,), methods))
+
+
+Adam = _eager(torch.optim.Adam)
+SGD = _eager(torch.optim.SGD)
 
 
 def new_optimizer(parameters: Groups, recipe: Recipe) -> Optimizer:
     """Return the recipe's optimiser over the given parameters."""
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
+        return SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
     is_ami = recipe.optimizer == "amsgrad"
     betas = AMI_BETAS if is_ami else (0.9, 0.999)
-    return torch.optim.Adam(parameters, lr=rate, betas=betas, weight_decay=decay, amsgrad=is_ami, fused=True)
+    return Adam(parameters, lr=rate, betas=betas, weight_decay=decay, amsgrad=is_ami, fused=True)
 
 
 def learning_rate(recipe: Recipe, epoch: int, first: float | None = None) -> float:

@@ -114,6 +114,14 @@ def test_the_console_command_imports_no_more_than_the_command_that_it_runs(tmp_p
     assert "pydantic" in called - listed  # the modules of a command come with its call
 
 
+def test_a_sweep_trains_without_torchs_compiler(tmp_path: Path) -> None:
+    words = ["demo", "--scale", "smoke", "--local", "--ship-later", "--set", "sweep.seed=[0]"]
+    done = run(["-X", "importtime", "-m", "jobs.sweep", *words], tmp_path)
+    assert done.code == 0, done.output[-2000:]
+    assert "torch" in imported(done.output)
+    assert not re.search(r"\| +(torch\._dynamo|torch\._inductor|sympy)$", done.output, flags=re.MULTILINE)
+
+
 MANY = {
     "seed": list(range(50)),
     "release.truncation": [1, 2],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.config import Recipe
-from orchestrator.training.optimizers import Descent, learning_rate, new_optimizer
+from orchestrator.training.optimizers import SGD, Adam, Descent, learning_rate, new_optimizer
 from orchestrator.training.world import World
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -43,6 +43,23 @@ def test_each_optimizer_is_torchs_with_every_setting_of_the_recipe(name: Any) ->
     assert not torch.allclose(ours(), ours(weight_decay=0.0))
     assert not torch.allclose(ours(), ours(learning_rate=0.05))
     assert torch.equal(ours(), ours(momentum=0.9)) is (name != "sgd")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (SGD, torch.optim.SGD)])
+def test_optimizers_step_hook_and_resume_as_torchs_to_the_bit(ours: Any, theirs: Any) -> None:
+    found = []
+    for kind in (ours, theirs):
+        weights, calls = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), []
+        optimizer = kind([{"params": [weights], "lr": 0.3}], lr=0.1, fused=True)
+        optimizer.register_step_pre_hook(lambda *_, calls=calls: calls.append("before"))
+        stepped(optimizer, weights)
+        other = kind([weights], lr=0.1, fused=True)
+        other.load_state_dict(optimizer.state_dict())
+        other.zero_grad()
+        assert weights.grad is None
+        assert calls == ["before"] * 3
+        found.append(stepped(other, weights).clone())
+    assert torch.equal(*found)
 
 
 def test_one_step_of_sgd_by_hand() -> None:
