@@ -8,8 +8,8 @@ results = study.run(local=True)
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -231,16 +231,8 @@ def _silent(line: str) -> None:
     """Say nothing."""
 
 
-@contextmanager
-def _torch_kept() -> Iterator[None]:
+def _torch_kept() -> AbstractContextManager[None]:
     """Leave torch as the caller has it: a local run fixes threads and kernels of the process."""
-    import torch
+    from orchestrator.stages.runner import profile_kept
 
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+    return profile_kept()

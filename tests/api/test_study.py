@@ -107,12 +107,19 @@ def test_a_plan_is_tables_and_writes_nothing(study: Study, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def torch_settings() -> tuple[object, ...]:
+    """Return what a local run fixes in its process."""
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), *tf32
+
+
 def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     torch.set_num_threads(2)
-    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch_settings()
     results = study.run(out=tmp_path / "out", ship_later=True, say=lines.append)
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+    assert torch_settings() == before
     precision = "precision: float32 (every network that trains is narrower than 0.25)"
     assert lines == ["1 trials, 10 stages to run", precision, "1/1 m001-s0 finished", *results.links]
     assert "Trials as JSON lines: " in lines[3]
