@@ -472,8 +472,9 @@ def test_every_figure_and_table_of_tl_dmi_has_a_row() -> None:
         re.findall(r"^\| ((?:Table|Figure) \d+) \| [^|]+ \| `([a-z0-9-]+)` \|", section, re.MULTILINE)
     )
     assert rows == wanted
-    # All attacks at once; priors; equal accuracy; many people; a prior of the target's classes.
-    ours = {f"tl-dmi-{name}" for name in ("attacks", "priors", "equal-accuracy", "people", "plg-mi")}
+    # All attacks at once; priors; defenses; equal accuracy; many people; a prior of the target's classes.
+    names = ("attacks", "priors", "defenses", "equal-accuracy", "people", "plg-mi")
+    ours = {f"tl-dmi-{name}" for name in names}
     assert {name for name in SHIPPED if name.startswith("tl-dmi-")} == {*wanted.values(), *ours}
     assert all(f"`{name}`" in section for name in ours)
 
