@@ -179,9 +179,9 @@ def _expected(stage: Stage, rates: Rates, known: Known, reader: Reader) -> _Expe
     networks = _networks(work, stage.profile)
     on_device = stage.profile["device"] != "cpu"
     host = PROCESS_BYTES + held + (0 if on_device else networks)
-    return _Expected(
-        held, mapped, host, networks if on_device else 0, estimate, int(stage.profile["workers"])
-    )
+    images = min(held, HELD_BYTES) if work.trained else 0  # those of a training move there
+    device = networks + images if on_device else 0
+    return _Expected(held, mapped, host, device, estimate, int(stage.profile["workers"]))
 
 
 def _networks(work: Work, profile: Mapping[str, str | int]) -> int:

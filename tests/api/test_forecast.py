@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.api.options import Options
 from orchestrator.api.sweep import Sweep
 from orchestrator.config.normalise import normalise
 from orchestrator.datasets import Footprint, Location, describe
+from orchestrator.datasets.shards import HELD_BYTES
 from orchestrator.stages.graph import Planner, Stage
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
@@ -28,9 +30,9 @@ COUNTS = ImageCounts(Location(), {"digits": describe("digits", Location())})
 KNOWN = Known(SETS, COUNTS)
 
 
-def tasks(sweep: Any = None, changes: dict[str, Any] | None = None) -> list[Task]:
+def tasks(sweep: Any = None, changes: dict[str, Any] | None = None, device: str = "cpu") -> list[Task]:
     """Return the trials of a tiny study, by default four that have a target each."""
-    planner = Planner({"digits": "0" * 64}, tiny.PROFILE)
+    planner = Planner({"digits": "0" * 64}, replace(tiny.PROFILE, device=device))
     points = expand(tiny.study(sweep or {"seed": [0, 1, 2, 3]}, changes))[0]
     return [Task(point, planner.plan(normalise(point.spec))) for point in points]
 
@@ -70,6 +72,18 @@ def test_an_empty_store_gives_no_number(tmp_path: Path) -> None:
     assert PROCESS_BYTES + held < target.host_bytes < PROCESS_BYTES + held + 2**22
     assert (expected.held_bytes, expected.mapped_bytes, expected.cpu_seconds) == (held, 0, None)
     assert expected.unknown["target"] == 4
+
+
+def test_an_accelerator_holds_networks_and_the_images_of_a_training_up_to_a_limit(tmp_path: Path) -> None:
+    host = rows(forecast(tasks(), Artifacts(DirectoryBlobs(tmp_path)), KNOWN))
+    device = rows(forecast(tasks(device="cuda"), Artifacts(DirectoryBlobs(tmp_path)), KNOWN))
+    target, networks = device["target"], host["target"].host_bytes - PROCESS_BYTES - host["target"].held_bytes
+    assert target.device_bytes == networks + target.held_bytes
+    assert target.host_bytes == PROCESS_BYTES + target.held_bytes
+    assert 0 < device["evaluation"].device_bytes < device["evaluation"].held_bytes
+    many = replace(KNOWN, sets={"digits": Footprint(10**7, 2**34, is_mapped=True)})
+    large = rows(forecast(tasks(device="cuda"), Artifacts(DirectoryBlobs(tmp_path)), many))["target"]
+    assert large.device_bytes == networks + HELD_BYTES < networks + large.held_bytes
 
 
 def test_what_is_missing_takes_the_time_of_what_is_like_it(tmp_path: Path) -> None:
