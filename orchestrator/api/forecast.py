@@ -175,11 +175,11 @@ def _expected(stage: Stage, rates: Rates, known: Known, reader: Reader) -> _Expe
     work = stage_work(stage.name, stage.specs, stage.weights, known.shapes, reader)
     total = work.total(work.images(known.sizes), known.sizes)
     estimate = rates.estimate(stage.name, work, total, stage.profile)
-    held, mapped = _images(stage, known.sets)
+    selected, held, mapped = _images(stage, known.sets)
     networks = _networks(work, stage.profile)
     on_device = stage.profile["device"] != "cpu"
     host = PROCESS_BYTES + held + (0 if on_device else networks)
-    images = min(held, HELD_BYTES) if work.trained else 0  # those of a training move there
+    images = min(selected, 2 * HELD_BYTES) if work.trained else 0  # of a training and its validation
     device = networks + images if on_device else 0
     return _Expected(held, mapped, host, device, estimate, int(stage.profile["workers"]))
 
@@ -193,19 +193,20 @@ def _networks(work: Work, profile: Mapping[str, str | int]) -> int:
     return int(WEIGHT_BYTES * work.parameters + STATE_BYTES * work.trained + kept)
 
 
-def _images(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int]:
-    """Return the bytes of images that a worker holds for a stage, and of those that it maps.
+def _images(stage: Stage, sets: Mapping[str, Footprint]) -> tuple[int, int, int]:
+    """Return the bytes of images that a stage selects, that a worker holds for it, and that it maps.
 
     It holds the sets that are not mapped, one in two roles once, and the images selected of each part of a
     split, unless they are so many that they are read a batch at a time.
     """
-    held = mapped = 0
+    selected = held = mapped = 0
     data = stage.specs.get("data")
     for about in (sets[name] for name in {one["name"] for one in stage.datasets.values()}):
-        selected = about.num_images * data["channels"] * data["image_size"] ** 2 if data else about.num_bytes
-        held += min(selected, len(PARTS) * HELD_BYTES) + (0 if about.is_mapped else about.num_bytes)
+        chosen = about.num_images * data["channels"] * data["image_size"] ** 2 if data else about.num_bytes
+        selected += chosen
+        held += min(chosen, len(PARTS) * HELD_BYTES) + (0 if about.is_mapped else about.num_bytes)
         mapped += about.num_bytes if about.is_mapped else 0
-    return held, mapped
+    return selected, held, mapped
 
 
 def _sampled(stored: Collection[str], stages: Mapping[str, Stage]) -> list[str]:
