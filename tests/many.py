@@ -17,6 +17,7 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.profiles import profile_of, profiles_of
 from orchestrator.sweep.trial import Task
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -49,7 +50,7 @@ def tasks(study: Study) -> list[Task]:
 def build(folder: Path, task: Task) -> Artifacts:
     """Build every stage of a trial."""
     store = Artifacts(DirectoryBlobs(folder))
-    runner.use_profile(tiny.PROFILE.threads)
+    use_profile(tiny.PROFILE.threads)
     for stage in task.stages.values():
         runner.run(stage, World(), store, Location())
     return store

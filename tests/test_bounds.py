@@ -21,6 +21,7 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import expand
 from orchestrator.sweep.validation import Preflight
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.pairs import as_unit
 from orchestrator.training.world import World
 
@@ -53,7 +54,7 @@ def test_full_scores_beat_the_class_mean_and_one_score_comes_close(
     study = Study.model_validate(
         {"study": "bounds", "base": BASE, "sweep": {"release.truncation": [1, None]}}
     )
-    runner.use_profile(1)
+    use_profile(1)
     preflight, store = Preflight(location), Artifacts(DirectoryBlobs(tmp_path))
     errors = []
     for point in preflight.resolve_all(expand(study)[0]):

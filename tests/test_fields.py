@@ -20,6 +20,7 @@ from orchestrator.stages.graph import STAGES, Stage, plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.profiles import profile_of, profiles_of
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -440,7 +441,7 @@ LEFT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 def files_left(name: str, changes: dict[str, Any], folder: Path) -> dict[str, str]:
     """Build a stage of the tiny trial and what it needs; return file -> digest."""
-    runner.use_profile(tiny.PROFILE.threads)
+    use_profile(tiny.PROFILE.threads)
     store, stages = Artifacts(DirectoryBlobs(folder)), tiny.stages(tiny.spec(changes))
     needed = {stages[name].key}
     for stage in reversed(stages.values()):

@@ -11,6 +11,7 @@ from orchestrator.datasets import Location
 from orchestrator.stages import runner
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 from tests.ranks import run_two
@@ -36,7 +37,7 @@ def spec(name: str) -> TrialSpec:
 
 def as_rank(rank: int, size: int, folder: str) -> None:
     """Build every stage of the trials as one of several processes; rank 0 publishes."""
-    runner.use_profile(1)
+    use_profile(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )

@@ -15,6 +15,7 @@ from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, dataset_names, plan
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 
 DIGIT = {"name": "ami-digit", "width": 0.01}  # four channels in every layer
@@ -90,7 +91,7 @@ def stages(trial: TrialSpec) -> dict[str, Stage]:
 
 def run(trial: TrialSpec, folder: Path) -> dict[str, float]:
     """Build every stage that is not stored in `folder` yet; return all metrics of the trial."""
-    runner.use_profile(PROFILE.threads)
+    use_profile(PROFILE.threads)
     store = Artifacts(DirectoryBlobs(folder))
     metrics: dict[str, float] = {}
     for stage in stages(trial).values():

@@ -120,7 +120,7 @@ def run_here(arguments: argparse.Namespace) -> None:
     import torch  # here: the process that waits for parts needs none
 
     from benchmarks.accelerator.context import Context
-    from orchestrator.stages.runner import use_profile
+    from orchestrator.training.kernels import use_profile
 
     use_profile(1)  # deterministic kernels, as in a sweep
     name, deadline = arguments.part

@@ -23,7 +23,7 @@ from benchmarks.accelerator.context import Context, Record
 from benchmarks.rows import NETWORKS, SEED, Place, adversaries, inverter_parts, new_classifier, pictures
 from orchestrator import config
 from orchestrator.attacks import prior
-from orchestrator.stages.runner import use_profile
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.loop import Objective, fit
 from orchestrator.training.objectives import classification, reconstruction
 from orchestrator.training.pairs import Pairs

@@ -7,7 +7,7 @@ import time
 import torch
 
 from benchmarks.rows import Place, ready
-from orchestrator.stages.runner import use_profile
+from orchestrator.training.kernels import use_profile
 
 CALLS = 8  # between two looks at the clock
 

@@ -20,8 +20,8 @@ from benchmarks.rows import NETWORKS, Place
 from benchmarks.steps.rows import Loops, Setting, Take, loops
 from orchestrator.attacks import latent
 from orchestrator.runtime.matrix_units import units_here
-from orchestrator.stages.runner import use_profile
 from orchestrator.sweep.precision import faster
+from orchestrator.training.kernels import use_profile
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRODUCTS = 100

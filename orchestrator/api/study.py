@@ -233,6 +233,6 @@ def _silent(line: str) -> None:
 
 def _torch_kept() -> AbstractContextManager[None]:
     """Leave torch as the caller has it: a local run fixes threads and kernels of the process."""
-    from orchestrator.stages.runner import profile_kept
+    from orchestrator.training.kernels import profile_kept
 
     return profile_kept()

@@ -3,9 +3,7 @@
 import importlib
 import inspect
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
@@ -64,32 +62,6 @@ class BlobCheckpoint:
     def save(self, data: bytes) -> None:
         """Replace what was saved, atomically."""
         self.blobs.put(self.name, data)
-
-
-def use_profile(threads: int) -> None:
-    """Fix what would change bits in this process: threads and non-deterministic kernels."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with a fixed workspace
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` imports torch's compiler
-    # float32 as on a processor: on accelerators convolutions would take inputs of 10 bits (TF32) by default.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    # On with deterministic algorithms: it writes NaN into memory that is overwritten before it is read.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-@contextmanager
-def profile_kept() -> Iterator[None]:
-    """Leave torch's settings in this process as they are, whatever `use_profile` changes meanwhile."""
-    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(mode)
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
-        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 def run(stage: Stage, world: World, store: Artifacts, location: Location) -> None:

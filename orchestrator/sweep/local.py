@@ -19,6 +19,7 @@ from orchestrator.sweep.ledger import Ledger
 from orchestrator.sweep.requests import Size
 from orchestrator.sweep.rungs import Report, Rungs, compared_stage
 from orchestrator.sweep.trial import Outcome, Task, Trial
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 
 
@@ -71,7 +72,7 @@ class LocalExecutor:
             raise self.failures[stage.key]
         if self.must_leave.is_set():
             raise StageFailed(stage.label, "the sweep was interrupted", "left")
-        runner.use_profile(int(stage.profile["threads"]))
+        use_profile(int(stage.profile["threads"]))
         try:
             report = self.rungs.begin(stage) if self.rungs and is_compared else _continue
             report = self._telling(stage, report)

@@ -17,6 +17,7 @@ from orchestrator.config.base import Refused
 from orchestrator.config.study import StudyError
 from tests import tiny
 from tests.test_floors import ROOT
+from tests.training.test_kernels import torch_settings
 
 AXES: dict[str, Any] = {"release.truncation": [1, 2, 5], "seed": [0, 1]}
 
@@ -107,16 +108,9 @@ def test_a_plan_is_tables_and_writes_nothing(study: Study, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def torch_settings() -> tuple[object, ...]:
-    """Return what a local run fixes in its process."""
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), *tf32
-
-
 def test_a_run_is_that_of_the_command(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     torch.set_num_threads(2)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     before = torch_settings()
     results = study.run(out=tmp_path / "out", ship_later=True, say=lines.append)
     assert torch_settings() == before

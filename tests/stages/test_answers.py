@@ -15,6 +15,7 @@ from orchestrator.stages.answers import asked
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.threat import FeatureBox
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 from tests.attacks.priors import Parted
@@ -61,7 +62,7 @@ def test_a_seeded_part_is_averaged_whatever_the_batches(monkeypatch: pytest.Monk
 def test_the_stage_asks_the_target_for_the_priors_images(tmp_path: Path) -> None:
     stages = tiny.stages(spec())  # type: ignore[arg-type]
     store = Artifacts(DirectoryBlobs(tmp_path))
-    runner.use_profile(tiny.PROFILE.threads)
+    use_profile(tiny.PROFILE.threads)
     for name in ("pretrain", "target", "answers", "student.one"):
         runner.run(stages[name], World(), store, Location())
     left = store.find(stages["answers"].key)

@@ -19,6 +19,7 @@ from orchestrator.stages.graph import Stage, StageFailed, dataset_names, plan, w
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.validation import Preflight
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.loop import fit, predict
 from orchestrator.training.objectives import classification
 from orchestrator.training.pairs import Pairs
@@ -78,7 +79,7 @@ def planned(trial: TrialSpec, location: Location) -> dict[str, Stage]:
 
 def built(trial: TrialSpec, location: Location, folder: Path, *names: str) -> Artifacts:
     """Build some stages of a trial, or all."""
-    runner.use_profile(1)
+    use_profile(1)
     store = Artifacts(DirectoryBlobs(folder))
     for name, stage in planned(trial, location).items():
         if (not names or name in names) and store.find(stage.key) is None:

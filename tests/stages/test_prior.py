@@ -22,6 +22,7 @@ from orchestrator.stages.networks import generated, new_adversaries, stored_crit
 from orchestrator.stages.prior import spread
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -114,7 +115,7 @@ def test_a_trial_that_searches_no_prior_has_no_stage_of_it() -> None:
 
 def built(trial: TrialSpec, location: Location, folder: Path) -> tuple[Artifact, Inputs]:
     """Train the prior of a trial and what it needs; return what it leaves and inputs that read it."""
-    runner.use_profile(1)
+    use_profile(1)
     store = Artifacts(DirectoryBlobs(folder))
     digests = {name: load(name, location).description.digest for name in _names(trial)}
     stages = plan(normalise(trial), digests, tiny.PROFILE)

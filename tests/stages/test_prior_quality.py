@@ -19,6 +19,7 @@ from orchestrator.metrics.perceptual import features_of, inception_network
 from orchestrator.stages import prior_quality, runner
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.pairs import hold_out
 from orchestrator.training.world import World
 from tests import tiny
@@ -82,7 +83,7 @@ def compared(
         return 1.5
 
     monkeypatch.setattr(prior_quality, "frechet_distance", distance)
-    runner.use_profile(1)
+    use_profile(1)
     store, stages = Artifacts(DirectoryBlobs(folder)), planned(tiny.spec({**changes, **NAMED}), location)
     for name in ("target", "prior", "prior_quality"):
         runner.run(stages[name], World(), store, location)

@@ -19,6 +19,7 @@ from orchestrator.stages.target_model import stored_target
 from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.validation import Preflight
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.pairs import as_unit
 from orchestrator.training.world import World
 from tests import tiny
@@ -97,7 +98,7 @@ def planned(changes: Mapping[str, Any], location: Location) -> tuple[TrialSpec, 
 
 def run(changes: Mapping[str, Any], location: Location, folder: Path) -> dict[str, Mapping[str, float]]:
     """Build every stage of a trial; return the metrics that each left."""
-    runner.use_profile(1)
+    use_profile(1)
     store = Artifacts(DirectoryBlobs(folder / "store"))
     _, stages = planned(changes, location)
     for stage in stages.values():

@@ -22,13 +22,14 @@ from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.points import Point
 from orchestrator.sweep.validation import Preflight
 from orchestrator.threat import WhiteBox
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 
 
 def left(stages: dict[str, Stage], folder: Path, world: World, location: Location | None = None) -> Artifact:
     """Build what `optimization` needs and it, this one in a world of its own; return what it left."""
-    runner.use_profile(tiny.PROFILE.threads)
+    use_profile(tiny.PROFILE.threads)
     store = Artifacts(DirectoryBlobs(folder))
     for name in ("pretrain", "target", "victims", "prior", "optimization"):
         if name in stages and store.find(stages[name].key) is None:

@@ -22,6 +22,7 @@ from orchestrator.models.inception_resnet import InceptionResnetV1, facenet
 from orchestrator.stages import runner
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.pairs import as_unit
 from orchestrator.training.world import World
 from tests import tiny
@@ -93,7 +94,7 @@ def trial(task: str, networks: tuple[str, ...]) -> TrialSpec:
 
 def evaluated(trial: TrialSpec, location: Location, store: Artifacts) -> Artifact:
     """Build what is missing of a trial; return what its evaluation left."""
-    runner.use_profile(1)
+    use_profile(1)
     stages = planned(trial, location)
     for stage in stages.values():
         if store.find(stage.key) is None:

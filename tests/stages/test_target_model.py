@@ -23,6 +23,7 @@ from orchestrator.stages.graph import StageFailed
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training import optimizers
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.loop import predict
 from orchestrator.training.world import World
 from tests import tiny
@@ -52,7 +53,7 @@ class Store:
 
     def left(self, spec: TrialSpec, stage: str = "target", world: World | None = None) -> Artifact:
         """Return what a stage of the target leaves, after building those before it."""
-        runner.use_profile(1)
+        use_profile(1)
         stages = tiny.stages(spec)
         for name in ("pretrain", "target", "snapshot"):
             if name in stages and self.artifacts.find(stages[name].key) is None:

@@ -18,6 +18,7 @@ from orchestrator.store.artifacts import Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.sweep.image_counts import ImageCounts
 from orchestrator.sweep.rates import stage_work
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -37,7 +38,7 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", CHANGES)
 def test_images_are_those_that_stages_count(changes: dict[str, Any], tmp_path: Path) -> None:
-    runner.use_profile(1)
+    use_profile(1)
     store, reader = Artifacts(DirectoryBlobs(tmp_path)), Reader()
     for stage in tiny.stages(tiny.spec(changes)).values():
         runner.run(stage, World(), store, Location())

@@ -45,15 +45,21 @@ def test_each_optimizer_is_torchs_with_every_setting_of_the_recipe(name: Any) ->
     assert torch.equal(ours(), ours(momentum=0.9)) is (name != "sgd")
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (SGD, torch.optim.SGD)])
-def test_optimizers_step_hook_and_resume_as_torchs_to_the_bit(ours: Any, theirs: Any) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [(Adam, torch.optim.Adam, {"amsgrad": True}), (SGD, torch.optim.SGD, {"momentum": 0.9})],
+)
+def test_optimizers_step_hook_and_resume_as_torchs_to_the_bit(
+    ours: Any, theirs: Any, settings: dict[str, Any]
+) -> None:
     found = []
     for kind in (ours, theirs):
-        weights, calls = nn.Parameter(torch.tensor([1.0, 2.0, 3.0])), []
-        optimizer = kind([{"params": [weights], "lr": 0.3}], lr=0.1, fused=True)
+        weights = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+        calls: list[str] = []
+        optimizer = kind([{"params": [weights], "lr": 0.3}], lr=0.1, fused=True, **settings)
         optimizer.register_step_pre_hook(lambda *_, calls=calls: calls.append("before"))
         stepped(optimizer, weights)
-        other = kind([weights], lr=0.1, fused=True)
+        other = kind([weights], lr=0.1, fused=True, **settings)
         other.load_state_dict(optimizer.state_dict())
         other.zero_grad()
         assert weights.grad is None

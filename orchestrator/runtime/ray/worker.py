@@ -15,6 +15,7 @@ from orchestrator.runtime.ray.broker import LISTEN_SECONDS
 from orchestrator.runtime.ray.pools import Pool
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
+from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def serve(*, group: str, pool: Pool, broker: Any, locations: Locations, checkpoi
     device = ray.train.torch.get_device() if pool.gpus_per_worker else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    runner.use_profile(pool.threads)
+    use_profile(pool.threads)
     _log_progress()
     if rank == 0:
         ray.get(broker.begin.remote(group, pool.name))
