@@ -33,7 +33,7 @@ def use_profile(threads: int) -> None:
 
 @contextmanager
 def profile_kept() -> Iterator[None]:
-    """Leave torch's settings as they are, whatever `use_profile` changes; cuBLAS's workspace stays fixed.
+    """Put torch's settings back afterwards: all that `use_profile` changes but the environment.
 
     Precisions are kept as torch's old settings and as its new ones: each alone leaves the other behind.
     """
