@@ -152,7 +152,9 @@ class Planner:
             widths = [getattr(specs[role], "model", specs[role]).width for role in kind.trains]
             precision = self._choose(profile.device, widths) if widths else "float32"
             profile = replace(profile, precision=precision)
-        return self._plain.setdefault(profile, asdict(profile))
+        if profile not in self._plain:
+            self._plain[profile] = asdict(profile)
+        return self._plain[profile]
 
 
 def plan(

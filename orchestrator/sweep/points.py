@@ -1,7 +1,6 @@
 """Sweep points: the combinations of a study's axes that can exist, and those that cannot (m > k)."""
 
 import ast
-import copy
 import functools
 import sys
 from collections.abc import Mapping
@@ -183,13 +182,22 @@ def make_point(study: Study, index: int, values: Mapping[str, Any]) -> Point | D
 
 
 def _raw(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial as written: the base, whose untouched sections are not copied, and the axis values."""
-    changes = [(path, value) for axis, value in values.items() for path in SHORTHANDS.get(axis, (axis,))]
-    touched = {path.partition(".")[0] for path, _ in changes}
-    raw = {name: copy.deepcopy(part) if name in touched else part for name, part in study.base.items()}
-    for path, value in changes:
-        assign(raw, path, _settings(value))
+    """Return a trial as written: the base, of which only the mappings above the axis values are copied."""
+    raw = dict(study.base)
+    for axis, value in values.items():
+        for path in SHORTHANDS.get(axis, (axis,)):
+            _copy_above(raw, path)
+            assign(raw, path, _settings(value))
     return raw
+
+
+def _copy_above(raw: dict[str, Any], path: str) -> None:
+    """Replace the mappings that hold a path's parts with copies, which `assign` may change."""
+    for part in path.split(".")[:-1]:
+        if not isinstance(raw.get(part), dict):
+            return
+        raw[part] = dict(raw[part])
+        raw = raw[part]
 
 
 def _shared(name: str, written: Any) -> Any:
@@ -206,11 +214,10 @@ def _section(name: str, written: str) -> Any:
 
 
 def _settings(value: Any) -> Any:
-    """Return a copy of an axis value without its label."""
-    copied = copy.deepcopy(value)
-    if isinstance(copied, dict):
-        copied.pop(LABEL, None)
-    return copied
+    """Return an axis value without its label."""
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if name != LABEL}
 
 
 def _all_axes(study: Study, values: Mapping[str, Any], spec: TrialSpec) -> dict[str, Scalar]:

@@ -182,30 +182,36 @@ _ROWS = (
     Row("attack", "beside", lambda own: own.prior_weight, "attack.prior_weight above 0"),
 )
 
+_BY_PARTS: dict[tuple[str, str | None], list[Row]] = {}
+"""Rows by the paths of the spec that holds the setting and of the one that decides."""
+for _row in _ROWS:
+    _BY_PARTS.setdefault((_row.section, _row.decided_by), []).append(_row)
+
 
 def unused(specs: Iterable[TrialSpec]) -> Iterator[Refused]:
     """Yield a refusal for each setting that some trials have, other than its default, and none reads."""
     found: dict[str, tuple[Row, object]] = {}
     read: set[str] = set()
+    looked_at: dict[tuple[str, str | None, int, int], tuple[Any, Any]] = {}  # kept, so that ids stay theirs
     for spec in specs:
-        for row in _ROWS:
-            holder = _holder(spec, row) if row.path not in read else None
-            if holder is None or _is_default(holder, row.field):
+        for (section, decided_by), rows in _BY_PARTS.items():
+            holder = _part(spec, section)
+            decides = holder if decided_by is None else _part(spec, decided_by)
+            same = (section, decided_by, id(holder), id(decides))
+            if same in looked_at or not isinstance(holder, BaseModel):
                 continue
-            if row.is_read(holder if row.decided_by is None else _part(spec, row.decided_by)):
-                read.add(row.path)
-            else:
-                found.setdefault(row.path, (row, getattr(holder, row.field)))
+            looked_at[same] = (holder, decides)
+            for row in rows:
+                if row.field not in type(holder).model_fields or _is_default(holder, row.field):
+                    continue
+                if row.is_read(decides):
+                    read.add(row.path)
+                else:
+                    found.setdefault(row.path, (row, getattr(holder, row.field)))
     for path, (row, value) in found.items():
         if path not in read:
             shown = NO_VALUE if isinstance(value, BaseModel) else value
             yield Refused(path, shown, f"changes nothing here: it needs {row.needs}", "leave it out")
-
-
-def _holder(spec: TrialSpec, row: Row) -> BaseModel | None:
-    """Return the spec that has the setting; None where this trial has no such field."""
-    part = _part(spec, row.section)
-    return part if isinstance(part, BaseModel) and row.field in type(part).model_fields else None
 
 
 def _part(spec: TrialSpec, path: str) -> Any:
