@@ -19,12 +19,11 @@ from orchestrator.store.journal import Journal
 from orchestrator.store.requests import RequestFolder, State, start_fields
 from tests import tiny
 from tests.api.test_runs import DIGITS, FACES, write
-from tests.jobs.test_imports import TRIES, run
+from tests.jobs.test_imports import run
 from tests.test_floors import ROOT
 
-SECONDS = 1.0
-"""CPU seconds of a listing of 10,000 artifacts; or a share of `import torch`, where a machine is slow."""
-SHARE = 0.6
+GROWTH = 1.5
+"""Of CPU seconds from a listing beside 100 artifacts to one beside 10,000; today 1.0."""
 
 
 @pytest.fixture
@@ -270,23 +269,20 @@ def test_refusals_are_one_line(stores: list[str], words: tuple[str, ...], text: 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_listing_of_10000_artifacts_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_takes_no_longer_beside_10000_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    store, content = tmp_path / "store", b"{}"
-    for number in range(10_000):
-        file = store / manifest_name(f"{number % 256:02x}{number:062x}")
-        file.parent.mkdir(parents=True)
-        file.write_bytes(content)
-    for number in range(50):
-        write(store, f"{number:064x}", f"study-{number}", DIGITS, 1000 + number)
-    tries = []
-    for _ in range(TRIES):
-        done = run(["-m", "jobs.runs", "ls", "--store", str(store)], tmp_path)
-        assert done.code == 0, done.output
-        assert len(done.output.splitlines()) == 52
-        if done.seconds < SECONDS:
-            return
-        tries.append((done.seconds, run(["-c", "import torch"], tmp_path).seconds))
-        if done.seconds < SHARE * tries[-1][1]:
-            return
-    pytest.fail(f"seconds of the listing and of import torch: {tries}")
+    seconds = {}
+    for artifacts in (100, 10_000):
+        store = tmp_path / f"store{artifacts}"
+        for number in range(artifacts):
+            file = store / manifest_name(f"{number % 256:02x}{number:062x}")
+            file.parent.mkdir(parents=True)
+            file.write_bytes(b"{}")
+        for number in range(50):
+            write(store, f"{number:064x}", f"study-{number}", DIGITS, 1000 + number)
+        tries = [run(["-m", "jobs.runs", "ls", "--store", str(store)], tmp_path) for _ in range(3)]
+        assert [(done.code, len(done.output.splitlines())) for done in tries] == [(0, 52)] * 3
+        seconds[artifacts] = min(done.seconds for done in tries)
+    assert seconds[10_000] < GROWTH * seconds[100]
