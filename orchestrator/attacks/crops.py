@@ -64,5 +64,8 @@ def random_views(images: Tensor, numbers: Tensor, *, jitter: float) -> Tensor:
 def _sampled(images: Tensor, maps: Tensor) -> Tensor:
     """Return images (N, C, S, S) at the places that affine maps (N, 6) send pixels to, bilinear; corners are
     -1 and 1, and edges go on unchanged."""
-    grid = functional.affine_grid(maps.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    # affine_grid multiplies matrices: under autocast places would be bfloat16, off by up to 0.6 of a
+    # pixel at 224x224.
+    with torch.autocast(images.device.type, enabled=False):
+        grid = functional.affine_grid(maps.view(-1, 2, 3), list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

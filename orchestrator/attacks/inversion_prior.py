@@ -7,8 +7,9 @@ discrimination and H the entropy of softmax D(G(z)), summed over the batch. One 
 critic, Adam 2e-4, betas 0.5 and 0.999, batches of 64, 120 epochs.
 Released code reads x, x1 and x2 from three shuffles of the public images; here x1 and x2 are drawn with
 replacement. Its target labels x in training mode, which `prior.teacher_mode` may do; here it does so in
-evaluation mode, once for all epochs. Released code drops the last, smaller batch of an epoch; here it is
-trained on too, with H summed over its images. Means and sums are of a whole batch: one worker trains it.
+evaluation mode, once for all epochs; in float32 either way. Released code drops the last, smaller batch of an
+epoch; here it is trained on too, with H summed over its images. Means and sums are of a whole batch: one
+worker trains it.
 """
 
 from functools import partial
@@ -43,7 +44,7 @@ def objective(prior: Prior, public: Rows, teacher: nn.Module | None) -> Objectiv
     def loss(model: Adversaries, images: Tensor, scores: Tensor) -> Tensor:
         with torch.no_grad():
             fake = model.generated(images).float()
-            wanted = scores if teacher is None else teacher.train()(images).float().softmax(dim=1)
+            wanted = scores if teacher is None else taught(teacher, images)
         parts = (model.critic(part).float() for part in (augment(images), drawn(images), augment(fake)))
         return critic_loss(wanted, *parts)
 
@@ -60,6 +61,14 @@ def objective(prior: Prior, public: Rows, teacher: nn.Module | None) -> Objectiv
 
     step = partial(AdversarialStep, prior=prior, generator_loss=generator_loss)
     return Objective(loss, sums, lambda means: (0.0,), keeps_last=True, step=step)
+
+
+def taught(teacher: nn.Module, images: Tensor) -> Tensor:
+    """Return the target's scores in training mode, float32 (N, k), of images (N, C, S, S) in [0, 1]; T runs
+    in float32 whatever the precision of training."""
+    with torch.autocast(images.device.type, enabled=False):
+        scores: Tensor = teacher.train()(images.float()).float().softmax(dim=1)
+    return scores
 
 
 def realness(logits: Tensor) -> Tensor:

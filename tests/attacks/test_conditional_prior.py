@@ -42,15 +42,18 @@ def test_an_image_may_serve_several_classes_and_ties_go_to_the_first() -> None:
 
 
 class Teacher(nn.Module):
-    """A target of two classes, bright and dark; it counts the images that it is asked for."""
+    """A target of two classes, bright and dark; it counts the images that it is asked for, and keeps the
+    dtypes of a linear layer's outputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.dtypes: set[torch.dtype] = set()
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += len(images)
-        brightness = images.flatten(1).mean(1, keepdim=True)
+        brightness = images.flatten(1) @ torch.full((images[0].numel(), 1), 1 / images[0].numel())
+        self.dtypes.add(brightness.dtype)
         return torch.cat([brightness - 0.5, 0.5 - brightness], dim=1) * 10.0
 
 
@@ -163,6 +166,12 @@ def test_the_generators_loss_by_hand() -> None:
     margins = torch.where(classes == 0, -1.0, 1.0) * 20.0 * (brightness - 0.5)
     realness = torch.tensor([3.0, -1.0])[classes] * fake.flatten(1).mean(1)
     assert value.item() == pytest.approx((0.3 * margins.mean() - realness.mean()).item(), rel=1e-4)
+
+
+def test_the_target_answers_in_float32_whatever_the_precision_of_training() -> None:
+    teacher = Teacher()
+    trained(World(precision="bfloat16"), teacher, PRIOR.but(epochs=1, critic_steps=1))
+    assert teacher.dtypes == {torch.float32}
 
 
 def test_held_out_sums_are_of_real_images_and_of_the_average() -> None:

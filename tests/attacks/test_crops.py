@@ -1,6 +1,7 @@
 """Random crops and views with numbers given by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -105,3 +106,16 @@ def test_each_view_goes_by_its_own_numbers_and_passes_a_gradient() -> None:
     whole[2].sum().backward()
     assert images.grad is not None
     assert [bool(part.any()) for part in images.grad] == [False, False, True, False, False]
+
+
+# Mixed precision
+
+
+def test_places_are_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    images, crops, views = torch.rand(4, 3, 64, 64), torch.rand(4, NUMBERS), torch.rand(4, VIEW_NUMBERS)
+    sides: Any = {"scale": (0.5, 0.9), "ratio": (0.8, 1.2), "flip": 0.5}
+    wanted = random_crops(images, crops, **sides), random_views(images, views, jitter=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(random_crops(images, crops, **sides), wanted[0])
+        assert torch.equal(random_views(images, views, jitter=0.5), wanted[1])

@@ -60,15 +60,18 @@ def test_feature_matching_compares_means() -> None:
 
 
 class Teacher(nn.Module):
-    """A target of two classes, bright and dark; it counts how often it is asked in training mode."""
+    """A target of two classes, bright and dark; it counts how often it is asked in training mode, and keeps
+    the dtypes of a linear layer's outputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.dtypes: set[torch.dtype] = set()
 
     def forward(self, images: Tensor) -> Tensor:
         self.asked += self.training
-        brightness = images.flatten(1).mean(1, keepdim=True)
+        brightness = images.flatten(1) @ torch.full((images[0].numel(), 1), 1 / images[0].numel())
+        self.dtypes.add(brightness.dtype)
         return torch.cat([brightness - 0.5, 0.5 - brightness], dim=1) * 100.0
 
 
@@ -217,3 +220,9 @@ def test_a_teacher_in_training_mode_is_asked_for_each_batch() -> None:
     teacher = Teacher()
     trained(World(), PRIOR.but(teacher_mode="train"), teacher)
     assert teacher.asked == 2 * 5  # two epochs of 38 images in batches of 8
+
+
+def test_a_teacher_answers_in_float32_whatever_the_precision_of_training() -> None:
+    teacher = Teacher()
+    trained(World(precision="bfloat16"), PRIOR.but(teacher_mode="train", epochs=1), teacher)
+    assert teacher.dtypes == {torch.float32}
