@@ -62,7 +62,8 @@ def _operators(bido: Bido, kernels: Tensor) -> Tensor:
     size = kernels.shape[-1]
     ridge = bido.epsilon * size * torch.eye(size, device=kernels.device)
     # R from the left: a matrix commutes with its resolvent.
-    return torch.linalg.solve(centred + ridge, centred)
+    # solve reads an error flag, for which the host waits; a singular matrix gives a loss that is not finite.
+    return torch.linalg.solve_ex(centred + ridge, centred)[0]
 
 
 def _agreement(bido: Bido, first: Tensor, second: Tensor) -> Tensor:

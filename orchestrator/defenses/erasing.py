@@ -21,13 +21,16 @@ def erased(images: Tensor, erasing: Erasing) -> Tensor:
     """Return images (N, C, S, S) in [0, 1], C 1 or 3, each with a rectangle of it filled."""
     if not len(images):
         return images
-    boxes = _drawn(images, erasing)  # (N, 4): top, left, height and width
-    top, left, height, width = (part[:, None] for part in boxes.unbind(1))
+    fill = colour(erasing, images.shape[1]).flatten()
+    boxes = _drawn(images, erasing).flatten().float()
+    numbers = torch.cat([boxes, fill]).to(images.device)  # one copy to the device for both
+    # (N, 4): top, left, height and width, exact in float32
+    top, left, height, width = (part[:, None] for part in numbers[: -len(fill)].view(-1, 4).unbind(1))
     place = torch.arange(images.shape[-1], device=images.device)
     rows = (place >= top) & (place < top + height)  # (N, S) each
     columns = (place >= left) & (place < left + width)
     inside = (rows[:, :, None] & columns[:, None, :])[:, None]
-    return torch.where(inside, colour(erasing, images.shape[1]).to(images), images)
+    return torch.where(inside, numbers[-len(fill) :].to(images.dtype)[:, None, None], images)
 
 
 def colour(erasing: Erasing, channels: int) -> Tensor:
@@ -40,8 +43,8 @@ def colour(erasing: Erasing, channels: int) -> Tensor:
 
 
 def _drawn(images: Tensor, erasing: Erasing) -> Tensor:
-    """Draw a rectangle for each image as torchvision's transform of one image does, int64 (N, 4); one of no
-    height for images that stay whole."""
+    """Draw a rectangle for each image as torchvision's transform of one image does, int64 (N, 4) on the CPU;
+    one of no height for images that stay whole."""
     from torchvision.transforms import v2  # here: it takes 2 s to import, and few studies erase
 
     scale, ratio = (erasing.least, erasing.most), (1 / erasing.elongation, erasing.elongation)
@@ -52,4 +55,4 @@ def _drawn(images: Tensor, erasing: Erasing) -> Tensor:
         drawn = {} if is_kept else transform.make_params([image])
         is_whole = is_kept or drawn["v"] is None  # it found no rectangle that fits
         boxes.append([0, 0, 0, 0] if is_whole else [int(drawn[side]) for side in "ijhw"])
-    return torch.tensor(boxes, device=images.device)
+    return torch.tensor(boxes)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,15 +25,22 @@ class Resized(nn.Module):
 class Scaled(nn.Module):
     """Images (N, C, S, S) in [0, 1] -> standardised by ImageNet's moments, or in [-1, 1] (`signed`)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, scaling: Literal["imagenet", "signed"]) -> None:
         super().__init__()
         self.scaling = scaling
+        if scaling == "imagenet":
+            # On the network's device, so that no forward pass copies them there; not in its state.
+            self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
+            self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (N, C, S, S); grey ones are standardised by the mean over ImageNet's channels."""
         if self.scaling == "signed":
             return images * 2.0 - 1.0
-        mean, std = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_STD)
+        mean, std = self.mean.to(images), self.std.to(images)
         if images.shape[1] == 1:
             mean, std = mean.mean()[None], std.mean()[None]
         return (images - mean[:, None, None]) / std[:, None, None]

@@ -34,7 +34,7 @@ def channel_counts(image_size: int, base: int = 32_768, most: int = 512) -> tupl
 
 
 def smoothing() -> Tensor:
-    """Return the filter of upsampling, (4, 4), of sum 1."""
+    """Return the filter of upsampling, (4, 4), of sum 1; layers keep it as a buffer, outside the state."""
     taps = torch.tensor(TAPS) / sum(TAPS)
     return torch.outer(taps, taps)
 
@@ -149,11 +149,14 @@ class Synthesis(nn.Module):
 class Block(nn.Module):
     """Maps and images of half a side, none in the first block -> those of its side."""
 
+    smoothing: Tensor
+
     def __init__(self, before: int, after: int, side: int, channels: int, style_size: int) -> None:
         super().__init__()
         self.num_convolutions = 2 if before else 1
         if before:
             self.conv0 = Styled(before, after, side, style_size, doubles=True)
+            self.register_buffer("smoothing", smoothing(), persistent=False)
         else:
             self.const = nn.Parameter(torch.randn(after, side, side))
         self.conv1 = Styled(after, after, side, style_size)
@@ -168,7 +171,7 @@ class Block(nn.Module):
         first = self.const.expand(len(styles), -1, -1, -1) if flow is None else flow
         flow = bounded(self.conv1(first, styles[:, self.num_convolutions - 1]), clamp)
         own = bounded(self.torgb(flow, styles[:, self.num_convolutions]), clamp)
-        return flow, own if images is None else enlarged(images) + own
+        return flow, own if images is None else enlarged(images, self.smoothing) + own
 
 
 class Styled(nn.Module):
@@ -176,6 +179,7 @@ class Styled(nn.Module):
     with noise; it keeps or doubles the side."""
 
     noise_const: Tensor
+    smoothing: Tensor
 
     def __init__(
         self,
@@ -193,6 +197,8 @@ class Styled(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(side, side))
         self.doubles = doubles
+        if doubles:
+            self.register_buffer("smoothing", smoothing(), persistent=False)
 
     def forward(self, flow: Tensor, style: Tensor) -> Tensor:
         """Return maps (N, W', S, S), or of twice the side, of maps (N, W, S, S) by a style (N, d)."""
@@ -200,7 +206,7 @@ class Styled(nn.Module):
         flow = flow * scale[:, :, None, None]
         if self.doubles:
             flow = functional.conv_transpose2d(flow, self.weight.transpose(0, 1), stride=2)
-            flow = smoothed(flow)
+            flow = smoothed(flow, self.smoothing)
         else:
             flow = functional.conv2d(flow, self.weight, padding=1)
         power = scale.square() @ self.weight.square().sum(dim=(2, 3)).T
@@ -234,17 +240,18 @@ def bounded(flow: Tensor, clamp: Tensor | None) -> Tensor:
     return flow if clamp is None else flow.clamp(-clamp, clamp)
 
 
-def smoothed(flow: Tensor) -> Tensor:
-    """Return the maps (N, W, 2S, 2S), smoothed and times 4, of a transposed convolution's (N, W, 2S + 1,
-    2S + 1)."""
-    kernel = 4.0 * smoothing().to(flow)
+def smoothed(flow: Tensor, smoothing: Tensor) -> Tensor:
+    """Return the maps (N, W, 2S, 2S), smoothed by a filter (4, 4) and times 4, of a transposed convolution's
+    (N, W, 2S + 1, 2S + 1)."""
+    kernel = 4.0 * smoothing.to(flow)
     planes = functional.conv2d(flow.flatten(0, 1)[:, None], kernel[None, None], padding=1)
     return planes[:, 0].unflatten(0, flow.shape[:2])
 
 
-def enlarged(images: Tensor) -> Tensor:
-    """Return images (N, C, S, S) with zeros between their pixels, smoothed and times 4: (N, C, 2S, 2S)."""
-    kernel = 4.0 * smoothing().to(images)
+def enlarged(images: Tensor, smoothing: Tensor) -> Tensor:
+    """Return images (N, C, S, S) with zeros between their pixels, smoothed by a filter (4, 4) and times 4:
+    (N, C, 2S, 2S)."""
+    kernel = 4.0 * smoothing.to(images)
     planes = functional.conv_transpose2d(
         images.flatten(0, 1)[:, None], kernel[None, None], stride=2, padding=1
     )

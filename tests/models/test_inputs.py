@@ -5,6 +5,7 @@ import torch
 from torchvision.models import VGG16_BN_Weights
 
 from orchestrator.models import inputs
+from tests.models.operators import Operators
 
 
 def test_imagenet_scaling_has_torchvisions_mean_and_deviation() -> None:
@@ -18,6 +19,16 @@ def test_imagenet_scaling_has_torchvisions_mean_and_deviation() -> None:
 def test_a_grey_image_takes_the_mean_over_the_channels() -> None:
     white = inputs.Scaled("imagenet")(torch.ones(1, 1, 1, 1))
     assert white.item() == pytest.approx((1 - sum(inputs.IMAGENET_MEAN) / 3) / (sum(inputs.IMAGENET_STD) / 3))
+
+
+def test_moments_are_on_the_device_and_outside_the_state() -> None:
+    layer = inputs.Scaled("imagenet")
+    assert not layer.state_dict()
+    with Operators() as operators:
+        layer(torch.ones(2, 3, 4, 4))
+        layer(torch.ones(2, 1, 4, 4))
+    assert not {"aten.lift_fresh.default", "aten._to_copy.default"} & operators.names
+    assert layer(torch.ones(2, 3, 4, 4, dtype=torch.float64)).dtype == torch.float64
 
 
 def test_signed_scaling_goes_from_minus_1_to_1() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.models.stylegan2 import StyleGan2, channel_counts, enlarged, smoothed
+from orchestrator.models.stylegan2 import StyleGan2, channel_counts, enlarged, smoothed, smoothing
 from tests.models.stylegans import LATENT, SIDE, STYLE, drawn_state, small
 
 
@@ -109,9 +109,10 @@ def test_truncation_moves_the_first_styles_towards_their_mean() -> None:
 
 def test_filters_keep_a_constant_and_the_side() -> None:
     flat = torch.ones(1, 2, 4, 4)
-    torch.testing.assert_close(enlarged(flat)[:, :, 1:-1, 1:-1], torch.ones(1, 2, 6, 6))
-    assert enlarged(flat)[0, 0, 0, 0] == pytest.approx(0.75**2)  # a quarter of each side sees a zero
-    assert smoothed(torch.ones(1, 2, 9, 9)).shape == (1, 2, 8, 8)
+    images = enlarged(flat, smoothing())
+    torch.testing.assert_close(images[:, :, 1:-1, 1:-1], torch.ones(1, 2, 6, 6))
+    assert images[0, 0, 0, 0] == pytest.approx(0.75**2)  # a quarter of each side sees a zero
+    assert smoothed(torch.ones(1, 2, 9, 9), smoothing()).shape == (1, 2, 8, 8)
 
 
 def test_an_impulse_is_enlarged_by_the_filter() -> None:
@@ -119,7 +120,7 @@ def test_an_impulse_is_enlarged_by_the_filter() -> None:
     image = torch.zeros(1, 1, 3, 3)
     image[..., 1, 1] = 1.0
     row = torch.tensor([0.0, 0.25, 0.75, 0.75, 0.25, 0.0])
-    torch.testing.assert_close(enlarged(image)[0, 0], torch.outer(row, row))
+    torch.testing.assert_close(enlarged(image, smoothing())[0, 0], torch.outer(row, row))
 
 
 def test_drawn_weights_are_the_same_for_any_order_of_the_state() -> None:
