@@ -37,6 +37,11 @@ JUDGED_FEATURES, JUDGED_LABELS = "features_train.npy", "labels_train.npy"
 MEAN_FEATURES = "mean_features.npy"
 """File of the stage `answers`: the mean of F's penultimate features over public images, float32 (d,)."""
 
+CHOSEN = "chosen.safetensors"
+"""File of a prior that learns images which F's answers chose, since F may answer otherwise when it is asked
+again: `places` of the public images and their `classes`, (N,) each, and which of these pairs were `held_out`,
+(n,), all int64."""
+
 
 class AtTruncation(nn.Module):
     """An inverter whose inputs all have the same truncation m: released scores (N, k) -> images."""

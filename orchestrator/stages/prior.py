@@ -16,7 +16,7 @@ from orchestrator.datasets.selection import prior_images
 from orchestrator.metrics.pictures import encode_png, sample_grid
 from orchestrator.models.build import AnyGenerator
 from orchestrator.stages.io import Inputs, Outputs, tensors, trained
-from orchestrator.stages.networks import generated, new_adversaries
+from orchestrator.stages.networks import CHOSEN, generated, new_adversaries
 from orchestrator.stages.target_model import answered
 from orchestrator.training.loop import Objective, fit
 from orchestrator.training.pairs import Pairs, as_stored, as_unit, hold_out
@@ -33,10 +33,11 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
     """
     images = prior_images(inputs.datasets(data.dataset), data, prior)
     network = new_adversaries(prior, data, target.classes if target else 0)
+    chosen: dict[str, Tensor] = {}
     if target is None:
         pairs, goal = Pairs(images, torch.zeros(len(images))), objective(prior)
     else:
-        pairs, goal = _taught(inputs, data, prior, target, images)
+        pairs, goal, chosen = _taught(inputs, data, prior, target, images)
     fitted = fit(network, pairs, goal, prior.recipe, prior.seed, inputs.world)
     outputs = trained("prior", network, fitted)
     del outputs.files["model.safetensors"], outputs.metrics["prior/best_epoch"]  # it is the last
@@ -44,6 +45,8 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
     outputs.files["generator.safetensors"] = tensors(network.average.state_dict())
     outputs.files["critic.safetensors"] = tensors(network.critic.state_dict())
     outputs.files["prior_samples.png"] = encode_png(sample_grid(samples[:SHOWN]))
+    if chosen:
+        outputs.files[CHOSEN] = tensors({**chosen, "held_out": torch.tensor(fitted.held_out)})
     public = pairs.inputs[list(fitted.held_out)]
     outputs.metrics["prior/spread"] = spread(samples) / max(spread(public), 1 / 255)
     outputs.metrics["prior/images"] = float(len(images))
@@ -55,17 +58,18 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
 
 def _taught(
     inputs: Inputs, data: Data, prior: Prior, target: Target, images: Images
-) -> tuple[Pairs, Objective]:
+) -> tuple[Pairs, Objective, dict[str, Tensor]]:
     """Return what is learned by the target's scores of the images, and the objective that learns it: all
-    images and their scores, float32 (N, k), or the chosen ones of each class and their classes."""
+    images and their scores, float32 (N, k), or the chosen ones of each class and their classes, which are
+    returned with their places among the images too."""
     teacher, scores = answered(inputs, data, target, images)
     if prior.loss == "plg":
         positions, classes = conditional_prior.chosen(scores, prior.images_per_class)
         goal = conditional_prior.objective(prior, teacher, target.classes)
-        return Pairs(at(images, positions), classes), goal
+        return Pairs(at(images, positions), classes), goal, {"places": positions, "classes": classes}
     trained_on, _ = hold_out(len(images), prior.recipe.validation_fraction, prior.seed)
     asked = teacher if prior.teacher_mode == "train" else None
-    return Pairs(images, scores), inversion_prior.objective(prior, at(images, trained_on), asked)
+    return Pairs(images, scores), inversion_prior.objective(prior, at(images, trained_on), asked), {}
 
 
 def _asked_again(prior: Prior, images_seen: int, workers: int) -> int:

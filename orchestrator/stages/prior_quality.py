@@ -6,6 +6,7 @@ so that only priors on the same public images, of one loss, compare.
 """
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from orchestrator.attacks.conditional_prior import chosen
@@ -14,7 +15,7 @@ from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.selection import prior_images
 from orchestrator.metrics.features import frechet_distance
 from orchestrator.stages.io import Inputs, Outputs
-from orchestrator.stages.networks import generated, is_conditional, stored_generator
+from orchestrator.stages.networks import CHOSEN, generated, is_conditional, stored_generator
 from orchestrator.stages.similarity import public_features
 from orchestrator.stages.target_model import answered
 from orchestrator.training.pairs import Rows, as_stored, hold_out
@@ -43,9 +44,17 @@ def _held_out(
 ) -> tuple[Tensor, Tensor]:
     """Return the places of public images that were held out, and their classes, (n,) int64 each; of a
     conditional prior those that it was not trained on for another class either."""
+    if CHOSEN in inputs.files("prior"):
+        stored = load_tensors(inputs.read("prior", CHOSEN))
+        return _unseen(stored["places"], stored["classes"], stored["held_out"])
     places, classes = torch.arange(len(images)), torch.zeros(len(images), dtype=torch.int64)
-    if target is not None and is_conditional(prior):
+    if target is not None and is_conditional(prior):  # a prior that was stored before it left the file
         places, classes = chosen(answered(inputs, data, target, images)[1], prior.images_per_class)
-    trained_on, held_out = hold_out(len(places), prior.recipe.validation_fraction, prior.seed)
-    unseen = held_out[~torch.isin(places[held_out], places[trained_on])]
+    return _unseen(places, classes, hold_out(len(places), prior.recipe.validation_fraction, prior.seed)[1])
+
+
+def _unseen(places: Tensor, classes: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Return places and classes of held-out pairs, (n,) int64, whose image is in no pair trained on."""
+    is_trained = torch.ones(len(places), dtype=torch.bool).index_fill_(0, held_out, False)
+    unseen = held_out[~torch.isin(places[held_out], places[is_trained])]
     return places[unseen], classes[unseen]

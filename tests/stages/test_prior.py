@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
 
 from orchestrator.config import TrialSpec
 from orchestrator.config.normalise import normalise
@@ -18,11 +19,12 @@ from orchestrator.datasets.staging import publish
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Profile, Stage, plan
 from orchestrator.stages.io import Inputs
-from orchestrator.stages.networks import generated, new_adversaries, stored_critic, stored_generator
+from orchestrator.stages.networks import CHOSEN, generated, new_adversaries, stored_critic, stored_generator
 from orchestrator.stages.prior import spread
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.kernels import use_profile
+from orchestrator.training.pairs import hold_out
 from orchestrator.training.world import World
 from tests import tiny
 
@@ -207,6 +209,7 @@ def test_kedmis_prior_learns_the_targets_classes(tmp_path: Path) -> None:
     num_images, epochs = artifact.metrics["prior/images"], trial.prior.epochs
     held_out = round(num_images / 20)
     assert artifact.metrics["prior/queries"] == num_images + epochs * (num_images - held_out)
+    assert CHOSEN not in artifact.files
     images = stored_generator(inputs, trial.data, trial.prior)(torch.randn(4, 100))
     critic = stored_critic(inputs, trial.data, trial.prior, trial.target.classes)
     assert critic(images).shape == (4, trial.target.classes)
@@ -223,6 +226,11 @@ def test_a_conditional_prior_learns_images_of_each_of_the_targets_classes(tmp_pa
     artifact, inputs = built(trial, Location(), tmp_path)
     assert trial.prior is not None
     assert artifact.metrics["prior/queries"] == artifact.metrics["prior/images"] + 3 * 8
+    pairs = load_tensors(inputs.read("prior", CHOSEN))
+    assert pairs["classes"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert pairs["held_out"].tolist() == hold_out(18, 0.05, trial.prior.seed)[1].tolist()
+    assert all(len(set(places.tolist())) == 6 for places in pairs["places"].split(6))
+    assert pairs["places"].max() < artifact.metrics["prior/images"]
     generator = stored_generator(inputs, trial.data, trial.prior, trial.target.classes)
     latents, classes = torch.randn(3, 128), torch.tensor([2, 0, 2])
     images = generated(generator, trial.prior, latents, classes, torch.device("cpu"))
