@@ -27,8 +27,11 @@ DESCENT = (
 )
 """Settings of attacks that steps alone read."""
 
-TRAINING = ("loss", "dataset", "batch_size", "learning_rate")
+TRAINING = ("loss", "dataset", "batch_size", "learning_rate", "seed")
 """Settings of a prior that is trained here whose defaults no loss changes."""
+
+BY_LOSS = ("model", "epochs", "critic_steps", "critic_learning_rate", "average", "augmentation")
+"""Settings of a prior that is trained here whose defaults a loss changes."""
 
 OTHERS = ("generic", "distinct", "augmented")
 """Kinds of auxiliary images that another data set may give."""
@@ -98,7 +101,7 @@ _ROWS = (
     *(Row("prior", field, lambda own: not own.weights, "a prior without weights") for field in TRAINING),
     *(
         Row("prior", field, lambda own: not own.weights or own.loss != "hinge", "a prior without weights")
-        for field in ("model", "epochs")  # another loss has its own: that is refused then
+        for field in BY_LOSS  # another loss has its own: that is refused then
     ),
     *(
         Row("prior", field, _is_of(loss), f"prior.loss={loss}")

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.normalise import normalise
+from orchestrator.sweep.points import expand
 from orchestrator.sweep.unused import RECIPES, unused
 from tests import tiny
 
@@ -143,7 +145,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             {**PRIOR, "attack": GMI_ALONE, "prior": {"weights": "faces", field: value}},
             {**PRIOR, "attack": GMI, "prior": {field: value}},
         )
-        for field, value in (("dataset", "x"), ("epochs", 3), ("batch_size", 8), ("learning_rate", 0.5))
+        for field, value in (
+            ("dataset", "x"),
+            ("epochs", 3),
+            ("batch_size", 8),
+            ("learning_rate", 0.5),
+            ("critic_learning_rate", 0.5),
+            ("critic_steps", 2),
+            ("average", 0.5),
+            ("augmentation", "none"),
+            ("seed", 2),
+        )
     },
     "attack.augmentations=5": (
         {**PLG, "attack": {"name": "plg-mi", "steps": 0, "augmentations": 5}},
@@ -200,3 +212,23 @@ def test_a_setting_without_effect_is_refused_unless_a_trial_reads_it(shown: str)
     assert str(refusal).startswith(f"{shown} changes nothing here: it needs ")
     assert str(refusal).endswith("; leave it out.")
     assert list(unused([alone, read])) == list(unused([read])) == []
+
+
+def test_seeds_of_a_prior_that_others_trained_are_no_replicates() -> None:
+    """The default among them changes nothing; a trial that trains a prior reads them."""
+    study = tiny.study(
+        {"prior.seed": [0, 1, 2]}, {**PRIOR, "attack": GMI_ALONE, "prior": {"weights": "faces"}}
+    )
+    points, _ = expand(study)
+    assert len({normalise(point.spec).text for point in points}) == 1
+    (refusal,) = unused(point.spec for point in points)
+    assert (
+        str(refusal) == "prior.seed=1 changes nothing here: it needs a prior without weights; leave it out."
+    )
+    trained = tiny.study({"prior.seed": [0, 1, 2]}, {**PRIOR, "attack": GMI_ALONE})
+    assert list(unused(point.spec for point in expand(trained)[0])) == []
+
+
+def test_the_values_of_another_loss_are_refused_as_the_loss() -> None:
+    brought = tiny.spec({**PRIOR, "attack": GMI_ALONE, "prior": {"weights": "faces", "loss": "wgan-gp"}})
+    assert [refusal.field for refusal in unused([brought])] == ["prior.loss"]
