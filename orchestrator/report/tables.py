@@ -357,5 +357,5 @@ def note(
     lines += [f"| {axis} | {', '.join(map(str, values))} |" for axis, values in shown.items()]
     if best := best_lines(study, records):
         lines += ["", *best]
-    lines += ["", *(f"- **not in this report**: {line}" for line in faults), *cautions(records, study.report)]
+    lines += ["", *(f"- **not in this report**: {line}" for line in faults), *cautions(records, study)]
     return "\n".join([*lines, "", f"Objectives: `{json.dumps(study.search.objectives)}`"])

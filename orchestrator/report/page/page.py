@@ -100,7 +100,7 @@ def report_page(
 
 def _warnings(study: Study, records: Sequence[TrialRecord], sections: Sections) -> dict[str, Any]:
     def lines() -> list[Markup]:
-        remarks = [*few_replicates(records, study.report), *caution_remarks(records, study.report)]
+        remarks = [*few_replicates(records, study.report), *caution_remarks(records, study)]
         return [inline(line) for line in remarks]
 
     def failed() -> list[Markup]:
