@@ -48,7 +48,6 @@ COVERED = {
     "runtime.sampling": "tests/runtime/test_optuna.py",
     "runtime.search": "tests/runtime/test_optuna.py",
     "runtime.ray.leases": RAY,
-    "runtime.ray.worker": RAY,
     "models.library_operations": "tests/models/test_operations.py",
     "report.page.front": "tests/report/page/test_content.py",
     "runtime.s3.blobs": STORES,

@@ -1,5 +1,6 @@
 """Worker of a group: takes stages from the broker until it sends none. Runs inside Ray Train."""
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import ray.train
 import ray.train.torch
 import torch
 
+from orchestrator.datasets import Location
 from orchestrator.runtime.locations import Locations
 from orchestrator.runtime.ray.broker import LISTEN_SECONDS
 from orchestrator.runtime.ray.pools import Pool
 from orchestrator.stages import runner
 from orchestrator.stages.graph import Stage, StageFailed
+from orchestrator.store.artifacts import Artifacts
 from orchestrator.training.kernels import use_profile
 from orchestrator.training.world import World
 
@@ -51,17 +54,26 @@ def serve(*, group: str, pool: Pool, broker: Any, locations: Locations, checkpoi
             is_preempted=must_leave,
             checkpoint_seconds=checkpoint_seconds,
         )
-        error, ran = None, not world.agree(store.find(stage.key) is not None)
-        if ran:
-            try:
-                runner.run(stage, world, store, location)
-            except StageFailed as failure:
-                error = failure
+        ran = not world.agree(store.find(stage.key) is not None)
+        failure = _run(stage, world, store, location) if ran else None
         if rank == 0:
-            plain = {"kind": error.kind, "message": error.message} if error else None
-            ray.get(broker.finish.remote(group, stage.key, plain, ran))
-        if error and error.kind == "error" and size > 1:
-            raise error  # other ranks may still be inside the stage: restart the group
+            ray.get(broker.finish.remote(group, stage.key, failure, ran))
+        if failure and failure["kind"] == "error" and size > 1:
+            # Other ranks may still be inside the stage: restart the group.
+            raise StageFailed(stage.label, failure["message"], failure["kind"])
+        if device.type == "cuda" and pool.gpus_per_worker < 1:
+            gc.collect()
+            torch.cuda.empty_cache()  # other groups share this accelerator
+
+
+def _run(stage: Stage, world: World, store: Artifacts, location: Location) -> dict[str, str] | None:
+    """Run a stage; return kind and message of its failure, without the exception, whose traceback would keep
+    the stage's tensors."""
+    try:
+        runner.run(stage, world, store, location)
+    except StageFailed as failure:
+        return {"kind": failure.kind, "message": failure.message}
+    return None
 
 
 def _log_progress() -> None:
