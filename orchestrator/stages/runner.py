@@ -101,7 +101,7 @@ def run(stage: Stage, world: World, store: Artifacts, location: Location) -> Non
         logger.exception("event=stage_failed stage=%s key=%s", stage.label, stage.key)
         raise StageFailed(stage.label, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     if world.rank == 0:
-        store.publish(_describe(stage, outputs, cost), outputs.files)
+        store.publish(_describe(stage, outputs, cost, world.device), outputs.files)
         store.blobs.remove(checkpoint.name)
 
 
@@ -139,7 +139,7 @@ def load_stage(stage: Stage) -> tuple[Callable[..., Outputs], dict[str, Any]]:
     return function, specs
 
 
-def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float]) -> Artifact:
+def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float], device: torch.device) -> Artifact:
     """Return the manifest of what a stage left, without its files."""
     return Artifact(
         key=stage.key,
@@ -149,10 +149,21 @@ def _describe(stage: Stage, outputs: Outputs, cost: dict[str, float]) -> Artifac
         inputs=dict(stage.needs),
         metrics=outputs.metrics,
         cost=cost,
-        profile={**stage.profile, "torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()},
+        profile={**stage.profile, **_kernels(device)},
         code_version=__version__,
         created_ms=now_ms(),
     )
+
+
+def _kernels(device: torch.device) -> dict[str, str]:
+    """Return what else may change bits: torch's version and the processor's capability; of an accelerator
+    its name, compute capability and cuDNN version."""
+    found = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        found["accelerator"] = torch.cuda.get_device_name(device)
+        found |= {"capability": f"{major}.{minor}", "cudnn": str(torch.backends.cudnn.version())}
+    return found
 
 
 def _loader(stage: Stage, location: Location) -> Callable[[str], Dataset]:

@@ -19,6 +19,7 @@ from orchestrator.defenses.private import epsilon
 from orchestrator.models.build import build_classifier
 from orchestrator.stages import runner
 from orchestrator.stages.graph import StageFailed
+from orchestrator.stages.io import Outputs
 from orchestrator.store.artifacts import Artifact, Artifacts
 from orchestrator.store.directory import DirectoryBlobs
 from orchestrator.training.loop import predict
@@ -211,6 +212,23 @@ def test_an_error_names_its_stage_and_leaves_nothing(tmp_path: Path) -> None:
         "ValueError: 0 images are left to train on 1 workers after holding out 899 of 899"
     )
     assert store.keys() == []
+
+
+def test_a_manifest_names_the_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA H200 at {device}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92600)
+    monkeypatch.setattr(runner, "_computed", lambda stage, inputs: (Outputs({"a": b"1"}, {}), {}))
+    store = Artifacts(DirectoryBlobs(tmp_path))
+    judge, target = (tiny.stages(TRIAL)[name] for name in ("judge", "target"))
+    runner.run(judge, World(device=torch.device("cuda", 1)), store, Location())
+    runner.run(target, World(), store, Location())
+    on_device, on_cpu = (store.find(stage.key) for stage in (judge, target))
+    assert on_device is not None
+    assert on_cpu is not None
+    expected = {"accelerator": "NVIDIA H200 at cuda:1", "capability": "9.0", "cudnn": "92600"}
+    assert on_device.profile == on_cpu.profile | expected
+    assert {"torch", "cpu"} <= on_cpu.profile.keys()
 
 
 def test_a_missing_input_asks_for_the_trial_again(tmp_path: Path) -> None:
