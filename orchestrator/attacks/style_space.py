@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from orchestrator.attacks.latent import normal_rows
+from orchestrator.models.framing import clipped
 from orchestrator.models.generator import StyleGenerator
 
 SLOPE = 0.2  # of the mapping's last activation
@@ -19,8 +20,8 @@ BATCH = 10_000  # latents that are mapped together
 class StyleSpace(StyleGenerator):
     """A generator of images from single styles w (N, d); its latents are they.
 
-    `psi`, `cutoff`: truncation of the first layers before synthesis; images are clipped to [0, 1] unless
-    `clips` is False.
+    `psi`, `cutoff`: truncation of the first layers before synthesis; images are clipped to [0, 1], before
+    they are cropped and resized, unless `clips` is False.
     """
 
     def __init__(self, generator: StyleGenerator, psi: float, cutoff: int, *, clips: bool = True) -> None:
@@ -40,8 +41,7 @@ class StyleSpace(StyleGenerator):
         if self.has_mapping:
             first = self.truncated(repeated[:, : self._cutoff])
             repeated = torch.cat([first, repeated[:, self._cutoff :]], dim=1)
-        images = self._generator.synthesize(repeated)
-        return images.clamp(0.0, 1.0) if self._clips else images
+        return clipped(self._generator, repeated) if self._clips else self._generator.synthesize(repeated)
 
     def truncated(self, styles: Tensor) -> Tensor:
         """Return styles w (..., d) moved towards their mean."""

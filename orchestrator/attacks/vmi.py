@@ -24,6 +24,7 @@ from orchestrator.attacks.gaussian import Gaussian
 from orchestrator.attacks.latent import GenerativePrior, normal_rows
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, advanced, joined_states, split_state
+from orchestrator.models.framing import clipped
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -86,6 +87,10 @@ class VariationalSearch:
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the first draw of each row, (n, C, S, S); its cost is the cross-entropy."""
         return self.draw(rows, state, 0)
+
+    def draws(self, rows: Tensor, state: State, number: int) -> list[SearchResult]:
+        """Return the first draws of each row, (n, C, S, S) each."""
+        return [self.draw(rows, state, draw) for draw in range(number)]
 
     def draw(self, rows: Tensor, state: State, number: int) -> SearchResult:
         """Return the draw of a number, counted from 0, of each row, (n, C, S, S); steps and queries are those
@@ -150,7 +155,7 @@ class VariationalSearch:
         latents = self._family.drawn(parameters.flatten(0, 1), fixed, noise)
         styles = self._generator.styles(latents.flatten(0, 1))[:, 0]  # of equal ones the first
         styles = styles.unflatten(0, (len(parameters), self._inputs, -1)).transpose(1, 2)  # (n, N, L, w)
-        images = self._generator.synthesize(styles.flatten(0, 1)).clamp(0.0, 1.0)
+        images = clipped(self._generator, styles.flatten(0, 1))
         return images.unflatten(0, (len(parameters), -1))
 
     def _cross_entropy(self, images: Tensor, classes: Tensor) -> Tensor:

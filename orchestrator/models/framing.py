@@ -1,6 +1,7 @@
 """Framing: the images of a generator that others trained, as a target's: cropped, grey or RGB, resized.
 
-PPA crops the centre 800 of 1024 pixels and resizes to the target's side with antialiasing (Struppek et al.).
+PPA clips intensities, crops the centre 800 of 1024 pixels and resizes to the target's side with antialiasing,
+in this order (Struppek et al., released code).
 Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R 601); RGB of grey repeats it.
 """
 
@@ -40,24 +41,35 @@ class Framed(StyleGenerator):
         """Return the generator's styles (N, `num_styles`, `style_size`) of latents (N, `latent_size`)."""
         return self.generator.styles(latents, psi, cutoff)
 
-    def synthesize(self, styles: Tensor) -> Tensor:
+    def synthesize(self, styles: Tensor, *, clips: bool = False) -> Tensor:
         """Return framed images (N, C, S, S) of styles (N, `num_styles`, `style_size`), as bounded as the
-        generator's."""
+        generator's; `clips`: in [0, 1], clipped before they are framed."""
         if len(styles) <= self._batch:
-            return self._framed(styles)
+            return self._framed(styles, clips)
         parts = styles.split(self._batch)
-        return torch.cat([checkpoint(self._framed, part, use_reentrant=False) for part in parts])
+        return torch.cat([checkpoint(self._framed, part, clips, use_reentrant=False) for part in parts])
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Return framed images (N, C, S, S) of latents (N, `latent_size`), in [0, 1]."""
-        return super().forward(latents).clamp(0.0, 1.0)
+        """Return framed images (N, C, S, S) of latents (N, `latent_size`), in [0, 1], clipped before they are
+        framed."""
+        return self.synthesize(self.styles(latents), clips=True)
 
-    def _framed(self, styles: Tensor) -> Tensor:
-        images = coloured(cropped(self.generator.synthesize(styles), self._crop), self._channels)
-        side = self._image_size
-        if images.shape[3] == side:
-            return images
-        return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    def _framed(self, styles: Tensor, clips: bool) -> Tensor:
+        images, side = self.generator.synthesize(styles), self._image_size
+        if clips:
+            images = images.clamp(0.0, 1.0)
+        images = coloured(cropped(images, self._crop), self._channels)
+        if images.shape[3] != side:
+            images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        return images.clamp(0.0, 1.0) if clips else images  # weights that sum to 1 round
+
+
+def clipped(generator: StyleGenerator, styles: Tensor) -> Tensor:
+    """Return the images (N, C, S, S) in [0, 1] of styles (N, `num_styles`, `style_size`), clipped before they
+    are framed if they are."""
+    if isinstance(generator, Framed):
+        return generator.synthesize(styles, clips=True)
+    return generator.synthesize(styles).clamp(0.0, 1.0)
 
 
 def cropped(images: Tensor, crop: float) -> Tensor:
@@ -73,5 +85,6 @@ def coloured(images: Tensor, channels: int) -> Tensor:
     if images.shape[1] == channels:
         return images
     if channels == 1:
-        return (images * images.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
+        red, green, blue = images.split(1, dim=1)  # a tensor of the shares would be a copy to the device
+        return GREY[0] * red + GREY[1] * green + GREY[2] * blue
     return images.expand(-1, channels, -1, -1)

@@ -250,7 +250,7 @@ _ROWS = (
     ),
     Kind(
         "optimization",
-        version=1,
+        version=2,
         reads=("data", "target", "auxiliary", "attack", "release", "evaluation", "prior"),
         needs={
             "target": TARGET,

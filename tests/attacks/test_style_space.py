@@ -10,8 +10,10 @@ from orchestrator.attacks.latent import GenerativePrior, normal_rows
 from orchestrator.attacks.row_search import search_to_the_end
 from orchestrator.attacks.style_space import StyleSpace
 from orchestrator.config.attacks import ATTACK_SPECS
+from orchestrator.models.framing import Framed
 from orchestrator.models.stylegan2 import StyleGan2
 from tests.attacks.priors import CLASSES, Critic, Styled, boxed, small_network, small_prior
+from tests.models import stylegans
 
 CPU = torch.device("cpu")
 
@@ -81,6 +83,21 @@ def test_styles_of_stylegan2_are_truncated_as_by_itself() -> None:
     expected = generator.synthesize(generator.styles(latents, 0.7, 3)).clamp(0.0, 1.0)
     torch.testing.assert_close(space(generator.styles(latents)[:, 0]), expected)
     assert not torch.allclose(expected, StyleSpace(generator, 1.0, 3)(generator.styles(latents)[:, 0]))
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_images_are_clipped_before_they_are_cropped_and_resized_or_not_at_all(clips: bool) -> None:
+    generator, latents = stylegans.small(), torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    framed = Framed(generator, 16, channels=3, image_size=5, crop=0.75)
+    styles = generator.styles(latents)
+    whole = generator.synthesize(styles)
+    assert whole.min() < 0.0 < 1.0 < whole.max()
+    shown = (whole.clamp(0.0, 1.0) if clips else whole)[:, :, 2:14, 2:14]
+    expected = torch.nn.functional.interpolate(shown, size=(5, 5), mode="bilinear", antialias=True)
+    images = StyleSpace(framed, 1.0, 0, clips=clips)(styles[:, 0])
+    torch.testing.assert_close(images, expected)
+    late = StyleSpace(framed, 1.0, 0, clips=False)(styles[:, 0]).clamp(0.0, 1.0)
+    assert (images - late).abs().max() > 0.1
 
 
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from orchestrator.models import framing
-from orchestrator.models.framing import Framed, coloured, cropped
+from orchestrator.models.framing import Framed, clipped, coloured, cropped
 from orchestrator.models.generator import StyleGenerator
+from tests.models.operators import Operators
 from tests.models.stylegans import LATENT, SIDE, small
 
 
@@ -38,12 +39,44 @@ def test_without_a_change_it_is_the_generator_itself() -> None:
     assert torch.equal(whole.styles(latents, 0.5, 2), network.styles(latents, 0.5, 2))
 
 
-def test_forward_is_synthesis_clipped() -> None:
-    latents = torch.randn(2, LATENT)
-    network = framed(channels=1, image_size=8, crop=0.75)
-    images = network.synthesize(network.styles(latents))
-    assert images.shape == (2, 1, 8, 8)
-    assert torch.equal(network(latents), images.clamp(0, 1))
+def test_images_are_clipped_before_they_are_framed() -> None:
+    """Stripes of -1 and 1, and of -2 and 2, are black and white, of which half the side is grey; clipped
+    afterwards it would be black."""
+
+    class Stripes(StyleGenerator):
+        latent_size = 1
+
+        def synthesize(self, styles: Tensor) -> Tensor:
+            one = torch.tensor([-1.0, 1.0]).repeat(8).expand(len(styles), 1, 16, 16)
+            return one * torch.tensor([1.0, 2.0])[: len(styles), None, None, None]
+
+    network = Framed(Stripes(), 16, channels=1, image_size=8, crop=1.0)
+    latents = torch.zeros(2, 1)
+    styles = network.styles(latents)
+    grey = torch.full((2, 1, 8, 4), 0.5)
+    for images in (network(latents), clipped(network, styles), network.synthesize(styles, clips=True)):
+        torch.testing.assert_close(images[..., 2:-2], grey, rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(network.synthesize(styles)[..., 2:-2], 0 * grey)
+    unframed = clipped(network.generator, styles)
+    assert torch.equal(unframed, network.generator.synthesize(styles).clamp(0, 1))
+
+
+def test_forward_is_the_generators_framed() -> None:
+    latents, network = torch.randn(2, LATENT), framed(channels=1, image_size=8, crop=0.75)
+    images = coloured(cropped(small()(latents), 0.75), 1)
+    assert images.shape == (2, 1, 12, 12)
+    expected = torch.nn.functional.interpolate(images, size=(8, 8), mode="bilinear", antialias=True)
+    torch.testing.assert_close(network(latents), expected)
+    assert 0.0 <= network(latents).min() <= network(latents).max() <= 1.0
+    torch.testing.assert_close(clipped(network, network.styles(latents)), expected)
+
+
+def test_a_forward_pass_brings_no_numbers_to_the_device() -> None:
+    """StyleGAN2's filters and the shares of grey are there."""
+    latents, network = torch.randn(2, LATENT), framed(channels=1, image_size=8, crop=0.75)
+    with Operators() as operators:
+        network(latents)
+    assert not {"aten.lift_fresh.default", "aten._to_copy.default"} & operators.names
 
 
 def test_parts_and_their_gradients_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
