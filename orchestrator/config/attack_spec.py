@@ -77,6 +77,9 @@ class AttackSpec(Spec):
     seed: Seed = 0
     """Of everything that the attack draws."""
 
+    def check_release(self, release: Release) -> None:
+        """Raise `Refused` if the attack cannot work with what a combination of settings releases."""
+
     @property
     def has_weights(self) -> bool:
         """Whether the adversary has the target's weights."""

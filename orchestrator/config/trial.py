@@ -162,6 +162,7 @@ class TrialSpec(Spec):
             if getattr(self.release, field):
                 way_out = f"release {RELEASED_INSTEAD[field]} or choose another attack"
                 raise Refused(f"release.{field}", "true", reason, way_out)
+        self.attack.check_release(self.release)
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ from orchestrator import config
 from orchestrator.attacks import mirror_black_box
 from orchestrator.attacks.mirror_black_box import GeneticSearch, parents, share_of_first
 from orchestrator.attacks.row_search import search_to_the_end
-from orchestrator.threat import BlackBox
+from orchestrator.config.base import Refused
+from orchestrator.threat import BlackBox, released
 from tests import tiny
 from tests.attacks.priors import CLASSES, Generator, Styled, small_network, small_prior
 
@@ -139,3 +140,27 @@ def test_labels_alone_are_refused() -> None:
         ValueError, match=r"labels_only=true gives attack\.name=mirror-black-box no scores to"
     ):
         tiny.spec({**changes, "evaluation.task": "class-inference"})
+
+
+def test_a_trial_refuses_a_renormalised_single_score() -> None:
+    release = {"truncation": 1, "renormalised": True}
+    changes = {"attack": {"name": "mirror-black-box"}, "release": release, "prior": {}}
+    with pytest.raises(ValueError, match=r"only 0 and 1 to breed by; release more scores, set"):
+        tiny.spec({**changes, "evaluation.task": "class-inference"})
+
+
+def test_a_renormalised_single_score_is_a_label_and_refused() -> None:
+    release = config.Release(truncation=1, renormalised=True)
+    scores = torch.tensor([[0.2, 0.7, 0.1]])
+    assert released(scores, release).tolist() == [[0.0, 1.0, 0.0]]
+    with pytest.raises(Refused) as caught:
+        attack().check_release(release)
+    assert str(caught.value) == (
+        "release.truncation=1 with release.renormalised=true gives attack.name=mirror-black-box only 0 and 1 "
+        "to breed by; release more scores, set release.renormalised=false or choose another attack."
+    )
+
+
+@pytest.mark.parametrize("release", [{"truncation": 1}, {"truncation": 2, "renormalised": True}], ids=str)
+def test_releases_of_scores_are_not_refused(release: dict[str, Any]) -> None:
+    attack().check_release(config.Release.model_validate(release))

@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Intensity, Positive, Seed, Weight
+from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed, Weight
 from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps, check_in_pool
+from orchestrator.config.release import Release
 
 Layers = Annotated[int, Field(ge=0, le=100)]
 
@@ -116,6 +117,13 @@ class MirrorBlackBoxAttack(StylePoolAttack):
     def _populations_are_in_the_pool(self) -> Self:
         check_in_pool("population", self.population, self.pool)
         return self
+
+    def check_release(self, release: Release) -> None:
+        """Raise `Refused` if all scores released are 0 or 1: one score, divided by itself."""
+        if release.truncation == 1 and release.renormalised:
+            rule = f"with release.renormalised=true gives attack.name={self.name} only 0 and 1 to breed by"
+            way_out = "release more scores, set release.renormalised=false or choose another attack"
+            raise Refused("release.truncation", 1, rule, way_out)
 
     @property
     def passes(self) -> tuple[float, float]:
