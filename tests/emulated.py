@@ -34,21 +34,23 @@ READS = {  # operations whose result's shape or value the host needs to go on
     aten.unique_dim,
     aten.equal,
     aten.bincount,
+    aten._linalg_check_errors,
 }
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
-IN_BFLOAT16 = (
-    *(
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose2d.input",
-        "linear",
-        "matmul",
-        "mm",
-        "addmm",
-        "bmm",
-        "baddbmm",
-    ),
+IN_BFLOAT16 = (  # AT_FORALL_LOWER_PRECISION_FP of torch's ATen/autocast_mode.h
+    *("_convolution", "_convolution.deprecated", "convolution"),
+    *("cudnn_convolution", "cudnn_convolution_transpose"),
+    *("conv1d", "conv2d", "conv3d", "conv_tbc"),
+    *("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input"),
+    *("prelu", "linear", "matmul", "einsum", "mm", "mv", "addmm", "addmv", "addr", "linalg_vecdot"),
+    *("bmm", "addbmm", "baddbmm", "chain_matmul", "linalg_multi_dot"),
+    *("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "lstm_cell", "gru_cell"),
+    *("rnn_tanh_cell", "rnn_relu_cell"),
+    *("_scaled_dot_product_flash_attention", "scaled_dot_product_attention"),
+)
+PROMOTED = (  # AT_FORALL_PROMOTE: operands are cast to the widest type among them
+    *("addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot"),
+    *("grid_sampler", "index_put", "tensordot", "scatter_add"),
 )
 AUTOCAST = "AutocastPrivateUse1"
 KEPT: list[torch.library.Library] = []  # a library that is dropped takes its functions with it
@@ -93,28 +95,38 @@ def device() -> torch.device:
     library = torch.library.Library("_", "IMPL", AUTOCAST)
     library.fallback(torch.library.fallthrough_kernel)
     casts = torch.library.Library("aten", "IMPL", AUTOCAST)
-    for name in IN_BFLOAT16:
-        casts.impl(
-            name,
-            partial(
-                _in_bfloat16,
-                getattr(getattr(aten, name.partition(".")[0]), name.partition(".")[2] or "default"),
-            ),
-        )
+    for names, cast in ((IN_BFLOAT16, _lowered), (PROMOTED, _promoted)):
+        for name in names:
+            packet, _, overload = name.partition(".")
+            casts.impl(name, partial(_autocast, getattr(getattr(aten, packet), overload or "default"), cast))
     KEPT.extend([library, casts])
     return torch.device(NAME, 0)
 
 
-def _in_bfloat16(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Cast float32 operands on the device, as autocast does on CUDA."""
+def _autocast(func: Any, cast: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
+    """Cast operands on the device, as autocast does on CUDA."""
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST))
     with torch._C._ExcludeDispatchKeyGuard(keys):
-        return func(*tree_map(_lowered, args), **kwargs)
+        return func(*cast(args), **kwargs)
 
 
-def _lowered(value: Any) -> Any:
-    is_wide = isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == NAME
-    return value.to(torch.bfloat16) if is_wide else value
+def _lowered(args: Any) -> Any:
+    """Return the arguments with float32 operands as bfloat16."""
+    return _cast(args, torch.float32, torch.bfloat16)
+
+
+def _promoted(args: Any) -> Any:
+    """Return the arguments with bfloat16 operands as float32 where another one is float32."""
+    has_wide = any(isinstance(one, Tensor) and one.dtype == torch.float32 for one in tree_flatten(args)[0])
+    return _cast(args, torch.bfloat16, torch.float32) if has_wide else args
+
+
+def _cast(args: Any, given: torch.dtype, wanted: torch.dtype) -> Any:
+    def cast(value: Any) -> Any:
+        is_given = isinstance(value, Tensor) and value.dtype == given and value.device.type == NAME
+        return value.to(wanted) if is_given else value
+
+    return tree_map(cast, args)
 
 
 class Placed(Tensor):

@@ -3,6 +3,7 @@
 That device must exist before any gradient is computed, so these are not collected with others.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,36 @@ def test_steps_are_in_bfloat16_and_scores_in_float32() -> None:
             WhiteBox(network).logits(images)
         assert predict(network, images.cpu(), DEVICE).dtype == torch.float32
     assert seen == [torch.bfloat16, torch.float32, torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"), [("LOWER_PRECISION_FP", "IN_BFLOAT16"), ("PROMOTE", "PROMOTED")]
+)
+def test_autocast_casts_the_operations_that_it_casts_on_cuda(listed: str, names: str) -> None:
+    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text(encoding="utf-8")
+    lines = header.partition(f"#define AT_FORALL_{listed}(_)")[2].partition("\n\n")[0]
+    expected = {one.replace(", ", ".") for one in re.findall(r"_\(([\w, ]+)\)", lines)}
+    beside = {"cudnn_convolution", "cudnn_convolution_transpose"}  # registered for CUDA alone
+    assert expected
+    assert set(getattr(emulated, names)) - beside == expected
+
+
+def test_steps_cast_matrix_times_vector_and_promote_its_product_with_a_vector() -> None:
+    with emulated.Watch(), place(DEVICE, "bfloat16").world.autocast():
+        matrix, vector = torch.ones(3, 3, device=DEVICE), torch.ones(3, device=DEVICE)
+        lowered = [torch.mv(matrix, vector), torch.einsum("ij,j->i", matrix, vector)]
+        lowered += [torch.addmv(vector, matrix, vector), functional.prelu(matrix, vector)]
+        assert {one.dtype for one in lowered} == {torch.bfloat16}
+        assert torch.vdot(vector, lowered[0]).dtype == torch.float32
+
+
+def test_a_solution_whose_success_the_host_asks_for_is_a_wait() -> None:
+    with emulated.Watch() as watch:
+        matrix = torch.eye(3, device=DEVICE)
+        torch.linalg.solve_ex(matrix, matrix)
+        assert not watch.transfers
+        torch.linalg.solve(matrix, matrix)
+    assert [key.partition(" at ")[0] for key in watch.transfers] == ["read _linalg_check_errors"]
 
 
 def test_images_and_weights_are_channels_last_where_steps_run() -> None:

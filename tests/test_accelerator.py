@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from benchmarks.accelerator import __main__ as command
 from benchmarks.accelerator import data, product, replay, several, speed
@@ -82,8 +84,11 @@ def test_data_is_read_from_each_place_and_a_cpu_has_no_waits(tiny: Context) -> N
 
 
 def test_a_killed_training_resumes_with_equal_bytes(tiny: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
     monkeypatch.setattr(replay, "KINDS", replay.KINDS[:1])
+    monkeypatch.setattr(replay.Folder, "save", lambda folder, data: saved.append(len(data)))
     (record,) = replay.replay(tiny)
+    assert saved == []  # by the process that resumes: the one that is killed is another
     assert record["killed by"] == "SIGKILL"
     assert record["checkpoint bytes"] > 0
     assert (record["repeated"], record["resumed"]) == ("equal", "equal")
@@ -135,6 +140,17 @@ def test_differences_between_devices_are_judged_by_what_is_tolerated() -> None:
     assert not order["same order"]
 
 
+def test_the_demo_on_two_devices_says_that_they_draw_other_dropout_masks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = {"inversion/mse_test": 0.1, "target/accuracy": 0.9, "judge/accuracy": 0.8}
+    record: Any = SimpleNamespace(name="a", metrics=metrics, status="finished")
+    monkeypatch.setattr(product, "ran", lambda *parts: ([record], 1.0))
+    *_, last = product.demo(Context(torch.device("cuda"), time.monotonic() + HOUR, is_tiny=True))
+    assert last == {"note": product.DROPOUT}
+    assert "dropout masks come from each device's own generator" in product.DROPOUT
+
+
 def test_the_command_writes_lines_and_a_table(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "benchmarks.accelerator", "--device", "cpu", "--tiny", "--only", "peak"]
     done = subprocess.run(
@@ -151,6 +167,51 @@ def test_the_command_writes_lines_and_a_table(tmp_path: Path) -> None:
     table = (tmp_path / "results.md").read_text()
     assert "| precision | TFLOP/s |" in table
     assert table in done.stdout
+
+
+def test_a_check_names_missing_modules_and_other_versions_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["accelerator", "--check"])
+    assert command.main() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "all modules are installed",
+        "all versions are as pyproject.toml requires",
+    ]
+    versions = {"torch": "2.8.0+cu128", "numpy": "1.26.4", "matplotlib": "3.11.0rc1"}
+    real = command.metadata.version
+    monkeypatch.setattr(command.metadata, "version", lambda name: versions.get(name) or real(name))
+    missing = Part("speed:peak", 1, ("torch", "no_such_module", "numpy"))
+    monkeypatch.setattr(command, "PARTS", {**PARTS, "peak": missing})
+    assert command.main() == 1
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "missing modules: no_such_module"
+    assert [one.partition("; ")[0] for one in others] == [
+        "torch=2.8.0+cu128 is not >=2.14,<2.16",
+        "numpy=1.26.4 is not >=2.2",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_fine"), [("2.14.0", True), ("2.15.1+cu132", True), ("2.13.9", False), ("2.16.0", False)]
+)
+def test_a_version_is_compared_by_its_numbers(version: str, is_fine: bool) -> None:
+    assert command.is_allowed(version, ">=2.14,<2.16") is is_fine
+
+
+def test_parts_need_what_their_modules_import() -> None:
+    def required(name: str) -> set[str]:
+        wanted = [Requirement(one) for one in metadata.requires(name) or []]
+        names = {one.name.lower() for one in wanted if one.marker is None or one.marker.evaluate()}
+        return names.union(*map(required, names - {"torch"})) - {"torch"}
+
+    by_module = metadata.packages_distributions()
+    for name, part in PARTS.items():
+        given = {one.lower() for module in part.needs for one in by_module[module]}
+        beside = set().union(*(required(one) for one in given - {"torch"}))
+        assert {one.replace("_", "-") for one in beside} <= {one.replace("_", "-") for one in given}, name
 
 
 def test_a_part_without_its_modules_or_time_is_skipped_and_one_that_raises_fails(

@@ -3,6 +3,10 @@
 `python -m benchmarks.accelerator` runs every part (`parts.py`) in a process of its own, within its share of
 the time. What a part found out is written as it ends, as lines of `results.jsonl`, and all of it in the end
 as `results.md`. A part that lacks a module or time, or that fails, is a line with its reason.
+
+A bare machine needs the wheels of torch, torchvision, numpy, pydantic, PyYAML, safetensors, pillow,
+scikit-learn and urllib3; for the demo and the attacks also pandas, torchmetrics, matplotlib and psutil, for
+the tests pytest; and those that these require. `--check` lists what is missing or of another version.
 """
 
 import argparse
@@ -11,38 +15,47 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accelerator.parts import PARTS
 
+ROOT = Path(__file__).resolve().parents[2]
 LEAST_SECONDS = 5.0
 """A part with less is not begun: torch alone takes that to import on a cold disk."""
 ENDING_SECONDS = 2.0  # of what a part is given, to end by itself before it is killed
 
 
+OUT = "folder of the results, any that can be written; default: runs/accelerator below the current one"
+CHECK = (
+    "print missing modules and versions that pyproject.toml does not allow, then stop; 1 if one is missing"
+)
+
+
 def main() -> int:
-    """Run the parts; return 1 if one of them failed."""
+    """Run the parts; return 1 if one of them failed, or if a check finds a module missing."""
     arguments = parser().parse_args()
     if arguments.part:
         run_here(arguments)
         return 0
-    arguments.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60.0 * arguments.minutes
     names = arguments.only or list(PARTS)
-    missing = sorted({name for part in names for name in PARTS[part].needs if not is_installed(name)})
-    print("all modules are installed" if not missing else f"missing modules: {' '.join(missing)}", flush=True)
+    is_complete = check(names)
+    if arguments.check:
+        return int(not is_complete)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / "results.jsonl").open("w", encoding="utf-8") as lines:
         records = [{"part": "machine", **machine(arguments)}]
         _write(lines, records)
         for place, name in enumerate(names):
-            if arguments.check:
-                continue
             found = part_records(name, names[place:], deadline, arguments)
             _write(lines, found)
             records += found
@@ -56,10 +69,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__)
     made.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     made.add_argument("--minutes", type=float, default=8.0, help="of all parts together; default: 8")
-    made.add_argument("--out", type=Path, default=Path("runs/accelerator"), help="folder of the results")
+    made.add_argument("--out", type=Path, default=Path("runs/accelerator"), help=OUT)
     made.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts alone")
     made.add_argument("--tiny", action="store_true", help="small networks: see that everything runs")
-    made.add_argument("--check", action="store_true", help="print the missing modules and stop")
+    made.add_argument("--check", action="store_true", help=CHECK)
     made.add_argument("--part", nargs=2, metavar=("NAME", "DEADLINE"), help=argparse.SUPPRESS)
     return made
 
@@ -67,6 +80,41 @@ def parser() -> argparse.ArgumentParser:
 def is_installed(module: str) -> bool:
     """Return whether a module can be found, without importing it."""
     return importlib.util.find_spec(module) is not None
+
+
+def check(names: Sequence[str]) -> bool:
+    """Print the modules that parts lack and the versions that `pyproject.toml` does not allow; return whether
+    no module is missing."""
+    needed = dict.fromkeys(module for name in names for module in PARTS[name].needs)
+    missing = [module for module in needed if not is_installed(module)]
+    print(f"missing modules: {' '.join(missing)}" if missing else "all modules are installed")
+    wrong = mismatches([module for module in needed if module not in missing])
+    print("\n".join(wrong) if wrong else "all versions are as pyproject.toml requires", flush=True)
+    return not missing
+
+
+def mismatches(modules: Sequence[str]) -> list[str]:
+    """Return a line for each of some installed modules whose version `pyproject.toml` does not allow."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    parts = [re.split(r"(?=[<>=!~])|\[.*\]", one, maxsplit=1) for one in listed]
+    allowed = {name.strip().lower(): "".join(bounds) for name, *bounds in parts}
+    providers = metadata.packages_distributions()
+    names = dict.fromkeys(one.lower() for module in modules for one in providers.get(module, []))
+    versions = {name: metadata.version(name) for name in names if name in allowed}
+    return [
+        f"{name}={version} is not {allowed[name]}; install one that is before figures are compared"
+        for name, version in versions.items()
+        if not is_allowed(version, allowed[name])
+    ]
+
+
+def is_allowed(version: str, bounds: str) -> bool:
+    """Return whether a version lies within bounds such as `>=2.14,<2.16`: packaging may not be here."""
+    for sign, bound in re.findall(r"(>=|<)([\d.]+)", bounds):
+        have, want = (tuple(map(int, re.findall(r"\d+", one.partition("+")[0]))) for one in (version, bound))
+        if (have < want) if sign == ">=" else (have >= want):
+            return False
+    return True
 
 
 def machine(arguments: argparse.Namespace) -> Mapping[str, Any]:

@@ -3,8 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SCIENCE = ("torch", "torchvision", "numpy", "pydantic", "yaml", "safetensors", "PIL", "sklearn", "urllib3")
-PRODUCT = (*SCIENCE, "pandas", "torchmetrics", "scipy", "matplotlib", "psutil")
+SCIENCE = (
+    *("torch", "torchvision", "numpy", "yaml", "safetensors", "PIL", "urllib3"),
+    *("pydantic", "annotated_types", "pydantic_core", "typing_extensions", "typing_inspection"),
+    *("sklearn", "cloudpickle", "joblib", "narwhals", "scipy", "threadpoolctl"),
+)
+"""With what they import themselves, but for torch: a machine may have got its wheels one by one."""
+
+PRODUCT = (
+    *(*SCIENCE, "psutil", "pandas", "dateutil", "six", "torchmetrics", "lightning_utilities"),
+    *("matplotlib", "contourpy", "cycler", "fontTools", "kiwisolver", "packaging", "pyparsing"),
+)
+TESTS = (*PRODUCT, "pytest", "iniconfig", "pluggy", "pygments")
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ PARTS: Mapping[str, Part] = {
     "inverters": Part("several:inverters", 3),
     "demo": Part("product:demo", 6, PRODUCT),
     "attacks": Part("product:attacks", 7, PRODUCT),
-    "tests": Part("product:tests", 3, (*PRODUCT, "pytest")),
+    "tests": Part("product:tests", 3, TESTS),
     "fractions": Part("several:fractions", 4),
 }
 """Name -> part, in the order in which they run: what tells most comes first."""

@@ -28,7 +28,8 @@ from orchestrator.training.loop import Objective, fit
 from orchestrator.training.objectives import classification, reconstruction
 from orchestrator.training.pairs import Pairs
 
-SECONDS = 0.05  # between two checkpoints
+SECONDS = 0.05  # between two checkpoints of the run that is killed
+HOUR = 3600.0  # of the one that resumes: each is of up to 190 MB, and none is read again
 KINDS = ("digit classifier", "digit inverter", "hinge prior")
 
 
@@ -75,12 +76,15 @@ def parts(kind: str, place: Place, is_tiny: bool) -> tuple[Any, Pairs, Objective
     )
 
 
-def trained(kind: str, place: Place, *, is_tiny: bool, folder: Path | None = None) -> str:
-    """Train and return the digest of all weights; with a folder leave checkpoints and resume from one."""
+def trained(
+    kind: str, place: Place, *, is_tiny: bool, folder: Path | None = None, seconds: float = HOUR
+) -> str:
+    """Train and return the digest of all weights; with a folder resume from its checkpoint, and leave one
+    every so many seconds."""
     model, pairs, objective, recipe = parts(kind, place, is_tiny)
     world = place.world
     if folder is not None:
-        world = replace(world, checkpoint=Folder(folder), checkpoint_seconds=SECONDS)
+        world = replace(world, checkpoint=Folder(folder), checkpoint_seconds=seconds)
     fit(model, pairs, objective, recipe, SEED, world)
     return digest(model)
 
@@ -139,4 +143,4 @@ if __name__ == "__main__":
     use_profile(1)
     _, wanted, device, where, *tiny = sys.argv
     there = Place(torch.device(device), "bfloat16", 0.02 if tiny else 1.0)
-    trained(wanted, there, is_tiny=bool(tiny), folder=Path(where))
+    trained(wanted, there, is_tiny=bool(tiny), folder=Path(where), seconds=SECONDS)

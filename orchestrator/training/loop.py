@@ -3,7 +3,8 @@
 `fit` drives an objective's step over the epochs and owns what holds for every step alike: data order,
 augmentation, curves, the best epoch, checkpoints between and within epochs, divergence, preemption. It takes
 a `World` and knows nothing of Ray. Data order and dropout masks depend on (seed, epoch, rank) only, so a fit
-that resumes from a checkpoint ends with the same bytes as an uninterrupted one (same numeric profile).
+that resumes from a checkpoint ends with the same bytes as an uninterrupted one (same numeric profile). Not so
+on CUDA where gradients pass `grid_sample`, whose backward there adds in no fixed order: the PLG-MI prior.
 """
 
 import logging
