@@ -8,7 +8,8 @@ default). LOMMA's and TL-DMI's code clips z before G, KEDMI's does not: `clip`.
 
 D compares the images of a batch with each other, which couples 60 identities in released code. Here each is
 compared with as many fixed images of the prior as there were others (`beside`), so that rows are independent.
-Released evaluation draws five images from one distribution; here each candidate has a search of its own.
+Released evaluation draws five images from one distribution (`candidates: released`); by default each
+candidate has a search of its own.
 """
 
 from functools import partial
@@ -55,6 +56,7 @@ def search(
         steps=attack.steps,
         start=partial(_start, size=size, log_variance=attack.log_variance),
         latents=partial(_drawn, attack=attack),
+        is_drawn=True,
         identity=identity or of_logits(target, cross_entropies, attack.identity_weight),
         plausibility=plausibility,
         optimizer=Adam(attack.learning_rate, BETAS),

@@ -2,8 +2,8 @@
 
 An attack fills the slots of a `Method`; the loop descends with every row of a batch for itself: no loss is a
 mean over rows, networks are in evaluation mode, and each draw is seeded by the attack's seed and the row's
-class, so that a row's image does not depend on the rows beside it. The state of a row is stored between
-segments.
+class, so that a row's image does not depend on the rows beside it (MID's noise at inference alone is drawn
+for a whole batch). The state of a row is stored between segments.
 """
 
 import functools
@@ -135,6 +135,10 @@ class Method:
     latents: Callable[[Tensor, Tensor, int], Tensor] = lambda variable, classes, number: variable
     """Variable (n, r, d), classes (n,) and a step's number -> the z (n, r, latent size) of the images."""
 
+    is_drawn: bool = False
+    """Whether `latents` draws, so that the numbers after the last step give any number of images of a row;
+    else several images of a row are those of its best starts."""
+
     make: Callable[[Any, Tensor, Tensor], Tensor] = lambda generator, latents, classes: generator(latents)
     """The prior's generator, latents (N, latent size) and classes (N,) -> images (N, C, S, S)."""
 
@@ -162,11 +166,20 @@ class LatentSearch:
         states = split_state(state, [len(batch) for batch in classes])
         return joined_states([self._segment(*batch) for batch in zip(classes, states, strict=True)])
 
+    @property
+    def chunk(self) -> None:
+        """The state of a row is small."""
+
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the image of each row of scores (n, k) by the slot `choice`; its cost is the loss of it."""
+        return self.draws(rows, state, 1)[0]
+
+    def draws(self, rows: Tensor, state: State, number: int) -> list[SearchResult]:
+        """Return a number of images of each row of scores (n, k): drawn, or those of the best starts."""
         classes = rows.argmax(dim=1).split(self._batch())
         states = split_state(state, [len(batch) for batch in classes])
-        return joined([self._chosen(*batch) for batch in zip(classes, states, strict=True)])
+        parts = [self._chosen(*batch, number) for batch in zip(classes, states, strict=True)]
+        return [joined(list(images)) for images in zip(*parts, strict=True)]
 
     def _batch(self) -> int:
         """Return how many rows descend together, by the images that suit the device; results do not depend on
@@ -242,21 +255,32 @@ class LatentSearch:
         plausibility = self.method.plausibility(images.flatten(0, 1)).view(images.shape[:2])
         return identity + plausibility, logits.unflatten(0, views.shape[:2])
 
-    def _chosen(self, classes: Tensor, state: State) -> SearchResult:
+    def _chosen(self, classes: Tensor, state: State, number: int) -> list[SearchResult]:
+        draws, starts = (number, 1) if self.method.is_drawn else (1, number)
+        return [one for draw in range(draws) for one in self._best(classes, state, draw, starts)]
+
+    @torch.no_grad()
+    def _best(self, classes: Tensor, state: State, draw: int, number: int) -> list[SearchResult]:
+        """Return the images of the best starts of each row, by a draw counted from 0."""
         variable, before = state.get(KEPT, state["variable"]), self._target.num_queries
         variable = variable.to(self._target.device)
         classes = classes.to(variable.device)
-        with torch.no_grad():
-            images = self.images(variable, classes, self.method.steps + 1)
-            losses, logits = self._losses(images, images, classes)
-            best = self.method.choice(images, logits, classes).argmax(dim=1)
+        images = self.images(variable, classes, self.method.steps + 1 + draw)
+        losses, logits = self._losses(images, images, classes)
+        scores = self.method.choice(images, logits, classes)
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :number]
         rows = torch.arange(len(classes), device=variable.device)
-        return SearchResult(
-            images[rows, best].clamp(0.0, 1.0).cpu(),  # StyleGAN2 has no bounded last layer
-            state["steps"],
-            losses[rows, best].cpu(),
-            state["queries"] + (self._target.num_queries - before) / len(classes),
-        )
+        asked = (self._target.num_queries - before) / len(classes)
+        none = torch.zeros_like(state["queries"])
+        return [
+            SearchResult(
+                images[rows, best].clamp(0.0, 1.0).cpu(),  # StyleGAN2 has no bounded last layer
+                state["steps"],
+                losses[rows, best].cpu(),
+                (none if place else none + asked) + (none if draw or place else state["queries"]),
+            )
+            for place, best in enumerate(order.unbind(dim=1))
+        ]
 
 
 def normal_rows(classes: Tensor, shape: tuple[int, ...], *key: object) -> Tensor:

@@ -8,8 +8,9 @@ Authors' values: pool 2000 (FaceScrub) or 5000 (CelebA), 200 starts of which 50 
 (70 with MetFaces and CelebA), Adam 0.005 with betas (0.1, 0.1), crops of area 0.9 to 1 with ratio 1, then 100
 crops of area 0.5 to 0.9 with ratio 0.8 to 1.2; psi 0.5 in 8 layers; images are not clipped in the loop.
 
-Differences: without a mapping (plain GANs) z is searched, clipped to a cube. A row keeps one of `starts`, and
-each candidate has a pool of its own. They draw one crop for a whole batch, here each image has its own. Their
+Differences: without a mapping (plain GANs) z is searched, clipped to a cube. By default a row keeps one of
+`starts`, and each candidate has a pool of its own; with `candidates: released` a class has one search, whose
+most robust starts are its images. They draw one crop for a whole batch, here each image has its own. Their
 distance divides by zero where one logit holds all the weight; here the norm of u is bounded.
 """
 

@@ -28,15 +28,15 @@ class Search(Protocol):
 
 
 class DrawnSearch(Search, Protocol):
-    """A search of something for each row that any number of images are drawn from."""
+    """A search of something for each row that several images come from."""
 
     @property
-    def chunk(self) -> int:
-        """How many rows all workers together hold the state of with ease."""
+    def chunk(self) -> int | None:
+        """How many rows all workers together hold the state of with ease; None: as many as of any search."""
 
-    def draw(self, rows: Tensor, state: State, number: int) -> SearchResult:
-        """Return the image of a number, counted from 0, of each row of scores (n, k) that is finished.
-        Queries of the search count with the first."""
+    def draws(self, rows: Tensor, state: State, number: int) -> list[SearchResult]:
+        """Return a number of images of each row of scores (n, k) that is finished, the best first where they
+        are ranked. Queries of the search count with the first."""
 
 
 class AtOnce:

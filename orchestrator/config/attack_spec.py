@@ -50,9 +50,6 @@ class AttackSpec(Spec):
     prior_losses: ClassVar[tuple[str, ...]] = ("hinge", "wgan-gp")
     """Values of `prior.loss` that it can search; of attacks that need a prior."""
 
-    draws_candidates: ClassVar[bool] = False
-    """Whether one search serves all candidates of a class, which are draws from what it found."""
-
     stops_early: ClassVar[bool] = False
     """Whether the target's answers decide how many `passes` an image takes."""
 
@@ -77,8 +74,16 @@ class AttackSpec(Spec):
     seed: Seed = 0
     """Of everything that the attack draws."""
 
+    @property
+    def draws_candidates(self) -> bool:
+        """Whether one search serves all candidates of a class: draws, or its best starts."""
+        return False
+
     def check_release(self, release: Release) -> None:
         """Raise `Refused` if the attack cannot work with what a combination of settings releases."""
+
+    def check_candidates(self, number: int) -> None:
+        """Raise `Refused` if a search cannot give this many candidates of a class."""
 
     @property
     def has_weights(self) -> bool:

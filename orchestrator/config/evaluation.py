@@ -142,7 +142,9 @@ class Evaluation(Spec):
     """Of class inference: which of the target's classes 0..k-1 get images; None: all of them."""
 
     candidates: Annotated[int, Field(gt=0, le=10_000)] = added_field(1)
-    """Of class inference: images for each class, each searched with a seed drawn from `attack.seed`."""
+    """Of class inference: images for each class: each of a search of its own, the first with `attack.seed`
+    and the others with seeds drawn from it, or all of one search (VMI; PPA, KEDMI and LOMMA-K with
+    `attack.candidates: released`)."""
 
     networks: PublicNetworks = PublicNetworks()
     """Public networks that some metrics need."""

@@ -303,6 +303,7 @@ class TrialSpec(Spec):
                     f"must lie in 0..target.classes-1={k - 1} and be named once",
                     "correct it or use null for all classes",
                 )
+        self.attack.check_candidates(evaluation.candidates)
         if evaluation.candidates > 1 and not self.attack.draws:
             raise Refused(
                 "evaluation.candidates",

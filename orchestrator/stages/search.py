@@ -1,7 +1,6 @@
 """Search: an image for each prediction or class, among pixels by the target's gradient (AMI, section II-B) or
 in the latent space of a prior (stage `optimization`)."""
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
@@ -61,12 +60,13 @@ def run(  # noqa: PLR0913 - one for each sub-spec that some search depends on
     scores = torch.cat(list(parts.values()))
     result = _found(attack, search_as, scores, numbers, inputs.world)
     sizes = [len(part) for part in parts.values()]
+    searches = 1 if attack.draws_candidates else len(numbers.unique())
     found = as_stored(result.images).split(sizes)
     files = {f"reconstructions_{part}.npy": npy(made) for part, made in zip(parts, found, strict=True)}
     metrics = {
         "optimization/steps": result.steps.double().mean().item(),
         "optimization/cost": result.costs.double().mean().item(),
-        "attack/queries": float(result.queries.sum()) + attack.shared_queries * len(numbers.unique()),
+        "attack/queries": float(result.queries.sum()) + attack.shared_queries * searches,
     }
     return Outputs(files, metrics, len(scores))
 
@@ -120,7 +120,8 @@ class ByCandidate:
     has a seed of its own, the first one the attack's."""
 
     def __init__(self, attack: AttackSpec, search_as: Callable[[AttackSpec], Search]) -> None:
-        self._search = functools.cache(lambda number: search_as(_for_candidate(attack, number)))
+        self._attack, self._search_as = attack, search_as
+        self._searches: dict[int, Search] = {}  # of the candidates at hand: each may have a pool
 
     def advance(self, rows: Tensor, state: State) -> State:
         """Search a segment further with rows (n, k + 1)."""
@@ -134,8 +135,14 @@ class ByCandidate:
         numbers, counts = rows[:, -1].unique_consecutive(return_counts=True)
         sizes = counts.tolist()
         states = split_state(state, sizes)
-        for number, part, one in zip(numbers.tolist(), rows[:, :-1].split(sizes), states, strict=True):
-            yield self._search(int(number)), part, one
+        at_hand = [int(number) for number in numbers.tolist()]
+        kept = self._searches
+        self._searches = {
+            number: kept[number] if number in kept else self._search_as(_for_candidate(self._attack, number))
+            for number in at_hand
+        }
+        for number, part, one in zip(at_hand, rows[:, :-1].split(sizes), states, strict=True):
+            yield self._searches[number], part, one
 
 
 class ByDraw:
@@ -145,8 +152,8 @@ class ByDraw:
         self._search, self._number = search, number
 
     @property
-    def chunk(self) -> int:
-        """Return how many rows go together."""
+    def chunk(self) -> int | None:
+        """Return how many rows go together; None for as many as of any search."""
         return self._search.chunk
 
     def advance(self, rows: Tensor, state: State) -> State:
@@ -155,7 +162,7 @@ class ByDraw:
 
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the images of rows (n, k), and what they took, with a dimension of draws after the first."""
-        draws = [vars(self._search.draw(rows, state, number)).values() for number in range(self._number)]
+        draws = [vars(one).values() for one in self._search.draws(rows, state, self._number)]
         return SearchResult(*(torch.stack(column, dim=1) for column in zip(*draws, strict=True)))
 
 

@@ -54,6 +54,19 @@ def test_without_steps_the_image_is_drawn_around_zero() -> None:
         torch.testing.assert_close(found.images, small_prior().generator(z))
 
 
+def test_candidates_of_one_search_are_draws_from_what_it_found() -> None:
+    search = kedmi.search(attack(steps=4, candidates="released"), small_target(), small_prior())
+    rows = torch.eye(CLASSES)[[2, 3]]
+    state = search.advance(rows, {})
+    draws = search.draws(rows, state, 3)
+    for number, one in enumerate(draws):
+        noise = normal_rows(torch.tensor([2, 3]), (1, SIZE), "kedmi", 0, 5 + number)
+        z = reparametrised(state["variable"], noise).clamp(-1.0, 1.0)
+        torch.testing.assert_close(one.images, small_prior().generator(z.flatten(0, 1)))
+        assert one.queries.tolist() == [5.0 if number == 0 else 1.0] * 2
+    assert torch.equal(draws[0].images, search.result(rows, state).images)
+
+
 def test_without_variance_it_is_adam_on_the_mean() -> None:
     """s = -20 makes noise of 0.00005; torch's Adam follows the same loss from 0."""
     prior, target = small_prior(), small_target()

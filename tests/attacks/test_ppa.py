@@ -14,6 +14,7 @@ from orchestrator.attacks.crops import NUMBERS, random_crops
 from orchestrator.attacks.latent import normal_rows, uniform_rows
 from orchestrator.attacks.pixel_search import SearchResult
 from orchestrator.attacks.row_search import search_to_the_end
+from orchestrator.config.base import Refused
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import drawing_from
 from orchestrator.training.world import Cancelled, World
@@ -190,3 +191,28 @@ def test_a_target_that_draws_noise_resumes_to_the_same_bytes(monkeypatch: pytest
 def test_more_starts_than_the_pool_has_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"starts=5 must be at most pool=4; enlarge the pool or lower"):
         attack(pool=4, starts=5)
+
+
+def test_candidates_of_one_search_are_the_most_robust_of_its_starts() -> None:
+    """All starts, in the order of their choice, are the unfiltered figure; fewer are the first of them."""
+    target, prior = small_target(), small_prior()
+    search = ppa.search(attack(steps=3, pool=40, starts=6, views=4, candidates="released"), target, prior)
+    rows = torch.eye(CLASSES)[[1, 4]]
+    state = search.advance(rows, {})
+    every, few = search.draws(rows, state, 6), search.draws(rows, state, 2)
+    for one, other in zip(few, every, strict=False):
+        assert torch.equal(one.images, other.images)
+    assert torch.equal(few[0].images, search.result(rows, state).images)
+    images = prior.generator(state["variable"].flatten(0, 1)).unflatten(0, (2, 6))
+    scores = search.method.choice(images, images, torch.tensor([1, 4]))
+    for row in range(2):
+        best = scores[row].argsort(descending=True)
+        torch.testing.assert_close(torch.stack([one.images[row] for one in every]), images[row][best])
+    assert [one.queries.tolist() for one in every[1:]] == [[0.0, 0.0]] * 5
+
+
+def test_one_search_has_a_start_for_each_candidate() -> None:
+    attack(starts=4, candidates="released").check_candidates(4)
+    attack(starts=4).check_candidates(5)
+    with pytest.raises(Refused, match=r"attack\.starts=4 is fewer than evaluation\.candidates=5"):
+        attack(starts=4, candidates="released").check_candidates(5)

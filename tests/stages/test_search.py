@@ -1,8 +1,11 @@
 """The stage `optimization`: resumed, it leaves the bytes of an uninterrupted search."""
 
+import gc
 import io
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,18 +111,31 @@ def test_queries_of_some_classes_are_all_that_the_target_saw(
     assert metrics["attack/queries"] == boxes[0].num_queries == 2 * (2 * 5) + 4 * 2 * (1 + 1 + 3)
 
 
-def test_candidates_that_are_drawn_take_one_search_of_a_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("attack", "loss", "queries"),
+    [
+        ({"name": "vmi", "samples": 4, "family": "gaussian"}, "hinge", 2 * (3 * 4) + 2 * 3),
+        ({"name": "kedmi", "candidates": "released"}, "kedmi", 2 * 3 + 2 * 3),
+        (
+            {"name": "ppa", "candidates": "released", "pool": 7, "starts": 4, "views": 5},
+            "hinge",
+            2 * 7 + 2 * 4 * (3 + 1 + 5),
+        ),
+    ],
+    ids=["vmi", "kedmi", "ppa"],
+)
+def test_candidates_of_one_search_take_it_once_for_a_class(
+    attack: dict[str, Any], loss: str, queries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the first candidate come first; queries are those of the searches and one for each draw."""
+    """All of the first candidate come first; queries are those of the searches and of the images drawn."""
     monkeypatch.setattr(vmi, "NUMBERS", 1)  # a row at a time
     changes = {
-        "attack": {"name": "vmi", "steps": 3, "samples": 4, "family": "gaussian"},
-        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "attack": {"steps": 3, **attack},
+        "prior": {"loss": loss, "model": {"name": "gmi", "width": 0.02}, "epochs": 1},
         "evaluation": {"task": "class-inference", "classes": [0, 2], "candidates": 3},
     }
     several = left(tiny.stages(tiny.spec(changes)), tmp_path, World())
-    assert several.metrics["attack/queries"] == 2 * (3 * 4) + 2 * 3
+    assert several.metrics["attack/queries"] == queries
     assert several.metrics["optimization/steps"] == 3
     one = left(tiny.stages(tiny.spec({**changes, "evaluation.candidates": 1})), tmp_path, World())
     store = Artifacts(DirectoryBlobs(tmp_path))
@@ -129,6 +145,31 @@ def test_candidates_that_are_drawn_take_one_search_of_a_class(
     assert len(images) == 6
     assert np.array_equal(images[:2], first)
     assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
+
+
+def test_a_pool_is_let_go_when_its_candidate_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of rows has all classes of its candidates; a search that no chunk needs again is not kept."""
+    monkeypatch.setattr(sharded_search, "CHUNK", 2)
+    made: list[weakref.ref[object]] = []
+    alive: list[int] = []
+    plain = search.search
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        gc.collect()
+        alive.append(sum(one() is not None for one in made))
+        one = plain(*arguments, **named)
+        made.append(weakref.ref(one))
+        return one
+
+    monkeypatch.setattr(search, "search", noted)
+    changes = {
+        "attack": {"name": "ppa", "steps": 1, "starts": 1, "pool": 5},
+        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "evaluation": {"task": "class-inference", "classes": [0, 2], "candidates": 4},
+    }
+    left(tiny.stages(tiny.spec(changes)), tmp_path, World())
+    assert len(made) == 4
+    assert max(alive) <= 1
 
 
 @pytest.mark.parametrize("kedmi", [False, True])

@@ -1,9 +1,10 @@
 """Base of attacks that search the latent space of a generative prior: their common traits.
 
-Rows never influence each other. Where released code couples them, a setting holds what it amounts to.
+Rows never influence each other, but against MID with noise at inference, which is drawn for a whole batch.
+Where released code couples them, a setting holds what it amounts to.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from orchestrator.config.base import Refused
 
 Steps = Annotated[int, Field(ge=0, le=10_000_000)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]
+Candidates = Literal["own", "released"]
+"""Whose search the images of a class come from, where `evaluation.candidates` asks for several."""
 
 
 class LatentAttack(AttackSpec):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.config.base import Count, Positive, Refused, Seed, Share, Weight
-from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps
+from orchestrator.config.base import Count, Positive, Refused, Seed, Share, Weight, added_field
+from orchestrator.config.latent_attacks.base import Candidates, LatentAttack, Restarts, Steps
 
 
 class GmiAttack(LatentAttack):
@@ -99,8 +99,17 @@ class KedmiAttack(LatentAttack):
     """Generated images that the critic compares each image with, in place of the other identities of a batch
     of 60, so that no image's search depends on another's."""
 
+    candidates: Candidates = added_field("own")
+    """own: each of `evaluation.candidates` images of a class has a search of its own; released: they are
+    draws from the mean and variance that one search found (theirs: 5), at the cost of one."""
+
     seed: Seed = 0
     """Draws z in each step, and the images beside."""
+
+    @property
+    def draws_candidates(self) -> bool:
+        """Released: they are draws from what one search found."""
+        return self.candidates == "released"
 
     @property
     def passes(self) -> tuple[float, float]:

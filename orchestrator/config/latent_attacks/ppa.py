@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.config.base import Count, Intensity, Positive, Seed, Share, added_field
-from orchestrator.config.latent_attacks.base import LatentAttack, Restarts, Steps, check_in_pool
+from orchestrator.config.base import Count, Intensity, Positive, Refused, Seed, Share, added_field
+from orchestrator.config.latent_attacks.base import Candidates, LatentAttack, Restarts, Steps, check_in_pool
 
 
 class PpaAttack(LatentAttack):
@@ -23,6 +23,11 @@ class PpaAttack(LatentAttack):
 
     starts: Restarts = 4
     """Best of the pool that an image starts from, of which one is kept (200 for 50 images)."""
+
+    candidates: Candidates = added_field("own")
+    """own: each of `evaluation.candidates` images of a class has a pool and `starts` of its own, of which the
+    most robust is kept; released: they are the most robust of the `starts` of one search (theirs: 50 of 200),
+    and as many as there are starts are all of them, the unfiltered figure."""
 
     steps: Steps = 50
     """Steps of every start (70 on CelebA, 100 on Stanford Dogs); 0 leaves the starts: with `starts: 1` the
@@ -60,6 +65,17 @@ class PpaAttack(LatentAttack):
 
     seed: Seed = 0
     """Draws pool and crops."""
+
+    @property
+    def draws_candidates(self) -> bool:
+        """Released: they are the best of one search."""
+        return self.candidates == "released"
+
+    def check_candidates(self, number: int) -> None:
+        """Raise `Refused` if one search has fewer starts than there are candidates."""
+        if self.draws_candidates and number > self.starts:
+            rule = f"is fewer than evaluation.candidates={number}, which candidates=released takes from them"
+            raise Refused("attack.starts", self.starts, rule, "raise it or set attack.candidates=own")
 
     @property
     def shared_queries(self) -> int:

@@ -13,7 +13,6 @@ class VmiAttack(LatentAttack):
     images the target takes for the class; all images of a class are draws from it. White-box."""
 
     access = "gradients"
-    draws_candidates = True
 
     name: Literal["vmi"]
     """How studies call this attack."""
@@ -53,6 +52,11 @@ class VmiAttack(LatentAttack):
 
     seed: Seed = 0
     """Draws everything."""
+
+    @property
+    def draws_candidates(self) -> bool:
+        """All of them are draws from the class's distribution."""
+        return True
 
     def canonical(self) -> Self:
         """Leave out a flow's settings where there is none."""
