@@ -25,6 +25,7 @@ Identity = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 logits (N, k)."""
 
 SEGMENT = 100  # steps between two possible checkpoints
+DESCENTS = 1024  # starts that are searched together where several images of a row come from one search
 MEMORY = "memory."  # prefix of an optimiser's part of the state
 KEPT, LOWEST = "kept", "lowest"  # parts of the state of a method that keeps more than the last variable
 
@@ -167,8 +168,9 @@ class LatentSearch:
         return joined_states([self._segment(*batch) for batch in zip(classes, states, strict=True)])
 
     @property
-    def chunk(self) -> None:
-        """The state of a row is small."""
+    def chunk(self) -> int:
+        """How many rows go together, so that a search of many starts is saved and stopped in time."""
+        return max(1, DESCENTS // self.method.starts)
 
     def result(self, rows: Tensor, state: State) -> SearchResult:
         """Return the image of each row of scores (n, k) by the slot `choice`; its cost is the loss of it."""

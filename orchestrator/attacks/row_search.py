@@ -31,8 +31,8 @@ class DrawnSearch(Search, Protocol):
     """A search of something for each row that several images come from."""
 
     @property
-    def chunk(self) -> int | None:
-        """How many rows all workers together hold the state of with ease; None: as many as of any search."""
+    def chunk(self) -> int:
+        """How many rows all workers together hold the state of with ease."""
 
     def draws(self, rows: Tensor, state: State, number: int) -> list[SearchResult]:
         """Return a number of images of each row of scores (n, k) that is finished, the best first where they

@@ -19,14 +19,14 @@ def search_all(
     search: Search, scores: Tensor, world: World, largest_chunk: int | None = None
 ) -> SearchResult:
     """Search an image for every row of scores (N, k), N >= 1, each worker its share of each chunk, which has
-    at most `largest_chunk` rows.
+    at most `largest_chunk` rows, or one for each worker.
 
     Return all of them in order, on every rank. Between two segments the images, the state of unfinished rows
     and random generators are saved, so that a resumed search goes on with the draws that would have followed.
     Raise `Cancelled` if a report cancels, `Preempted` if the process has to end.
     """
     found, state = _resumed(world)
-    last_save, size = time.monotonic(), min(CHUNK, largest_chunk or CHUNK)
+    last_save, size = time.monotonic(), max(world.size, min(CHUNK, largest_chunk or CHUNK))
     while (done := sum(len(part.images) for part in found)) < len(scores):
         chunk = scores[done : done + size]
         rows = chunk.tensor_split(world.size)[world.rank]

@@ -133,7 +133,8 @@ class AttackSpec(Spec):
 
     @property
     def shared_queries(self) -> int:
-        """Images that a search sends to the target once for all classes, for each candidate."""
+        """Images that a search sends to the target once for all classes: for each candidate, if each has a
+        search of its own."""
         return 0
 
     @property

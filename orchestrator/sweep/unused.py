@@ -183,6 +183,9 @@ _ROWS = (
         "attack.identity.loss full or logit",
     ),
     Row("attack", "beside", lambda own: own.prior_weight, "attack.prior_weight above 0"),
+    Row(
+        "attack", "candidates", lambda own: own.candidates > 1, "evaluation.candidates above 1", "evaluation"
+    ),
 )
 
 _BY_PARTS: dict[tuple[str, str | None], list[Row]] = {}

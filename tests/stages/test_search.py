@@ -61,7 +61,7 @@ def test_a_resumed_search_leaves_the_same_bytes(
     assert resumed.metrics == whole.metrics
 
 
-@pytest.mark.parametrize("name", ["gmi", "brepmi", "vmi"])
+@pytest.mark.parametrize("name", ["gmi", "brepmi", "vmi", "kedmi"])
 def test_a_search_of_a_prior_resumes_inside_its_rows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,10 +72,12 @@ def test_a_search_of_a_prior_resumes_inside_its_rows(
         "gmi": {"steps": 7},
         "brepmi": {"batch": 8, "budget": 300},
         "vmi": {"steps": 7, "samples": 2, "couplings": 1, "width": 4},
+        "kedmi": {"steps": 7, "candidates": "released"},
     }[name]
+    loss = "kedmi" if name == "kedmi" else "hinge"
     changes = {
         "attack": {"name": name, **attack},
-        "prior": {"model": {"name": "gmi", "width": 0.02}, "epochs": 1},
+        "prior": {"loss": loss, "model": {"name": "gmi", "width": 0.02}, "epochs": 1},
         "target.defense": {"mid": {"weight": 0.0}},
         "evaluation": {"task": "class-inference", "candidates": 2},
     }
@@ -83,7 +85,7 @@ def test_a_search_of_a_prior_resumes_inside_its_rows(
     whole = left(stages, tmp_path / "whole", World())
     reports = iter([True])
     stopping = World(report=lambda metrics: next(reports, False), checkpoint_seconds=0.0)
-    number = 3 if name == "vmi" else 6  # its candidates are draws of one search
+    number = 3 if name in ("vmi", "kedmi") else 6  # their candidates are draws of one search
     with pytest.raises(StageFailed, match=f"stopped after 0 of {number} images"):
         left(stages, tmp_path / "parts", stopping)
     resumed = left(stages, tmp_path / "parts", World())

@@ -24,6 +24,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"auxiliary": {"kind": "generic", "overlap": "remove"}},
         {"auxiliary": {"kind": "generic", "dataset": "x", "overlap": "remove"}},
     ),
+    "attack.candidates=released": (
+        {**PRIOR, "attack": {"name": "ppa", "candidates": "released"}},
+        {**PRIOR, "attack": {"name": "ppa", "candidates": "released"}, "evaluation.candidates": 2},
+    ),
     "release.truncation=2": (
         {"release": {"truncation": 2, "labels_only": True}},
         {"release": {"truncation": 2}},
