@@ -81,10 +81,10 @@ def test_golden_keys() -> None:
 @pytest.mark.parametrize(
     ("prior", "key"),
     [
-        ({}, "63814acea2903f5a4ccd45a7728225ca6bd3acc9aa89530a4da5c6a31af34d5a"),
+        ({}, "3bf5455f1a196658e0b76dac984206427387b592dd7a710bb40e8b57f67e7150"),
         (
             {"loss": "wgan-gp", "dataset": "faces"},
-            "d99ed4113a0e961ab36714dee40ef434a48e80dd067d827b6e8511083a977ead",
+            "295dcde26a1798cb64cff1345c90c71ebecafc12f3993eab845b5476536a8dff",
         ),
     ],
     ids=tiny.in_order,

@@ -168,7 +168,7 @@ _ROWS = (
     ),
     Kind(
         "prior",
-        version=1,
+        version=2,
         reads=("data", "prior", "target"),
         needs={"target": TARGET},
         datasets=("prior",),
@@ -280,7 +280,7 @@ _ROWS = (
     ),
     Kind(
         "fisher",
-        version=1,
+        version=2,
         reads=("data", "target", "attack", "release", "fisher", "prior"),
         needs={"target": TARGET, "attack": ATTACK, "prior": ("prior",)},
         weights=("vgg", "alex", "prior"),
