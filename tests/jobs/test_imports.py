@@ -68,7 +68,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("words", "code", "text"), COMMANDS, ids=[words for words, _, _ in COMMANDS])
-def test_help_refusals_and_plans_take_a_second_and_no_heavy_package(
+def test_help_refusals_and_plans_take_few_calls_and_no_heavy_package(
     words: str, code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
