@@ -68,15 +68,15 @@ def test_a_search_of_a_prior_resumes_inside_its_rows(
     """No image is finished when it stops; the head's noise is that of the draws that would have followed."""
     for module in (latent, brepmi, vmi):
         monkeypatch.setattr(module, "SEGMENT", 2)
-    attack = {
+    settings: dict[str, dict[str, Any]] = {
         "gmi": {"steps": 7},
         "brepmi": {"batch": 8, "budget": 300},
         "vmi": {"steps": 7, "samples": 2, "couplings": 1, "width": 4},
         "kedmi": {"steps": 7, "candidates": "released"},
-    }[name]
+    }
     loss = "kedmi" if name == "kedmi" else "hinge"
     changes = {
-        "attack": {"name": name, **attack},
+        "attack": {"name": name, **settings[name]},
         "prior": {"loss": loss, "model": {"name": "gmi", "width": 0.02}, "epochs": 1},
         "target.defense": {"mid": {"weight": 0.0}},
         "evaluation": {"task": "class-inference", "candidates": 2},
