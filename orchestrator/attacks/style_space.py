@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from orchestrator.attacks.latent import normal_rows
-from orchestrator.models.framing import clipped
 from orchestrator.models.generator import StyleGenerator
 
 SLOPE = 0.2  # of the mapping's last activation
@@ -41,7 +40,8 @@ class StyleSpace(StyleGenerator):
         if self.has_mapping:
             first = self.truncated(repeated[:, : self._cutoff])
             repeated = torch.cat([first, repeated[:, self._cutoff :]], dim=1)
-        return clipped(self._generator, repeated) if self._clips else self._generator.synthesize(repeated)
+        make = self._generator.clipped if self._clips else self._generator.synthesize
+        return make(repeated)
 
     def truncated(self, styles: Tensor) -> Tensor:
         """Return styles w (..., d) moved towards their mean."""

@@ -24,7 +24,6 @@ from orchestrator.attacks.gaussian import Gaussian
 from orchestrator.attacks.latent import GenerativePrior, normal_rows
 from orchestrator.attacks.pixel_search import ACCELERATOR_BATCH, CPU_BATCH, SearchResult, joined
 from orchestrator.attacks.row_search import State, advanced, joined_states, split_state
-from orchestrator.models.framing import clipped
 from orchestrator.threat import WhiteBox
 from orchestrator.training.seeds import derive_seed
 
@@ -155,7 +154,7 @@ class VariationalSearch:
         latents = self._family.drawn(parameters.flatten(0, 1), fixed, noise)
         styles = self._generator.styles(latents.flatten(0, 1))[:, 0]  # of equal ones the first
         styles = styles.unflatten(0, (len(parameters), self._inputs, -1)).transpose(1, 2)  # (n, N, L, w)
-        images = clipped(self._generator, styles.flatten(0, 1))
+        images = self._generator.clipped(styles.flatten(0, 1))
         return images.unflatten(0, (len(parameters), -1))
 
     def _cross_entropy(self, images: Tensor, classes: Tensor) -> Tensor:

@@ -41,18 +41,26 @@ class Framed(StyleGenerator):
         """Return the generator's styles (N, `num_styles`, `style_size`) of latents (N, `latent_size`)."""
         return self.generator.styles(latents, psi, cutoff)
 
-    def synthesize(self, styles: Tensor, *, clips: bool = False) -> Tensor:
+    def synthesize(self, styles: Tensor) -> Tensor:
         """Return framed images (N, C, S, S) of styles (N, `num_styles`, `style_size`), as bounded as the
-        generator's; `clips`: in [0, 1], clipped before they are framed."""
+        generator's."""
+        return self._in_batches(styles, clips=False)
+
+    def clipped(self, styles: Tensor) -> Tensor:
+        """Return framed images (N, C, S, S) of styles (N, `num_styles`, `style_size`), clipped to [0, 1]
+        before they are framed."""
+        return self._in_batches(styles, clips=True)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return framed images (N, C, S, S) of latents (N, `latent_size`), clipped to [0, 1] before they are
+        framed."""
+        return self.clipped(self.styles(latents))
+
+    def _in_batches(self, styles: Tensor, *, clips: bool) -> Tensor:
         if len(styles) <= self._batch:
             return self._framed(styles, clips)
         parts = styles.split(self._batch)
         return torch.cat([checkpoint(self._framed, part, clips, use_reentrant=False) for part in parts])
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return framed images (N, C, S, S) of latents (N, `latent_size`), in [0, 1], clipped before they are
-        framed."""
-        return self.synthesize(self.styles(latents), clips=True)
 
     def _framed(self, styles: Tensor, clips: bool) -> Tensor:
         images, side = self.generator.synthesize(styles), self._image_size
@@ -62,14 +70,6 @@ class Framed(StyleGenerator):
         if images.shape[3] != side:
             images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
         return images.clamp(0.0, 1.0) if clips else images  # weights that sum to 1 round
-
-
-def clipped(generator: StyleGenerator, styles: Tensor) -> Tensor:
-    """Return the images (N, C, S, S) in [0, 1] of styles (N, `num_styles`, `style_size`), clipped before they
-    are framed if they are."""
-    if isinstance(generator, Framed):
-        return generator.synthesize(styles, clips=True)
-    return generator.synthesize(styles).clamp(0.0, 1.0)
 
 
 def cropped(images: Tensor, crop: float) -> Tensor:

@@ -37,6 +37,10 @@ class StyleGenerator(nn.Module, ABC):
         """Return the images (N, C, S, S) of styles (N, `num_styles`, `style_size`), in [0, 1] where the last
         layer is bounded; StyleGAN2's is not, and its images are not clipped here."""
 
+    def clipped(self, styles: Tensor) -> Tensor:
+        """Return the images (N, C, S, S) of styles (N, `num_styles`, `style_size`), clipped to [0, 1]."""
+        return self.synthesize(styles).clamp(0.0, 1.0)
+
     def forward(self, latents: Tensor) -> Tensor:
         """Return the images (N, C, S, S) of latents (N, `latent_size`), in [0, 1]."""
         return self.synthesize(self.styles(latents))

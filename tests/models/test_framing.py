@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.models import framing
-from orchestrator.models.framing import Framed, clipped, coloured, cropped
+from orchestrator.models.framing import Framed, coloured, cropped
 from orchestrator.models.generator import StyleGenerator
 from tests.models.operators import Operators
 from tests.models.stylegans import LATENT, SIDE, small
@@ -54,10 +54,10 @@ def test_images_are_clipped_before_they_are_framed() -> None:
     latents = torch.zeros(2, 1)
     styles = network.styles(latents)
     grey = torch.full((2, 1, 8, 4), 0.5)
-    for images in (network(latents), clipped(network, styles), network.synthesize(styles, clips=True)):
+    for images in (network(latents), network.clipped(styles)):
         torch.testing.assert_close(images[..., 2:-2], grey, rtol=0.0, atol=1e-6)
     torch.testing.assert_close(network.synthesize(styles)[..., 2:-2], 0 * grey)
-    unframed = clipped(network.generator, styles)
+    unframed = network.generator.clipped(styles)
     assert torch.equal(unframed, network.generator.synthesize(styles).clamp(0, 1))
 
 
@@ -68,7 +68,7 @@ def test_forward_is_the_generators_framed() -> None:
     expected = torch.nn.functional.interpolate(images, size=(8, 8), mode="bilinear", antialias=True)
     torch.testing.assert_close(network(latents), expected)
     assert 0.0 <= network(latents).min() <= network(latents).max() <= 1.0
-    torch.testing.assert_close(clipped(network, network.styles(latents)), expected)
+    torch.testing.assert_close(network.clipped(network.styles(latents)), expected)
 
 
 def test_a_forward_pass_brings_no_numbers_to_the_device() -> None:
