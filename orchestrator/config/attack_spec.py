@@ -14,6 +14,9 @@ from orchestrator.config.students import Augmentation, Student
 Task = Literal["reconstruction", "class-inference"]
 BOTH_TASKS: frozenset[Task] = frozenset(get_args(Task))
 
+RELEASED_INSTEAD = {"labels_only": "scores", "renormalised": "them as they are"}
+"""What to release where an attack cannot use a switch of the release."""
+
 
 class Surrogate(Spec):
     """The adversary's own classifier, trained on the target's answers to auxiliary images."""
@@ -80,7 +83,11 @@ class AttackSpec(Spec):
         return False
 
     def check_release(self, release: Release) -> None:
-        """Raise `Refused` if the attack cannot work with what a combination of settings releases."""
+        """Raise `Refused` if the attack cannot work with what is released."""
+        for field, reason in self.cannot_use.items():
+            if getattr(release, field):
+                way_out = f"release {RELEASED_INSTEAD[field]} or choose another attack"
+                raise Refused(f"release.{field}", "true", reason, way_out)
 
     def check_candidates(self, number: int) -> None:
         """Raise `Refused` if a search cannot give this many candidates of a class."""

@@ -23,8 +23,6 @@ from orchestrator.config.target import Target
 
 IMAGE_FOR: Mapping[Task, str] = {"reconstruction": "prediction", "class-inference": "class"}
 """What an attack makes an image for."""
-RELEASED_INSTEAD = {"labels_only": "scores", "renormalised": "them as they are"}
-"""What to release where an attack cannot use a switch of the release."""
 
 
 class TrialSpec(Spec):
@@ -158,10 +156,6 @@ class TrialSpec(Spec):
 
     @model_validator(mode="after")
     def _attack_can_use_the_release(self) -> Self:
-        for field, reason in self.attack.cannot_use.items():
-            if getattr(self.release, field):
-                way_out = f"release {RELEASED_INSTEAD[field]} or choose another attack"
-                raise Refused(f"release.{field}", "true", reason, way_out)
         self.attack.check_release(self.release)
         return self
 

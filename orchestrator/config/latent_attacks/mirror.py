@@ -119,7 +119,8 @@ class MirrorBlackBoxAttack(StylePoolAttack):
         return self
 
     def check_release(self, release: Release) -> None:
-        """Raise `Refused` if all scores released are 0 or 1: one score, divided by itself."""
+        """Raise `Refused` if labels are released, or scores that are 0 or 1: one, divided by itself."""
+        super().check_release(release)
         if release.truncation == 1 and release.renormalised:
             rule = f"with release.renormalised=true gives attack.name={self.name} only 0 and 1 to breed by"
             way_out = "release more scores, set release.renormalised=false or choose another attack"
