@@ -9,15 +9,12 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from orchestrator.attacks.conditional_prior import chosen
 from orchestrator.config import Data, Prior, Target
-from orchestrator.datasets.gathered import Images
 from orchestrator.datasets.selection import prior_images
 from orchestrator.metrics.features import frechet_distance
 from orchestrator.stages.io import Inputs, Outputs
 from orchestrator.stages.networks import CHOSEN, generated, is_conditional, stored_generator
 from orchestrator.stages.similarity import public_features
-from orchestrator.stages.target_model import answered
 from orchestrator.training.pairs import Rows, as_stored, hold_out
 from orchestrator.training.seeds import derive_seed
 
@@ -28,7 +25,7 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
     `data`: the settings of the public images; `target`: the one that the prior learned from, if it did.
     """
     images = prior_images(inputs.datasets(data.dataset), data, prior)
-    places, classes = _held_out(inputs, data, prior, target, images)
+    places, classes = _held_out(inputs, prior, len(images))
     if len(places) < 2:
         return Outputs({}, {})
     generator = stored_generator(inputs, data, prior, target.classes if target else 0)
@@ -39,22 +36,14 @@ def run(inputs: Inputs, data: Data, prior: Prior, target: Target | None = None) 
     return Outputs({}, {"prior_quality/generated_fid": frechet_distance(real, found)}, 2 * len(places))
 
 
-def _held_out(
-    inputs: Inputs, data: Data, prior: Prior, target: Target | None, images: Images
-) -> tuple[Tensor, Tensor]:
+def _held_out(inputs: Inputs, prior: Prior, num_images: int) -> tuple[Tensor, Tensor]:
     """Return the places of public images that were held out, and their classes, (n,) int64 each; of a
     conditional prior those that it was not trained on for another class either."""
-    if CHOSEN in inputs.files("prior"):
-        stored = load_tensors(inputs.read("prior", CHOSEN))
-        return _unseen(stored["places"], stored["classes"], stored["held_out"])
-    places, classes = torch.arange(len(images)), torch.zeros(len(images), dtype=torch.int64)
-    if target is not None and is_conditional(prior):  # a prior that was stored before it left the file
-        places, classes = chosen(answered(inputs, data, target, images)[1], prior.images_per_class)
-    return _unseen(places, classes, hold_out(len(places), prior.recipe.validation_fraction, prior.seed)[1])
-
-
-def _unseen(places: Tensor, classes: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Return places and classes of held-out pairs, (n,) int64, whose image is in no pair trained on."""
+    if not is_conditional(prior):
+        held_out = hold_out(num_images, prior.recipe.validation_fraction, prior.seed)[1]
+        return held_out, torch.zeros_like(held_out)
+    stored = load_tensors(inputs.read("prior", CHOSEN))
+    places, held_out = stored["places"], stored["held_out"]
     is_trained = torch.ones(len(places), dtype=torch.bool).index_fill_(0, held_out, False)
     unseen = held_out[~torch.isin(places[held_out], places[is_trained])]
-    return places[unseen], classes[unseen]
+    return places[unseen], stored["classes"][unseen]
