@@ -79,8 +79,8 @@ def parts(kind: str, place: Place, is_tiny: bool) -> tuple[Any, Pairs, Objective
 def trained(
     kind: str, place: Place, *, is_tiny: bool, folder: Path | None = None, seconds: float = HOUR
 ) -> str:
-    """Train and return the digest of all weights; with a folder resume from its checkpoint, and leave one
-    every so many seconds."""
+    """Train and return the digest of all weights; with a folder, resume from its checkpoint and save one each
+    `seconds`."""
     model, pairs, objective, recipe = parts(kind, place, is_tiny)
     world = place.world
     if folder is not None:

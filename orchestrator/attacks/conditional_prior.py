@@ -4,9 +4,9 @@ Pseudo labels: of each class the n public images that the target, in evaluation 
 scores, whatever their own top class. On these images x with their classes y,
 L_D = mean max(0, 1 - D(x, y)) + mean max(0, 1 + D(G(z, c), c)), x with noise from [0, 1/256),
 L_G = -mean D(G(z, c), c) + 0.2 mean L_inv(T(view of G(z, c)), c), z from N(0, I) of 128 numbers, c uniform,
-L_inv the largest other logit minus that of the class, T the target in evaluation mode, in float32 whatever
-the precision of training, views as in `crops` with colours changed in half of them. Five critic steps for
-each generator step, Adam 2e-4, betas 0 and 0.9, batches of 64, 30,000 generator steps; n is 30.
+L_inv the largest other logit minus that of the class, T the target in evaluation mode, always in float32,
+views as in `crops` with colours changed in half of them. Five critic steps for each generator step, Adam
+2e-4, betas 0 and 0.9, batches of 64, 30,000 generator steps; n is 30.
 
 Differences: the generator's step follows the critic's five instead of preceding them; a share of the chosen
 images is held out, on which the critic is tested. Released code tells the critic images in [0, 1] from a tanh

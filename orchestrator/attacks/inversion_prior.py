@@ -64,8 +64,8 @@ def objective(prior: Prior, public: Rows, teacher: nn.Module | None) -> Objectiv
 
 
 def taught(teacher: nn.Module, images: Tensor) -> Tensor:
-    """Return the target's scores in training mode, float32 (N, k), of images (N, C, S, S) in [0, 1]; T runs
-    in float32 whatever the precision of training."""
+    """Return the target's scores in training mode, float32 (N, k), of images (N, C, S, S) in [0, 1]; it
+    always runs in float32."""
     with torch.autocast(images.device.type, enabled=False):
         scores: Tensor = teacher.train()(images.float()).float().softmax(dim=1)
     return scores

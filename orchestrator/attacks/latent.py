@@ -272,14 +272,15 @@ class LatentSearch:
         scores = self.method.choice(images, logits, classes)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :number]
         rows = torch.arange(len(classes), device=variable.device)
-        asked = (self._target.num_queries - before) / len(classes)
         none = torch.zeros_like(state["queries"])
+        searched = none if draw else state["queries"]
+        first = searched + (self._target.num_queries - before) / len(classes)
         return [
             SearchResult(
                 images[rows, best].clamp(0.0, 1.0).cpu(),  # StyleGAN2 has no bounded last layer
                 state["steps"],
                 losses[rows, best].cpu(),
-                (none if place else none + asked) + (none if draw or place else state["queries"]),
+                none if place else first,
             )
             for place, best in enumerate(order.unbind(dim=1))
         ]

@@ -43,7 +43,7 @@ def caution_remarks(records: Sequence[TrialRecord], study: Study) -> list[str]:
 
 def chosen_by_judge(study: Study) -> list[str]:
     """Return a sentence where a search chooses settings by a judge, which then reports the chosen ones: the
-    best of several noisy values is better than the same setting would be, measured anew."""
+    best of several noisy values is better than a second measurement of that setting."""
     names = [name for name in study.search.objectives if _is_judged(name)]
     axes = [axis for grid in study.sweep for axis, values in grid.items() if _has_choice(axis, values)]
     sections = {axis.partition(".")[0] for axis in axes}
